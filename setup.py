@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Python package without ROS: `pip install .`. CMakeLists.txt installs the same for ROS."""
+
+from __future__ import annotations
+
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).resolve().parent
+NAME = "roi_codec_ros"
+
+
+def version() -> str:
+    """The version that package.xml declares."""
+    return ElementTree.parse(ROOT / "package.xml").getroot().findtext("version", "")
+
+
+def executables() -> list[str]:
+    """Lines `NAME = MODULE:FUNCTION` of resource/executables.txt."""
+    lines = (ROOT / "resource" / "executables.txt").read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def shared_files() -> list[tuple[str, list[str]]]:
+    """Launch files, configuration and models under share/, where colcon puts them too."""
+    return [
+        (
+            f"share/{NAME}/{folder}",
+            sorted(str(p.relative_to(ROOT)) for p in (ROOT / folder).glob("*") if p.is_file()),
+        )
+        for folder in ("config", "launch", "models")
+    ]
+
+
+def kernel() -> Extension:
+    """The C++ entropy coder; without a compiler the NumPy one takes its place."""
+    try:
+        from pybind11.setup_helpers import Pybind11Extension
+    except ImportError:
+        return Extension(f"{NAME}.codec._rans", ["src/rans.cpp"], optional=True)
+    return Pybind11Extension(
+        f"{NAME}.codec._rans",
+        ["src/rans.cpp"],
+        cxx_std=17,
+        extra_compile_args=["-O3"],
+        optional=True,
+    )
+
+
+class BuildKernel(build_ext):
+    """build_ext that says aloud when the optional kernel could not be built."""
+
+    def run(self) -> None:
+        super().run()
+        names = [extension.name for extension in self.extensions]
+        missing = [name for name in names if not Path(self.get_ext_fullpath(name)).exists()]
+        if missing:
+            sys.stderr.write(
+                f"WARNING: {', '.join(missing)} was not built (is there a C++17 compiler, are "
+                "Python.h and pybind11 installed?): frames will be coded by the NumPy "
+                "implementation, which is some 100 times slower.\n"
+            )
+
+
+setup(
+    version=version(),
+    packages=find_packages(include=[NAME, f"{NAME}.*"]),
+    package_dir={"": "."},
+    include_package_data=True,
+    ext_modules=[kernel()],
+    cmdclass={"build_ext": BuildKernel},
+    entry_points={"console_scripts": executables()},
+    data_files=shared_files(),
+    zip_safe=False,
+)
