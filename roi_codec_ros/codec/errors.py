@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one error family: each error is a single line that says what was expected and found."""
+
+from __future__ import annotations
+
+
+class RoiCodecError(Exception):
+    """Anything that a user, a file or a network peer can cause; `str()` is one line."""
+
+
+class UsageError(RoiCodecError):
+    """The command was used in a way that can not work (found after its arguments were parsed)."""
+
+
+class BitstreamError(RoiCodecError):
+    """A payload or a coded body is damaged, foreign or out of bounds."""
+
+
+class ModelFileError(RoiCodecError):
+    """A model file, or a table that would go into one, is not valid."""

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What several verbs share: reading and writing files with one-line errors."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from roi_codec_ros.codec.errors import RoiCodecError
+
+
+def add_json_option(parser: argparse.ArgumentParser) -> None:
+    """``--json FILE``: the result for machines."""
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result as JSON")
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write ``data`` as indented JSON."""
+    write_bytes(path, (json.dumps(data, indent=2) + "\n").encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all. Raises RoiCodecError."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(data)
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise RoiCodecError(f"expected to write {path}; found: {error.strerror}") from error
+
+
+def read_bytes(path: Path) -> bytes:
+    """A file's content. Raises RoiCodecError."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise RoiCodecError(f"expected a file at {path}; found: {error.strerror}") from error
+
+
+def read_image(path: Path) -> np.ndarray:
+    """An image file as uint8 [H, W, 3], RGB. Raises RoiCodecError."""
+    import cv2
+
+    decoded = cv2.imdecode(np.frombuffer(read_bytes(path), np.uint8), cv2.IMREAD_COLOR)
+    if decoded is None:
+        raise RoiCodecError(f"expected an image at {path}; found a file that OpenCV cannot read")
+    return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
+
+
+def write_image(path: Path, image: np.ndarray) -> None:
+    """Write uint8 [H, W, 3], RGB, in the format that the suffix names. Raises RoiCodecError."""
+    import cv2
+
+    try:
+        written, data = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    except cv2.error:
+        written = False
+    if not written:
+        raise RoiCodecError(f"expected a suffix such as .png or .jpg, found {path.name!r}")
+    write_bytes(path, data.tobytes())
