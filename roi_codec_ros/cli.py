@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`roi-codec`: one command, a verb a task."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import signal
+import sys
+from collections.abc import Sequence
+
+from roi_codec_ros.codec.errors import RoiCodecError, UsageError
+
+# Only the module of the verb in use is imported: `roi-codec encode` needs no torch training stack.
+VERBS: dict[str, str] = {
+    "encode": "compress an image to a .roic file",
+    "decode": "reconstruct the anonymized image of a .roic file",
+    "models": "list the models that are installed",
+    "train": "train a codec on photographs with person and head boxes",
+    "evaluate": "bits, person precision and faces found, beside JPEG and AV1",
+    "bench": "time the codec on this machine",
+    "demo": "run the whole graph on photographs, a video or a camera",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb. Returns 0, 1 when it ran and failed, 2 when it was used wrongly."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(prog="roi-codec", description=__doc__)
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    chosen = next((a for a in arguments if not a.startswith("-")), None)
+    module = None
+    for name, summary in VERBS.items():
+        verb = verbs.add_parser(name, help=summary)
+        if name == chosen:
+            module = importlib.import_module(f"roi_codec_ros.commands.{name}")
+            verb.description = module.__doc__
+            verb.formatter_class = argparse.RawDescriptionHelpFormatter
+            module.add_arguments(verb)
+    options = parser.parse_args(arguments)
+    assert module is not None  # argparse leaves with status 2 before, when no verb was named
+    try:
+        module.run(options)
+    except UsageError as error:
+        print(f"roi-codec {chosen}: {error}", file=sys.stderr)
+        return 2
+    except RoiCodecError as error:
+        print(f"roi-codec {chosen}: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

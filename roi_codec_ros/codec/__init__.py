@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The codec: networks and presets, entropy coding, bitstream, model files.
+
+Imports nothing of the package's other folders, and torch only when a network is built.
+"""
+
+from roi_codec_ros.codec.bitstream import Payload
+from roi_codec_ros.codec.codec import DecodedFrame, Decoder, EncodedFrame, Encoder
+from roi_codec_ros.codec.entropy import EntropyTables
+from roi_codec_ros.codec.errors import (
+    BitstreamError,
+    ModelFileError,
+    RoiCodecError,
+    UsageError,
+)
+from roi_codec_ros.codec.model_file import Model
+from roi_codec_ros.codec.models import find_model, list_models, load_model, untrained_model
+from roi_codec_ros.codec.presets import PRESETS, Preset, get_preset
+from roi_codec_ros.codec.rans import RansCoder
+
+__all__ = [
+    "PRESETS",
+    "BitstreamError",
+    "DecodedFrame",
+    "Decoder",
+    "EncodedFrame",
+    "Encoder",
+    "EntropyTables",
+    "Model",
+    "ModelFileError",
+    "Payload",
+    "Preset",
+    "RansCoder",
+    "RoiCodecError",
+    "UsageError",
+    "find_model",
+    "get_preset",
+    "list_models",
+    "load_model",
+    "untrained_model",
+]

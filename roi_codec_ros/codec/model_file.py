@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Model files: weights, integer entropy tables and a model card in one safetensors file.
+
+The file holds the tensors ``analysis.*`` and ``synthesis.*`` (float16 or float32), ``latent_mean``
+float32 [C], ``entropy.cdf``, ``entropy.lengths`` and ``entropy.offsets`` (int32), and in its
+metadata, under ``roi_codec``, the card as JSON. A model's identity is the SHA-256 of the file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from roi_codec_ros.codec.entropy import EntropyTables
+from roi_codec_ros.codec.errors import ModelFileError
+from roi_codec_ros.codec.presets import Preset
+
+FORMAT_VERSION = 1
+METADATA_KEY = "roi_codec"
+ID_BYTES = 8
+MAX_FILE_BYTES = 1 << 30
+_LARGEST_OPTION = 4096
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A model file in memory.
+
+    Attributes:
+        name: what users call it.
+        preset: the architecture, as the file says it.
+        tensors: weights by name, without the entropy tables.
+        tables: the entropy coder's integer tables.
+        header: the model card.
+        identity: SHA-256 of the file, 32 bytes.
+    """
+
+    name: str
+    preset: Preset
+    tensors: Mapping[str, np.ndarray]
+    tables: EntropyTables
+    header: Mapping[str, Any]
+    identity: bytes
+    content: bytes = field(repr=False)
+
+    @property
+    def id(self) -> bytes:
+        """The first 8 bytes of the identity: what payloads carry."""
+        return self.identity[:ID_BYTES]
+
+    @classmethod
+    def build(
+        cls,
+        name: str,
+        preset: Preset,
+        tensors: Mapping[str, np.ndarray],
+        tables: EntropyTables,
+        card: Mapping[str, Any],
+    ) -> Model:
+        """A model from its parts; ``card`` is what the header says beside name and preset."""
+        header = {
+            **card,
+            "format_version": FORMAT_VERSION,
+            "name": name,
+            "preset": dataclasses.asdict(preset),
+        }
+        stored = {
+            **{key: np.ascontiguousarray(value) for key, value in tensors.items()},
+            "entropy.cdf": tables.cdf,
+            "entropy.lengths": tables.lengths,
+            "entropy.offsets": tables.offsets,
+        }
+        content = safetensors.numpy.save(
+            stored, metadata={METADATA_KEY: json.dumps(header, sort_keys=True)}
+        )
+        return cls.from_bytes(content)
+
+    @classmethod
+    def from_bytes(cls, content: bytes, where: str = "the model file") -> Model:
+        """Read a model file's content. Raises ModelFileError, which names ``where``."""
+        try:
+            arrays = safetensors.numpy.load(content)
+            header_length = int.from_bytes(content[:8], "little")
+            metadata = json.loads(content[8 : 8 + header_length]).get("__metadata__", {})
+            header = json.loads(metadata[METADATA_KEY])
+        except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise ModelFileError(
+                f"expected {where} to be a safetensors file with {METADATA_KEY!r} metadata; "
+                f"found: {error!r}"
+            ) from error
+        version = header.get("format_version") if isinstance(header, dict) else None
+        if version != FORMAT_VERSION:
+            raise ModelFileError(
+                f"expected {where} to have format version {FORMAT_VERSION}, found {version!r}"
+            )
+        try:
+            tables = EntropyTables(
+                arrays.pop("entropy.cdf"),
+                arrays.pop("entropy.lengths"),
+                arrays.pop("entropy.offsets"),
+            )
+        except KeyError as error:
+            raise ModelFileError(f"expected {where} to hold tensor {error}, found none") from error
+        preset = _read_preset(header.get("preset"), where)
+        mean = arrays.get("latent_mean")
+        if mean is None or mean.shape != (preset.latent_channels,):
+            found = None if mean is None else mean.shape
+            raise ModelFileError(
+                f"expected {where} to hold latent_mean [{preset.latent_channels}], found {found}"
+            )
+        if tables.channels != preset.latent_channels:
+            raise ModelFileError(
+                f"expected {where} to hold tables of {preset.latent_channels} channels, "
+                f"found {tables.channels}"
+            )
+        return cls(
+            name=str(header.get("name", preset.name)),
+            preset=preset,
+            tensors=arrays,
+            tables=tables,
+            header=header,
+            identity=hashlib.sha256(content).digest(),
+            content=content,
+        )
+
+    def with_card(self, **entries: Any) -> Model:
+        """The same model with these entries of its card set anew (which changes its identity)."""
+        return Model.build(
+            self.name, self.preset, self.tensors, self.tables, {**self.header, **entries}
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write the file; a file of that name stands until the new one is whole."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(path.name + ".partial")
+        partial.write_bytes(self.content)
+        os.replace(partial, path)
+
+    def weights(self, part: str) -> dict[str, np.ndarray]:
+        """The tensors below ``part`` (``analysis`` or ``synthesis``), the prefix taken off."""
+        prefix = part + "."
+        return {
+            key.removeprefix(prefix): value
+            for key, value in self.tensors.items()
+            if key.startswith(prefix)
+        }
+
+
+def read_model(path: str | Path) -> Model:
+    """Read a model file. Raises ModelFileError that names the file and what is wrong with it."""
+    path = Path(path)
+    try:
+        size = path.stat().st_size
+        if size > MAX_FILE_BYTES:
+            raise ModelFileError(
+                f"expected {path} to be a model file of at most {MAX_FILE_BYTES} bytes, "
+                f"found {size}"
+            )
+        content = path.read_bytes()
+    except OSError as error:
+        raise ModelFileError(
+            f"expected a model file at {path}; found: {error.strerror}"
+        ) from error
+    return Model.from_bytes(content, where=str(path))
+
+
+def _read_preset(fields: Any, where: str) -> Preset:
+    """A preset whose sizes are small enough to be built, whoever wrote the file."""
+    try:
+        coded_size = fields["coded_size"]
+        preset = Preset(
+            name=str(fields["name"]),
+            architecture=str(fields["architecture"]),
+            latent_channels=_size(fields["latent_channels"]),
+            stride=_size(fields["stride"]),
+            coded_size=None
+            if coded_size is None
+            else (_size(coded_size[0]), _size(coded_size[1])),
+            options={str(key): _size(value) for key, value in fields["options"].items()},
+            description=str(fields.get("description", "")),
+        )
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise ModelFileError(
+            f"expected {where} to describe its preset; found: {error!r}"
+        ) from error
+    return preset
+
+
+def _size(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= _LARGEST_OPTION:
+        raise ValueError(f"expected a whole number from 1 to {_LARGEST_OPTION}, found {value!r}")
+    return value

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compress an image with a model; what the file holds is what a camera would send.
+
+example:
+  roi-codec encode photo.jpg photo.roic --model fast
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from roi_codec_ros.commands.common import add_json_option, read_image, write_bytes, write_json
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("image", type=Path, metavar="IMAGE")
+    parser.add_argument("out", type=Path, metavar="OUT.roic")
+    parser.add_argument("--model", default="fast", help="name or file (default: %(default)s)")
+    parser.add_argument("--max-width", type=int, help="scale wider images down to this")
+    add_json_option(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    from roi_codec_ros.codec import Encoder, load_model
+
+    image = read_image(args.image)
+    model = load_model(args.model)
+    frame = Encoder(model).encode(image, max_width=args.max_width)
+    write_bytes(args.out, frame.data)
+    height, width = frame.coded_size
+    print(
+        f"{args.out}: {len(frame.data)} bytes, {frame.bits_per_pixel:.4f} bits per pixel at "
+        f"{width}×{height}, model {model.name} ({model.id.hex()})"
+    )
+    if args.json:
+        write_json(
+            args.json,
+            {
+                "model": model.name,
+                "model_id": model.id.hex(),
+                "bytes": len(frame.data),
+                "bits_per_pixel": frame.bits_per_pixel,
+                "original_size": frame.original_size,
+                "coded_size": frame.coded_size,
+                "timings_ms": frame.timings_ms,
+            },
+        )

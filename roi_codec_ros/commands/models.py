@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""List the models that are installed, with their sizes and measured figures.
+
+example:
+  roi-codec models
+  roi-codec models fast            the whole model card
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from roi_codec_ros.commands.common import add_json_option, write_json
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", nargs="?", help="print the whole card of this model")
+    add_json_option(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    from roi_codec_ros.codec import list_models, load_model
+
+    if args.model:
+        model = load_model(args.model)
+        print(json.dumps(model.header, indent=2))
+        if args.json:
+            write_json(args.json, dict(model.header))
+        return
+    rows = []
+    for entry in list_models():
+        row: dict[str, Any] = {"name": entry.path.stem, "path": str(entry.path)}
+        if entry.model is None:
+            row["error"] = entry.error
+        else:
+            row.update(
+                model_id=entry.model.id.hex(),
+                preset=entry.model.preset.name,
+                bytes=len(entry.model.content),
+                figures=entry.model.header.get("figures", {}),
+            )
+        rows.append(row)
+        print(_line(row))
+    if not rows:
+        print(
+            "no models found; train one with: roi-codec train --preset fast --data DIR --out DIR"
+        )
+    if args.json:
+        write_json(args.json, {"models": rows})
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    if "error" in row:
+        return f"{row['name']:<16} unreadable: {row['error']}"
+    size = f"{row['bytes'] / 1e6:.1f} MB"
+    line = f"{row['name']:<16} {row['model_id']}  {row['preset']:<12} {size:>8}"
+    figures = row["figures"]
+    if figures:
+        line += (
+            f"  {figures['bpp']:.3f} bpp, person AP50 {figures['person_ap50']:.3f} "
+            f"of {figures['original_person_ap50']:.3f}, "
+            f"MTCNN faces {figures['faces']} of {figures['original_faces']}"
+        )
+    return line

@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Frames to payloads and back, for every preset; model files that are read and refused."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from roi_codec_ros.codec import (
+    PRESETS,
+    BitstreamError,
+    Decoder,
+    Encoder,
+    Model,
+    ModelFileError,
+    Payload,
+    RansCoder,
+    RoiCodecError,
+    find_model,
+    load_model,
+    untrained_model,
+)
+
+SIZES = [(1, 1), (7, 5), (513, 511), (1080, 1920)]
+
+
+def noise(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(height * width).integers(0, 256, (height, width, 3), np.uint8)
+
+
+@pytest.fixture(scope="module", params=list(PRESETS))
+def model(request: pytest.FixtureRequest) -> Model:
+    return untrained_model(request.param)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_every_preset_codes_every_size(model: Model, size: tuple[int, int]) -> None:
+    image = noise(*size)
+    encoder = Encoder(model)
+
+    frame = encoder.encode(image)
+    decoded = Decoder(model).decode(frame.data)
+
+    coded = model.preset.coded_size or size
+    assert frame.original_size == decoded.original_size == size
+    assert frame.coded_size == decoded.coded_size == coded
+    assert decoded.image.shape == (*coded, 3)
+    assert decoded.image.dtype == np.uint8
+    assert frame.bits_per_pixel == 8 * len(frame.data) / (coded[0] * coded[1])
+
+
+def test_the_latent_arrives_unchanged(model: Model) -> None:
+    import cv2
+
+    encoder = Encoder(model)
+    image = noise(100, 75)
+    payload = Payload.from_bytes(encoder.encode(image).data)
+    coded = (payload.coded_width, payload.coded_height)
+    sent = encoder.symbols(cv2.resize(image, coded, interpolation=cv2.INTER_LINEAR))
+
+    received = RansCoder(model.tables).decode(payload.body, *sent.shape[1:])
+
+    np.testing.assert_array_equal(received, sent)
+
+
+def test_wide_frames_are_scaled_down_and_keep_their_aspect() -> None:
+    frame = Encoder(untrained_model("nano")).encode(noise(720, 1280), max_width=640)
+    assert frame.original_size == (720, 1280)
+    assert frame.coded_size == (360, 640)
+
+
+def test_a_payload_of_another_model_is_refused_with_both_names() -> None:
+    sender, receiver = untrained_model("nano", seed=1), untrained_model("nano", seed=2)
+    data = Encoder(sender).encode(noise(32, 32)).data
+    with pytest.raises(BitstreamError) as caught:
+        Decoder(receiver).decode(data)
+    assert sender.id.hex() in str(caught.value)
+    assert f"untrained-nano ({receiver.id.hex()})" in str(caught.value)
+
+
+def test_one_decoder_serves_several_models() -> None:
+    models = [untrained_model("nano", seed=1), untrained_model("fast", seed=2)]
+    decoder = Decoder(models)
+    for model in models:
+        assert decoder.decode(Encoder(model).encode(noise(40, 40)).data).model is model
+
+
+def test_a_payload_cannot_claim_more_pixels_than_allowed() -> None:
+    model = untrained_model("nano")
+    data = Encoder(model).encode(noise(64, 64)).data
+    with pytest.raises(BitstreamError, match="4095"):
+        Decoder(model, max_pixels=64 * 64 - 1).decode(data)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((4, 4), np.uint8),
+        np.zeros((4, 4, 4), np.uint8),
+        np.zeros((4, 4, 3), np.float32),
+        np.zeros((0, 4, 3), np.uint8),
+    ],
+)
+def test_what_is_no_image_is_one_clear_error(image: np.ndarray) -> None:
+    with pytest.raises(RoiCodecError, match=r"expected a uint8 image \[H, W, 3\].*; found"):
+        Encoder(untrained_model("nano")).encode(image)
+
+
+# ------------------------------------------------------------------------------------ model files
+
+
+def test_identity_is_the_hash_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    model = untrained_model("nano")
+    model.save(path)
+    loaded = load_model(path)
+    assert loaded.identity == hashlib.sha256(path.read_bytes()).digest() == model.identity
+    assert loaded.preset == model.preset
+    for name, tensor in model.tensors.items():
+        np.testing.assert_array_equal(loaded.tensors[name], tensor)
+
+
+def test_a_card_entry_changes_the_identity_and_keeps_the_weights() -> None:
+    model = untrained_model("nano")
+    carded = model.with_card(figures={"bpp": 0.1})
+    assert carded.identity != model.identity
+    assert carded.header["figures"] == {"bpp": 0.1}
+    image = noise(32, 32)
+    bodies = [Payload.from_bytes(Encoder(m).encode(image).data).body for m in (model, carded)]
+    assert bodies[0] == bodies[1]
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00" * 7, b"\xff" * 64, b"PK\x03\x04 no pickle"])
+def test_what_is_no_model_file_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "broken.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(
+        ModelFileError, match=r"expected .*broken\.safetensors to be a safetensors"
+    ):
+        load_model(path)
+
+
+def test_sizes_that_do_not_fit_the_weights_are_refused_without_allocating_them() -> None:
+    import dataclasses
+
+    model = untrained_model("nano")
+    options = {**model.preset.options, "decoder_width": 4096, "decoder_blocks": 64}
+    forged = Model.build(
+        "forged",
+        dataclasses.replace(model.preset, options=options),
+        model.tensors,
+        model.tables,
+        {},
+    )
+    with pytest.raises(ModelFileError, match="expected weights of preset nano in model forged"):
+        Decoder(forged)
+
+
+def test_an_unknown_model_is_one_error_that_lists_what_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROI_CODEC_MODELS", str(tmp_path))
+    untrained_model("nano").save(tmp_path / "shed.safetensors")
+    with pytest.raises(ModelFileError, match=r"shed.*found 'barn'"):
+        find_model("barn")
+    assert find_model("shed") == tmp_path / "shed.safetensors"
+
+
+def test_coding_imports_neither_compressai_nor_a_detector() -> None:
+    program = """
+import sys
+import numpy as np
+from roi_codec_ros.codec import Decoder, Encoder, untrained_model
+model = untrained_model("nano")
+Decoder(model).decode(Encoder(model).encode(np.zeros((32, 32, 3), np.uint8)).data)
+print([m for m in ("compressai", "ultralytics", "rclpy") if m in sys.modules])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_codec_imports_without_torch() -> None:
+    program = "import sys, roi_codec_ros.codec; print('torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "False"
