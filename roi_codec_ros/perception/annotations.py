@@ -1,0 +1,301 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Person and head boxes from CrowdHuman's `.odgt` format: what training and evaluation share.
+
+Reads no pixels; only the header of an image whose size is not in its line (as in CrowdHuman's
+own files).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from roi_codec_ros.codec.errors import RoiCodecError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+SMALLEST_BOX_PX = 1.0
+
+BoxArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Annotation:
+    """The boxes of one image, float32 [N, 4] as x0, y0, x1, y1 in px, clipped to the image.
+
+    persons: visible bodies to score against and to weigh in a loss; measured, never scaled from a
+    head. heads: heads known to be there. ignored: regions that are neither a person nor not one
+    (crowds, reflections, bodies guessed from a head): a score should not count what lies there.
+    person_boxes, head_boxes: who made them: "human", "teacher", "mixed" or "none" (unknown, and
+    then an empty list says nothing).
+    """
+
+    image_path: Path
+    image_id: str
+    width: int
+    height: int
+    persons: BoxArray
+    heads: BoxArray
+    ignored: BoxArray
+    person_boxes: str = "human"
+    head_boxes: str = "human"
+
+
+@dataclass(frozen=True, eq=False)
+class AnnotationSet(Sequence[Annotation]):
+    """The annotations of one split in file order, and what had to be left out.
+
+    dropped_boxes: boxes with less than one pixel of width or height inside their image.
+    unreadable: (image id, reason) of images whose size is nowhere to be had.
+    """
+
+    annotations: tuple[Annotation, ...]
+    dropped_boxes: int = 0
+    unreadable: tuple[tuple[str, str], ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.annotations)
+
+    @overload
+    def __getitem__(self, index: int) -> Annotation: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Annotation, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> Annotation | tuple[Annotation, ...]:
+        return self.annotations[index]
+
+    def __iter__(self) -> Iterator[Annotation]:
+        return iter(self.annotations)
+
+
+def read_odgt(data_dir: str | Path, split: str) -> AnnotationSet:
+    """Read `annotation_<split>.odgt` under `data_dir`.
+
+    Images are looked for in `images/<split>/`, then in CrowdHuman's own `Images/`. A missing image
+    is no error here; whoever opens it reports it.
+
+    Raises RoiCodecError where there is no such file or image folder, and one for all broken lines
+    together, which counts them and names the first.
+    """
+    root = Path(data_dir)
+    path = root / f"annotation_{split}.odgt"
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except FileNotFoundError:
+        raise RoiCodecError(_missing_split(root, split)) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RoiCodecError(f"expected to read {path}, found: {error}") from error
+    images = _ImageIndex(root, split)
+
+    annotations: list[Annotation] = []
+    unreadable: list[tuple[str, str]] = []
+    broken: list[str] = []
+    dropped = 0
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            record = _Record.parse(line)
+        except _BrokenLineError as error:
+            broken.append(f"line {number}: {error}")
+            continue
+        image_path = images.find(record.image_id)
+        try:
+            width, height = record.size or _size_from_header(image_path)
+        except OSError as error:
+            unreadable.append((record.image_id, str(error)))
+            continue
+        annotation, empty = record.clip(image_path, width, height)
+        annotations.append(annotation)
+        dropped += empty
+    if broken:
+        raise RoiCodecError(
+            f"expected nothing but good lines in {path}, found {len(broken)} broken; the first is "
+            f"{broken[0]}"
+        )
+    if not annotations:
+        raise RoiCodecError(
+            f"expected annotated images in {path}, found "
+            + (f"{len(unreadable)} unreadable ones: {unreadable[0][1]}" if unreadable else "none")
+        )
+    return AnnotationSet(tuple(annotations), dropped, tuple(unreadable))
+
+
+def _missing_split(root: Path, split: str) -> str:
+    if not root.is_dir():
+        return f"expected a data folder, found none at {root}"
+    prefix, suffix = "annotation_", ".odgt"
+    splits = sorted(
+        entry.name[len(prefix) : -len(suffix)] for entry in root.glob(f"{prefix}*{suffix}")
+    )
+    found = ", ".join(splits) if splits else f"no {prefix}<split>{suffix} at all"
+    return f"expected {prefix}{split}{suffix} in {root}, found {found}"
+
+
+class _ImageIndex:
+    """Finds an image by its ID, whatever its suffix; lists its folder once."""
+
+    def __init__(self, root: Path, split: str) -> None:
+        candidates = (
+            root / "images" / split,
+            root / "Images" / split,
+            root / f"CrowdHuman_{split}" / "Images",
+            root / "Images",
+            root / "images",
+        )
+        folder = next((candidate for candidate in candidates if candidate.is_dir()), None)
+        if folder is None:
+            raise RoiCodecError(f"expected images in {candidates[0]}, found no such folder")
+        self._folder = folder
+        self._by_stem = {
+            entry.stem: entry
+            for entry in sorted(folder.iterdir(), reverse=True)
+            if entry.suffix.lower() in IMAGE_SUFFIXES
+        }
+
+    def find(self, image_id: str) -> Path:
+        return self._by_stem.get(image_id, self._folder / f"{image_id}.jpg")
+
+
+def _size_from_header(path: Path) -> tuple[int, int]:
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return image.size
+
+
+class _BrokenLineError(Exception):
+    """What one line of the file should have held, and what it holds."""
+
+
+@dataclass(frozen=True)
+class _Record:
+    """One line of the file, its boxes sorted into kinds but not yet clipped to the image."""
+
+    image_id: str
+    size: tuple[int, int] | None
+    persons: list[tuple[float, ...]]
+    heads: list[tuple[float, ...]]
+    ignored: list[tuple[float, ...]]
+    person_boxes: str
+    head_boxes: str
+
+    @classmethod
+    def parse(cls, line: str) -> _Record:
+        """Raises _BrokenLineError: expected …, found …"""
+        try:
+            fields = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise _BrokenLineError(f"expected a JSON object, found {error}") from error
+        if not isinstance(fields, dict):
+            raise _BrokenLineError(f"expected a JSON object, found {type(fields).__name__}")
+        image_id = fields.get("ID")
+        if not isinstance(image_id, str) or not image_id or "/" in image_id or "\\" in image_id:
+            raise _BrokenLineError(
+                f"expected a file name without folder as ID, found {image_id!r}"
+            )
+        boxes = fields.get("gtboxes")
+        if not isinstance(boxes, list):
+            raise _BrokenLineError(f"expected a list of gtboxes, found {type(boxes).__name__}")
+        persons: list[tuple[float, ...]] = []
+        heads: list[tuple[float, ...]] = []
+        ignored: list[tuple[float, ...]] = []
+        for box in boxes:
+            _sort_box(box, persons, heads, ignored)
+        return cls(
+            image_id=image_id,
+            size=_declared_size(fields),
+            persons=persons,
+            heads=heads,
+            ignored=ignored,
+            person_boxes=str(fields.get("person_boxes", "human")),
+            head_boxes=str(fields.get("head_boxes", "human")),
+        )
+
+    def clip(self, image_path: Path, width: int, height: int) -> tuple[Annotation, int]:
+        """Returns the annotation, and how many boxes had nothing left inside the image."""
+        persons, no_persons = _clip(self.persons, width, height)
+        heads, no_heads = _clip(self.heads, width, height)
+        ignored, _ = _clip(self.ignored, width, height)
+        annotation = Annotation(
+            image_path=image_path,
+            image_id=self.image_id,
+            width=width,
+            height=height,
+            persons=persons,
+            heads=heads,
+            ignored=ignored,
+            person_boxes=self.person_boxes,
+            head_boxes=self.head_boxes,
+        )
+        return annotation, no_persons + no_heads
+
+
+def _declared_size(fields: dict[str, Any]) -> tuple[int, int] | None:
+    if "width" not in fields and "height" not in fields:
+        return None
+    width, height = fields.get("width"), fields.get("height")
+    for value in (width, height):
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise _BrokenLineError(
+                f"expected width and height in px, found {width!r} and {height!r}"
+            )
+    return int(width), int(height)  # type: ignore[arg-type]
+
+
+def _sort_box(
+    box: Any,
+    persons: list[tuple[float, ...]],
+    heads: list[tuple[float, ...]],
+    ignored: list[tuple[float, ...]],
+) -> None:
+    if not isinstance(box, dict):
+        raise _BrokenLineError(f"expected an object for each box, found {type(box).__name__}")
+    extra = _flags(box, "extra")
+    head_attributes = _flags(box, "head_attr")
+    if "vbox" not in box and "fbox" not in box:
+        raise _BrokenLineError(f"expected a vbox or fbox, found {sorted(box)}")
+    body = _corners(box["vbox"] if "vbox" in box else box["fbox"])
+    if box.get("tag") != "person" or extra.get("ignore"):
+        ignored.append(body)
+        return
+    (ignored if extra.get("estimated") else persons).append(body)
+    if "hbox" in box and not head_attributes.get("ignore"):
+        heads.append(_corners(box["hbox"]))
+
+
+def _flags(box: dict[str, Any], name: str) -> dict[str, Any]:
+    flags = box.get(name, {})
+    if not isinstance(flags, dict):
+        raise _BrokenLineError(f"expected an object as {name}, found {type(flags).__name__}")
+    return flags
+
+
+def _corners(values: Any) -> tuple[float, ...]:
+    good = (
+        isinstance(values, list)
+        and len(values) == 4
+        and all(isinstance(value, (int, float)) and math.isfinite(value) for value in values)
+    )
+    if not good:
+        raise _BrokenLineError(
+            f"expected a box of four finite numbers x, y, w, h, found {values!r}"
+        )
+    x, y, width, height = (float(value) for value in values)
+    return x, y, x + width, y + height
+
+
+def _clip(boxes: list[tuple[float, ...]], width: int, height: int) -> tuple[BoxArray, int]:
+    corners = np.asarray(boxes, dtype=np.float32).reshape(-1, 4)
+    limits = np.array([width, height, width, height], dtype=np.float32)
+    corners = np.clip(corners, 0.0, limits).astype(np.float32)
+    extent = corners[:, 2:] - corners[:, :2]
+    kept = (extent >= SMALLEST_BOX_PX).all(axis=1)
+    return corners[kept], int(len(corners) - kept.sum())

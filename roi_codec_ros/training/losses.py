@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The paper's loss, equations (1) to (6), and a head objective that leaves nothing to invert.
+
+Images are float tensors [B, 3, H, W] in [0, 1]. Boxes come as one float tensor [N_i, 4] an image,
+``x1 y1 x2 y2`` in pixels of that image; a pixel belongs to a box when its centre lies inside.
+Boxes are clipped to the image; one that covers no pixel then counts as absent.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Boxes = Sequence[Tensor]
+
+
+def rate_bpp(likelihoods: Tensor, pixels_per_image: int) -> Tensor:
+    """Equation (1): the latent's Shannon cross entropy in bits per pixel, mean over the batch.
+
+    ``likelihoods``: [B, C, h, w], each in (0, 1].
+    """
+    return -likelihoods.log2().sum() / (likelihoods.shape[0] * pixels_per_image)
+
+
+def background_loss(x: Tensor, x_hat: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Equation (2): the mean squared error over whole images; ``weight`` [B, 1, H, W] masks."""
+    error = (x - x_hat) ** 2
+    return error.mean() if weight is None else (error * weight).mean()
+
+
+def region_loss(
+    x: Tensor, x_hat: Tensor, boxes: Boxes, k: int, weight: Tensor | None = None
+) -> Tensor:
+    """Equation (3): ``k + (−1)^k · MSE`` of each box, mean over an image's boxes, then images.
+
+    ``k = 0`` rewards a close reconstruction of the regions, ``k = 1`` a distant one. Images
+    without boxes take no part in the mean; a batch without any gives 0 (with a gradient of 0).
+    """
+    if k not in (0, 1):
+        raise ValueError(f"expected k to be 0 or 1, found {k}")
+    error = ((x - x_hat) ** 2).mean(dim=1)
+    shares = region_weights(boxes, *error.shape[1:]).to(error.device)
+    if weight is not None:
+        error = error * weight[:, 0]
+    mse = (error * shares).sum()
+    return 1.0 - mse if k == 1 and bool(shares.any()) else mse
+
+
+def region_weights(boxes: Boxes, height: int, width: int) -> Tensor:
+    """What each pixel counts in the expectation of equation (3): float [B, H, W], sum 1 or 0.
+
+    Every box of an image counts the same, whatever its size, and so does every image that has any;
+    a pixel in several boxes counts in each of them.
+    """
+    shares = torch.zeros(len(boxes), height, width)
+    for image_shares, image_boxes in zip(shares, boxes, strict=True):
+        ranges = _pixel_ranges(image_boxes, height, width)
+        for rows, columns in ranges:
+            patch = image_shares[rows, columns]
+            patch += 1.0 / (patch.numel() * len(ranges))
+    images_with_boxes = int(shares.flatten(1).any(dim=1).sum())
+    return shares / max(images_with_boxes, 1)
+
+
+def visible_person_loss(
+    x: Tensor, x_hat: Tensor, boxes: Boxes, weight: Tensor | None = None
+) -> Tensor:
+    """Equation (4): visible persons are kept."""
+    return region_loss(x, x_hat, boxes, k=0, weight=weight)
+
+
+def head_loss(x: Tensor, x_hat: Tensor, boxes: Boxes) -> Tensor:
+    """Equation (5): heads are pushed away from themselves (towards their negative)."""
+    return region_loss(x, x_hat, boxes, k=1)
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """The λ of equation (6); the defaults are the paper's."""
+
+    rate: float = 0.04
+    background: float = 1.0
+    head: float = 0.6
+    person: float = 1.0
+
+
+def total_loss(
+    rate: Tensor, background: Tensor, head: Tensor, person: Tensor, weights: LossWeights
+) -> Tensor:
+    """Equation (6): the weighted sum."""
+    return (
+        weights.rate * rate
+        + weights.background * background
+        + weights.head * head
+        + weights.person * person
+    )
+
+
+def fill_regions(x: Tensor, boxes: Boxes, margin: float = 0.1) -> Tensor:
+    """``x`` with each box, grown by ``margin`` of its size on every side, painted in one colour.
+
+    The colour is the mean of the box itself: nothing of what stood there remains to be inverted.
+    An ellipse is painted, so that the corners of a head box keep the background and shoulders
+    around the head. Boxes are painted in their order, from the pixels of ``x``.
+    """
+    filled = x.clone()
+    height, width = x.shape[-2:]
+    for image, target, image_boxes in zip(x, filled, boxes, strict=True):
+        for box in image_boxes.tolist():
+            inner = list(_pixel_ranges(torch.tensor([box]), height, width))
+            if not inner:
+                continue
+            colour = image[:, inner[0][0], inner[0][1]].mean(dim=(1, 2))
+            x1, y1, x2, y2 = box
+            centre_x, centre_y = (x1 + x2) / 2, (y1 + y2) / 2
+            radius_x = (x2 - x1) * (0.5 + margin)
+            radius_y = (y2 - y1) * (0.5 + margin)
+            outer = torch.tensor(
+                [
+                    [
+                        centre_x - radius_x,
+                        centre_y - radius_y,
+                        centre_x + radius_x,
+                        centre_y + radius_y,
+                    ]
+                ]
+            )
+            for rows, columns in _pixel_ranges(outer, height, width):
+                dy = (torch.arange(rows.start, rows.stop) + 0.5 - centre_y) / radius_y
+                dx = (torch.arange(columns.start, columns.stop) + 0.5 - centre_x) / radius_x
+                inside = dy[:, None] ** 2 + dx[None, :] ** 2 <= 1.0
+                patch = target[:, rows, columns]
+                patch[:, inside] = colour[:, None]
+    return filled
+
+
+def region_mask(boxes: Boxes, height: int, width: int) -> Tensor:
+    """Float mask [B, 1, H, W]: 1 inside any of an image's boxes, else 0."""
+    mask = torch.zeros(len(boxes), 1, height, width)
+    for image_mask, image_boxes in zip(mask, boxes, strict=True):
+        for rows, columns in _pixel_ranges(image_boxes, height, width):
+            image_mask[:, rows, columns] = 1.0
+    return mask
+
+
+def _pixel_ranges(boxes: Tensor, height: int, width: int) -> list[tuple[slice, slice]]:
+    """Rows and columns of the pixels whose centres lie in each box; boxes without any left out."""
+    ranges = []
+    for x1, y1, x2, y2 in boxes.tolist():
+        left, right = (min(max(math.ceil(v - 0.5), 0), width) for v in (x1, x2))
+        top, bottom = (min(max(math.ceil(v - 0.5), 0), height) for v in (y1, y2))
+        if right > left and bottom > top:
+            ranges.append((slice(top, bottom), slice(left, right)))
+    return ranges

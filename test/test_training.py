@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A tiny run on a real photograph: it learns, stops in time, resumes, freezes to a model."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("compressai")
+
+from roi_codec_ros.codec import Decoder, Encoder, Model, RoiCodecError
+from roi_codec_ros.perception.annotations import Annotation
+from roi_codec_ros.training.data import CropSampler, CropSettings, Prefetcher, unannotated_heads
+from roi_codec_ros.training.freeze import freeze
+from roi_codec_ros.training.trainer import StepReport, Trainer, TrainingConfig
+
+BOXES = np.array([[60, 40, 260, 400]], np.float32)
+HEADS = np.array([[120, 50, 180, 120]], np.float32)
+
+
+@pytest.fixture(scope="module")
+def photograph(tmp_path_factory: pytest.TempPathFactory) -> Annotation:
+    skimage_data = pytest.importorskip("skimage.data")
+    pixels = cv2.cvtColor(skimage_data.astronaut(), cv2.COLOR_RGB2BGR)
+    path = tmp_path_factory.mktemp("photographs") / "astronaut.png"
+    cv2.imwrite(str(path), pixels)
+    return Annotation(
+        image_path=path,
+        image_id="astronaut",
+        width=512,
+        height=512,
+        persons=BOXES,
+        heads=HEADS,
+        ignored=np.zeros((0, 4), np.float32),
+    )
+
+
+def trainer(annotation: Annotation, checkpoint: Path, **changes: object) -> Trainer:
+    config = TrainingConfig(
+        **{"preset": "nano", "minutes": 0.2, "batch_size": 2, "crops": CropSettings(size=64)}
+        | changes  # type: ignore[arg-type]
+    )
+    return Trainer(config, CropSampler([annotation], config.crops), checkpoint)
+
+
+def test_crops_carry_their_boxes_along(photograph: Annotation) -> None:
+    """A head painted in one colour is found, in every crop, exactly where its box says."""
+    pixels = np.zeros((512, 512, 3), np.uint8)
+    pixels[50:120, 120:180] = 255
+    sampler = CropSampler([photograph], CropSettings(size=128, jitter=0.0))
+    sampler._pixels[0] = pixels
+    batch = sampler.batch(32, np.random.default_rng(3))
+
+    seen = 0
+    for image, heads in zip(batch.images, batch.heads, strict=True):
+        bright = (image[0] > 127).nonzero()
+        if not len(bright):
+            continue
+        seen += 1
+        top, left = bright.min(dim=0).values.tolist()
+        bottom, right = (bright.max(dim=0).values + 1).tolist()
+        x1, y1, x2, y2 = heads[0].clamp(0, 128).tolist()
+        np.testing.assert_allclose([left, top, right, bottom], [x1, y1, x2, y2], atol=1.5)
+    assert seen > 10
+
+
+def test_a_person_without_an_annotated_head_has_an_unknown_region(photograph: Annotation) -> None:
+    assert len(unannotated_heads(photograph)) == 0
+    headless = dataclasses.replace(photograph, heads=np.zeros((0, 4), np.float32))
+    np.testing.assert_allclose(unannotated_heads(headless), [[60, 40, 260, 40 + 0.3 * 360]])
+
+
+def test_batches_depend_on_seed_and_number_alone(photograph: Annotation) -> None:
+    sampler = CropSampler([photograph], CropSettings(size=64))
+    drawn = []
+    for first in (0, 2):
+        source = Prefetcher(sampler, 2, seed=5, first=first)
+        batches = iter(source)
+        drawn.append([next(batches).images for _ in range(4)])
+        source.close()
+    assert torch.equal(drawn[0][2], drawn[1][0])
+    assert torch.equal(drawn[0][3], drawn[1][1])
+    assert not torch.equal(drawn[0][0], drawn[0][1])
+
+
+@pytest.mark.parametrize("objective", ["fill", "paper"])
+def test_a_tiny_run_learns_and_gives_a_model_that_codes(
+    photograph: Annotation, tmp_path: Path, objective: str
+) -> None:
+    run = trainer(photograph, tmp_path / "checkpoint.pt", objective=objective)
+    reports: list[StepReport] = []
+    run.run(reports.append)
+
+    first, last = reports[:5], reports[-5:]
+    assert len(reports) >= 15
+    assert np.mean([r.bpp for r in last]) < np.mean([r.bpp for r in first])
+    assert run.elapsed_s == pytest.approx(12, abs=4)
+
+    model = freeze(run, training={"data": "one photograph"})
+    model.save(tmp_path / "nano.safetensors")
+    loaded = Model.from_bytes((tmp_path / "nano.safetensors").read_bytes())
+    assert loaded.header["training"]["steps"] == len(reports)
+    image = cv2.cvtColor(cv2.imread(str(photograph.image_path)), cv2.COLOR_BGR2RGB)
+    frame = Encoder(loaded).encode(image)
+    decoded = Decoder(loaded).decode(frame.data).image
+    mse = np.mean((decoded.astype(float) - image) ** 2)
+    assert 10 * np.log10(255**2 / mse) > 15
+    # What is coded costs what the frozen tables say it costs.
+    ideal = loaded.tables.code_length_bits(Encoder(loaded).symbols(image)).sum()
+    assert 8 * len(frame.data) < 1.02 * ideal + 8 * 100
+
+
+def test_a_run_that_was_stopped_goes_on_where_it_was(
+    photograph: Annotation, tmp_path: Path
+) -> None:
+    checkpoint = tmp_path / "checkpoint.pt"
+    first = trainer(photograph, checkpoint, minutes=0.05)
+    first.run(lambda report: None)
+
+    second = trainer(photograph, checkpoint, minutes=0.05)
+    second.resume()
+    assert second.step == first.step
+    assert second.elapsed_s == first.elapsed_s
+
+    # The next step is the same for both: weights, optimizer state and averages are all there.
+    steps = first.step
+    for run in (first, second):
+        run.config = dataclasses.replace(run.config, minutes=0.1)
+        run.elapsed_s = 6 - 1e-6
+        run.run(lambda report: None)
+    assert second.step == first.step == steps + 1
+    for state in ("model", "averaged_model"):
+        ours, theirs = (
+            {"model": r.model, "averaged_model": r.averaged_model()}[state].state_dict()
+            for r in (first, second)
+        )
+        for name, value in ours.items():
+            torch.testing.assert_close(value, theirs[name], rtol=0, atol=0, msg=name)
+
+
+def test_a_checkpoint_of_another_preset_is_refused(photograph: Annotation, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "checkpoint.pt"
+    trainer(photograph, checkpoint).save()
+    other = trainer(photograph, checkpoint, preset="fast")
+    with pytest.raises(
+        RoiCodecError, match=r"expected a checkpoint of preset 'fast'.*found 'nano'"
+    ):
+        other.resume()
+
+
+def test_a_broken_checkpoint_is_one_clear_error(photograph: Annotation, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "checkpoint.pt"
+    checkpoint.write_bytes(b"not a checkpoint")
+    with pytest.raises(RoiCodecError, match="expected a training checkpoint at"):
+        trainer(photograph, checkpoint).resume()
