@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Persons by YOLOv8. The only module that imports ultralytics (AGPL-3.0, an optional extra)."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from roi_codec_ros.codec.devices import torch_device
+from roi_codec_ros.codec.errors import RoiCodecError
+from roi_codec_ros.perception.detections import Detections
+
+WEIGHTS_PATTERN = "person-*.pt"
+FETCHED_WEIGHTS = "yolov8n.pt"
+PERSON_CLASS = "person"
+
+
+class PersonDetector:
+    """Finds persons in RGB images with any ultralytics detection weights that know a "person".
+
+    weights: path of a weights file (`find_weights` looks for one). device: torch name.
+    threads: CPU threads of the whole process, None leaves torch's own choice.
+    Raises RoiCodecError if ultralytics is not installed or the weights can not be used.
+    """
+
+    def __init__(
+        self,
+        weights: str | os.PathLike[str],
+        *,
+        device: str = "cpu",
+        threads: int | None = None,
+        image_size: int = 640,
+    ) -> None:
+        self.weights = Path(weights)
+        self.device = device
+        self.image_size = image_size
+        self._network = load_network(self.weights)
+        torch_device(device)
+        if threads:
+            import torch
+
+            torch.set_num_threads(threads)
+        self._person_classes = _person_classes(self._network.names, self.weights)
+        self._lock = threading.Lock()
+        # The first image costs seconds of set-up: better now than when a frame waits.
+        self.detect(np.zeros((64, 64, 3), np.uint8))
+
+    def detect(
+        self,
+        image: NDArray[np.uint8],
+        *,
+        confidence: float = 0.25,
+        iou: float = 0.7,
+        image_size: int | None = None,
+    ) -> Detections:
+        """Persons in one image, best first, in pixels of that image.
+
+        image: uint8 [H, W, 3] RGB of any size; it is letterboxed, so the aspect is kept.
+        """
+        height, width = image.shape[:2]
+        # ultralytics takes NumPy images as BGR, as OpenCV reads them.
+        bgr = np.ascontiguousarray(image[:, :, ::-1])
+        with self._lock:  # its predictor keeps per-call state
+            result = self._network.predict(
+                bgr,
+                conf=confidence,
+                iou=iou,
+                imgsz=image_size or self.image_size,
+                classes=self._person_classes,
+                device=self.device,
+                verbose=False,
+            )[0]
+        boxes = result.boxes
+        return Detections.from_arrays(
+            boxes.xyxy.cpu().numpy(), boxes.conf.cpu().numpy(), (height, width)
+        ).clip()
+
+
+def first_layers(weights: str | os.PathLike[str], count: int) -> Any:
+    """The first ``count`` layers of a YOLOv8 as one `torch.nn.Sequential`, for feature losses.
+
+    Raises RoiCodecError if ultralytics is not installed or the weights can not be used.
+    """
+    from torch import nn
+
+    layers = list(load_network(Path(weights)).model.model.children())
+    return nn.Sequential(*layers[:count])
+
+
+def find_weights(weights: str = "", model_dirs: Sequence[Path] = ()) -> Path:
+    """The weights file to use: an explicit path, else a model directory's, else ultralytics' own.
+
+    weights: explicit path; empty to search. model_dirs: folders searched for "person-*.pt".
+    Raises RoiCodecError, with how to get a file, if none can be had.
+    """
+    if weights:
+        path = Path(weights).expanduser()
+        if not path.is_file():
+            raise RoiCodecError(f"expected YOLO weights at {path}, found no such file")
+        return path
+    for folder in model_dirs:
+        found = sorted(folder.glob(WEIGHTS_PATTERN))
+        if found:
+            return found[0]
+    return _fetch()
+
+
+def _fetch() -> Path:
+    """Let ultralytics fetch its small general weights into the user's cache, once."""
+    path = _cache_dir() / FETCHED_WEIGHTS
+    if path.is_file():
+        return path
+    attempt_download_asset = _ultralytics().utils.downloads.attempt_download_asset
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fetched = Path(attempt_download_asset(str(path)))
+    except Exception as error:  # whatever its network stack raises means the same to the user
+        raise RoiCodecError(_how_to_get_weights(_one_line(error))) from error
+    if not fetched.is_file():
+        raise RoiCodecError(_how_to_get_weights("nothing was fetched"))
+    return fetched
+
+
+def _cache_dir() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "roi_codec_ros"
+
+
+def _how_to_get_weights(reason: str) -> str:
+    return (
+        f"no person weights: {FETCHED_WEIGHTS} could not be fetched ({reason}); put YOLO weights "
+        f"with a class named {PERSON_CLASS} into models/{WEIGHTS_PATTERN.replace('*', 'NAME')}, "
+        "or name a file by the weights parameter (roi-codec demo: --detector FILE)"
+    )
+
+
+def _ultralytics() -> Any:
+    # It must neither install packages by itself nor write its banner into the log.
+    os.environ.setdefault("YOLO_AUTOINSTALL", "false")
+    os.environ.setdefault("YOLO_VERBOSE", "false")
+    try:
+        import ultralytics
+        import ultralytics.utils.downloads
+    except ImportError as error:
+        raise RoiCodecError(
+            f"finding persons needs ultralytics ({_one_line(error)}): pip install ultralytics"
+        ) from error
+    return ultralytics
+
+
+def load_network(weights: Path) -> Any:
+    """The ultralytics YOLO of a weights file; RoiCodecError if there is none to be had."""
+    ultralytics = _ultralytics()
+    if not weights.is_file():
+        raise RoiCodecError(f"expected YOLO weights at {weights}, found no such file")
+    try:
+        return ultralytics.YOLO(str(weights), task="detect")
+    except Exception as error:  # torch and pickle raise a dozen kinds for a damaged file
+        raise RoiCodecError(
+            f"expected YOLO weights in {weights}, found {_one_line(error)}"
+        ) from error
+
+
+def _person_classes(names: dict[int, str], weights: Path) -> list[int]:
+    classes = [index for index, name in names.items() if name.strip().lower() == PERSON_CLASS]
+    if not classes:
+        known = ", ".join(list(names.values())[:5])
+        raise RoiCodecError(
+            f"expected a class named {PERSON_CLASS} in {weights}, found {known or 'no classes'}"
+        )
+    return classes
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 160 else text[:159] + "…"

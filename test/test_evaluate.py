@@ -1,0 +1,310 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The evaluation with codecs and detectors whose figures can be worked out by hand."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from roi_codec_ros.cli import main
+from roi_codec_ros.codec.errors import RoiCodecError, UsageError
+from roi_codec_ros.codec.models import untrained_model
+from roi_codec_ros.commands.evaluate import choose
+from roi_codec_ros.evaluation.baselines import parse_baselines
+from roi_codec_ros.evaluation.evaluate import EvaluationSettings, evaluate, report
+from roi_codec_ros.evaluation.faces import FACE_DETECTORS
+from roi_codec_ros.evaluation.tables import format_table
+from roi_codec_ros.perception.annotations import Annotation, AnnotationSet
+from roi_codec_ros.perception.detections import Detections
+
+WIDTH, HEIGHT = 40, 20
+PERSON = [4.0, 4.0, 12.0, 18.0]
+HEAD = [6.0, 4.0, 10.0, 8.0]
+
+
+class BrightBox:
+    """Sees one person where the image is bright on the whole, half the score if it is dim."""
+
+    def detect(self, image: np.ndarray, *, confidence: float) -> Detections:
+        score = image.mean() / 255
+        found = [PERSON] if score >= confidence else []
+        return Detections.from_arrays(found, [score] * len(found), image.shape[:2])
+
+
+class BrightFace:
+    name = "bright"
+
+    def detect(self, image: np.ndarray) -> Detections:
+        found = [HEAD, [20, 4, 24, 8]] if image.mean() > 100 else []
+        return Detections.from_arrays(found, [0.9, 0.8][: len(found)], image.shape[:2])
+
+
+@dataclass
+class Dimmer:
+    """A codec of a fixed size that divides the brightness, and halves the size of the image."""
+
+    divisor: int = 4
+    name: str = "dimmer"
+    model_id: str | None = "0123456789abcdef"
+    calls: int = 0
+
+    @property
+    def preset(self) -> str:
+        return f"by-{self.divisor}"
+
+    def encode(self, image: np.ndarray) -> bytes:
+        self.calls += 1
+        return bytes([int(image.mean()) // self.divisor]) * 100
+
+    def decode(self, data: bytes) -> np.ndarray:
+        return np.full((HEIGHT // 2, WIDTH // 2, 3), data[0], dtype=np.uint8)
+
+
+def photograph(
+    folder: Path, name: str, brightness: int = 200, person_boxes: str = "human"
+) -> Annotation:
+    path = folder / f"{name}.png"
+    Image.new("RGB", (WIDTH, HEIGHT), (brightness,) * 3).save(path)
+    return Annotation(
+        image_path=path,
+        image_id=name,
+        width=WIDTH,
+        height=HEIGHT,
+        persons=np.array([PERSON], dtype=np.float32),
+        heads=np.array([HEAD], dtype=np.float32),
+        ignored=np.zeros((0, 4), dtype=np.float32),
+        person_boxes=person_boxes,
+    )
+
+
+def test_the_first_row_is_the_original(tmp_path: Path) -> None:
+    images = [photograph(tmp_path, "a"), photograph(tmp_path, "b")]
+    evaluation = evaluate(images, [], BrightBox(), BrightFace())
+    (row,) = evaluation.rows
+    assert (row["method"], row["bpp_mean"], row["bpp_std"]) == ("original", 24.0, 0.0)
+    assert (row["person_ap50"], row["person_tp"], row["person_fp"]) == (1.0, 2, 0)
+    assert (row["face_ap50"], row["face_tp"], row["face_fp"], row["faces_found"]) == (1.0, 2, 2, 4)
+    assert row["psnr_mean"] is None
+    assert row["encode_ms"] == {"min": None, "mean": None, "std": None}
+    assert (row["person_ap50_ratio"], row["faces_ratio"]) == (1.0, 1.0)
+
+
+def test_a_method_is_held_against_the_original(tmp_path: Path) -> None:
+    images = [photograph(tmp_path, "a"), photograph(tmp_path, "b")]
+    row = evaluate(images, [Dimmer()], BrightBox(), BrightFace()).rows[1]
+    assert (row["method"], row["preset"], row["model_id"]) == (
+        "dimmer",
+        "by-4",
+        "0123456789abcdef",
+    )
+    assert row["bpp_mean"] == 8 * 100 / (WIDTH * HEIGHT)
+    assert row["bpp_std"] == 0.0
+    assert row["psnr_mean"] == pytest.approx(10 * np.log10(255**2 / 150**2))
+    assert set(row["psnr_regions"]) == {"background", "persons", "heads"}
+    assert (row["person_ap50"], row["person_ap50_conf025"]) == (1.0, 0.0)  # its score is 50 / 255
+    assert (row["person_tp"], row["person_tp_conf025"]) == (2, 0)
+    assert (row["faces_found"], row["faces_ratio"], row["face_ap50"]) == (0, 0.0, 0.0)
+    assert 0 <= row["encode_ms"]["min"] <= row["encode_ms"]["mean"]
+
+
+def test_bits_have_a_sample_deviation(tmp_path: Path) -> None:
+    class Growing(Dimmer):
+        def encode(self, image: np.ndarray) -> bytes:
+            return b"\x01" * (100 if image.mean() > 150 else 200)
+
+    images = [photograph(tmp_path, "a", 200), photograph(tmp_path, "b", 120)]
+    row = evaluate(images, [Growing()], BrightBox(), BrightFace()).rows[1]
+    assert row["bpp_mean"] == 1.5
+    assert row["bpp_std"] == pytest.approx(np.sqrt(0.5))
+
+
+def test_persons_are_scored_only_where_humans_drew_them(tmp_path: Path) -> None:
+    images = [photograph(tmp_path, "a"), photograph(tmp_path, "b", person_boxes="none")]
+    evaluation = evaluate(images, [], BrightBox(), BrightFace())
+    assert (evaluation.images, evaluation.person_images) == (2, 1)
+    assert (evaluation.rows[0]["person_tp"], evaluation.rows[0]["face_tp"]) == (1, 2)
+
+
+def test_repeats_are_pooled_and_the_warm_up_left_out(tmp_path: Path) -> None:
+    images = [photograph(tmp_path, "a"), photograph(tmp_path, "b")]
+    codec = Dimmer()
+    evaluate(images, [codec], BrightBox(), BrightFace(), EvaluationSettings(repeats=3))
+    assert codec.calls == 2 * 3 + 1
+
+
+def test_resizing_carries_the_boxes_along(tmp_path: Path) -> None:
+    class Stretched(BrightBox):
+        def detect(self, image: np.ndarray, *, confidence: float) -> Detections:
+            assert image.shape == (40, 40, 3)
+            return Detections.from_arrays([[4, 8, 12, 36]], [0.9], image.shape[:2])
+
+    settings = EvaluationSettings(resize=(40, 40))
+    evaluation = evaluate([photograph(tmp_path, "a")], [], Stretched(), BrightFace(), settings)
+    assert evaluation.rows[0]["person_tp"] == 1
+
+
+def test_what_breaks_on_an_image_is_named_and_leaves_all_rows(tmp_path: Path) -> None:
+    class Fragile(Dimmer):
+        def encode(self, image: np.ndarray) -> bytes:
+            if image.mean() < 130:
+                raise RuntimeError("too\ndark")
+            return super().encode(image)
+
+    good, dark, gone = (photograph(tmp_path, name) for name in ("good", "dark", "gone"))
+    dark = photograph(tmp_path, "dark", 120)
+    gone.image_path.unlink()
+    cut = photograph(tmp_path, "cut")
+    cut.image_path.write_bytes(cut.image_path.read_bytes()[:40])
+    other = photograph(tmp_path, "other")
+    Image.new("RGB", (10, 10)).save(other.image_path)
+    seen: list[str] = []
+    evaluation = evaluate(
+        [gone, cut, other, dark, good],
+        [Fragile()],
+        BrightBox(),
+        BrightFace(),
+        on_image=lambda annotation: seen.append(annotation.image_id),
+    )
+    reasons = {failure.image: failure.reason for failure in evaluation.failures}
+    assert list(reasons) == ["gone", "cut", "other", "dark"]
+    assert reasons["dark"] == "RuntimeError: too dark"
+    assert "expected 40×20 px as annotated, found 10×10" in reasons["other"]
+    assert str(tmp_path) not in reasons["gone"]
+    assert evaluation.images == 1
+    assert [row["person_tp"] for row in evaluation.rows] == [1, 1]
+    assert seen == ["gone", "cut", "other", "dark", "good"]
+
+
+def test_no_image_at_all_is_an_error(tmp_path: Path) -> None:
+    gone = photograph(tmp_path, "gone")
+    gone.image_path.unlink()
+    with pytest.raises(RoiCodecError, match=r"found 1 that failed; the first is gone: "):
+        evaluate([gone], [], BrightBox(), BrightFace())
+
+
+def test_settings_are_checked() -> None:
+    with pytest.raises(UsageError, match="at least one repeat"):
+        EvaluationSettings(repeats=0)
+
+
+def test_the_report_is_plain_json_and_the_table_shows_every_row(tmp_path: Path) -> None:
+    codecs = [Dimmer(), *parse_baselines(["jpeg:1"])]
+    evaluation = evaluate([photograph(tmp_path, "a")], codecs, BrightBox(), BrightFace())
+    data = report(
+        evaluation,
+        dataset="photographs",
+        split="val",
+        machine={"cores": 2},
+        detector="bright",
+        face_detector="bright",
+        settings=EvaluationSettings(),
+    )
+    assert json.loads(json.dumps(data, allow_nan=False))["images"] == 1
+    lines = format_table(data["rows"]).splitlines()
+    assert [line.split()[0] for line in lines] == ["method", "original", "dimmer", "jpeg"]
+
+
+def test_a_limit_spreads_over_the_split(tmp_path: Path) -> None:
+    images = AnnotationSet(
+        tuple(
+            photograph(tmp_path, str(index), person_boxes="none" if index == 4 else "human")
+            for index in range(10)
+        )
+    )
+
+    def chosen(**options: object) -> list[str]:
+        picked = choose(images, **({"all_images": False, "limit": None} | options))  # type: ignore[arg-type]
+        return [image.image_id for image in picked]
+
+    assert chosen(limit=3) == ["0", "5", "9"]
+    assert chosen(limit=1) == ["0"]
+    assert len(chosen()) == 9
+    assert len(chosen(all_images=True, limit=99)) == 10
+    with pytest.raises(RoiCodecError, match="--all-images"):
+        choose(AnnotationSet(images[4:5]), all_images=False, limit=None)
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data set of three photographs, and detectors that need no weights."""
+    folder = tmp_path / "photographs"
+    (folder / "images" / "val").mkdir(parents=True)
+    box = {"tag": "person", "vbox": [4, 4, 8, 14], "hbox": [6, 4, 4, 4]}
+    lines = []
+    for name in ("a", "b", "c"):
+        photograph(folder / "images" / "val", name)
+        line = {"ID": name, "gtboxes": [box], "width": WIDTH, "height": HEIGHT}
+        lines.append(json.dumps(line))
+    (folder / "annotation_val.odgt").write_text("\n".join(lines))
+    monkeypatch.setitem(FACE_DETECTORS, "bright", lambda argument, device: BrightFace())
+
+    class Detector(BrightBox):
+        def __init__(self, weights: str, *, device: str, image_size: int) -> None:
+            pass
+
+        def detect(self, image: np.ndarray, *, confidence: float = 0.25) -> Detections:
+            return super().detect(image, confidence=confidence)
+
+    monkeypatch.setattr("roi_codec_ros.perception.detector.PersonDetector", Detector)
+    return folder
+
+
+def arguments(data: Path, *more: str) -> list[str]:
+    fixed = ["--split", "val", "--detector", "person.pt", "--face-detector", "bright"]
+    return ["evaluate", "--data", str(data), *fixed, "--threads", "1", *more]
+
+
+def test_the_command_measures_models_and_baselines(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("torch")
+    model = untrained_model("nano")
+    model.save(tmp_path / "nano.safetensors")
+    codecs = ["--models", str(tmp_path / "nano.safetensors"), "--baselines", "jpeg:5"]
+    (data / "images" / "val" / "b.png").write_bytes(b"")
+    result = tmp_path / "result.json"
+    status = main(arguments(data, *codecs, "--json", str(result)))
+    printed = capsys.readouterr()
+    assert status == 0, printed.err
+    report = json.loads(result.read_text())
+    assert (report["dataset"], report["split"], report["images"]) == ("photographs", "val", 2)
+    assert [failure["image"] for failure in report["failures"]] == ["b"]
+    assert [row["method"] for row in report["rows"]] == ["original", model.name, "jpeg"]
+    assert report["rows"][1]["model_id"] == model.id.hex()
+    assert report["rows"][1]["preset"] == "nano"
+    assert report["rows"][2]["person_ap50_ratio"] == 1.0
+    assert report["machine"]["threads"] == 1
+    assert str(tmp_path) not in json.dumps(report)
+    assert "2 of 3 images measured; 1 failed" in printed.out
+    assert "left out: b: expected an image" in printed.err
+
+
+@pytest.mark.parametrize(
+    ("more", "status", "complaint"),
+    [
+        (["--baselines", "jpeg"], 2, "expected a baseline such as"),
+        (["--face-detector", "eyes"], 2, "expected a face detector of"),
+        (["--models", "no-such-model"], 1, "no-such-model"),
+        (["--device", "abacus"], 1, "expected a usable device, found 'abacus'"),
+        (["--split", "test"], 1, "expected annotation_test.odgt"),
+    ],
+)
+def test_what_a_user_gets_wrong_is_one_line(
+    data: Path, capsys: pytest.CaptureFixture[str], more: list[str], status: int, complaint: str
+) -> None:
+    assert main(arguments(data, *more)) == status
+    message = capsys.readouterr().err
+    assert complaint in message
+    assert len(message.splitlines()) == 1
+
+
+def test_arguments_that_make_no_sense_are_wrong_use(data: Path) -> None:
+    for wrong in (["--limit", "0"], ["--resize", "512"], ["--repeats", "many"]):
+        with pytest.raises(SystemExit) as caught:
+            main(arguments(data, *wrong))
+        assert caught.value.code == 2
