@@ -189,8 +189,8 @@ class ShuffleAnalysis(nn.Module):
         nn.init.zeros_(self.head.weight)
 
     def linear_parameters(self) -> list[nn.Parameter]:
-        """What starts as a transform that already works, and wants smaller steps than the rest."""
-        return [*self.stem.parameters(), *self.skip.parameters()]
+        """What starts as a transform of many small weights, and wants smaller steps."""
+        return list(self.stem.parameters())
 
     def start_as(self, blocks: Tensor, gain: float) -> Tensor:
         """Make ``stem`` and ``skip`` compute ``gain`` times the inner products with ``blocks``.
@@ -248,7 +248,7 @@ class ShuffleSynthesis(nn.Module):
         _set_bias(self.head, 0.0)
 
     def linear_parameters(self) -> list[nn.Parameter]:
-        """What starts as a transform that already works, and wants smaller steps than the rest."""
+        """What starts as a transform of many small weights, and wants smaller steps."""
         return list(self.base.parameters())
 
     def start_as(self, blocks: Tensor, gain: float) -> None:

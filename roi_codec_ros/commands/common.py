@@ -24,6 +24,14 @@ def write_json(path: Path, data: Any) -> None:
     write_bytes(path, (json.dumps(data, indent=2) + "\n").encode())
 
 
+def read_json(path: Path) -> Any:
+    """What a JSON file holds. Raises RoiCodecError."""
+    try:
+        return json.loads(read_bytes(path))
+    except ValueError as error:
+        raise RoiCodecError(f"expected JSON in {path}; found: {error}") from error
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file whole or not at all. Raises RoiCodecError."""
     partial = path.with_name(path.name + ".partial")

@@ -3,7 +3,8 @@
 
 example:
   roi-codec models
-  roi-codec models fast            the whole model card
+  roi-codec models fast                                   the whole model card
+  roi-codec models fast --measured evaluation.json        write measured figures into the card
 """
 
 from __future__ import annotations
@@ -11,21 +12,34 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from roi_codec_ros.commands.common import add_json_option, write_json
+from roi_codec_ros.commands.common import add_json_option, read_json, write_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", nargs="?", help="print the whole card of this model")
+    parser.add_argument(
+        "--measured",
+        type=Path,
+        metavar="REPORT",
+        help="fill the card of this model from what `roi-codec evaluate --json REPORT` measured",
+    )
     add_json_option(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    from roi_codec_ros.codec import list_models, load_model
+    from roi_codec_ros.codec import UsageError, find_model, list_models, load_model
+    from roi_codec_ros.evaluation.card import with_figures
 
+    if args.measured and not args.model:
+        raise UsageError("expected the model that --measured belongs to, found none")
     if args.model:
         model = load_model(args.model)
+        if args.measured:
+            model = with_figures(model, read_json(args.measured))
+            model.save(find_model(args.model))
         print(json.dumps(model.header, indent=2))
         if args.json:
             write_json(args.json, dict(model.header))

@@ -1,0 +1,532 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run the whole graph on one machine and show what it does: frames, bits, latency, persons.
+
+Starts an encoder per camera, decoder, detector and tracker as processes of their own that talk
+over DDS, watches them, and leaves a side-by-side video, a contact sheet and report.json behind.
+Without --source it films real photographs that installed packages carry: no camera, no download.
+
+example:
+  roi-codec demo
+  roi-codec demo --source street.mp4 --seconds 60 --out street
+  roi-codec demo --source /dev/video0 --seconds 0         until Ctrl-C
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import os
+import shutil
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from roi_codec_ros.codec.errors import RoiCodecError, UsageError
+from roi_codec_ros.commands.common import add_json_option, write_json
+
+if TYPE_CHECKING:
+    from roi_codec_ros.demo.ledger import DemoLedger
+    from roi_codec_ros.demo.processes import ProcessGroup
+    from roi_codec_ros.demo.report import Summary
+    from roi_codec_ros.demo.results import Run
+
+RATE_HZ = 10.0
+SILENCE_S = 60.0
+ROLLING_S = 3.0
+_BOLD, _DIM, _PLAIN = "\x1b[1m", "\x1b[2m", "\x1b[0m"
+_HIDE_CURSOR, _SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
+# By default a process of Fast DDS shares 0.5 MB of memory: images are larger, most would be lost.
+_FAST_DDS_PROFILE = """<?xml version="1.0" encoding="UTF-8"?>
+<dds xmlns="http://www.eprosima.com">
+  <profiles>
+    <transport_descriptors>
+      <transport_descriptor>
+        <transport_id>shared_memory</transport_id>
+        <type>SHM</type>
+        <segment_size>8388608</segment_size>
+      </transport_descriptor>
+      <transport_descriptor>
+        <transport_id>udp</transport_id>
+        <type>UDPv4</type>
+      </transport_descriptor>
+    </transport_descriptors>
+    <participant profile_name="large_images" is_default_profile="true">
+      <rtps>
+        <userTransports>
+          <transport_id>shared_memory</transport_id>
+          <transport_id>udp</transport_id>
+        </userTransports>
+        <useBuiltinTransports>false</useBuiltinTransports>
+      </rtps>
+    </participant>
+  </profiles>
+</dds>
+"""
+_FAST_DDS_SETTINGS = (  # the second is the name that Fast DDS 3 knows
+    "FASTRTPS_DEFAULT_PROFILES_FILE",
+    "FASTDDS_DEFAULT_PROFILES_FILE",
+    "FASTDDS_BUILTIN_TRANSPORTS",
+)
+_DOMAINS = range(1, 102)  # 0 is everybody's; above 101 the ports run into the system's own
+_FIRST_PORT, _PORTS_PER_DOMAIN = 7400, 250
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--source",
+        metavar="SOURCE",
+        help="video or picture file, folder of pictures, /dev/videoN or stream address that every "
+        "camera shows (default: installed photographs behind a virtual camera)",
+    )
+    parser.add_argument(
+        "--detector",
+        default="",
+        metavar="WEIGHTS",
+        help="YOLO weights with a class named person (default: models/person-*.pt, else what "
+        "ultralytics fetches)",
+    )
+    parser.add_argument(
+        "--cameras", type=_positive, default=1, metavar="N", help="number of cameras (default 1)"
+    )
+    parser.add_argument(
+        "--seconds",
+        type=_not_negative,
+        default=20.0,
+        metavar="S",
+        help="how long to run, from the first frame that came through (default 20; 0: until "
+        "Ctrl-C)",
+    )
+    parser.add_argument(
+        "--model", default="fast", metavar="NAME", help="model name or file (default fast)"
+    )
+    parser.add_argument(
+        "--rate",
+        type=_not_negative,
+        default=RATE_HZ,
+        metavar="HZ",
+        help=f"most frames per second of a camera (default {RATE_HZ:g}; 0: as many as it has)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("demo_out"),
+        metavar="DIR",
+        help="folder for the results (default demo_out)",
+    )
+    add_json_option(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Run the demo to its end.
+
+    Raises RoiCodecError for what can't be run, and KeyboardInterrupt when told to stop before the
+    first frame came through; later a stop is the regular end.
+    """
+    _check_ros()
+    _prepare_folder(args.out)
+    plan = _plan(args)
+    if not plan.trained:
+        _say("note: the model is untrained; what it codes is not anonymized")
+    with _Stop() as stop:
+        finished = _run_graph(args, plan, stop)
+    _write_results(finished, args.out, args.json)
+
+
+# ------------------------------------------------------------------------------------ what to run
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to start. sources: camera name → source; weights: the detector's file."""
+
+    sources: dict[str, str]
+    model: Path
+    weights: Path
+    trained: bool = True
+
+
+def _plan(args: argparse.Namespace) -> Plan:
+    from roi_codec_ros.codec.model_file import read_model
+    from roi_codec_ros.codec.models import find_model, model_directories
+    from roi_codec_ros.perception.detector import find_weights
+
+    model = find_model(args.model)
+    # Read here, so that a damaged file is refused before anything is started.
+    trained = read_model(model).header.get("trained") is not False
+    weights = find_weights(args.detector, model_directories())
+    return Plan(_sources(args), model.resolve(), weights.resolve(), trained)
+
+
+def camera_names(count: int) -> list[str]:
+    """``camera``, or ``camera1``, ``camera2``, … for more than one."""
+    return ["camera"] if count == 1 else [f"camera{number}" for number in range(1, count + 1)]
+
+
+def _sources(args: argparse.Namespace) -> dict[str, str]:
+    names = camera_names(args.cameras)
+    if args.source is None:
+        from roi_codec_ros.demo.source import photograph_cameras
+
+        folders = [_cache_folder(), args.out / ".source"]
+        videos = photograph_cameras(args.cameras, folders, _say)
+        return dict(zip(names, map(str, videos), strict=True))
+    from roi_codec_ros.nodes.sources import SourceKind, open_source, parse_source
+
+    # FFmpeg would write its own opinion of a broken file beside our one line.
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    source = parse_source(args.source)
+    if source.kind is SourceKind.DEVICE and args.cameras > 1:
+        raise UsageError(
+            f"expected --cameras 1 for the device {args.source}, found {args.cameras}"
+        )
+    if source.target.startswith("/dev/") and not Path(source.target).exists():
+        raise RoiCodecError(f"expected a camera at {source.target}, found no such device")
+    if not source.live:
+        reader = open_source(source)  # says now, on one line, what the encoder would say later
+        try:
+            if not reader.advance() or reader.image() is None:
+                raise RoiCodecError(f"expected frames in {args.source}, found none to read")
+        finally:
+            reader.close()
+    text = args.source if source.live else str(Path(source.target).resolve())
+    return dict.fromkeys(names, text)
+
+
+def _cache_folder() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return (Path(base) if base else Path.home() / ".cache") / "roi_codec_ros"
+    except RuntimeError:  # no home
+        return Path("/nonexistent")
+
+
+def _check_ros() -> None:
+    for module, what in (("rclpy", "ROS 2"), ("roi_codec_ros.msg", "this package's messages")):
+        if importlib.util.find_spec(module) is None:
+            raise RoiCodecError(
+                f"expected {what}, found no Python module {module}: source a ROS 2 workspace that "
+                "has this package, or run scripts/demo, which sets up everything"
+            )
+
+
+def _prepare_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe = out / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise RoiCodecError(
+            f"expected a writable folder for --out {out}, found: {error}"
+        ) from error
+
+
+def threads_per_process(cores: int, cameras: int) -> int:
+    """Threads for each of encoders, decoder and detector so that they share the cores, 1 to 4."""
+    return max(1, min(4, cores // (cameras + 2)))
+
+
+def private_ros_environment(given: Mapping[str, str], log_folder: Path) -> dict[str, str]:
+    """The variables that keep the demo's graph to itself; what the user has set stays as it is.
+
+    given: the environment. Only this machine is searched for peers, in a domain that nobody uses;
+    Fast DDS gets room for images in shared memory, by a profile that is written into `log_folder`.
+    """
+    added: dict[str, str] = {}
+    if "ROS_DOMAIN_ID" not in given:
+        added["ROS_DOMAIN_ID"] = str(_free_domain())
+    if not {"ROS_LOCALHOST_ONLY", "ROS_AUTOMATIC_DISCOVERY_RANGE"} & set(given):
+        if given.get("ROS_DISTRO") == "humble":
+            added["ROS_LOCALHOST_ONLY"] = "1"
+        else:
+            added["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    if "ROS_LOG_DIR" not in given:
+        added["ROS_LOG_DIR"] = str(log_folder / "ros")
+    if not set(_FAST_DDS_SETTINGS) & set(given):
+        profile = log_folder / "fastdds.xml"
+        log_folder.mkdir(parents=True, exist_ok=True)
+        profile.write_text(_FAST_DDS_PROFILE, encoding="utf-8")
+        added |= dict.fromkeys(_FAST_DDS_SETTINGS[:2], str(profile))
+    return added
+
+
+def _free_domain() -> int:
+    """A domain whose first discovery port nobody on this machine listens on."""
+    start = os.getpid() % len(_DOMAINS)
+    for offset in range(len(_DOMAINS)):
+        domain = _DOMAINS[(start + offset) % len(_DOMAINS)]
+        port = _FIRST_PORT + _PORTS_PER_DOMAIN * domain + 10  # unicast discovery of participant 0
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.bind(("", port))
+            except OSError:
+                continue
+            return domain
+    return _DOMAINS[start]
+
+
+# ---------------------------------------------------------------------------------------- running
+
+
+class _Stop:
+    """Turns SIGINT, SIGTERM and SIGHUP into a flag; a second one raises KeyboardInterrupt."""
+
+    def __init__(self) -> None:
+        self.reason = ""  # the signal's name
+        self._flag = threading.Event()
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> _Stop:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup
+                self._before[number] = signal.signal(number, self._on_signal)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def _on_signal(self, number: int, _: object) -> None:
+        if self._flag.is_set():
+            raise KeyboardInterrupt
+        self.reason = signal.Signals(number).name
+        self._flag.set()
+
+    def wait(self, seconds: float) -> bool:
+        """Sleep, or less if told to stop; whether told to stop."""
+        return self._flag.wait(seconds)
+
+
+def _run_graph(args: argparse.Namespace, plan: Plan, stop: _Stop) -> Run:
+    from roi_codec_ros.bringup import command, demo_graph
+    from roi_codec_ros.demo.ledger import DemoLedger
+    from roi_codec_ros.demo.processes import ProcessGroup
+    from roi_codec_ros.evaluation.machine import usable_cores
+
+    logs = args.out / "log"
+    # The monitor in this process must meet the nodes, so it lives in the same ROS environment.
+    os.environ.update(private_ros_environment(os.environ, logs.resolve()))
+    threads = threads_per_process(usable_cores(), args.cameras)
+    graph = demo_graph(
+        plan.sources,
+        model=str(plan.model),
+        detector=str(plan.weights),
+        camera_parameters={"rate_hz": args.rate, "threads": threads},
+        server_parameters={"threads": threads},
+    )
+    environment = {
+        **{name: str(threads) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")},
+        "PYTHONUNBUFFERED": "1",
+        **os.environ,
+        "RCUTILS_COLORIZED_OUTPUT": "0",
+    }
+    with ProcessGroup(environment, logs) as group:
+        for spec in graph:
+            group.start(_process_name(spec.full_name), command(spec))
+        # Not before the processes: they are forked from here, and ROS starts threads.
+        from roi_codec_ros.nodes.demo_monitor import DemoMonitor
+
+        ledger = DemoLedger(list(plan.sources))
+        with DemoMonitor(list(plan.sources), ledger):
+            _await_persons(group, ledger, stop)
+            start_s = ledger.restart()
+            end_s = _watch(args, group, ledger, stop, start_s)
+    return _finished(plan, ledger, start_s, end_s)
+
+
+def _process_name(full_name: str) -> str:
+    return full_name.strip("/").replace("/", ".")
+
+
+def _await_persons(group: ProcessGroup, ledger: DemoLedger, stop: _Stop) -> None:
+    """Wait until the frames of every camera have gone the whole way."""
+    _say(f"starting {', '.join(child.name for child in group.children)}")
+    silent = ledger.silent_stage()
+    since_s = time.monotonic()
+    while silent is not None:
+        group.check()
+        if stop.wait(0.1):
+            raise KeyboardInterrupt
+        now_silent = ledger.silent_stage()
+        if now_silent != silent:
+            silent, since_s = now_silent, time.monotonic()
+        elif time.monotonic() - since_s > SILENCE_S:
+            raise RoiCodecError(_silence(group, *silent))
+
+
+def _silence(group: ProcessGroup, stage: str, camera: str) -> str:
+    from roi_codec_ros.demo.processes import silence_message
+
+    name = f"{camera}.{stage}" if stage == "encoder" else stage
+    said = f"the {stage} has sent nothing for {camera} in {SILENCE_S:g} s"
+    return silence_message(said, group.find(name))
+
+
+def _watch(
+    args: argparse.Namespace,
+    group: ProcessGroup,
+    ledger: DemoLedger,
+    stop: _Stop,
+    start_s: float,
+) -> float:
+    """Show the table until the time is over or the user has seen enough; when that was."""
+    end_s = start_s + args.seconds if args.seconds else float("inf")
+    with _table(args, ledger.model) as show:
+        while True:
+            now_s = time.monotonic()
+            if now_s >= end_s:
+                return end_s
+            if stop.wait(min(0.1, end_s - now_s)):
+                break
+            group.check()
+            now_s = time.monotonic()
+            rolling = ledger.summaries(max(start_s, now_s - ROLLING_S), now_s)
+            show(now_s - start_s, rolling)
+    _say(f"ended by {stop.reason}")
+    return time.monotonic()
+
+
+def _finished(plan: Plan, ledger: DemoLedger, start_s: float, end_s: float) -> Run:
+    from roi_codec_ros.demo.results import Run
+    from roi_codec_ros.demo.source import SourceFrames
+    from roi_codec_ros.nodes.sources import open_source, parse_source
+
+    raw_frames = {}
+    for camera, text in plan.sources.items():
+        source = parse_source(text)
+        if not source.live:
+            raw_frames[camera] = SourceFrames(partial(open_source, source)).read
+    return Run(
+        model=ledger.model,
+        seconds=end_s - start_s,
+        summaries=ledger.summaries(start_s, end_s),
+        moments=ledger.moments(),
+        raw_frames=raw_frames,
+        fields_of_view_deg=ledger.fields_of_view(),
+        trained=plan.trained,
+    )
+
+
+# ---------------------------------------------------------------------------------------- showing
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+@contextlib.contextmanager
+def _table(args: argparse.Namespace, model: str) -> Iterator:
+    """A function of (elapsed seconds, summaries) that shows them: in place or, piped, as lines."""
+    table = _LiveTable(args.seconds, model) if sys.stdout.isatty() else _LineTable()
+    try:
+        yield table.show
+    finally:
+        table.close()
+
+
+class _LiveTable:
+    """Redraws itself in place twice a second."""
+
+    def __init__(self, seconds: float, model: str) -> None:
+        self._seconds = seconds
+        self._model = model
+        self._lines = 0
+        self._next_s = 0.0
+
+    def show(self, elapsed_s: float, summaries: list[Summary]) -> None:
+        if elapsed_s < self._next_s:
+            return
+        from roi_codec_ros.demo.report import table_lines
+
+        self._next_s = elapsed_s + 0.5
+        total = f" of {self._seconds:g}" if self._seconds else ""
+        header, *rows = table_lines(summaries)
+        width = shutil.get_terminal_size().columns - 1  # a line that wraps spoils the redrawing
+        title = f"roi-codec demo   model {self._model}   {elapsed_s:.0f}{total} s   Ctrl-C ends it"
+        lines = [
+            _BOLD + title[:width] + _PLAIN,
+            _DIM + header[:width] + _PLAIN,
+            *(row[:width] for row in rows),
+        ]
+        up = f"\x1b[{self._lines}A" if self._lines else ""
+        body = "".join(f"\x1b[2K{line}\n" for line in lines)
+        sys.stdout.write(f"{_HIDE_CURSOR}{up}{body}")
+        sys.stdout.flush()
+        self._lines = len(lines)
+
+    def close(self) -> None:
+        sys.stdout.write(_SHOW_CURSOR)
+        sys.stdout.flush()
+
+
+class _LineTable:
+    """Writes a line per camera every two seconds."""
+
+    def __init__(self) -> None:
+        self._next_s = 2.0
+        self._started = False
+
+    def show(self, elapsed_s: float, summaries: list[Summary]) -> None:
+        if elapsed_s < self._next_s:
+            return
+        from roi_codec_ros.demo.report import table_lines
+
+        self._next_s += 2.0
+        header, *rows = table_lines(summaries)
+        if not self._started:
+            _say(f"  time  {header}")
+            self._started = True
+        for row in rows:
+            _say(f"{elapsed_s:4.0f} s  {row}")
+
+    def close(self) -> None:
+        """Nothing to do."""
+
+
+# ---------------------------------------------------------------------------------------- results
+
+
+def _write_results(finished: Run, out: Path, json_file: Path | None) -> None:
+    from roi_codec_ros.demo.report import report, table_lines
+    from roi_codec_ros.demo.results import write_contact_sheet, write_side_by_side
+
+    content = report(finished.model, finished.seconds, finished.summaries)
+    write_json(out / "report.json", content)
+    if json_file is not None:
+        write_json(json_file, content)
+    _say(f"\nover {finished.seconds:.1f} s (latencies: medians in ms; rates in kbit/s):")
+    for line in table_lines(finished.summaries):
+        _say(line)
+    written = ["report.json"]
+    if finished.cameras:
+        _say("\nmaking the pictures")
+        write_contact_sheet(finished, out / "contact_sheet.png")
+        write_side_by_side(finished, out / "side_by_side.mp4")
+        written += ["contact_sheet.png", "side_by_side.mp4"]
+    _say(f"{out}: {', '.join(written)} (logs in {out / 'log'})")
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError(text)
+    return value
+
+
+def _not_negative(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise ValueError(text)
+    return value
+
+
+_positive.__name__ = "positive number"
+_not_negative.__name__ = "number of 0 or more"

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Model cards are filled from measurement, and only from a measurement of that very model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from roi_codec_ros.codec import RoiCodecError, untrained_model
+from roi_codec_ros.evaluation.card import with_figures
+
+MODEL = untrained_model("nano")
+
+
+def report(model_id: str) -> dict[str, Any]:
+    original = {"method": "original", "preset": "", "person_ap50": 0.72, "faces_found": 411}
+    row = {
+        "method": "shed",
+        "preset": "nano",
+        "model_id": model_id,
+        "bpp_mean": 0.19876,
+        "psnr_mean": 22.123,
+        "person_ap50": 0.45678,
+        "faces_found": 12,
+    }
+    return {
+        "dataset": "data",
+        "split": "val",
+        "images": 213,
+        "detector": "person.pt",
+        "face_detector": "mtcnn",
+        "rows": [original, row],
+    }
+
+
+def test_the_card_holds_what_was_measured() -> None:
+    carded = with_figures(MODEL, report(MODEL.id.hex()))
+    figures = carded.header["figures"]
+    assert figures["bpp"] == 0.1988
+    assert figures["person_ap50"] == 0.4568
+    assert figures["original_person_ap50"] == 0.72
+    assert (figures["faces"], figures["original_faces"]) == (12, 411)
+    assert figures["measured_id"] == MODEL.id.hex() != carded.id.hex()
+
+
+def test_a_report_of_another_model_is_refused() -> None:
+    with pytest.raises(RoiCodecError, match=r"expected a report with a row of .*found shed 00ff"):
+        with_figures(MODEL, report("00ff"))
+
+
+@pytest.mark.parametrize("broken", [{}, {"rows": []}, {"rows": [{}]}, []])
+def test_what_is_no_report_is_refused(broken: Any) -> None:
+    with pytest.raises(RoiCodecError, match="expected a report"):
+        with_figures(MODEL, broken)
