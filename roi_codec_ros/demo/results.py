@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run of the demo leaves behind: a video and a contact sheet, made after the run."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from roi_codec_ros.codec.errors import RoiCodecError
+from roi_codec_ros.demo.moments import Moment, moment_at, spread
+from roi_codec_ros.demo.pictures import (
+    ANONYMIZED,
+    NOT_ANONYMIZED,
+    MapScale,
+    SideBySide,
+    View,
+    contact_sheet,
+    nice_range_m,
+)
+from roi_codec_ros.demo.report import RAW_BITS_PER_PIXEL, Summary, bit_rate
+
+VIDEO_FRAMES_PER_SECOND = 10
+SHEET_MOMENTS = 8
+_CODECS = ("mp4v", "avc1")  # avc1 is missing in most builds of OpenCV, and complains loudly
+RawFrame = Callable[[int], "np.ndarray | None"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that is over.
+
+    moments: each camera's complete frames by time. raw_frames: for each camera whose source can be
+    read again, what returns its frame of a position (RGB). fields_of_view_deg: where calibrated.
+    """
+
+    model: str
+    seconds: float
+    summaries: Sequence[Summary]
+    moments: Mapping[str, list[Moment]]
+    raw_frames: Mapping[str, RawFrame] = field(default_factory=dict)
+    fields_of_view_deg: Mapping[str, float] = field(default_factory=dict)
+    default_field_of_view_deg: float = 60.0
+    trained: bool = True
+
+    @property
+    def cameras(self) -> list[str]:
+        """The cameras of which there is at least one complete frame."""
+        return [camera for camera, moments in self.moments.items() if moments]
+
+
+def _scale(run: Run, camera: str) -> MapScale:
+    distances = [
+        math.hypot(*person.position)
+        for moment in run.moments[camera]
+        for person in moment.persons
+        if person.position is not None
+    ]
+    view = run.fields_of_view_deg.get(camera, run.default_field_of_view_deg)
+    return MapScale(nice_range_m(distances), view)
+
+
+def _kilobytes(count: float) -> str:
+    return f"{count / 1000:.1f} kB" if count < 100_000 else f"{count / 1000:.0f} kB"
+
+
+def persons_phrase(count: int) -> str:
+    """``1 person``, ``3 persons``."""
+    return f"{count} person" if count == 1 else f"{count} persons"
+
+
+def _view(run: Run, camera: str, moment: Moment, captions: tuple[str, str, str]) -> View:
+    raw_frame = run.raw_frames.get(camera)
+    raw = raw_frame(moment.facts.source_position) if raw_frame is not None else None
+    size = moment.facts.original_size
+    return View(camera, raw, moment.image(), size, moment.persons, captions)
+
+
+def _video_captions(moment: Moment) -> tuple[str, str, str]:
+    height, width = moment.facts.original_size
+    raw_bytes = height * width * RAW_BITS_PER_PIXEL / 8
+    return (
+        f"{width} x {height}, {_kilobytes(raw_bytes)} a frame",
+        f"{_kilobytes(moment.facts.payload_bytes)} a frame · {moment.facts.bits_per_pixel:.3f} bpp"
+        f" · {persons_phrase(len(moment.persons))}",
+        "",
+    )
+
+
+def side_by_side_frames(run: Run, layout: SideBySide) -> Iterator[np.ndarray]:
+    """The video's frames, uint8 RGB, evenly over the time in which all cameras have pictures."""
+    cameras = run.cameras
+    start_ns = max(run.moments[camera][0].stamp_ns for camera in cameras)
+    end_ns = max(run.moments[camera][-1].stamp_ns for camera in cameras)
+    ticks = int((end_ns - start_ns) / 1e9 * VIDEO_FRAMES_PER_SECOND) + 1
+    shown: dict[str, tuple[int, View]] = {}
+    for tick in range(ticks):
+        now_ns = start_ns + round(tick * 1e9 / VIDEO_FRAMES_PER_SECOND)
+        for camera in cameras:
+            moment = moment_at(run.moments[camera], now_ns)
+            assert moment is not None  # start_ns is not before any camera's first
+            if camera not in shown or shown[camera][0] != moment.stamp_ns:
+                view = _view(run, camera, moment, _video_captions(moment))
+                shown[camera] = (moment.stamp_ns, view)
+        yield layout.compose([shown[camera][1] for camera in cameras])
+
+
+def layout_of(run: Run) -> SideBySide:
+    """The video's layout for the cameras of this run."""
+    cameras = run.cameras
+    return SideBySide.for_aspect(
+        len(cameras),
+        _usual_size(run),
+        with_raw=any(camera in run.raw_frames for camera in cameras),
+        maps={camera: _scale(run, camera) for camera in cameras},
+        decoded_title=ANONYMIZED if run.trained else NOT_ANONYMIZED,
+    )
+
+
+def _usual_size(run: Run) -> tuple[int, int]:
+    """The most common picture size: a folder of photographs has many."""
+    sizes = Counter(m.facts.original_size for moments in run.moments.values() for m in moments)
+    return sizes.most_common(1)[0][0]
+
+
+def write_side_by_side(run: Run, path: Path, on_frame: Callable[[], object] = lambda: None) -> int:
+    """Write the side-by-side video (MP4) and return the number of its frames.
+
+    Raises RoiCodecError when no moment is complete or no codec can write the file.
+    """
+    if not run.cameras:
+        raise RoiCodecError("expected pictures of the run, found none")
+    layout = layout_of(run)
+    height, width = layout.size
+    writer = _open_writer(path, (width, height))
+    count = 0
+    try:
+        for frame in side_by_side_frames(run, layout):
+            writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+            count += 1
+            on_frame()
+    finally:
+        writer.release()
+    return count
+
+
+def _open_writer(path: Path, size: tuple[int, int]) -> cv2.VideoWriter:
+    for codec in _CODECS:
+        fourcc = cv2.VideoWriter.fourcc(*codec)
+        writer = cv2.VideoWriter(str(path), fourcc, VIDEO_FRAMES_PER_SECOND, size)
+        if writer.isOpened():
+            return writer
+        writer.release()
+    raise RoiCodecError(
+        f"cannot write {path}: this OpenCV has none of the video codecs {', '.join(_CODECS)}"
+    )
+
+
+def write_contact_sheet(run: Run, path: Path) -> None:
+    """Write moments of the run, evenly over its time and cameras, as a PNG.
+
+    Raises RoiCodecError when no moment is complete or the file cannot be written.
+    """
+    if not run.cameras:
+        raise RoiCodecError("expected pictures of the run, found none")
+    each = max(SHEET_MOMENTS // len(run.cameras), 1)
+    first_ns = min(moments[0].stamp_ns for moments in run.moments.values() if moments)
+    views = [
+        _view(run, camera, moment, ("", "", _sheet_caption(camera, moment, first_ns)))
+        for camera in run.cameras
+        for moment in spread(run.moments[camera], each)
+    ]
+    untrained = "" if run.trained else " · not anonymized"
+    page = contact_sheet(
+        views, title=f"roi-codec demo · model {run.model}{untrained}", facts=_facts(run)
+    )
+    if not cv2.imwrite(str(path), cv2.cvtColor(page, cv2.COLOR_RGB2BGR)):
+        raise RoiCodecError(f"cannot write {path}")
+
+
+def _sheet_caption(camera: str, moment: Moment, first_ns: int) -> str:
+    seconds = (moment.stamp_ns - first_ns) / 1e9
+    return (
+        f"{camera} · {seconds:.1f} s · {persons_phrase(len(moment.persons))}"
+        f" · {moment.facts.bits_per_pixel:.3f} bpp"
+    )
+
+
+def _facts(run: Run) -> list[tuple[str, str]]:
+    """The run's figures: sums of rates, means of the rest over the cameras."""
+    summaries = [summary for summary in run.summaries if summary.frames]
+    many = len(summaries) > 1
+    return [
+        (
+            f"{_mean([s.fps for s in summaries]):.1f}",
+            "frames a second" + (" each" if many else ""),
+        ),
+        (f"{_mean([s.bpp for s in summaries]):.3f}", "bits per pixel"),
+        (
+            bit_rate(sum(s.kbit_s for s in summaries)),
+            f"instead of {bit_rate(sum(s.raw_kbit_s for s in summaries))} raw",
+        ),
+        (
+            f"{_mean([s.end_to_end_ms.p50 for s in summaries]):.0f} ms",
+            "from the camera to persons (median)",
+        ),
+        (f"{_mean([s.persons_mean for s in summaries]):.1f}", "persons in view (mean)"),
+    ]
+
+
+def _mean(values: Sequence[float | None]) -> float:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else 0.0

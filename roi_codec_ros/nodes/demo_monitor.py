@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The demo's ear: subscribes to the running graph and hands on what it hears."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from functools import partial
+from typing import Protocol
+
+import numpy as np
+import rclpy
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.qos import QoSProfile, QoSReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
+from sensor_msgs.msg import CameraInfo, Image
+
+from roi_codec_ros.msg import CompressedLatent, DecodedFrame, PersonArray
+
+PIXELS = QoSProfile(depth=4, reliability=QoSReliabilityPolicy.BEST_EFFORT)
+PERSONS = QoSProfile(depth=20, reliability=QoSReliabilityPolicy.RELIABLE)
+
+
+class Ledger(Protocol):
+    """Who keeps the books; called from the monitor's thread."""
+
+    def on_latent(self, camera: str) -> None: ...
+    def on_field_of_view(self, camera: str, degrees: float) -> None: ...
+    def on_decoded(self, camera: str, message: DecodedFrame) -> None: ...
+    def on_image(self, camera: str, stamp_ns: int, image: np.ndarray) -> None: ...
+    def on_persons(self, camera: str, message: PersonArray) -> None: ...
+    def on_tracks(self, message: PersonArray) -> None: ...
+
+
+class DemoMonitor:
+    """Subscribes for all cameras and tells the ledger, in a thread of its own.
+
+    Use as a context manager. It has a ROS context of its own and leaves signals to the caller.
+    """
+
+    def __init__(self, cameras: Sequence[str], ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._context = rclpy.Context()
+        rclpy.init(context=self._context, signal_handler_options=SignalHandlerOptions.NO)
+        self._node = rclpy.create_node("demo_monitor", context=self._context)
+        for camera in cameras:
+            self._subscribe(camera)
+        self._node.create_subscription(PersonArray, "/persons/tracks", ledger.on_tracks, PERSONS)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self._node)
+        self._thread = threading.Thread(target=self._spin, name="demo_monitor", daemon=True)
+        self._thread.start()
+
+    def _subscribe(self, camera: str) -> None:
+        for kind, topic, callback, qos in (
+            (DecodedFrame, "decoded_frame", self._ledger.on_decoded, PIXELS),
+            (Image, "image_anonymized", self._on_image, PIXELS),
+            (CameraInfo, "camera_info", self._on_camera_info, PIXELS),
+            (PersonArray, "persons", self._ledger.on_persons, PERSONS),
+        ):
+            self._node.create_subscription(
+                kind, f"/{camera}/{topic}", partial(callback, camera), qos
+            )
+        # Only to know that the encoder speaks: the payload is not unpacked.
+        self._node.create_subscription(
+            CompressedLatent,
+            f"/{camera}/latent",
+            lambda _: self._ledger.on_latent(camera),
+            PIXELS,
+            raw=True,
+        )
+
+    def _spin(self) -> None:
+        try:
+            self._executor.spin()
+        except ExternalShutdownException:
+            return
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._executor.shutdown(timeout_sec=1.0)
+        self._context.try_shutdown()
+        self._thread.join(timeout=2.0)
+
+    def __enter__(self) -> DemoMonitor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _on_image(self, camera: str, message: Image) -> None:
+        image = _rgb(message)
+        if image is not None:
+            stamp = message.header.stamp
+            self._ledger.on_image(camera, stamp.sec * 1_000_000_000 + stamp.nanosec, image)
+
+    def _on_camera_info(self, camera: str, message: CameraInfo) -> None:
+        if message.k[0] > 0 and message.width > 0:
+            angle = 2 * np.degrees(np.arctan(message.width / 2 / message.k[0]))
+            self._ledger.on_field_of_view(camera, float(angle))
+
+
+def _rgb(message: Image) -> np.ndarray | None:
+    """The picture as uint8 [H, W, 3] RGB; None for another encoding than rgb8 and bgr8."""
+    if message.encoding not in ("rgb8", "bgr8"):
+        return None
+    rows = np.frombuffer(message.data, np.uint8).reshape(message.height, message.step)
+    image = rows[:, : 3 * message.width].reshape(message.height, message.width, 3)
+    return image if message.encoding == "rgb8" else image[..., ::-1]
