@@ -24,7 +24,8 @@ def read_annotated(annotation: Annotation) -> ImageArray:
     try:
         with Image.open(annotation.image_path) as file:
             image = np.array(file.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    # ImportError: ultralytics patches Image.open to try the optional HEIF reader on broken files.
+    except (OSError, ValueError, SyntaxError, ImportError, Image.DecompressionBombError) as error:
         reason = str(error).replace(str(annotation.image_path), annotation.image_path.name)
         raise RoiCodecError(f"expected an image, found: {reason}") from error
     height, width = image.shape[:2]

@@ -1,0 +1,322 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The graph as plain data: which nodes, with which names and parameters.
+
+    /<camera>/encoder ─ /<camera>/latent ─► /decoder ─ /<camera>/image_anonymized ─► /detector
+    /detector ─ /<camera>/persons ─► /tracker ─► /persons/tracks, /persons/markers
+
+Launch files, the demo and the tests all start what these functions return. A spec holds only the
+parameters that were given; any other keeps the value of a parameters file, else its default.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from roi_codec_ros.codec.errors import UsageError
+from roi_codec_ros.parameters import NODE_PARAMETERS, Parameter, Value, parameters_of, yaml_value
+
+PACKAGE = "roi_codec_ros"
+ENCODER, DECODER, DETECTOR, TRACKER = (
+    "encoder_node",
+    "decoder_node",
+    "detector_node",
+    "tracker_node",
+)
+SERVER_EXECUTABLES = (DECODER, DETECTOR, TRACKER)
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*(/[A-Za-z][A-Za-z0-9_]*)*\Z")
+
+
+@dataclass(frozen=True)
+class NodeSpec:
+    """One node process.
+
+    executable: as installed, for example "encoder_node". namespace: absolute, "/" or "/camera1".
+    parameters: the given ones only, by name. remappings: pairs of (from, to).
+    """
+
+    executable: str
+    name: str
+    namespace: str
+    parameters: dict[str, Value]
+    remappings: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def full_name(self) -> str:
+        """Absolute node name, for example "/camera1/encoder"."""
+        return f"{self.namespace.rstrip('/')}/{self.name}"
+
+
+@dataclass(frozen=True)
+class LaunchArgument:
+    """An argument of a launch file; an empty default means that the node's own value stands."""
+
+    name: str
+    description: str
+    default: str = ""
+    parameters: tuple[Parameter, ...] = field(default=(), repr=False)
+
+
+def camera_graph(
+    name: str = "camera", source: str = "0", model: str = "fast", **encoder_parameters: Any
+) -> list[NodeSpec]:
+    """What runs on one camera: its encoder, in the camera's namespace.
+
+    Raises UsageError for a name that is no ROS name, an unknown parameter or a wrong value.
+    """
+    _check_camera_name(name)
+    given = {"source": source, "model": model, **encoder_parameters}
+    return [_spec(ENCODER, "encoder", "/" + name, given)]
+
+
+def server_graph(
+    cameras: Sequence[str],
+    *,
+    models: Sequence[str] = ("fast",),
+    detector: str = "",
+    **parameters: Any,
+) -> list[NodeSpec]:
+    """What runs on the server: decoder, detector and tracker for all cameras.
+
+    detector: path of YOLO weights; empty lets the node search. Every other keyword goes to each of
+    the three nodes that has a parameter of that name. Raises UsageError as camera_graph does.
+    """
+    if not cameras:
+        raise UsageError("expected at least one camera, found none")
+    for camera in cameras:
+        _check_camera_name(camera)
+    if len(set(cameras)) != len(cameras):
+        raise UsageError(f"expected different camera names, found {', '.join(cameras)}")
+    given = {"cameras": list(cameras), "models": list(models), **parameters}
+    if detector:
+        given["weights"] = detector
+    known = {parameter for node in SERVER_EXECUTABLES for parameter in parameters_of(node)}
+    _refuse_unknown(given, known)
+    return [
+        _spec(executable, executable.removesuffix("_node"), "/", _for_node(executable, given))
+        for executable in SERVER_EXECUTABLES
+    ]
+
+
+def demo_graph(
+    cameras: Mapping[str, str],
+    *,
+    model: str = "fast",
+    detector: str = "",
+    camera_parameters: Mapping[str, Any] | None = None,
+    server_parameters: Mapping[str, Any] | None = None,
+) -> list[NodeSpec]:
+    """Cameras and server on one machine. cameras: name → source."""
+    specs = [
+        spec
+        for name, source in cameras.items()
+        for spec in camera_graph(name, source, model, **dict(camera_parameters or {}))
+    ]
+    return specs + server_graph(
+        list(cameras), models=[model], detector=detector, **dict(server_parameters or {})
+    )
+
+
+def command(spec: NodeSpec, params_file: str | Path | None = None) -> list[str]:
+    """The argv that starts a spec as a process of this Python, no launch system needed.
+
+    The spec's parameters win over the params_file, except over a section that the file writes
+    under the full name of a node in a namespace (ROS reads those last).
+    """
+    argv = [sys.executable, "-m", f"{PACKAGE}.nodes.{spec.executable}", "--ros-args"]
+    argv += ["-r", f"__node:={spec.name}", "-r", f"__ns:={spec.namespace}"]
+    for source, target in spec.remappings:
+        argv += ["-r", f"{source}:={target}"]
+    if params_file is not None:
+        argv += ["--params-file", str(params_file)]
+    # A rule that names the node wins over a file's section of that name; rules know no namespaces.
+    prefix = f"{spec.name}:" if spec.namespace == "/" else ""
+    for name, value in spec.parameters.items():
+        argv += ["-p", f"{prefix}{name}:={yaml_value(value)}"]
+    return argv
+
+
+def camera_arguments() -> list[LaunchArgument]:
+    """The arguments of camera.launch.py."""
+    own = [
+        LaunchArgument(
+            "name", "Name of the camera: the namespace that its topics live in.", "camera"
+        ),
+        _params_file_argument(),
+    ]
+    return own + _parameter_arguments([ENCODER])
+
+
+def server_arguments() -> list[LaunchArgument]:
+    """The arguments of server.launch.py; `cameras:=front,back` takes names with commas."""
+    return [_params_file_argument(), *_parameter_arguments(SERVER_EXECUTABLES)]
+
+
+def demo_arguments() -> list[LaunchArgument]:
+    """The arguments of demo.launch.py: one camera and the server on one machine."""
+    own = [
+        LaunchArgument(
+            "name", "Name of the camera: the namespace that its topics live in.", "camera"
+        ),
+        _params_file_argument(),
+    ]
+    left_out = {"cameras", "models"}  # they follow from name and model
+    arguments = _parameter_arguments([ENCODER, *SERVER_EXECUTABLES])
+    return own + [argument for argument in arguments if argument.name not in left_out]
+
+
+def camera_launch(given: Mapping[str, str]) -> list[NodeSpec]:
+    """The nodes for the arguments of camera.launch.py, as text; empty text means not given."""
+    values = _given(given, camera_arguments())
+    name = _text(values.pop("name", "camera"))
+    _check_camera_name(name)
+    return [_spec(ENCODER, "encoder", "/" + name, values)]
+
+
+def server_launch(given: Mapping[str, str]) -> list[NodeSpec]:
+    """The nodes for the arguments of server.launch.py; what is not given stays the nodes' own."""
+    values = _given(given, server_arguments())
+    return [
+        _spec(executable, executable.removesuffix("_node"), "/", _for_node(executable, values))
+        for executable in SERVER_EXECUTABLES
+    ]
+
+
+def demo_launch(given: Mapping[str, str]) -> list[NodeSpec]:
+    """The nodes for the arguments of demo.launch.py."""
+    values = _given(given, demo_arguments())
+    name = _text(values.pop("name", "camera"))
+    _check_camera_name(name)
+    server: dict[str, Any] = {**values, "cameras": [name]}
+    if "model" in values:
+        server["models"] = [values["model"]]
+    return [
+        _spec(ENCODER, "encoder", "/" + name, _for_node(ENCODER, values)),
+        *(
+            _spec(executable, executable.removesuffix("_node"), "/", _for_node(executable, server))
+            for executable in SERVER_EXECUTABLES
+        ),
+    ]
+
+
+LAUNCHES = {
+    "camera": (camera_arguments, camera_launch),
+    "server": (server_arguments, server_launch),
+    "demo": (demo_arguments, demo_launch),
+}
+
+
+def launch_description(kind: str) -> Any:
+    """The launch.LaunchDescription of "camera", "server" or "demo" (needs ROS's launch)."""
+    from launch.actions import DeclareLaunchArgument, OpaqueFunction
+    from launch_ros.actions import Node
+
+    from launch import LaunchDescription
+
+    arguments, build = LAUNCHES[kind]
+
+    def nodes(context: Any) -> list[Any]:
+        given = {
+            argument.name: context.launch_configurations[argument.name] for argument in arguments()
+        }
+        params_file = given.get("params_file", "")
+        files = [params_file] if params_file else []
+        return [
+            Node(
+                package=PACKAGE,
+                executable=spec.executable,
+                name=spec.name,
+                namespace=spec.namespace,
+                parameters=[*files, *([spec.parameters] if spec.parameters else [])],
+                remappings=list(spec.remappings),
+                output="screen",
+            )
+            for spec in build(given)
+        ]
+
+    declared = [
+        DeclareLaunchArgument(
+            argument.name, default_value=argument.default, description=argument.description
+        )
+        for argument in arguments()
+    ]
+    return LaunchDescription([*declared, OpaqueFunction(function=nodes)])
+
+
+def _params_file_argument() -> LaunchArgument:
+    return LaunchArgument(
+        "params_file",
+        "Parameters file (YAML) that all nodes of this launch file read; empty: none.",
+    )
+
+
+def _parameter_arguments(executables: Sequence[str]) -> list[LaunchArgument]:
+    """One argument for each parameter name; nodes that share a name share the argument."""
+    by_name: dict[str, list[tuple[str, Parameter]]] = {}
+    for executable in executables:
+        for parameter in NODE_PARAMETERS[executable]:
+            by_name.setdefault(parameter.name, []).append((executable, parameter))
+    arguments = []
+    for name, users in by_name.items():
+        parameter = users[0][1]
+        who = ", ".join(executable for executable, _ in users)
+        description = (
+            f"[{who}, {parameter.type}] {parameter.description} "
+            f"Not given: the parameters file's, else {yaml_value(parameter.default)}."
+        )
+        arguments.append(
+            LaunchArgument(name, description, parameters=tuple(user[1] for user in users))
+        )
+    return arguments
+
+
+def _given(texts: Mapping[str, str], arguments: Sequence[LaunchArgument]) -> dict[str, Value]:
+    """The arguments that were given, in their parameters' types."""
+    values: dict[str, Value] = {}
+    for argument in arguments:
+        text = texts.get(argument.name, "")
+        if text == "" or argument.name == "params_file":
+            continue
+        values[argument.name] = (
+            argument.parameters[0].coerce(text) if argument.parameters else text
+        )
+    return values
+
+
+def _spec(executable: str, name: str, namespace: str, given: Mapping[str, Any]) -> NodeSpec:
+    known = parameters_of(executable)
+    _refuse_unknown(given, known)
+    return NodeSpec(
+        executable,
+        name,
+        namespace,
+        {key: known[key].coerce(value) for key, value in given.items()},
+    )
+
+
+def _for_node(executable: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    known = parameters_of(executable)
+    return {name: value for name, value in given.items() if name in known}
+
+
+def _refuse_unknown(given: Mapping[str, Any], known: Any) -> None:
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        raise UsageError(
+            f"expected parameters among {', '.join(sorted(known))}, found {', '.join(unknown)}"
+        )
+
+
+def _check_camera_name(name: str) -> None:
+    if not _NAME.match(name):
+        raise UsageError(
+            f"expected a camera name of letters, digits and underscores, found {name!r}"
+        )
+
+
+def _text(value: Value) -> str:
+    return value if isinstance(value, str) else str(value)

@@ -1,0 +1,338 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What all nodes share: lifecycle, parameters, worker threads and diagnostics."""
+
+from __future__ import annotations
+
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, ClassVar
+
+from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.srv import ChangeState
+from rcl_interfaces.msg import (
+    FloatingPointRange,
+    IntegerRange,
+    ParameterDescriptor,
+    ParameterType,
+    SetParametersResult,
+)
+from rclpy.clock import Clock, ClockType
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.impl.implementation_singleton import rclpy_implementation
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter as RosParameter
+
+from roi_codec_ros.codec.errors import RoiCodecError, UsageError
+from roi_codec_ros.nodes import diagnostics, qos
+from roi_codec_ros.parameters import Parameter, Value, parameters_of
+
+RCLError = rclpy_implementation.RCLError
+
+STOP_TIMEOUT_S = 0.4  # per thread; a camera driver may hang for much longer
+WARN_EVERY_S = 5.0
+PAUSE_AFTER_FAULT_S = 0.5
+
+_ROS_TYPES = {
+    "string": ParameterType.PARAMETER_STRING,
+    "integer": ParameterType.PARAMETER_INTEGER,
+    "double": ParameterType.PARAMETER_DOUBLE,
+    "bool": ParameterType.PARAMETER_BOOL,
+    "string_array": ParameterType.PARAMETER_STRING_ARRAY,
+}
+
+
+class ManagedNode(LifecycleNode):
+    """A lifecycle node with the parameters, diagnostics and threads of this package.
+
+    A node fills in `configure`, `activate`, `deactivate` and `statuses`; the first two raise
+    RoiCodecError for what a user can mend, and the transition fails with that sentence.
+    """
+
+    executable: ClassVar[str]
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.failure: str | None = None
+        self.hung = False  # a thread of a driver did not end when it was told to
+        self._active = False
+        self._configured = False
+        self._entities: list[Callable[[], Any]] = []
+        self._stop = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._settings: dict[str, Value] = {}
+        self._warned_s: dict[str, float] = {}
+        self._declared = parameters_of(self.executable)
+        for parameter in self._declared.values():
+            self._settings[parameter.name] = self._declare(parameter)
+        self.add_on_set_parameters_callback(self._on_set_parameters)
+        self._guard_transitions()
+        self._diagnostics = self.create_publisher(
+            DiagnosticArray, diagnostics.TOPIC, qos.reliable()
+        )
+        # Diagnostics go on while simulated time stands still.
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(diagnostics.PERIOD_S, self.publish_diagnostics, clock=steady)
+
+    # What a node fills in
+
+    def configure(self) -> None:
+        """Load what takes long and create publishers."""
+
+    def activate(self) -> None:
+        """Start threads and subscriptions."""
+
+    def deactivate(self) -> None:
+        """End what `activate` started, but for the workers, which have ended already."""
+
+    def interrupt(self) -> None:
+        """Wake workers that wait for something, so that they see that they should end."""
+
+    def statuses(self) -> list[diagnostics.Status]:
+        """Diagnostics of an active node."""
+        return []
+
+    def setting_changed(self, name: str, value: Value) -> None:
+        """A live parameter has a new value; `setting` gives it from now on."""
+
+    # What a node uses
+
+    def setting(self, name: str) -> Any:
+        """The current value of a declared parameter; may be called from any thread."""
+        return self._settings[name]
+
+    def publisher(self, message_type: type, topic: str, profile: Any = None) -> Any:
+        """A publisher until clean-up that speaks only while active, its QoS open to overrides."""
+        publisher = self.create_lifecycle_publisher(
+            message_type,
+            topic,
+            profile or qos.newest(),
+            qos_overriding_options=qos.overridable(),
+        )
+        self._entities.append(lambda: self.destroy_lifecycle_publisher(publisher))
+        return publisher
+
+    def subscription(
+        self, message_type: type, topic: str, callback: Callable[[Any], None], profile: Any = None
+    ) -> Any:
+        """A subscription that lives until clean-up and is silent while the node is not active."""
+
+        def only_while_active(message: Any) -> None:
+            if self._active:
+                try:
+                    callback(message)
+                except Exception as error:  # noqa: BLE001 (reported; the next message is tried)
+                    self._report(error)
+
+        subscription = self.create_subscription(
+            message_type,
+            topic,
+            only_while_active,
+            profile or qos.newest(),
+            qos_overriding_options=qos.overridable(),
+        )
+        self._entities.append(lambda: self.destroy_subscription(subscription))
+        return subscription
+
+    def start_worker(self, name: str, step: Callable[[], None]) -> None:
+        """Call `step` again and again in a thread until the node is deactivated.
+
+        A step must return within a fraction of a second when there is nothing to do. One that
+        raises is reported and the next one is tried: a node does not die of a bad frame.
+        """
+        thread = threading.Thread(
+            target=self._work, args=(step, self._stop), name=name, daemon=True
+        )
+        self._threads.append(thread)
+        thread.start()
+
+    @property
+    def active(self) -> bool:
+        return self._active
+
+    def warn(self, subject: str, sentence: str) -> None:
+        """A warning, at most every few seconds for one subject (a camera and a cause)."""
+        now = time.monotonic()
+        if now - self._warned_s.get(subject, -WARN_EVERY_S) >= WARN_EVERY_S:
+            self._warned_s[subject] = now
+            self.get_logger().warning(sentence)
+
+    def publish_diagnostics(self) -> None:
+        """Publish now; the timer does it once a second."""
+        if self._active:
+            statuses = self.statuses()
+        else:
+            message = self.failure or ("inactive" if self._configured else "unconfigured")
+            level = diagnostics.Level.ERROR if self.failure else diagnostics.Level.STALE
+            statuses = [diagnostics.Status("lifecycle", level, message)]
+        name = self.get_fully_qualified_name()
+        stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(diagnostics.to_message(name, stamp, statuses))
+
+    # Lifecycle
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        outcome = self._attempt(self.configure)
+        if outcome is TransitionCallbackReturn.SUCCESS:
+            self._configured = True
+            return super().on_configure(state)
+        self._release()
+        return outcome
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        super().on_activate(state)
+        self._stop = threading.Event()
+        self._active = True
+        outcome = self._attempt(self.activate)
+        if outcome is not TransitionCallbackReturn.SUCCESS:
+            self._halt()
+            super().on_deactivate(state)
+        return outcome
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._halt()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        outcome = super().on_cleanup(state)
+        self._release()
+        return outcome
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._halt()
+        self._release()
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._halt()
+        self._release()
+        return TransitionCallbackReturn.SUCCESS
+
+    def halt(self) -> bool:
+        """End all threads, whatever the lifecycle state; False if one still hangs in a driver."""
+        self._halt()
+        return not self.hung and not self._threads
+
+    def _attempt(self, part: Callable[[], None]) -> TransitionCallbackReturn:
+        self.failure = None
+        try:
+            part()
+        except RoiCodecError as error:
+            self.failure = str(error)
+            self.get_logger().error(self.failure)
+            return TransitionCallbackReturn.FAILURE
+        except Exception as error:  # noqa: BLE001 (rclpy would drop it without a word)
+            self.failure = f"{type(error).__name__}: {error}"
+            if self.context.ok():
+                self.get_logger().error(traceback.format_exc())
+            return TransitionCallbackReturn.ERROR
+        return TransitionCallbackReturn.SUCCESS
+
+    def _halt(self) -> None:
+        was_active, self._active = self._active, False
+        self._stop.set()
+        if was_active:
+            self.interrupt()
+        for thread in self._threads:
+            thread.join(STOP_TIMEOUT_S)
+        self._threads = [thread for thread in self._threads if thread.is_alive()]
+        if was_active:
+            self.deactivate()
+
+    def _release(self) -> None:
+        self._configured = False
+        while self._entities:
+            self._entities.pop()()
+
+    def _work(self, step: Callable[[], None], stop: threading.Event) -> None:
+        while not stop.is_set():
+            try:
+                step()
+            except Exception as error:  # noqa: BLE001 (reported, and the next frame is tried)
+                if stop.is_set():
+                    return
+                self._report(error)
+                stop.wait(PAUSE_AFTER_FAULT_S)
+
+    def _report(self, error: Exception) -> None:
+        """One line for what a user or a peer caused, a traceback for a mistake of ours."""
+        if not self.context.ok():
+            return  # publishing fails once a signal has closed the context
+        if isinstance(error, RoiCodecError):
+            self.warn(type(error).__name__, str(error))
+        else:
+            self.get_logger().error(traceback.format_exc(), throttle_duration_sec=WARN_EVERY_S)
+
+    def _guard_transitions(self) -> None:
+        """Refuse impossible transitions: in rclpy one such request ends the whole process."""
+        for service in self.services:
+            if service.srv_type is ChangeState:
+                service.callback = partial(self._change_state, service.callback)
+
+    def _change_state(self, change: Callable[..., Any], request: Any, response: Any) -> Any:
+        try:
+            return change(request, response)
+        except RCLError as error:
+            wanted = request.transition.label or request.transition.id
+            self.get_logger().warning(f"transition {wanted} refused: {error}")
+            response.success = False
+            return response
+
+    # Parameters
+
+    def _declare(self, parameter: Parameter) -> Value:
+        descriptor = _descriptor(parameter)
+        try:
+            declared = self.declare_parameter(parameter.name, parameter.default, descriptor)
+            return parameter.coerce(declared.value)
+        except (InvalidParameterTypeException, InvalidParameterValueException):
+            pass
+        # The value given has another type (source:=0, rate_hz:=10): take it if nothing is lost.
+        anything = ParameterDescriptor(dynamic_typing=True)
+        given = self.declare_parameter(parameter.name, None, anything).value
+        self.undeclare_parameter(parameter.name)
+        value = parameter.coerce(given)
+        self.declare_parameter(parameter.name, value, descriptor, ignore_override=True)
+        return value
+
+    def _on_set_parameters(self, changes: Sequence[RosParameter]) -> SetParametersResult:
+        accepted: dict[str, Value] = {}
+        for change in changes:
+            parameter = self._declared.get(change.name)
+            if parameter is None:
+                continue
+            try:
+                accepted[change.name] = parameter.coerce(change.value)
+            except UsageError as error:
+                return SetParametersResult(successful=False, reason=str(error))
+            if self._configured and not parameter.live:
+                return SetParametersResult(
+                    successful=False,
+                    reason=f"parameter {change.name}: expected an unconfigured node to change it "
+                    "(ros2 lifecycle set NODE deactivate, cleanup), found a configured one",
+                )
+        self._settings.update(accepted)
+        for name, value in accepted.items():
+            self.setting_changed(name, value)
+        return SetParametersResult(successful=True)
+
+
+def _descriptor(parameter: Parameter) -> ParameterDescriptor:
+    descriptor = ParameterDescriptor(
+        name=parameter.name, type=_ROS_TYPES[parameter.type], description=parameter.description
+    )
+    if parameter.choices:
+        descriptor.additional_constraints = "one of " + ", ".join(parameter.choices)
+    if not parameter.live:
+        descriptor.additional_constraints += " only while unconfigured"
+    if parameter.range is not None:
+        low, high = parameter.range
+        if parameter.type == "integer":
+            descriptor.integer_range = [IntegerRange(from_value=int(low), to_value=int(high))]
+        else:
+            descriptor.floating_point_range = [
+                FloatingPointRange(from_value=float(low), to_value=float(high))
+            ]
+    return descriptor

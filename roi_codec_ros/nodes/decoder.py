@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: Apache-2.0
+"""decoder_node: latents of one or many cameras in, anonymized images out.
+
+    <camera>/latent ─► newest per camera ─► decode thread ─► <camera>/decoded_frame
+                                                             <camera>/image_anonymized[/compressed]
+
+Nothing is decoded while nobody subscribes. A payload of an unknown model, or a damaged one, is
+counted and named; nothing is published for it.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import Any
+
+import numpy as np
+from sensor_msgs.msg import CompressedImage, Image
+
+from roi_codec_ros.codec import (
+    BitstreamError,
+    DecodedFrame,
+    Decoder,
+    Payload,
+    UsageError,
+    load_model,
+)
+from roi_codec_ros.msg import CompressedLatent
+from roi_codec_ros.msg import DecodedFrame as DecodedFrameMessage
+from roi_codec_ros.nodes.base import ManagedNode
+from roi_codec_ros.nodes.conversions import image_from_rgb, jpeg_from_rgb, stamp_ns
+from roi_codec_ros.nodes.diagnostics import Figure, Level, Status, rejects
+from roi_codec_ros.nodes.newest import NewestByKey
+from roi_codec_ros.nodes.statistics import SlidingWindow, Tally
+
+TAKE_TIMEOUT_S = 0.2
+UNKNOWN_MODEL, BAD_PAYLOAD = "unknown_model", "bad_payload"
+
+
+class _Camera:
+    """One camera's publishers, counters and figures."""
+
+    def __init__(self, node: ManagedNode, name: str) -> None:
+        self.name = name
+        self.images = node.publisher(Image, f"{name}/image_anonymized")
+        self.jpegs = node.publisher(CompressedImage, f"{name}/image_anonymized/compressed")
+        self.frames = node.publisher(DecodedFrameMessage, f"{name}/decoded_frame")
+        self.received = SlidingWindow()
+        self.decode_ms = SlidingWindow()
+        self.decoded = 0
+        self.replaced = 0
+        self.duplicates = 0
+        self.out_of_order = 0
+        self.rejects = Tally()
+        self.last_reject = ""
+        self.last_reject_s = float("-inf")
+        self.last_received_s: float | None = None
+        self.last_good_s: float | None = None
+        self.last_stamp_ns: int | None = None
+        self.model = ""
+
+    @property
+    def wanted(self) -> bool:
+        return self.images.get_subscription_count() > 0 or self.jpegs.get_subscription_count() > 0
+
+
+class DecoderNode(ManagedNode):
+    """Publishes `<camera>/image_anonymized`, its JPEG and `<camera>/decoded_frame`."""
+
+    executable = "decoder_node"
+
+    def __init__(self) -> None:
+        super().__init__("decoder")
+        self._cameras: dict[str, _Camera] = {}
+
+    def configure(self) -> None:
+        names = self.setting("cameras")
+        if not names or len(set(names)) != len(names):
+            raise UsageError(
+                f"expected different camera names, found {', '.join(names) or 'none'}"
+            )
+        models = [load_model(name) for name in self.setting("models")]
+        self._decoder = Decoder(
+            models,
+            device=self.setting("device"),
+            threads=self.setting("threads") or None,
+            max_pixels=self.setting("max_pixels"),
+        )
+        self._model_ids = {model.id for model in models}
+        self._known = ", ".join(f"{model.name} ({model.id.hex()})" for model in models)
+        self._cameras = {name: _Camera(self, name) for name in names}
+        for name in names:
+            self.subscription(
+                CompressedLatent, f"{name}/latent", partial(self._on_latent, self._cameras[name])
+            )
+        self.get_logger().info(f"cameras {', '.join(names)}; models {self._known}")
+
+    def activate(self) -> None:
+        self._waiting: NewestByKey[CompressedLatent] = NewestByKey()
+        self.start_worker("decode", self._decode_next)
+
+    def interrupt(self) -> None:
+        self._waiting.close()
+
+    # Latents come in
+
+    def _on_latent(self, camera: _Camera, message: CompressedLatent) -> None:
+        camera.received.add(8.0 * len(message.data))
+        camera.last_received_s = time.monotonic()
+        try:
+            self._check(message)
+        except _UnknownModelError as error:
+            self._refuse(camera, UNKNOWN_MODEL, error)
+            return
+        except BitstreamError as error:
+            self._refuse(camera, BAD_PAYLOAD, error)
+            return
+        stamp = stamp_ns(message.header)
+        if camera.last_stamp_ns is not None and stamp <= camera.last_stamp_ns:
+            # An older one may come from an encoder that began anew, so it is decoded all the same.
+            if stamp == camera.last_stamp_ns:
+                camera.duplicates += 1
+                return
+            camera.out_of_order += 1
+        camera.last_stamp_ns = stamp
+        if self._waiting.put(camera.name, message):
+            camera.replaced += 1
+
+    def _check(self, message: CompressedLatent) -> None:
+        """Raise for what can not be decoded, before it takes the place of a frame that can."""
+        payload = Payload.from_bytes(bytes(message.data), max_pixels=self.setting("max_pixels"))
+        if payload.model_id not in self._model_ids:
+            raise _UnknownModelError(
+                f"expected a payload of model {self._known}; found one of model "
+                f"{message.model[:64]!r} ({payload.model_id.hex()})"
+            )
+
+    # Images go out
+
+    def _decode_next(self) -> None:
+        """In the decode thread."""
+        taken = self._waiting.take(TAKE_TIMEOUT_S)
+        if taken is None:
+            return
+        camera, message = self._cameras[taken[0]], taken[1]
+        data = bytes(message.data)
+        if not camera.wanted:
+            camera.last_good_s = time.monotonic()
+            return
+        started = time.perf_counter()
+        try:
+            decoded = self._decoder.decode(data)
+        except BitstreamError as error:
+            self._refuse(camera, BAD_PAYLOAD, error)
+            return
+        decode_ms = 1e3 * (time.perf_counter() - started)
+        self._publish(camera, message, decoded, len(data), decode_ms)
+        camera.model = decoded.model.name
+        camera.decoded += 1
+        camera.decode_ms.add(decode_ms)
+        camera.last_good_s = time.monotonic()
+
+    def _refuse(self, camera: _Camera, cause: str, error: BitstreamError) -> None:
+        count = camera.rejects.add(cause)
+        camera.last_reject, camera.last_reject_s = str(error), time.monotonic()
+        self.warn(
+            f"{camera.name} {cause}",
+            f"{camera.name}: payload refused ({cause}, {count} so far): {error}",
+        )
+
+    def _publish(
+        self,
+        camera: _Camera,
+        latent: CompressedLatent,
+        decoded: DecodedFrame,
+        payload_bytes: int,
+        decode_ms: float,
+    ) -> None:
+        # The frame's data go first: whoever gets the image finds them there already.
+        camera.frames.publish(_frame_message(latent, decoded, payload_bytes, decode_ms))
+        if camera.images.get_subscription_count():
+            camera.images.publish(image_from_rgb(decoded.image, latent.header))
+        if camera.jpegs.get_subscription_count():
+            quality = self.setting("jpeg_quality")
+            camera.jpegs.publish(jpeg_from_rgb(decoded.image, latent.header, quality))
+
+    # Diagnostics
+
+    def statuses(self) -> list[Status]:
+        return [self._status(camera) for camera in self._cameras.values()]
+
+    def _status(self, camera: _Camera) -> Status:
+        values: dict[str, Figure] = {
+            "models": self._known,
+            "model": camera.model,
+            "received_fps": camera.received.rate_hz,
+            "kbit_s": camera.received.total_per_s / 1e3,
+            "fps": camera.decode_ms.rate_hz,
+            "decode_ms_p50": camera.decode_ms.percentile(50),
+            "decode_ms_p95": camera.decode_ms.percentile(95),
+            "frames": camera.decoded,
+            "dropped": camera.replaced,
+            "duplicates": camera.duplicates,
+            "out_of_order": camera.out_of_order,
+            f"rejected.{UNKNOWN_MODEL}": 0,
+            f"rejected.{BAD_PAYLOAD}": 0,
+            **rejects(camera.rejects),
+            "last_reject": camera.last_reject,
+        }
+        level, message = self._judge(camera)
+        return Status(camera.name, level, message, values, camera.name)
+
+    def _judge(self, camera: _Camera) -> tuple[Level, str]:
+        now, patience_s = time.monotonic(), self.setting("stale_after_s")
+        good = camera.last_good_s is not None and now - camera.last_good_s <= patience_s
+        if now - camera.last_reject_s <= patience_s:
+            return (Level.WARN if good else Level.ERROR), f"payloads refused: {camera.last_reject}"
+        if camera.last_received_s is None:
+            return Level.STALE, "no latent received yet"
+        if not good:
+            return Level.STALE, f"no latent for {now - camera.last_received_s:.1f} s"
+        if not camera.wanted:
+            return Level.OK, "latents arrive; nobody subscribes to the images"
+        return Level.OK, f"decoding {camera.decode_ms.rate_hz:.1f} frames/s"
+
+
+class _UnknownModelError(BitstreamError):
+    """A good payload of a model that this node does not have."""
+
+
+def _frame_message(
+    latent: CompressedLatent, decoded: DecodedFrame, payload_bytes: int, decode_ms: float
+) -> Any:
+    message = DecodedFrameMessage(header=latent.header, model=decoded.model.name)
+    message.model_id = np.frombuffer(decoded.model.id, np.uint8)
+    message.original_height, message.original_width = decoded.original_size
+    message.coded_height, message.coded_width = decoded.coded_size
+    message.sequence = latent.sequence
+    message.dropped = latent.dropped
+    message.source_position = latent.source_position
+    message.payload_bytes = payload_bytes
+    message.encode_ms = latent.encode_ms
+    message.decode_ms = decode_ms
+    return message

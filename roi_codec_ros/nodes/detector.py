@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""detector_node: anonymized images in, persons out, their boxes in pixels of the camera's image.
+
+    <camera>/image_anonymized ─► newest per camera ─► detect thread ─► <camera>/persons
+    <camera>/decoded_frame ─► original size by stamp ──┘               <camera>/image_persons
+                                                                       <camera>/detections
+
+An image in which nobody is seen gives an empty array; no image gives no array.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+
+from sensor_msgs.msg import Image
+
+from roi_codec_ros.codec import UsageError
+from roi_codec_ros.codec.models import model_directories
+from roi_codec_ros.msg import DecodedFrame, PersonArray
+from roi_codec_ros.nodes import qos
+from roi_codec_ros.nodes.base import ManagedNode
+from roi_codec_ros.nodes.conversions import (
+    ImageMessageError,
+    image_from_rgb,
+    persons_from_detections,
+    rgb_from_image,
+    stamp_ns,
+)
+from roi_codec_ros.nodes.diagnostics import Figure, Level, Status, rejects
+from roi_codec_ros.nodes.matching import OriginalSizes
+from roi_codec_ros.nodes.newest import NewestByKey
+from roi_codec_ros.nodes.statistics import SlidingWindow, Tally
+from roi_codec_ros.nodes.vision import Detection2DArray, detection_array
+from roi_codec_ros.perception.detector import PersonDetector, find_weights
+from roi_codec_ros.perception.drawing import draw_detections
+
+TAKE_TIMEOUT_S = 0.2
+SIZE_TIMEOUT_S = 0.1
+UNKNOWN_SIZE, BAD_IMAGE = "unknown_size", "bad_image"
+
+
+class _Camera:
+    """One camera's publishers, counters and figures."""
+
+    def __init__(self, node: ManagedNode, name: str) -> None:
+        self.name = name
+        self.persons = node.publisher(PersonArray, f"{name}/persons", qos.reliable())
+        self.images = node.publisher(Image, f"{name}/image_persons")
+        self.detections = None
+        if Detection2DArray is not None:
+            self.detections = node.publisher(
+                Detection2DArray, f"{name}/detections", qos.reliable()
+            )
+        self.sizes = OriginalSizes()
+        self.detect_ms = SlidingWindow()
+        self.persons_seen = SlidingWindow()
+        self.detected = 0
+        self.replaced = 0
+        self.skipped = Tally()
+        self.last_s: float | None = None
+
+
+class DetectorNode(ManagedNode):
+    """Publishes `<camera>/persons`, an annotated image and, where installed, vision_msgs."""
+
+    executable = "detector_node"
+
+    def __init__(self) -> None:
+        super().__init__("detector")
+        self._cameras: dict[str, _Camera] = {}
+
+    def configure(self) -> None:
+        names = self.setting("cameras")
+        if not names or len(set(names)) != len(names):
+            raise UsageError(
+                f"expected different camera names, found {', '.join(names) or 'none'}"
+            )
+        weights = find_weights(self.setting("weights"), model_directories())
+        self._detector = PersonDetector(
+            weights,
+            device=self.setting("device"),
+            threads=self.setting("threads") or None,
+            image_size=self.setting("image_size"),
+        )
+        self._cameras = {name: _Camera(self, name) for name in names}
+        for name, camera in self._cameras.items():
+            self.subscription(
+                DecodedFrame, f"{name}/decoded_frame", partial(self._on_frame, camera)
+            )
+            self.subscription(Image, f"{name}/image_anonymized", partial(self._on_image, camera))
+        self.get_logger().info(f"cameras {', '.join(names)}; weights {weights}")
+
+    def activate(self) -> None:
+        self._waiting: NewestByKey[Image] = NewestByKey()
+        self.start_worker("detect", self._detect_next)
+
+    def interrupt(self) -> None:
+        self._waiting.close()
+
+    # Images come in
+
+    def _on_frame(self, camera: _Camera, message: DecodedFrame) -> None:
+        camera.sizes.add(
+            stamp_ns(message.header),
+            (message.coded_height, message.coded_width),
+            (message.original_height, message.original_width),
+        )
+
+    def _on_image(self, camera: _Camera, message: Image) -> None:
+        if self._waiting.put(camera.name, message):
+            camera.replaced += 1
+
+    # Persons go out
+
+    def _detect_next(self) -> None:
+        """In the detect thread."""
+        taken = self._waiting.take(TAKE_TIMEOUT_S)
+        if taken is None:
+            return
+        camera, message = self._cameras[taken[0]], taken[1]
+        original = camera.sizes.find(
+            stamp_ns(message.header), (message.height, message.width), SIZE_TIMEOUT_S
+        )
+        if original is None:
+            self._skip(camera, UNKNOWN_SIZE, "the size of the camera's image is unknown")
+            return
+        started = time.perf_counter()
+        try:
+            image = rgb_from_image(message)
+        except ImageMessageError as error:
+            self._skip(camera, BAD_IMAGE, str(error))
+            return
+        found = self._detector.detect(
+            image,
+            confidence=self.setting("confidence"),
+            iou=self.setting("iou"),
+            image_size=self.setting("image_size"),
+        )
+        detect_ms = 1e3 * (time.perf_counter() - started)
+        in_original = found.scale_to(original)
+        camera.persons.publish(
+            persons_from_detections(in_original, message.header, camera.name, detect_ms)
+        )
+        if camera.detections is not None and camera.detections.get_subscription_count():
+            camera.detections.publish(detection_array(in_original, message.header))
+        if camera.images.get_subscription_count():
+            camera.images.publish(image_from_rgb(draw_detections(image, found), message.header))
+        camera.detected += 1
+        camera.detect_ms.add(detect_ms)
+        camera.persons_seen.add(len(found))
+        camera.last_s = time.monotonic()
+
+    def _skip(self, camera: _Camera, cause: str, reason: str) -> None:
+        camera.skipped.add(cause)
+        self.warn(f"{camera.name} {cause}", f"{camera.name}: image skipped: {reason}")
+
+    # Diagnostics
+
+    def statuses(self) -> list[Status]:
+        return [self._status(camera) for camera in self._cameras.values()]
+
+    def _status(self, camera: _Camera) -> Status:
+        values: dict[str, Figure] = {
+            "weights": self._detector.weights.name,
+            "fps": camera.detect_ms.rate_hz,
+            "detect_ms_p50": camera.detect_ms.percentile(50),
+            "detect_ms_p95": camera.detect_ms.percentile(95),
+            "persons_mean": camera.persons_seen.mean,
+            "frames": camera.detected,
+            "dropped": camera.replaced,
+            **rejects(camera.skipped),
+        }
+        level, message = Level.OK, f"detecting in {camera.detect_ms.rate_hz:.1f} frames/s"
+        if camera.last_s is None:
+            level, message = Level.STALE, "no anonymized image yet"
+        elif (age_s := time.monotonic() - camera.last_s) > self.setting("stale_after_s"):
+            level, message = Level.STALE, f"no anonymized image for {age_s:.1f} s"
+        return Status(camera.name, level, message, values, camera.name)

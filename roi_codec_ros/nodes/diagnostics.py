@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a node reports about itself once a second on /diagnostics."""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+
+from roi_codec_ros.nodes.statistics import Tally
+
+TOPIC = "/diagnostics"
+PERIOD_S = 1.0
+
+Figure: TypeAlias = str | int | float | bool
+
+
+class Level(enum.Enum):
+    OK = DiagnosticStatus.OK
+    WARN = DiagnosticStatus.WARN
+    ERROR = DiagnosticStatus.ERROR
+    STALE = DiagnosticStatus.STALE
+
+
+@dataclass(frozen=True)
+class Status:
+    """One line of diagnostics. subject: what of the node it is about, for example "codec"."""
+
+    subject: str
+    level: Level
+    message: str
+    values: Mapping[str, Figure] = field(default_factory=dict)
+    hardware_id: str = ""
+
+
+def to_message(node_name: str, stamp: Time, statuses: Sequence[Status]) -> DiagnosticArray:
+    """Statuses are named "<node>: <subject>", for example "camera1/encoder: codec"."""
+    array = DiagnosticArray()
+    array.header.stamp = stamp
+    array.status = [
+        DiagnosticStatus(
+            level=status.level.value,
+            name=f"{node_name.lstrip('/')}: {status.subject}",
+            message=status.message,
+            hardware_id=status.hardware_id,
+            values=[
+                KeyValue(key=key, value=as_text(value)) for key, value in status.values.items()
+            ],
+        )
+        for status in statuses
+    ]
+    return array
+
+
+def as_text(value: Figure) -> str:
+    """Numbers with four digits that matter; an empty text where there is no figure yet."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.4g}"
+    return str(value)
+
+
+def rejects(tally: Tally) -> dict[str, Figure]:
+    """The counts of a tally as "rejected.<cause>"."""
+    return {f"rejected.{cause}": count for cause, count in tally.as_dict().items()}

@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: Apache-2.0
+"""encoder_node: a camera's frames in, latents out. Raw pixels leave this process on no topic.
+
+    source ─► capture thread ─► newest frame ─► encode thread ─► latent, camera_info
+
+Without a working model or camera it publishes nothing but diagnostics: it never falls back to raw
+or ordinarily compressed pixels.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Header
+
+from roi_codec_ros.codec import EncodedFrame, Encoder, RoiCodecError, UsageError, load_model
+from roi_codec_ros.msg import CompressedLatent
+from roi_codec_ros.nodes.base import STOP_TIMEOUT_S, ManagedNode
+from roi_codec_ros.nodes.camera_info import read_calibration, scaled_camera_info
+from roi_codec_ros.nodes.conversions import ImageMessageError, byte_array, rgb_from_image
+from roi_codec_ros.nodes.diagnostics import Figure, Level, Status, rejects
+from roi_codec_ros.nodes.newest import NewestByKey
+from roi_codec_ros.nodes.sources import (
+    LIVE,
+    Capture,
+    Frame,
+    RateLimiter,
+    Source,
+    SourceKind,
+    parse_source,
+)
+from roi_codec_ros.nodes.statistics import SlidingWindow, Tally
+
+TAKE_TIMEOUT_S = 0.2
+STALE_AFTER_S = 2.0
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    """A frame that waits for the encoder: pixels of our own capture, or a message not yet read."""
+
+    header: Header
+    content: Frame | Image
+
+
+class EncoderNode(ManagedNode):
+    """Publishes `latent` and `camera_info` in the camera's namespace."""
+
+    executable = "encoder_node"
+
+    def __init__(self) -> None:
+        super().__init__("encoder")
+        self._capture: Capture | None = None
+        self._published = 0
+        self._dropped = 0
+        self._rejects = Tally()
+        self._last_frame_s: float | None = None
+        self._last_frame: EncodedFrame | None = None
+        self._encode_ms = SlidingWindow()
+        self._payload_bits = SlidingWindow()
+        self._bits_per_pixel = SlidingWindow()
+
+    @property
+    def camera(self) -> str:
+        """The camera's name: the namespace, "camera" where there is none."""
+        return self.get_namespace().strip("/") or "camera"
+
+    def configure(self) -> None:
+        self._source: Source = parse_source(self.setting("source"))
+        self._calibration = self._read_calibration()
+        model = load_model(self.setting("model"))
+        self._encoder = Encoder(
+            model, device=self.setting("device"), threads=self.setting("threads") or None
+        )
+        self._frame_id = (
+            self.setting("frame_id") or self.camera.replace("/", "_") + "_optical_frame"
+        )
+        self._latents = self.publisher(CompressedLatent, "latent")
+        self._infos = self.publisher(CameraInfo, "camera_info")
+        if self._source.kind is SourceKind.TOPIC:
+            self.subscription(Image, self._source.target, self._on_image)
+        if self.setting("camera_info_topic"):
+            self.subscription(CameraInfo, self.setting("camera_info_topic"), self._on_camera_info)
+        self.get_logger().info(
+            f"{self.camera}: source {self._source.text} ({self._source.kind.value}), "
+            f"model {model.name} ({model.id.hex()})"
+        )
+
+    def activate(self) -> None:
+        self._waiting: NewestByKey[_Waiting] = NewestByKey()
+        self._limiter = RateLimiter()
+        self._last_frame_s = None
+        self.start_worker("encode", self._encode_next)
+        if self._source.kind is not SourceKind.TOPIC:
+            self._capture = Capture(
+                self._source,
+                self._on_frame,
+                rate_hz=self.setting("rate_hz"),
+                loop=self.setting("loop"),
+                capture_size=(self.setting("capture_width"), self.setting("capture_height")),
+            )
+            self._capture.start()
+
+    def interrupt(self) -> None:
+        self._waiting.close()
+
+    def deactivate(self) -> None:
+        if self._capture is not None and not self._capture.stop(STOP_TIMEOUT_S):
+            self.hung = True
+        self._capture = None
+
+    def setting_changed(self, name: str, value: object) -> None:
+        if self._capture is not None and name in ("rate_hz", "loop"):
+            setattr(self._capture, name, value)
+
+    # Frames come in
+
+    def _on_frame(self, frame: Frame) -> None:
+        """In the capture thread."""
+        header = Header(stamp=self.get_clock().now().to_msg(), frame_id=self._frame_id)
+        self._wait(_Waiting(header, frame))
+
+    def _on_image(self, message: Image) -> None:
+        if self._limiter.allows(time.monotonic(), self.setting("rate_hz")):
+            self._wait(_Waiting(message.header, message))
+
+    def _on_camera_info(self, message: CameraInfo) -> None:
+        self._calibration = message
+
+    def _wait(self, waiting: _Waiting) -> None:
+        if self._waiting.put(self.camera, waiting):
+            self._dropped += 1
+
+    # Latents go out
+
+    def _encode_next(self) -> None:
+        """In the encode thread."""
+        taken = self._waiting.take(TAKE_TIMEOUT_S)
+        if taken is None:
+            return
+        header, content = taken[1].header, taken[1].content
+        started = time.perf_counter()
+        try:
+            image = content.image if isinstance(content, Frame) else rgb_from_image(content)
+            encoded = self._encoder.encode(image, max_width=self.setting("max_width") or None)
+        except RoiCodecError as error:
+            cause = "encoding" if isinstance(error, ImageMessageError) else "frame"
+            self._rejects.add(cause)
+            self.warn(cause, f"{self.camera}: frame refused: {error}")
+            return
+        encode_ms = 1e3 * (time.perf_counter() - started)
+        self._published += 1
+        position = content.position if isinstance(content, Frame) else LIVE
+        self._latents.publish(self._latent(header, encoded, position, encode_ms))
+        height, width = encoded.coded_size
+        info = scaled_camera_info(self._calibration or CameraInfo(), width, height)
+        info.header = header
+        self._infos.publish(info)
+        self._last_frame, self._last_frame_s = encoded, time.monotonic()
+        self._encode_ms.add(encode_ms)
+        self._payload_bits.add(8.0 * len(encoded.data))
+        self._bits_per_pixel.add(encoded.bits_per_pixel)
+
+    def _latent(
+        self, header: Header, encoded: EncodedFrame, position: int, encode_ms: float
+    ) -> CompressedLatent:
+        model = self._encoder.model
+        message = CompressedLatent(header=header, model=model.name, encode_ms=encode_ms)
+        message.model_id = np.frombuffer(model.id, np.uint8)
+        message.original_height, message.original_width = encoded.original_size
+        message.coded_height, message.coded_width = encoded.coded_size
+        message.sequence = self._published
+        message.dropped = self._dropped
+        message.source_position = position
+        message.data = byte_array(encoded.data)
+        return message
+
+    # Diagnostics
+
+    def statuses(self) -> list[Status]:
+        return [self._codec_status(), self._source_status()]
+
+    def _codec_status(self) -> Status:
+        model = self._encoder.model
+        values: dict[str, Figure] = {
+            "model": model.name,
+            "model_identity": model.identity.hex(),
+            "fps": self._encode_ms.rate_hz,
+            "bpp": self._bits_per_pixel.mean,
+            "kbit_s": self._payload_bits.total_per_s / 1e3,
+            "encode_ms_p50": self._encode_ms.percentile(50),
+            "encode_ms_p95": self._encode_ms.percentile(95),
+            "frames": self._published,
+            "dropped": self._dropped,
+            **rejects(self._rejects),
+        }
+        if self._last_frame is not None:
+            for name in ("original", "coded"):
+                height, width = getattr(self._last_frame, f"{name}_size")
+                values[f"{name}_size"] = f"{width}x{height}"
+        level, message = Level.OK, f"encoding {self._encode_ms.rate_hz:.1f} frames/s"
+        capture = self._capture
+        if capture is not None and capture.state.state == "ended":
+            message = "the source has ended"
+        elif self._last_frame_s is None:
+            level, message = Level.STALE, "no frame encoded yet"
+        elif (age_s := time.monotonic() - self._last_frame_s) > self._patience_s():
+            level, message = Level.STALE, f"no frame encoded for {age_s:.1f} s"
+        return Status("codec", level, message, values, self.camera)
+
+    def _source_status(self) -> Status:
+        values: dict[str, Figure] = {
+            "source": self._source.text,
+            "kind": self._source.kind.value,
+            "calibrated": bool(self._calibration is not None and self._calibration.k[0] > 0),
+        }
+        if self._capture is None:
+            waiting = self._last_frame_s is None
+            level = Level.STALE if waiting else Level.OK
+            message = "no image yet" if waiting else "images arrive"
+            if self._rejects["encoding"]:
+                level, message = Level.WARN, "images with an unknown encoding or layout refused"
+            return Status("source", level, message, values, self.camera)
+        state = self._capture.state
+        values.update({"losses": state.losses, "unreadable": state.unreadable})
+        level = {"running": Level.OK, "ended": Level.OK, "opening": Level.STALE}.get(
+            state.state, Level.ERROR
+        )
+        message = f"{state.state}: {state.detail}" if state.detail else state.state
+        return Status("source", level, message, values, self.camera)
+
+    def _patience_s(self) -> float:
+        rate_hz = self.setting("rate_hz")
+        return max(STALE_AFTER_S, 3.0 / rate_hz if rate_hz else 0.0)
+
+    def _read_calibration(self) -> CameraInfo | None:
+        path, topic = self.setting("camera_info_file"), self.setting("camera_info_topic")
+        if path and topic:
+            raise UsageError("expected camera_info_file or camera_info_topic, found both")
+        if topic and self.resolve_topic_name(topic) == self.resolve_topic_name("camera_info"):
+            raise UsageError(
+                "expected the driver's topic as camera_info_topic, found this node's own"
+            )
+        return read_calibration(path) if path else None

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Finds out how large the camera's image was that an anonymized image was made from."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+
+from roi_codec_ros.perception.detections import Size
+
+REMEMBERED = 32
+
+
+class OriginalSizes:
+    """Original sizes by stamp, else by coded size where that leaves no doubt.
+
+    Image and frame data arrive on two topics, in any order, and either may be lost.
+    """
+
+    def __init__(self, remembered: int = REMEMBERED) -> None:
+        self._remembered = remembered
+        self._by_stamp: OrderedDict[int, Size] = OrderedDict()
+        self._by_coded_size: dict[Size, set[Size]] = {}
+        self._changed = threading.Condition()
+
+    def add(self, stamp_ns: int, coded_size: Size, original_size: Size) -> None:
+        """What the decoder says of one frame. Sizes are height and width in pixels."""
+        with self._changed:
+            self._by_stamp[stamp_ns] = original_size
+            if len(self._by_stamp) > self._remembered:
+                self._by_stamp.popitem(last=False)
+            self._by_coded_size.setdefault(coded_size, set()).add(original_size)
+            self._changed.notify_all()
+
+    def find(self, stamp_ns: int, coded_size: Size, timeout_s: float = 0.0) -> Size | None:
+        """The original size of an image; None if it is unknown or may be one of several."""
+        with self._changed:
+            self._changed.wait_for(lambda: stamp_ns in self._by_stamp, timeout_s)
+            if stamp_ns in self._by_stamp:
+                return self._by_stamp[stamp_ns]
+            candidates = self._by_coded_size.get(coded_size, set())
+            return next(iter(candidates)) if len(candidates) == 1 else None

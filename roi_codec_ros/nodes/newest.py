@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hands work from one thread to another and forgets all but the newest of each key."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+
+
+class NewestByKey(Generic[Item]):
+    """One waiting item per key (a camera); a newer item replaces the one that waits.
+
+    Keys are taken in the order in which their items began to wait, so that no camera starves
+    another.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: OrderedDict[str, Item] = OrderedDict()
+        self._changed = threading.Condition()
+        self._closed = False
+
+    def put(self, key: str, item: Item) -> bool:
+        """Leave an item to be taken; True if it replaced one that now nobody will see."""
+        with self._changed:
+            if self._closed:
+                return False
+            replaced = key in self._waiting
+            self._waiting[key] = item
+            self._changed.notify()
+            return replaced
+
+    def take(self, timeout_s: float) -> tuple[str, Item] | None:
+        """The next key and item; None after the timeout or once closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._closed, timeout_s)
+            if self._closed or not self._waiting:
+                return None
+            return self._waiting.popitem(last=False)
+
+    def close(self) -> None:
+        """Forget what waits and wake whoever takes."""
+        with self._changed:
+            self._closed = True
+            self._waiting.clear()
+            self._changed.notify_all()

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs a node as a process: starts it, spins it, ends it at once on SIGINT and SIGTERM.
+
+Imports nothing heavy before the signals are in hand, so that a Ctrl-C while torch is being
+imported ends as quietly as any other.
+"""
+
+from __future__ import annotations
+
+import atexit
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from roi_codec_ros.nodes.base import ManagedNode
+
+
+PROFILE = Path("config", "fastdds.xml")
+PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+
+
+class _StopSignals:
+    """SIGINT and SIGTERM. Once the node spins, rclpy's own handler ends the spinning."""
+
+    def __init__(self) -> None:
+        self.starting = True
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self)
+
+    def __call__(self, number: int, frame: object) -> None:
+        if self.starting:
+            # An exception may be swallowed inside an import; nothing is at stake yet, so just go.
+            os._exit(0)
+
+
+def run(
+    module: str,
+    node_class: str,
+    args: Sequence[str] | None = None,
+    *,
+    publishes_images: bool = False,
+) -> int:
+    """Run a node until SIGINT or SIGTERM; the exit status.
+
+    1 if it was to start by itself and could not: a supervisor then sees that it failed.
+    args: None for the process's own; the process then ends here and nothing is returned.
+    publishes_images: give Fast DDS the shared memory that images need (config/fastdds.xml).
+    """
+    signals = _StopSignals()
+    if publishes_images:
+        _make_room_for_images()
+    status, ended = _run(module, node_class, args, signals)
+    if args is None:
+        _leave(status, ended)
+    return status
+
+
+def _run(
+    module: str, node_class: str, args: Sequence[str] | None, signals: _StopSignals
+) -> tuple[int, bool]:
+    """The exit status, and whether all threads have ended."""
+    import rclpy
+    from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+
+    from roi_codec_ros.codec.errors import RoiCodecError
+
+    node: ManagedNode | None = None
+    status = 0
+    try:
+        rclpy.init(args=args)
+        node = getattr(importlib.import_module(module), node_class)()
+        if node.setting("autostart"):
+            status = _start(node)
+        if status == 0:
+            executor = SingleThreadedExecutor()
+            executor.add_node(node)
+            signals.starting = False
+            executor.spin()
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    except RoiCodecError as error:
+        rclpy.logging.get_logger(node_class).fatal(str(error))
+        status = 1
+    except Exception:
+        if rclpy.ok():  # else it comes from the context that a signal has closed
+            raise
+    signals.starting = False
+    ended = node is None or node.halt()
+    if node is not None:
+        node.destroy_node()
+    rclpy.try_shutdown()
+    return status, ended
+
+
+def _make_room_for_images() -> None:
+    """Name our Fast DDS profile, unless the user named one."""
+    if any(os.environ.get(name) for name in PROFILE_VARIABLES):
+        return
+    share = Path("share", "roi_codec_ros")
+    prefixes = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
+    places = [
+        Path(__file__).resolve().parents[2],
+        *(Path(prefix) / share for prefix in prefixes if prefix),
+        Path(sys.prefix) / share,
+    ]
+    profile = next((p for place in places if (p := place / PROFILE).is_file()), None)
+    if profile is not None:
+        os.environ.update(dict.fromkeys(PROFILE_VARIABLES, str(profile)))
+
+
+def _start(node: ManagedNode) -> int:
+    """Configure and activate; the exit status if that is where it ends."""
+    from rclpy.lifecycle import TransitionCallbackReturn
+
+    for transition in (node.trigger_configure, node.trigger_activate):
+        if transition() != TransitionCallbackReturn.SUCCESS:
+            node.publish_diagnostics()
+            return 1
+    return 0
+
+
+def _leave(status: int, ended: bool) -> None:
+    """End the process at once: taking torch apart module by module may last for seconds."""
+    if ended:
+        atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)

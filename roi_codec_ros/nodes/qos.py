@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Quality of service: best effort for pixels and latents, reliable for persons."""
+
+from __future__ import annotations
+
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+
+
+# Profiles are made anew each time: an override is written into the profile it applies to.
+def newest() -> QoSProfile:
+    """Pixels, latents and what goes with them: only the newest counts."""
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_LAST,
+        depth=1,
+        reliability=ReliabilityPolicy.BEST_EFFORT,
+        durability=DurabilityPolicy.VOLATILE,
+    )
+
+
+def reliable() -> QoSProfile:
+    """Persons, markers and diagnostics."""
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_LAST,
+        depth=10,
+        reliability=ReliabilityPolicy.RELIABLE,
+        durability=DurabilityPolicy.VOLATILE,
+    )
+
+
+def overridable() -> QoSOverridingOptions:
+    """Declares `qos_overrides.<topic>.<publisher|subscription>.{history,depth,reliability}`."""
+    return QoSOverridingOptions.with_default_policies()

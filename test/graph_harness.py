@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Starts the nodes as real processes over real DDS and waits for what they say, never for time."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+
+from roi_codec_ros.bringup import NodeSpec, command
+
+PATIENCE_S = 180.0  # importing torch on a busy machine; nothing waits longer than it must
+POLL_S = 0.02
+NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+RELIABLE = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
+
+Found = TypeVar("Found")
+
+
+class NodeProcess:
+    """A node that runs as a process of its own; its output goes to a file."""
+
+    def __init__(self, argv: Sequence[str], log: Path, environment: dict[str, str]) -> None:
+        self.log_path = log
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(
+                argv, stdout=output, stderr=subprocess.STDOUT, env=environment
+            )
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text(encoding="utf-8", errors="replace")
+
+    @property
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
+    def stop(self, number: int = signal.SIGINT) -> tuple[int, float]:
+        """Send a signal; the exit status and the seconds that it took to end."""
+        started = time.monotonic()
+        self.process.send_signal(number)
+        status = self.process.wait(PATIENCE_S)
+        return status, time.monotonic() - started
+
+    def kill(self) -> None:
+        if self.alive:
+            self.process.kill()
+        self.process.wait(PATIENCE_S)
+
+
+class Graph:
+    """Node processes on a DDS domain of their own, and a node of this process that listens."""
+
+    def __init__(self, domain_id: int, folder: Path) -> None:
+        self.domain_id = domain_id
+        self.folder = folder
+        self.processes: list[NodeProcess] = []
+        self._statuses: dict[str, tuple[DiagnosticStatus, float]] = {}
+        self._context = rclpy.Context()
+        self._context.init(domain_id=domain_id)
+        self.node = rclpy.create_node("listener", context=self._context)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self.node)
+        self.node.create_subscription(
+            DiagnosticArray, "/diagnostics", self._on_diagnostics, RELIABLE
+        )
+        self._closing = False
+        self._spinner = threading.Thread(target=self._spin, daemon=True)
+        self._spinner.start()
+
+    def start(self, spec: NodeSpec, params_file: Path | None = None) -> NodeProcess:
+        """Start one node as a process."""
+        environment = {**os.environ, "ROS_DOMAIN_ID": str(self.domain_id)}
+        log = self.folder / f"{len(self.processes)}-{spec.full_name.replace('/', '_')}.log"
+        process = NodeProcess(command(spec, params_file), log, environment)
+        self.processes.append(process)
+        return process
+
+    def listen(
+        self, message_type: type, topic: str, qos: QoSProfile = NEWEST, keep: int = 100
+    ) -> Inbox:
+        """Collect the messages of a topic from now on."""
+        inbox = Inbox(keep)
+        inbox.subscription = self.node.create_subscription(message_type, topic, inbox.add, qos)
+        return inbox
+
+    def forget(self, inbox: Inbox) -> None:
+        """Subscribe no longer."""
+        self.node.destroy_subscription(inbox.subscription)
+
+    def wait_for(
+        self, what: str, condition: Callable[[], Found], timeout_s: float = PATIENCE_S
+    ) -> Found:
+        """Wait until the condition is true, or fail with what was waited for and all the logs."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            found = condition()
+            if found:
+                return found
+            if time.monotonic() > deadline:
+                raise AssertionError(f"no {what} within {timeout_s:g} s\n{self.logs()}")
+            time.sleep(POLL_S)
+
+    def status(self, name: str, newer_than_s: float = 0.0) -> dict[str, str] | None:
+        """Key values of the last diagnostics under a name, with its "level" and "message"."""
+        found = self._statuses.get(name)
+        if found is None or found[1] < newer_than_s:
+            return None
+        status = found[0]
+        values = {pair.key: pair.value for pair in status.values}
+        level = {b"\x00": "OK", b"\x01": "WARN", b"\x02": "ERROR", b"\x03": "STALE"}[status.level]
+        return {**values, "level": level, "message": status.message}
+
+    def logs(self) -> str:
+        """What every process wrote."""
+        return "\n".join(f"--- {p.log_path.name}\n{p.log}" for p in self.processes)
+
+    def close(self) -> None:
+        for process in self.processes:
+            if process.alive:
+                process.process.send_signal(signal.SIGINT)
+        deadline = time.monotonic() + 10.0
+        for process in self.processes:
+            try:
+                process.process.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+        self._closing = True
+        self._executor.wake()
+        self._spinner.join(5.0)
+        self._executor.shutdown()
+        self.node.destroy_node()
+        self._context.try_shutdown()
+
+    def _spin(self) -> None:
+        while not self._closing:
+            self._executor.spin_once(timeout_sec=0.2)
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            self._statuses[status.name] = (status, time.monotonic())
+
+
+class Inbox:
+    """The last messages of a topic."""
+
+    def __init__(self, keep: int) -> None:
+        self.subscription: Any = None
+        self._keep = keep
+        self._messages: list[Any] = []
+        self.count = 0
+
+    def add(self, message: Any) -> None:
+        self.count += 1
+        self._messages = [*self._messages[1 - self._keep :], message]
+
+    @property
+    def messages(self) -> list[Any]:
+        return list(self._messages)
+
+    @property
+    def last(self) -> Any:
+        return self._messages[-1] if self._messages else None

@@ -1,0 +1,293 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Messages to arrays and back, camera infos and diagnostics (needs ROS and the built messages)."""
+
+from __future__ import annotations
+
+import array
+import math
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="ROS 2 is not sourced")
+pytest.importorskip("roi_codec_ros.msg", reason="the messages are not built")
+
+from builtin_interfaces.msg import Time
+from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Header
+
+from roi_codec_ros.codec.errors import RoiCodecError
+from roi_codec_ros.msg import Person, PersonArray
+from roi_codec_ros.nodes.camera_info import intrinsics_of, read_calibration, scaled_camera_info
+from roi_codec_ros.nodes.conversions import (
+    ENCODINGS,
+    ImageMessageError,
+    detections_from_persons,
+    image_from_rgb,
+    jpeg_from_rgb,
+    persons_from_detections,
+    rgb_from_image,
+    stamp_ns,
+)
+from roi_codec_ros.nodes.diagnostics import Level, Status, to_message
+from roi_codec_ros.nodes.markers import person_markers
+from roi_codec_ros.perception.detections import Detections
+
+HEADER = Header(stamp=Time(sec=12, nanosec=34), frame_id="front_optical_frame")
+RED, GREEN, BLUE = (200, 30, 60)
+
+
+def message(encoding, rows, padding=0):
+    """An image message of uint8 rows [H, W * bytes per pixel], padded at the end of each."""
+    rows = np.asarray(rows, np.uint8)
+    height, length = rows.shape
+    padded = np.pad(rows, ((0, 0), (0, padding)), constant_values=255)
+    depth = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1}.get(encoding)
+    if depth is None:
+        depth = 1 if encoding.startswith("bayer") else 2
+    return Image(
+        height=height,
+        width=length // depth,
+        encoding=encoding,
+        step=length + padding,
+        data=array.array("B", padded.tobytes()),
+    )
+
+
+@pytest.mark.parametrize(
+    ("encoding", "pixel"),
+    [
+        ("rgb8", (RED, GREEN, BLUE)),
+        ("bgr8", (BLUE, GREEN, RED)),
+        ("rgba8", (RED, GREEN, BLUE, 9)),
+        ("bgra8", (BLUE, GREEN, RED, 9)),
+    ],
+)
+@pytest.mark.parametrize("padding", [0, 5])
+def test_colour_encodings(encoding, pixel, padding):
+    pixels = rgb_from_image(message(encoding, np.tile(pixel, (4, 6)), padding))
+
+    assert pixels.shape == (4, 6, 3)
+    assert (pixels == (RED, GREEN, BLUE)).all()
+
+
+def test_grey():
+    pixels = rgb_from_image(message("mono8", [[1, 2], [3, 4]], padding=2))
+
+    assert pixels[:, :, 1].tolist() == [[1, 2], [3, 4]]
+    assert (pixels[:, :, 0] == pixels[:, :, 2]).all()
+
+
+@pytest.mark.parametrize(
+    ("encoding", "order"),
+    [("yuv422", "uyvy"), ("uyvy", "uyvy"), ("yuv422_yuy2", "yuyv"), ("yuyv", "yuyv")],
+)
+def test_both_byte_orders_of_yuv422(encoding, order):
+    y, u, v = 100, 90, 200  # BT.601, limited range
+    parts = {"uyvy": (u, y, v, y), "yuyv": (y, u, y, v)}[order]
+
+    pixel = rgb_from_image(message(encoding, np.tile(parts, (2, 2))))[0, 0].astype(float)
+
+    luma = 1.164 * (y - 16)
+    expected = [
+        luma + 1.596 * (v - 128),
+        luma - 0.813 * (v - 128) - 0.391 * (u - 128),
+        luma + 2.018 * (u - 128),
+    ]
+    assert pixel == pytest.approx(expected, abs=2)
+
+
+@pytest.mark.parametrize("pattern", ["rggb", "bggr", "gbrg", "grbg"])
+def test_bayer_patterns(pattern):
+    levels = {"r": RED, "g": GREEN, "b": BLUE}
+    tile = np.array([levels[c] for c in pattern]).reshape(2, 2)
+
+    pixels = rgb_from_image(message(f"bayer_{pattern}8", np.tile(tile, (4, 4))))
+
+    assert (pixels[2:-2, 2:-2] == (RED, GREEN, BLUE)).all()
+
+
+@pytest.mark.parametrize("encoding", ["mono16", "16UC1", "nv12", "", "bayer_rggb16"])
+def test_any_other_encoding_is_one_clear_error(encoding):
+    with pytest.raises(ImageMessageError, match=f"rgb8, bgr8, .* found '{encoding}'"):
+        rgb_from_image(Image(height=2, width=2, step=4, encoding=encoding, data=bytes(8)))
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize(
+    ("height", "width", "step", "size"),
+    [(4, 4, 3, 100), (4, 4, 16, 63), (0, 4, 16, 0), (4, 0, 16, 64), (2**31, 2**31, 2**32 - 1, 8)],
+)
+def test_a_layout_that_can_not_be_is_refused(encoding, height, width, step, size):
+    image = Image(height=height, width=width, step=step, encoding=encoding, data=bytes(size))
+
+    if step >= width * 4 and encoding in ("mono8",) and size >= step * height > 0 < width:
+        pytest.skip("this layout is a good one")
+    with pytest.raises(ImageMessageError, match="expected"):
+        rgb_from_image(image)
+
+
+def test_odd_sizes_that_an_encoding_has_no_place_for_are_refused():
+    with pytest.raises(ImageMessageError, match="even width"):
+        rgb_from_image(message("yuv422", np.zeros((2, 6))))
+    with pytest.raises(ImageMessageError, match="3×3"):
+        rgb_from_image(message("bayer_rggb8", np.zeros((2, 2))))
+
+
+def test_image_goes_there_and_back():
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
+
+    image = image_from_rgb(pixels[:, ::-1], HEADER)
+
+    assert (image.encoding, image.height, image.width, image.step) == ("rgb8", 5, 7, 21)
+    assert image.header == HEADER
+    assert (rgb_from_image(image) == pixels[:, ::-1]).all()
+
+
+def test_jpeg_is_what_a_viewer_reads():
+    pixels = np.zeros((16, 16, 3), np.uint8)
+    pixels[..., 0] = 255
+
+    jpeg = jpeg_from_rgb(pixels, HEADER, 90)
+
+    decoded = cv2.imdecode(np.frombuffer(jpeg.data, np.uint8), cv2.IMREAD_COLOR)
+    assert jpeg.format == "rgb8; jpeg compressed bgr8"
+    assert decoded[8, 8].tolist() == pytest.approx([0, 0, 255], abs=4)
+
+
+def test_persons_carry_boxes_of_the_original_image():
+    found = Detections.from_arrays([[10, 20, 30, 60]], [0.75], (1080, 1920))
+
+    persons = persons_from_detections(found, HEADER, "front", 12.5)
+
+    assert (persons.image_height, persons.image_width) == (1080, 1920)
+    assert (persons.camera, persons.detect_ms, persons.header) == ("front", 12.5, HEADER)
+    (person,) = persons.persons
+    assert (person.x, person.y, person.width, person.height) == (10, 20, 20, 40)
+    assert (person.score, person.track_id, person.position_valid) == (0.75, 0, False)
+    assert person.cameras == ["front"]
+    assert detections_from_persons(persons).xyxy.tolist() == found.xyxy.tolist()
+
+
+def test_stamp_in_nanoseconds():
+    assert stamp_ns(HEADER) == 12_000_000_034
+
+
+def test_diagnostics_are_named_after_node_and_subject():
+    status = Status("codec", Level.WARN, "late", {"fps": 1 / 3, "n": 3, "none": math.nan}, "cam")
+
+    array_message = to_message("/camera1/encoder", HEADER.stamp, [status])
+
+    (shown,) = array_message.status
+    assert (shown.name, shown.message, shown.hardware_id) == (
+        "camera1/encoder: codec",
+        "late",
+        "cam",
+    )
+    assert shown.level == b"\x01"
+    assert {pair.key: pair.value for pair in shown.values} == {
+        "fps": "0.3333",
+        "n": "3",
+        "none": "",
+    }
+
+
+def test_markers_stand_on_their_feet():
+    person = Person(score=0.5, position_valid=True)
+    person.position.x, person.position.y, person.position.z = 3.0, 1.5, 4.0
+    persons = PersonArray(header=HEADER, camera="front", persons=[Person(), person])
+
+    markers = person_markers(persons, 1.8, 0.5).markers
+
+    body, text = markers
+    assert {m.header.frame_id for m in markers} == {"front_optical_frame"}
+    assert body.pose.position.y == pytest.approx(1.5 - 0.9)
+    assert body.scale.z == 1.8
+    assert (body.lifetime.sec, body.lifetime.nanosec) == (0, 500_000_000)
+    assert text.text == "0.50, 5.0 m"
+    assert (body.ns, text.ns, body.id) == ("front", "front/text", 1)
+
+
+# Camera infos
+
+CALIBRATION = """
+image_width: 1280
+image_height: 720
+camera_name: front
+camera_matrix: {rows: 3, cols: 3, data: [1000, 0, 640, 0, 900, 360, 0, 0, 1]}
+distortion_model: plumb_bob
+distortion_coefficients: {rows: 1, cols: 5, data: [0.1, -0.2, 0, 0, 0]}
+rectification_matrix: {rows: 3, cols: 3, data: [1, 0, 0, 0, 1, 0, 0, 0, 1]}
+projection_matrix: {rows: 3, cols: 4, data: [990, 0, 630, 5, 0, 890, 350, 0, 0, 0, 1, 0]}
+"""
+
+
+@pytest.fixture
+def calibration(tmp_path):
+    path = tmp_path / "front.yaml"
+    path.write_text(CALIBRATION, encoding="utf-8")
+    return read_calibration(str(path))
+
+
+def test_calibration_file_is_read(calibration):
+    assert (calibration.width, calibration.height) == (1280, 720)
+    assert calibration.k[0] == 1000
+    assert list(calibration.d) == [0.1, -0.2, 0, 0, 0]
+    assert calibration.distortion_model == "plumb_bob"
+
+
+def test_camera_info_scales_to_the_coded_size(calibration):
+    scaled = scaled_camera_info(calibration, 640, 480)
+
+    assert (scaled.width, scaled.height) == (640, 480)
+    assert list(scaled.k) == pytest.approx([500, 0, 320, 0, 600, 240, 0, 0, 1])
+    assert list(scaled.p) == pytest.approx(
+        [495, 0, 315, 2.5, 0, 890 * 2 / 3, 350 * 2 / 3, 0, 0, 0, 1, 0]
+    )
+    assert scaled.d == calibration.d
+
+
+def test_an_uncalibrated_camera_stays_so():
+    scaled = scaled_camera_info(CameraInfo(), 640, 480)
+
+    assert (scaled.width, scaled.height) == (640, 480)
+    assert not any(scaled.k)
+    assert intrinsics_of(scaled, 640, 480) is None
+    assert intrinsics_of(None, 640, 480) is None
+
+
+def test_intrinsics_of_the_coded_size_scale_back_to_the_original(calibration):
+    coded = scaled_camera_info(calibration, 512, 512)
+
+    camera = intrinsics_of(coded, 1280, 720)
+
+    assert (camera.fx, camera.fy, camera.cx, camera.cy) == pytest.approx((1000, 900, 640, 360))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "found"),
+    [
+        ("image_width: 1280", "image_width: wide", "image_width"),
+        ("[1000, 0, 640, 0, 900, 360, 0, 0, 1]", "[1, 2, 3]", "9 numbers as camera_matrix"),
+        ("[0.1, -0.2, 0, 0, 0]", "[a]", "distortion_coefficients"),
+        ("camera_matrix:", "matrix:", "camera_matrix"),
+    ],
+)
+def test_a_calibration_that_is_none_is_refused(tmp_path, before, after, found):
+    path = tmp_path / "front.yaml"
+    path.write_text(CALIBRATION.replace(before, after), encoding="utf-8")
+
+    with pytest.raises(RoiCodecError, match=found):
+        read_calibration(str(path))
+
+
+@pytest.mark.parametrize("content", [None, "- a list", "{ broken"])
+def test_a_file_that_is_no_calibration_is_refused_in_one_line(tmp_path, content):
+    path = tmp_path / "front.yaml"
+    if content is not None:
+        path.write_text(content, encoding="utf-8")
+
+    with pytest.raises(RoiCodecError, match="camera_info_file") as caught:
+        read_calibration(str(path))
+    assert "\n" not in str(caught.value)

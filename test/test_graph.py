@@ -1,0 +1,651 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The graph for real: node processes over DDS, real photographs, a real detector.
+
+One graph serves most tests: a camera that shows three photographs in turn, and the server. What
+needs the trained model or person weights is skipped, with the reason, where these are not there.
+"""
+
+from __future__ import annotations
+
+import array
+import importlib.util
+import os
+import random
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="ROS 2 is not sourced")
+pytest.importorskip("roi_codec_ros.msg", reason="the messages are not built")
+
+from graph_harness import RELIABLE, Graph, NodeProcess
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
+from rcl_interfaces.srv import SetParameters
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from visualization_msgs.msg import MarkerArray
+
+from roi_codec_ros.bringup import camera_graph, server_graph
+from roi_codec_ros.codec import untrained_model
+from roi_codec_ros.codec.models import model_directories
+from roi_codec_ros.msg import CompressedLatent, DecodedFrame, PersonArray
+from roi_codec_ros.nodes.conversions import image_from_rgb, rgb_from_image, stamp_ns
+
+pytestmark = pytest.mark.graph
+
+ROOT = Path(__file__).resolve().parents[1]
+TRAINED_MODEL = ROOT / "models" / "fast.safetensors"
+DETECTOR_VARIABLE = "ROI_CODEC_TEST_DETECTOR"
+SHARED_DETECTOR = ROOT.parent / "shared" / "weights" / "yolov8n-person-st.pt"
+CAMERA = "front"
+PHOTOGRAPHS = (  # in the order of the source; all carried by installed packages
+    ("ultralytics", "assets/bus.jpg"),
+    ("ultralytics", "assets/zidane.jpg"),
+    ("skimage", "data/astronaut.png"),
+)
+BUS, ZIDANE, ASTRONAUT = range(3)
+SIZES = {BUS: (1080, 810), ZIDANE: (720, 1280), ASTRONAUT: (512, 512)}
+RATE_HZ = 3.0
+
+
+def person_weights() -> Path | None:
+    """Weights to test with: named by the environment, shared beside the repository, installed."""
+    named = os.environ.get(DETECTOR_VARIABLE)
+    candidates = [Path(named)] if named else [SHARED_DETECTOR]
+    candidates += [p for d in model_directories() for p in sorted(d.glob("person-*.pt"))]
+    return next((path for path in candidates if path.is_file()), None)
+
+
+needs_detector = pytest.mark.skipif(
+    person_weights() is None or importlib.util.find_spec("ultralytics") is None,
+    reason=f"no ultralytics or no person weights: name some in {DETECTOR_VARIABLE}",
+)
+needs_trained_model = pytest.mark.skipif(
+    not TRAINED_MODEL.is_file(), reason="models/fast.safetensors is not there"
+)
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory) -> Path:
+    """A folder with the photographs, named in order."""
+    folder = tmp_path_factory.mktemp("photographs")
+    for index, (package, name) in enumerate(PHOTOGRAPHS):
+        spec = importlib.util.find_spec(package)
+        if spec is None or spec.origin is None:
+            pytest.skip(f"{package} is not installed: its photographs are the test's source")
+        path = Path(spec.origin).parent / name
+        shutil.copy(path, folder / f"{index}{path.suffix}")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory) -> dict[str, str]:
+    """Paths of the model in use (the trained one where it is there) and of another one."""
+    folder = tmp_path_factory.mktemp("models")
+    for seed, name in enumerate(("untrained", "other")):
+        untrained_model("nano", seed).save(folder / f"{name}.safetensors")
+    own = TRAINED_MODEL if TRAINED_MODEL.is_file() else folder / "untrained.safetensors"
+    return {"own": str(own), "other": str(folder / "other.safetensors")}
+
+
+@pytest.fixture(scope="module")
+def graph(tmp_path_factory) -> Iterator[Graph]:
+    """An empty graph on a domain of its own."""
+    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    os.environ["ROS_LOCALHOST_ONLY"] = "1" if os.environ.get("ROS_DISTRO") == "humble" else "0"
+    graph = Graph(random.SystemRandom().randrange(1, 100), tmp_path_factory.mktemp("logs"))
+    yield graph
+    graph.close()
+
+
+@pytest.fixture(scope="module")
+def encoder_spec(photographs, models):
+    (spec,) = camera_graph(CAMERA, str(photographs), models["own"], rate_hz=RATE_HZ, threads=1)
+    return spec
+
+
+@pytest.fixture(scope="module")
+def server_specs(models):
+    weights = person_weights()
+    return server_graph(
+        [CAMERA], models=[models["own"]], detector=str(weights or ""), threads=1, confidence=0.25
+    )
+
+
+@pytest.fixture(scope="module")
+def running(graph, encoder_spec, server_specs) -> dict[str, NodeProcess]:
+    """The camera and its server, up and decoding."""
+    processes = {}
+    for spec in [encoder_spec, *server_specs]:
+        if spec.executable == "detector_node" and person_weights() is None:
+            continue
+        processes[spec.name] = graph.start(spec)
+    images = graph.listen(Image, f"/{CAMERA}/image_anonymized")
+    graph.wait_for("anonymized image", lambda: images.last)
+    graph.forget(images)
+    return processes
+
+
+@pytest.fixture(scope="module")
+def received(graph, running) -> dict[int, tuple[DecodedFrame, np.ndarray]]:
+    """One decoded frame and its pixels for each photograph, as a subscriber sees them."""
+    images = graph.listen(Image, f"/{CAMERA}/image_anonymized")
+    frames = graph.listen(DecodedFrame, f"/{CAMERA}/decoded_frame")
+
+    def one_of_each():
+        by_stamp = {stamp_ns(m.header): m for m in images.messages}
+        pairs = {
+            f.source_position: (f, by_stamp[stamp_ns(f.header)])
+            for f in frames.messages
+            if stamp_ns(f.header) in by_stamp
+        }
+        return pairs if set(pairs) == set(SIZES) else None
+
+    pairs = graph.wait_for("decoded frame of each photograph", one_of_each)
+    graph.forget(images)
+    graph.forget(frames)
+    return {position: (f, rgb_from_image(m)) for position, (f, m) in pairs.items()}
+
+
+@pytest.fixture(scope="module")
+def persons(graph, running) -> dict[tuple[int, int], PersonArray]:
+    """One array of persons for each photograph, by the size of the camera's image."""
+    inbox = graph.listen(PersonArray, f"/{CAMERA}/persons", RELIABLE)
+
+    def one_of_each():
+        arrays = {(m.image_height, m.image_width): m for m in inbox.messages}
+        return arrays if set(arrays) == set(SIZES.values()) else None
+
+    arrays = graph.wait_for("persons for each photograph", one_of_each)
+    graph.forget(inbox)
+    return arrays
+
+
+def restarted(graph, spec, inbox) -> NodeProcess:
+    """Start a spec and wait until its effect arrives in an inbox."""
+    before = inbox.count
+    process = graph.start(spec)
+    graph.wait_for(f"message after the start of {spec.full_name}", lambda: inbox.count > before)
+    return process
+
+
+def call(graph, service_type, name, request):
+    client = graph.node.create_client(service_type, name)
+    graph.wait_for(f"service {name}", client.service_is_ready)
+    future = client.call_async(request)
+    response = graph.wait_for(f"answer of {name}", lambda: future.done() and future.result())
+    graph.node.destroy_client(client)
+    return response
+
+
+def set_parameter(graph, node, name, **value):
+    kind = {
+        "integer_value": ParameterType.PARAMETER_INTEGER,
+        "double_value": ParameterType.PARAMETER_DOUBLE,
+        "string_value": ParameterType.PARAMETER_STRING,
+    }[next(iter(value))]
+    parameter = Parameter(name=name, value=ParameterValue(type=kind, **value))
+    request = SetParameters.Request(parameters=[parameter])
+    return call(graph, SetParameters, f"{node}/set_parameters", request).results[0]
+
+
+# Camera to persons
+
+
+def test_images_arrive_at_the_coded_size_with_what_the_decoder_knows(received, models):
+    for position, (frame, pixels) in received.items():
+        height, width = SIZES[position]
+        assert (frame.original_height, frame.original_width) == (height, width)
+        assert pixels.shape == (frame.coded_height, frame.coded_width, 3)
+        assert frame.coded_width == min(width, 640)
+        assert frame.coded_height == round(height * frame.coded_width / width)
+        assert 0 < frame.payload_bytes < pixels.size
+        assert frame.encode_ms > 0
+        assert frame.decode_ms > 0
+        assert frame.header.frame_id == f"{CAMERA}_optical_frame"
+
+
+def test_images_do_not_get_lost_on_the_way(graph, running):
+    """Images are larger than what Fast DDS keeps in shared memory by itself."""
+    frames = graph.listen(DecodedFrame, f"/{CAMERA}/decoded_frame")
+    images = graph.listen(Image, f"/{CAMERA}/image_anonymized")
+    graph.wait_for("both", lambda: frames.last and images.last)
+    before = frames.count
+
+    graph.wait_for("ten frames", lambda: frames.count >= before + 10)
+    sent = {stamp_ns(m.header) for m in frames.messages[before:-1]}
+    arrived = sent & {stamp_ns(m.header) for m in images.messages}
+
+    assert len(arrived) >= 0.7 * len(sent)
+    graph.forget(frames)
+    graph.forget(images)
+
+
+def test_stamps_pass_through_unchanged_from_camera_to_tracks(graph, running, persons):
+    latents = graph.listen(CompressedLatent, f"/{CAMERA}/latent")
+    tracks = graph.listen(PersonArray, "/persons/tracks", RELIABLE)
+
+    def common():
+        sent = {stamp_ns(m.header) for m in latents.messages}
+        return sent & {stamp_ns(m.header) for m in tracks.messages}
+
+    assert graph.wait_for("track with the stamp of a latent", common)
+    graph.forget(latents)
+    graph.forget(tracks)
+
+
+def test_camera_info_has_the_coded_size_and_the_latents_stamp(graph, running):
+    infos = graph.listen(CameraInfo, f"/{CAMERA}/camera_info")
+    latents = graph.listen(CompressedLatent, f"/{CAMERA}/latent")
+
+    def pair():
+        by_stamp = {stamp_ns(m.header): m for m in latents.messages}
+        return next(
+            ((i, by_stamp[s]) for i in infos.messages if (s := stamp_ns(i.header)) in by_stamp),
+            None,
+        )
+
+    info, latent = graph.wait_for("camera_info and latent of one stamp", pair)
+    assert (info.height, info.width) == (latent.coded_height, latent.coded_width)
+    assert not any(info.k)  # not calibrated
+    graph.forget(infos)
+    graph.forget(latents)
+
+
+@needs_detector
+def test_persons_name_the_size_of_the_cameras_image(persons):
+    for (height, width), array_message in persons.items():
+        assert array_message.camera == CAMERA
+        assert array_message.detect_ms > 0
+        for person in array_message.persons:
+            assert 0 <= person.x <= person.x + person.width <= width + 1e-3
+            assert 0 <= person.y <= person.y + person.height <= height + 1e-3
+
+
+@needs_detector
+@needs_trained_model
+def test_persons_are_found_where_they_are(persons):
+    """The bus photograph shows four people; the three in front of the bus are easy to see."""
+    walkers = [(48, 400, 245, 900), (220, 405, 345, 860), (668, 390, 810, 880)]
+    found = [(p.x, p.y, p.x + p.width, p.y + p.height) for p in persons[SIZES[BUS]].persons]
+
+    seen = [walker for walker in walkers if any(iou(walker, box) > 0.5 for box in found)]
+
+    assert len(seen) >= 2, found
+
+
+@needs_trained_model
+def test_faces_are_not_found(received, photographs):
+    """MTCNN finds the faces in the photographs, and none of them in what the server gets."""
+    detector = pytest.importorskip("facenet_pytorch").MTCNN(keep_all=True)
+
+    def faces(rgb):
+        boxes, _ = detector.detect(rgb)
+        return 0 if boxes is None else len(boxes)
+
+    for position in (ZIDANE, ASTRONAUT):
+        path = next(photographs.glob(f"{position}.*"))
+        _, anonymized = received[position]
+        height, width = anonymized.shape[:2]
+        original = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+        # The same size for both, so that only the coding makes the difference.
+        original = cv2.resize(original, (width, height), interpolation=cv2.INTER_AREA)
+
+        assert faces(original) >= 1
+        assert faces(anonymized) == 0
+
+
+def iou(a, b):
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    common = max(width, 0) * max(height, 0)
+    return common / (sum((r[2] - r[0]) * (r[3] - r[1]) for r in (a, b)) - common)
+
+
+@needs_detector
+def test_the_tracker_passes_persons_on_with_a_place_and_a_marker(graph, running):
+    tracks = graph.listen(PersonArray, "/persons/tracks", RELIABLE)
+    markers = graph.listen(MarkerArray, "/persons/markers", RELIABLE)
+
+    track = graph.wait_for("tracks", lambda: tracks.last)
+    graph.wait_for("markers", lambda: markers.last)
+
+    assert track.camera == CAMERA
+    for person in track.persons:
+        assert person.position_valid
+        assert person.position.z > 0
+        assert person.position_covariance[3] > 0
+    graph.forget(tracks)
+    graph.forget(markers)
+
+
+@needs_detector
+def test_annotated_image_and_jpeg_come_while_someone_subscribes(graph, running):
+    drawn = graph.listen(Image, f"/{CAMERA}/image_persons")
+    jpegs = graph.listen(CompressedImage, f"/{CAMERA}/image_anonymized/compressed")
+
+    graph.wait_for("annotated image", lambda: drawn.last)
+    jpeg = graph.wait_for("compressed image", lambda: jpegs.last)
+
+    assert cv2.imdecode(np.frombuffer(jpeg.data, np.uint8), cv2.IMREAD_COLOR) is not None
+    graph.forget(drawn)
+    graph.forget(jpegs)
+
+
+# Privacy
+
+
+def test_the_encoder_publishes_no_pixels(graph, running):
+    published = dict(graph.node.get_publisher_names_and_types_by_node("encoder", f"/{CAMERA}"))
+
+    own = {topic for topic in published if topic.startswith(f"/{CAMERA}/")}
+    kinds = {kind for kinds in published.values() for kind in kinds}
+    assert {f"/{CAMERA}/latent", f"/{CAMERA}/camera_info"} <= own
+    assert not {kind for kind in kinds if "Image" in kind or "PointCloud" in kind}
+
+
+def test_the_only_image_topics_are_anonymized_ones(graph, running):
+    topics = {
+        topic
+        for topic, kinds in graph.node.get_topic_names_and_types()
+        if any(kind.endswith("Image") for kind in kinds) and graph.node.count_publishers(topic)
+    }
+
+    assert topics <= {
+        f"/{CAMERA}/image_anonymized",
+        f"/{CAMERA}/image_anonymized/compressed",
+        f"/{CAMERA}/image_persons",
+    }
+
+
+# What goes wrong, and what stands
+
+
+def test_damaged_payloads_are_refused_and_counted(graph, running):
+    latents = graph.listen(CompressedLatent, f"/{CAMERA}/latent")
+    latent = graph.wait_for("latent", lambda: latents.last)
+    publisher = graph.node.create_publisher(CompressedLatent, f"/{CAMERA}/latent", RELIABLE)
+    damaged = bytearray(latent.data)
+    damaged[len(damaged) // 2] ^= 0x40
+    latent.data = array.array("B", bytes(damaged))
+
+    def refused():
+        publisher.publish(latent)
+        status = graph.status(f"decoder: {CAMERA}")
+        return status if status and int(status["rejected.bad_payload"]) else None
+
+    status = graph.wait_for("refusal in the diagnostics", refused)
+
+    assert "expected" in status["last_reject"]
+    assert running["decoder"].alive
+    graph.node.destroy_publisher(publisher)
+    graph.forget(latents)
+
+
+def test_a_second_encoder_with_another_model_is_refused_and_named(
+    graph, running, encoder_spec, models
+):
+    foreign = replace(
+        encoder_spec,
+        name="foreign",
+        parameters={**encoder_spec.parameters, "model": models["other"]},
+    )
+    intruder = graph.start(foreign)
+
+    def refused():
+        status = graph.status(f"decoder: {CAMERA}")
+        return status if status and int(status["rejected.unknown_model"]) else None
+
+    status = graph.wait_for("refusal in the diagnostics", refused)
+    images = graph.listen(Image, f"/{CAMERA}/image_anonymized")
+    graph.wait_for("images of the first encoder", lambda: images.count >= 3)
+    encoder = graph.wait_for("foreign", lambda: graph.status(f"{CAMERA}/foreign: codec"))
+    own = graph.status(f"{CAMERA}/encoder: codec")
+
+    for identity in (encoder["model_identity"][:16], own["model_identity"][:16]):
+        assert identity in status["last_reject"]
+        assert identity in running["decoder"].log
+    assert f"{CAMERA}: payload refused" in running["decoder"].log
+    assert status["level"] in ("WARN", "ERROR")
+    graph.forget(images)
+    assert intruder.stop(signal.SIGINT)[0] == 0
+
+
+def test_a_late_joiner_decodes_at_once(graph, running, server_specs):
+    decoder = server_specs[0]
+    late = replace(
+        decoder,
+        name="late",
+        remappings=(
+            (f"/{CAMERA}/image_anonymized", "/late/image"),
+            (f"/{CAMERA}/decoded_frame", "/late/frame"),
+        ),
+    )
+    images = graph.listen(Image, "/late/image")
+    frames = graph.listen(DecodedFrame, "/late/frame")
+    process = graph.start(late)
+
+    graph.wait_for("image of the late decoder", lambda: images.last)
+    first = graph.wait_for("frame of the late decoder", lambda: frames.messages)[0]
+
+    status = graph.wait_for("its diagnostics", lambda: graph.status(f"late: {CAMERA}"))
+    assert first.sequence > 1
+    assert (status["rejected.unknown_model"], status["rejected.bad_payload"]) == ("0", "0")
+    graph.forget(images)
+    graph.forget(frames)
+    assert process.stop(signal.SIGTERM)[0] == 0
+
+
+def test_a_killed_encoder_leaves_the_server_standing_and_its_successor_is_served(
+    graph, running, encoder_spec
+):
+    graph.wait_for("OK", lambda: level_of(graph, f"decoder: {CAMERA}") in ("OK", "WARN"))
+    running["encoder"].kill()
+    graph.wait_for("STALE", lambda: level_of(graph, f"decoder: {CAMERA}") == "STALE")
+
+    topic = f"/{CAMERA}/persons" if "detector" in running else f"/{CAMERA}/image_anonymized"
+    kind, qos = (PersonArray, RELIABLE) if "detector" in running else (Image, None)
+    inbox = graph.listen(kind, topic, *([qos] if qos else []))
+    assert all(process.alive for name, process in running.items() if name != "encoder")
+    running["encoder"] = restarted(graph, encoder_spec, inbox)
+
+    graph.wait_for("OK again", lambda: level_of(graph, f"decoder: {CAMERA}") == "OK")
+    graph.forget(inbox)
+
+
+def level_of(graph, name):
+    status = graph.status(name, newer_than_s=time.monotonic() - 3.0)
+    return status["level"] if status else None
+
+
+# Parameters and lifecycle
+
+
+def test_max_width_changes_while_the_encoder_runs(graph, running):
+    latents = graph.listen(CompressedLatent, f"/{CAMERA}/latent")
+
+    result = set_parameter(graph, f"/{CAMERA}/encoder", "max_width", integer_value=320)
+
+    assert result.successful
+    graph.wait_for("smaller frames", lambda: latents.last and latents.last.coded_width == 320)
+    graph.forget(latents)
+
+
+def test_a_change_that_can_not_be_is_refused_with_the_reason(graph, running):
+    encoder = f"/{CAMERA}/encoder"
+
+    wrong = set_parameter(graph, encoder, "max_width", integer_value=-5)
+    late = set_parameter(graph, encoder, "model", string_value="other")
+
+    assert not wrong.successful
+    assert not late.successful
+    assert "unconfigured" in late.reason
+
+
+def test_a_node_without_autostart_waits_for_a_manager(graph, running, server_specs):
+    tracker = server_specs[2]
+    process = graph.start(
+        replace(tracker, name="managed", parameters={**tracker.parameters, "autostart": False})
+    )
+
+    def state():
+        return call(graph, GetState, "/managed/get_state", GetState.Request()).current_state.label
+
+    def change(transition):
+        request = ChangeState.Request(transition=Transition(id=transition))
+        return call(graph, ChangeState, "/managed/change_state", request).success
+
+    assert state() == "unconfigured"
+    assert graph.wait_for("status", lambda: graph.status("managed: lifecycle"))["level"] == "STALE"
+    for transition, reached in (
+        (Transition.TRANSITION_CONFIGURE, "inactive"),
+        (Transition.TRANSITION_ACTIVATE, "active"),
+        (Transition.TRANSITION_DEACTIVATE, "inactive"),
+        (Transition.TRANSITION_CLEANUP, "unconfigured"),
+        (Transition.TRANSITION_CONFIGURE, "inactive"),
+        (Transition.TRANSITION_ACTIVATE, "active"),
+    ):
+        assert change(transition)
+        assert state() == reached
+    assert not change(Transition.TRANSITION_CONFIGURE)  # impossible now, and no reason to end
+    assert state() == "active"
+    assert process.stop(signal.SIGTERM)[0] == 0
+
+
+def test_parameters_file_and_qos_overrides_apply(graph, running, server_specs, tmp_path):
+    file = tmp_path / "server.yaml"
+    file.write_text(
+        "/**:\n"
+        "  ros__parameters:\n"
+        "    cameras: [unused]\n"
+        "    person_height_m: 2\n"  # a whole number for a double
+        "    qos_overrides./persons/tracks.publisher.reliability: best_effort\n",
+        encoding="utf-8",
+    )
+    process = graph.start(replace(server_specs[2], name="filed"), file)
+
+    graph.wait_for("status of the given camera", lambda: graph.status(f"filed: {CAMERA}"))
+    reliabilities = {
+        info.node_name: info.qos_profile.reliability.name
+        for info in graph.node.get_publishers_info_by_topic("/persons/tracks")
+    }
+
+    assert reliabilities["filed"] == "BEST_EFFORT"
+    assert reliabilities["tracker"] == "RELIABLE"
+    assert process.stop(signal.SIGINT)[0] == 0
+
+
+def test_a_topic_source_codes_what_it_can_read_and_reports_the_rest(graph, running, models):
+    (spec,) = camera_graph("topical", "topic:/driver/image_raw", models["own"], threads=1)
+    process = graph.start(spec)
+    latents = graph.listen(CompressedLatent, "/topical/latent")
+    publisher = graph.node.create_publisher(Image, "/driver/image_raw", RELIABLE)
+    image = image_from_rgb(np.full((48, 64, 3), 90, np.uint8), CompressedLatent().header)
+    image.header.frame_id = "driver_frame"
+    image.header.stamp.sec = 77
+
+    def coded():
+        publisher.publish(image)
+        return latents.last
+
+    latent = graph.wait_for("latent of the topic's image", coded)
+    image.encoding = "nv21"
+
+    def reported():
+        publisher.publish(image)
+        status = graph.status("topical/encoder: codec")
+        return status and int(status.get("rejected.encoding", 0))
+
+    graph.wait_for("refused encoding in the diagnostics", reported)
+    assert (latent.header.frame_id, latent.header.stamp.sec) == ("driver_frame", 77)
+    assert latent.source_position == -1
+    assert "found 'nv21'" in process.log
+    graph.node.destroy_publisher(publisher)
+    graph.forget(latents)
+    assert process.stop(signal.SIGINT)[0] == 0
+
+
+def test_a_missing_camera_is_reported_and_does_not_end_the_node(graph, running, models):
+    (spec,) = camera_graph("absent", "/dev/video97", models["own"], threads=1)
+    process = graph.start(spec)
+
+    def lost_twice():
+        status = graph.status("absent/encoder: source")
+        return status if status and int(status["losses"]) >= 2 else None
+
+    status = graph.wait_for("loss in the diagnostics", lost_twice)
+
+    assert status["level"] == "ERROR"
+    assert "next try in" in status["message"]
+    assert process.alive
+    assert process.stop(signal.SIGTERM)[0] == 0
+
+
+# The end
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_during_the_start_ends_quietly(graph, running, encoder_spec, number):
+    process = graph.start(replace(encoder_spec, name="brief"))
+    graph.wait_for(
+        "the process to be itself", lambda: b"encoder_node" in cmdline(process.process.pid)
+    )
+    graph.wait_for(
+        "signals in hand", lambda: signals_caught(process.process.pid) >> (number - 1) & 1
+    )
+
+    status, _ = process.stop(number)
+
+    assert status == 0
+    assert "Traceback" not in process.log
+
+
+def cmdline(pid):
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def signals_caught(pid):
+    """The mask of signals that a process has handlers for; SIGTERM has one only by our doing."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
+    mask = int(next(line.split()[1] for line in status.splitlines() if "SigCgt" in line), 16)
+    return mask if mask >> (signal.SIGTERM - 1) & 1 else 0
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        ({"model": "no-such-model"}, "no-such-model"),
+        ({"source": "/no/such/file.mp4"}, "/no/such/file.mp4"),
+        ({"max_width": -1}, "max_width"),
+        ({"device": "warp9"}, "warp9"),
+    ],
+)
+def test_a_node_that_can_not_start_says_why_in_one_line(graph, encoder_spec, overrides, sentence):
+    parameters = {**encoder_spec.parameters, **overrides}
+    process = graph.start(replace(encoder_spec, name="wrong", parameters=parameters))
+
+    assert graph.wait_for("its end", lambda: process.process.poll() is not None)
+    assert process.process.returncode == 1
+    assert sentence in process.log
+    assert "Traceback" not in process.log
+
+
+def test_every_node_ends_cleanly_on_a_signal(graph, running):
+    """Last: it takes the graph down."""
+    numbers = {"encoder": signal.SIGTERM, "decoder": signal.SIGINT}
+    outcomes = {
+        name: process.stop(numbers.get(name, signal.SIGTERM))[0]
+        for name, process in running.items()
+    }
+
+    assert set(outcomes.values()) == {0}, outcomes
+    for name, process in running.items():
+        assert "Traceback" not in process.log, f"{name}\n{process.log}"

@@ -1,0 +1,305 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sources: what a text names, what is read, at which pace, and what a failure does."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+from roi_codec_ros.nodes.sources import (
+    LIVE,
+    Capture,
+    Frame,
+    RateLimiter,
+    Source,
+    SourceError,
+    SourceKind,
+    open_source,
+    parse_source,
+)
+
+PATIENCE_S = 30.0
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three flat images whose red is 10, 20, 30, and a file that is none."""
+    for index, red in enumerate((10, 20, 30)):
+        bgr = np.zeros((4, 6, 3), np.uint8)
+        bgr[..., 2] = red
+        cv2.imwrite(str(tmp_path / f"{index}.png"), bgr)
+    (tmp_path / "notes.txt").write_text("no image")
+    return tmp_path
+
+
+@pytest.fixture
+def video(tmp_path):
+    path = tmp_path / "video.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 50.0, (64, 48))
+    if not writer.isOpened():
+        pytest.skip("this OpenCV writes no MJPG")
+    for level in range(0, 200, 20):
+        writer.write(np.full((48, 64, 3), level, np.uint8))
+    writer.release()
+    return path
+
+
+class Frames:
+    """Collects what a capture delivers."""
+
+    def __init__(self):
+        self.frames: list[Frame] = []
+        self.changed = threading.Condition()
+
+    def __call__(self, frame):
+        with self.changed:
+            self.frames.append(frame)
+            self.changed.notify_all()
+
+    def wait(self, count):
+        with self.changed:
+            assert self.changed.wait_for(lambda: len(self.frames) >= count, PATIENCE_S)
+            return self.frames[:count]
+
+
+def play(capture, frames, count):
+    capture.start()
+    try:
+        return frames.wait(count)
+    finally:
+        assert capture.stop(PATIENCE_S)
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+# What a text names
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "target"),
+    [
+        ("0", SourceKind.DEVICE, "0"),
+        ("/dev/video3", SourceKind.DEVICE, "/dev/video3"),
+        ("rtsp://camera/1", SourceKind.STREAM, "rtsp://camera/1"),
+        ("videotestsrc ! appsink", SourceKind.STREAM, "videotestsrc ! appsink"),
+        ("topic:/front/image_raw", SourceKind.TOPIC, "/front/image_raw"),
+        ("topic:image", SourceKind.TOPIC, "image"),
+        ("topic", SourceKind.TOPIC, "image_raw"),
+    ],
+)
+def test_a_source_is_told_by_its_text(text, kind, target):
+    source = parse_source(text)
+
+    assert (source.kind, source.target) == (kind, target)
+    assert source.live
+
+
+def test_files_and_folders_are_told_by_what_is_there(folder, video):
+    assert parse_source(str(folder)).kind is SourceKind.IMAGES
+    assert parse_source(str(folder / "0.png")).kind is SourceKind.IMAGES
+    assert parse_source(str(video)).kind is SourceKind.VIDEO
+    assert not parse_source(str(video)).live
+
+
+@pytest.mark.parametrize("text", ["", "nothing.mp4", "/no/such/file.png"])
+def test_a_file_that_is_not_there_is_refused(text):
+    with pytest.raises(SourceError, match="expected a device, a file"):
+        parse_source(text)
+
+
+def test_a_folder_without_images_is_refused(tmp_path):
+    with pytest.raises(SourceError, match="expected images in folder"):
+        parse_source(str(tmp_path))
+
+
+# What is read
+
+
+def test_a_folder_gives_its_images_in_order_as_rgb(folder):
+    frames = Frames()
+    capture = Capture(parse_source(str(folder)), frames, rate_hz=200.0)
+
+    played = play(capture, frames, 4)
+
+    assert [frame.position for frame in played] == [0, 1, 2, 0]
+    assert [frame.image[0, 0].tolist() for frame in played[:3]] == [
+        [10, 0, 0],
+        [20, 0, 0],
+        [30, 0, 0],
+    ]
+
+
+def test_a_video_plays_in_real_time_thinned_to_the_rate(video):
+    frames = Frames()
+    capture = Capture(parse_source(str(video)), frames, rate_hz=25.0)
+
+    started = time.monotonic()
+    played = play(capture, frames, 6)
+
+    # 50 frames/s thinned to 25: every other one, and the sixth is due 0.2 s after the first.
+    assert [frame.position for frame in played] == [0, 2, 4, 6, 8, 0]
+    assert time.monotonic() - started >= 0.19
+    assert played[2].image.shape == (48, 64, 3)
+
+
+def test_without_loop_a_folder_ends_once(folder):
+    frames = Frames()
+    capture = Capture(parse_source(str(folder)), frames, rate_hz=500.0, loop=False)
+    capture.start()
+
+    wait_for(lambda: capture.state.state == "ended")
+
+    assert [frame.position for frame in frames.frames] == [0, 1, 2]
+    assert capture.stop(PATIENCE_S)
+
+
+def test_an_unreadable_image_is_counted_and_passed_over(folder):
+    (folder / "1.png").write_bytes(b"not a png")
+    frames = Frames()
+    capture = Capture(parse_source(str(folder)), frames, rate_hz=500.0)
+
+    played = play(capture, frames, 3)
+
+    assert [frame.position for frame in played] == [0, 2, 0]
+    assert capture.state.unreadable >= 1
+
+
+def test_a_file_that_is_no_video_is_reported_and_tried_again(tmp_path):
+    (tmp_path / "noise.mp4").write_bytes(bytes(1000))
+    capture = Capture(parse_source(str(tmp_path / "noise.mp4")), Frames())
+    capture.start()
+
+    wait_for(lambda: capture.state.losses == 1)
+
+    assert capture.state.state == "lost"
+    assert "noise.mp4" in capture.state.detail
+    assert capture.stop(PATIENCE_S)
+
+
+# What happens when a camera fails
+
+
+class FailingCamera:
+    """Opens at the second try, gives two frames, is gone, and comes back."""
+
+    frame_rate_hz = 30.0
+    position = LIVE
+
+    def __init__(self, opened):
+        self.left = 2
+        self.opened = opened
+
+    @classmethod
+    def opener(cls):
+        tries = itertools.count(1)
+
+        def open_reader(source, size):
+            number = next(tries)
+            if number == 1:
+                raise SourceError(f"expected frames from {source.text}, found nothing that opens")
+            return cls(number)
+
+        return open_reader
+
+    def advance(self):
+        self.left -= 1
+        return self.left >= 0
+
+    def image(self):
+        return np.full((2, 2, 3), self.opened, np.uint8)
+
+    def close(self):
+        pass
+
+
+def test_a_camera_that_disappears_is_tried_again(monkeypatch):
+    monkeypatch.setattr("roi_codec_ros.nodes.sources.FIRST_RETRY_S", 0.01)
+    frames = Frames()
+    source = Source("0", SourceKind.DEVICE, "0")
+    capture = Capture(source, frames, open_reader=FailingCamera.opener())
+
+    played = play(capture, frames, 4)
+
+    assert [int(frame.image[0, 0, 0]) for frame in played] == [2, 2, 3, 3]
+    assert capture.state.losses >= 2
+
+
+def test_waits_double_up_to_the_longest(monkeypatch):
+    monkeypatch.setattr("roi_codec_ros.nodes.sources.FIRST_RETRY_S", 0.001)
+    monkeypatch.setattr("roi_codec_ros.nodes.sources.LAST_RETRY_S", 0.004)
+    details = []
+
+    def never(source, size):
+        details.append(capture.state.detail)
+        raise SourceError("gone")
+
+    capture = Capture(Source("0", SourceKind.DEVICE, "0"), Frames(), open_reader=never)
+    capture.start()
+    wait_for(lambda: len(details) >= 6)
+    assert capture.stop(PATIENCE_S)
+
+    waits = [detail.rsplit(" ", 2)[1] for detail in details[1:6]]
+    assert waits == ["0.001", "0.002", "0.004", "0.004", "0.004"]
+
+
+def test_a_driver_that_hangs_does_not_keep_stop_waiting():
+    released = threading.Event()
+
+    def hang(source, size):
+        released.wait(PATIENCE_S)
+        raise SourceError("gone")
+
+    capture = Capture(Source("0", SourceKind.DEVICE, "0"), Frames(), open_reader=hang)
+    capture.start()
+
+    assert not capture.stop(0.01)
+    released.set()
+    assert capture.stop(PATIENCE_S)
+
+
+def test_a_missing_device_does_not_open():
+    with pytest.raises(SourceError, match="nothing that opens"):
+        open_source(parse_source("/dev/video97"))
+
+
+# Rate limit
+
+
+def test_rate_limit_halves_a_camera_with_jitter():
+    times = [i / 30 + (0.002 if i % 3 else -0.002) for i in range(300)]
+    limiter = RateLimiter()
+
+    passed = sum(limiter.allows(time_s, 15.0) for time_s in times)
+
+    assert passed == pytest.approx(150, abs=2)
+
+
+def test_rate_limit_that_does_not_divide_the_rate_holds_on_average():
+    limiter = RateLimiter()
+
+    passed = sum(limiter.allows(i / 30, 20.0) for i in range(300))
+
+    assert passed == pytest.approx(200, abs=3)
+
+
+def test_no_rate_limit_lets_everything_pass():
+    limiter = RateLimiter()
+
+    assert all(limiter.allows(0.0, 0.0) for _ in range(10))
+
+
+def test_after_a_pause_frames_do_not_come_in_a_burst():
+    limiter = RateLimiter()
+    limiter.allows(0.0, 10.0)
+
+    assert [limiter.allows(t, 10.0) for t in (5.0, 5.01, 5.02, 5.1)] == [True, False, False, True]
