@@ -49,8 +49,7 @@ def start(out: Path, *arguments: str) -> subprocess.Popen:
     """Start the demo; its children can be told by its `--out` and by their parent."""
     search_path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
     environment = {**os.environ, "PYTHONPATH": search_path}
-    for name in ("ROS_DOMAIN_ID", "FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_BUILTIN_TRANSPORTS"):
-        environment.pop(name, None)
+    environment.pop("ROS_DOMAIN_ID", None)
     return subprocess.Popen(
         [sys.executable, "-m", "roi_codec_ros.cli", "demo", "--out", str(out), *arguments],
         stdout=subprocess.PIPE,

@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from roi_codec_ros.codec.errors import ModelFileError
 from roi_codec_ros.codec.model_file import Model, read_model
 from roi_codec_ros.codec.presets import get_preset
+from roi_codec_ros.codec.share import share_folders
 
 ENVIRONMENT_VARIABLE = "ROI_CODEC_MODELS"
 SUFFIX = ".safetensors"
@@ -28,19 +28,11 @@ class ModelEntry:
 def model_directories() -> list[Path]:
     """Existing folders that are searched, first to last.
 
-    ``$ROI_CODEC_MODELS`` (several, as in PATH), the source tree's ``models``, every sourced ROS 2
-    workspace's ``share/roi_codec_ros/models``, then the one of this Python installation.
+    ``$ROI_CODEC_MODELS`` (several, as in PATH), then the package's own ``models``.
     """
     named = os.environ.get(ENVIRONMENT_VARIABLE, "").split(os.pathsep)
-    prefixes = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
-    share = Path("share", "roi_codec_ros", "models")
-    candidates = [
-        *(Path(entry) for entry in named if entry),
-        Path(__file__).resolve().parents[2] / "models",
-        *(Path(prefix) / share for prefix in prefixes if prefix),
-        Path(sys.prefix) / share,
-    ]
-    return [path for path in dict.fromkeys(candidates) if path.is_dir()]
+    own = [Path(entry) for entry in named if entry and Path(entry).is_dir()]
+    return list(dict.fromkeys([*own, *share_folders("models")]))
 
 
 def find_model(name_or_path: str | Path) -> Path:

@@ -184,9 +184,6 @@ class ShuffleAnalysis(nn.Module):
         self.context_down = nn.Conv2d(width, width, 3, stride=2, padding=1)
         self.context_body = nn.Conv2d(width, width, 3, padding=1)
         self.head = nn.Conv2d(width, latent_channels, 1)
-        for layer in (self.down, self.body, self.context_down, self.context_body):
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-        nn.init.zeros_(self.head.weight)
 
     def linear_parameters(self) -> list[nn.Parameter]:
         """What starts as a transform of many small weights, and wants smaller steps."""
@@ -201,6 +198,9 @@ class ShuffleAnalysis(nn.Module):
         stem = lowest_frequencies(self.stem.out_channels, 8)
         quadrants = blocks.unfold(2, 8, 8).unfold(3, 8, 8)  # [C, 3, 2, 2, 8, 8]
         skip = torch.einsum("cdijyx,sdyx->csij", quadrants, stem)
+        for layer in (self.down, self.body, self.context_down, self.context_body):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        nn.init.zeros_(self.head.weight)
         with torch.no_grad():
             self.stem.weight.copy_(stem.flatten(1)[:, :, None, None])
             self.skip.weight.copy_(gain * skip)
@@ -279,7 +279,7 @@ def build_shuffle(
     synthesis = ShuffleSynthesis(
         latent_channels, decoder_width, decoder_blocks, detail_width, detail_blocks
     )
-    if not analysis.stem.weight.is_meta:
+    if not analysis.stem.weight.is_meta:  # which a model file's weights will take the place of
         gain = 3.0  # quantisation steps per unit of an orthonormal coefficient of [0, 1] pixels
         blocks = lowest_frequencies(latent_channels, 16)
         synthesis.start_as(analysis.start_as(blocks, gain), gain)

@@ -43,38 +43,6 @@ SILENCE_S = 60.0
 ROLLING_S = 3.0
 _BOLD, _DIM, _PLAIN = "\x1b[1m", "\x1b[2m", "\x1b[0m"
 _HIDE_CURSOR, _SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
-# By default a process of Fast DDS shares 0.5 MB of memory: images are larger, most would be lost.
-_FAST_DDS_PROFILE = """<?xml version="1.0" encoding="UTF-8"?>
-<dds xmlns="http://www.eprosima.com">
-  <profiles>
-    <transport_descriptors>
-      <transport_descriptor>
-        <transport_id>shared_memory</transport_id>
-        <type>SHM</type>
-        <segment_size>8388608</segment_size>
-      </transport_descriptor>
-      <transport_descriptor>
-        <transport_id>udp</transport_id>
-        <type>UDPv4</type>
-      </transport_descriptor>
-    </transport_descriptors>
-    <participant profile_name="large_images" is_default_profile="true">
-      <rtps>
-        <userTransports>
-          <transport_id>shared_memory</transport_id>
-          <transport_id>udp</transport_id>
-        </userTransports>
-        <useBuiltinTransports>false</useBuiltinTransports>
-      </rtps>
-    </participant>
-  </profiles>
-</dds>
-"""
-_FAST_DDS_SETTINGS = (  # the second is the name that Fast DDS 3 knows
-    "FASTRTPS_DEFAULT_PROFILES_FILE",
-    "FASTDDS_DEFAULT_PROFILES_FILE",
-    "FASTDDS_BUILTIN_TRANSPORTS",
-)
 _DOMAINS = range(1, 102)  # 0 is everybody's; above 101 the ports run into the system's own
 _FIRST_PORT, _PORTS_PER_DOMAIN = 7400, 250
 
@@ -237,8 +205,7 @@ def threads_per_process(cores: int, cameras: int) -> int:
 def private_ros_environment(given: Mapping[str, str], log_folder: Path) -> dict[str, str]:
     """The variables that keep the demo's graph to itself; what the user has set stays as it is.
 
-    given: the environment. Only this machine is searched for peers, in a domain that nobody uses;
-    Fast DDS gets room for images in shared memory, by a profile that is written into `log_folder`.
+    given: the environment. Only this machine is searched for peers, in a domain that nobody uses.
     """
     added: dict[str, str] = {}
     if "ROS_DOMAIN_ID" not in given:
@@ -250,11 +217,6 @@ def private_ros_environment(given: Mapping[str, str], log_folder: Path) -> dict[
             added["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     if "ROS_LOG_DIR" not in given:
         added["ROS_LOG_DIR"] = str(log_folder / "ros")
-    if not set(_FAST_DDS_SETTINGS) & set(given):
-        profile = log_folder / "fastdds.xml"
-        log_folder.mkdir(parents=True, exist_ok=True)
-        profile.write_text(_FAST_DDS_PROFILE, encoding="utf-8")
-        added |= dict.fromkeys(_FAST_DDS_SETTINGS[:2], str(profile))
     return added
 
 

@@ -13,14 +13,13 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from roi_codec_ros.nodes.base import ManagedNode
 
 
-PROFILE = Path("config", "fastdds.xml")
+PROFILE = "fastdds.xml"
 PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 
 
@@ -101,14 +100,10 @@ def _make_room_for_images() -> None:
     """Name our Fast DDS profile, unless the user named one."""
     if any(os.environ.get(name) for name in PROFILE_VARIABLES):
         return
-    share = Path("share", "roi_codec_ros")
-    prefixes = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
-    places = [
-        Path(__file__).resolve().parents[2],
-        *(Path(prefix) / share for prefix in prefixes if prefix),
-        Path(sys.prefix) / share,
-    ]
-    profile = next((p for place in places if (p := place / PROFILE).is_file()), None)
+    from roi_codec_ros.codec.share import share_folders
+
+    profiles = [folder / PROFILE for folder in share_folders("config")]
+    profile = next((path for path in profiles if path.is_file()), None)
     if profile is not None:
         os.environ.update(dict.fromkeys(PROFILE_VARIABLES, str(profile)))
 

@@ -47,7 +47,7 @@ class CropSettings:
 
     size: int = 256
     min_zoom: float = 0.4
-    max_zoom: float = 1.6
+    max_zoom: float = 2.5
     centred_on_head: float = 0.6
     jitter: float = 0.15
 
