@@ -11,7 +11,6 @@ command with --resume goes on from there.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import os
 from pathlib import Path
@@ -95,7 +94,6 @@ def run(args: argparse.Namespace) -> None:
         trainer,
         training={
             "data": annotations_summary(args.data, args.split, len(annotations)),
-            "config": dataclasses.asdict(config),
             "feature_detector": os.path.basename(args.feature_detector or "") or None,
         },
     )

@@ -47,6 +47,7 @@ def freeze(trainer: Trainer, training: Mapping[str, Any], name: str | None = Non
                 **training,
                 "steps": trainer.step,
                 "minutes": round(trainer.elapsed_s / 60.0, 1),
+                "history": trainer.history,
             },
         },
     )

@@ -21,7 +21,7 @@ from roi_codec_ros.codec.presets import get_preset
 from roi_codec_ros.training import losses
 from roi_codec_ros.training.data import Batch, CropSampler, CropSettings, Prefetcher
 
-CHECKPOINT_FORMAT = 1
+CHECKPOINT_FORMAT = 2
 OBJECTIVES = ("paper", "fill")
 
 
@@ -114,7 +114,10 @@ class TrainableCodec(nn.Module):
 
 
 class Trainer:
-    """Runs a :class:`TrainingConfig` on a sampler of crops."""
+    """Runs a :class:`TrainingConfig` on a sampler of crops.
+
+    A run may be resumed with another configuration; ``history`` tells from which step each held.
+    """
 
     def __init__(
         self,
@@ -128,6 +131,7 @@ class Trainer:
         self.config = config
         self.step = 0
         self.elapsed_s = 0.0
+        self.history = [{"from_step": 0, "config": asdict(config)}]
         self._sampler = sampler
         self._checkpoint = checkpoint
         self._device = torch_device(device)
@@ -180,6 +184,13 @@ class Trainer:
                 f"{CHECKPOINT_FORMAT}; found {state.get('preset')!r}, {state.get('format')!r}"
             )
         self.step, self.elapsed_s = state["step"], state["elapsed_s"]
+        if state["config"] != asdict(self.config):
+            self.history = [
+                *state["history"],
+                {"from_step": self.step, "config": asdict(self.config)},
+            ]
+        else:
+            self.history = state["history"]
         self.model.load_state_dict(state["model"])
         self.average = state["average"]
         self._optimizer.load_state_dict(state["optimizer"])
@@ -191,6 +202,7 @@ class Trainer:
             "format": CHECKPOINT_FORMAT,
             "preset": self.config.preset,
             "config": asdict(self.config),
+            "history": self.history,
             "step": self.step,
             "elapsed_s": self.elapsed_s,
             "model": self.model.state_dict(),
