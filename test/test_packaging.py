@@ -285,3 +285,22 @@ def test_no_registry_is_named() -> None:
 def test_scripts_are_executable_and_parse(script: str) -> None:
     assert os.access(ROOT / script, os.X_OK)
     subprocess.run(["bash", "-n", str(ROOT / script)], check=True)
+
+
+def test_a_node_without_ros_says_so_in_one_line(tmp_path: Path) -> None:
+    environment = {k: v for k, v in os.environ.items() if "PATH" not in k or k == "PATH"}
+    environment["PYTHONPATH"] = str(tmp_path)
+    # The folder hides an installed rclpy, as if there were none.
+    (tmp_path / "rclpy.py").write_text("raise ImportError('hidden')\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "roi_codec_ros.nodes.encoder_node"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=environment,
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "encoder_node: expected ROS 2 with this package in a workspace, found no rclpy (hidden); "
+        "source ROS 2 and the workspace's install/setup.bash"
+    ]

@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -51,6 +52,10 @@ def run(
     publishes_images: give Fast DDS the shared memory that images need (config/fastdds.xml).
     """
     signals = _StopSignals()
+    missing = _missing_ros()
+    if missing:
+        sys.stderr.write(f"{Path(sys.argv[0]).stem}: {missing}\n")
+        return 1
     if publishes_images:
         _make_room_for_images()
     status, ended = _run(module, node_class, args, signals)
@@ -94,6 +99,19 @@ def _run(
         node.destroy_node()
     rclpy.try_shutdown()
     return status, ended
+
+
+def _missing_ros() -> str:
+    """What of ROS 2 this Python lacks, and what to do; empty when it is all there."""
+    for name in ("rclpy", "roi_codec_ros.msg"):
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            return (
+                f"expected ROS 2 with this package in a workspace, found no {name} ({error}); "
+                "source ROS 2 and the workspace's install/setup.bash"
+            )
+    return ""
 
 
 def _make_room_for_images() -> None:
