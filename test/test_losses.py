@@ -76,6 +76,12 @@ def test_the_head_term_rises_towards_the_original() -> None:
     assert losses.head_loss(X, near, boxes) > losses.head_loss(X, far, boxes)
 
 
+def test_the_head_term_is_bounded_by_the_negative() -> None:
+    boxes = [box(0, 0, 4, 4), NONE]
+    assert losses.head_loss(X, X + 1, boxes).item() == 0.0
+    assert losses.head_loss(X, X + 9, boxes).item() == 0.0
+
+
 def test_total_is_the_weighted_sum_with_the_papers_weights() -> None:
     terms = [torch.tensor(v) for v in (0.5, 0.1, 0.8, 0.2)]
     total = losses.total_loss(*terms, losses.LossWeights())

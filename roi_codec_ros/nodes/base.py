@@ -103,6 +103,15 @@ class ManagedNode(LifecycleNode):
         """The current value of a declared parameter; may be called from any thread."""
         return self._settings[name]
 
+    def camera_names(self) -> list[str]:
+        """The parameter `cameras`. Raises UsageError unless it holds different names."""
+        names: list[str] = self.setting("cameras")
+        if not names or len(set(names)) != len(names):
+            raise UsageError(
+                f"expected different camera names, found {', '.join(names) or 'none'}"
+            )
+        return names
+
     def publisher(self, message_type: type, topic: str, profile: Any = None) -> Any:
         """A publisher until clean-up that speaks only while active, its QoS open to overrides."""
         publisher = self.create_lifecycle_publisher(

@@ -22,7 +22,6 @@ from roi_codec_ros.codec import (
     DecodedFrame,
     Decoder,
     Payload,
-    UsageError,
     load_model,
 )
 from roi_codec_ros.msg import CompressedLatent
@@ -74,11 +73,7 @@ class DecoderNode(ManagedNode):
         self._cameras: dict[str, _Camera] = {}
 
     def configure(self) -> None:
-        names = self.setting("cameras")
-        if not names or len(set(names)) != len(names):
-            raise UsageError(
-                f"expected different camera names, found {', '.join(names) or 'none'}"
-            )
+        names = self.camera_names()
         models = [load_model(name) for name in self.setting("models")]
         self._decoder = Decoder(
             models,

@@ -15,7 +15,6 @@ from functools import partial
 
 from sensor_msgs.msg import Image
 
-from roi_codec_ros.codec import UsageError
 from roi_codec_ros.codec.models import model_directories
 from roi_codec_ros.msg import DecodedFrame, PersonArray
 from roi_codec_ros.nodes import qos
@@ -71,11 +70,7 @@ class DetectorNode(ManagedNode):
         self._cameras: dict[str, _Camera] = {}
 
     def configure(self) -> None:
-        names = self.setting("cameras")
-        if not names or len(set(names)) != len(names):
-            raise UsageError(
-                f"expected different camera names, found {', '.join(names) or 'none'}"
-            )
+        names = self.camera_names()
         weights = find_weights(self.setting("weights"), model_directories())
         self._detector = PersonDetector(
             weights,

@@ -15,7 +15,6 @@ from functools import partial
 from sensor_msgs.msg import CameraInfo
 from visualization_msgs.msg import MarkerArray
 
-from roi_codec_ros.codec import UsageError
 from roi_codec_ros.msg import PersonArray
 from roi_codec_ros.nodes import qos
 from roi_codec_ros.nodes.base import ManagedNode
@@ -48,11 +47,7 @@ class TrackerNode(ManagedNode):
         self._cameras: dict[str, _Camera] = {}
 
     def configure(self) -> None:
-        names = self.setting("cameras")
-        if not names or len(set(names)) != len(names):
-            raise UsageError(
-                f"expected different camera names, found {', '.join(names) or 'none'}"
-            )
+        names = self.camera_names()
         self._tracks = self.publisher(PersonArray, "persons/tracks", qos.reliable())
         self._markers = self.publisher(MarkerArray, "persons/markers", qos.reliable())
         self._cameras = {name: _Camera(name) for name in names}

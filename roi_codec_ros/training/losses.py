@@ -74,8 +74,12 @@ def visible_person_loss(
 
 
 def head_loss(x: Tensor, x_hat: Tensor, boxes: Boxes) -> Tensor:
-    """Equation (5): heads are pushed away from themselves (towards their negative)."""
-    return region_loss(x, x_hat, boxes, k=1)
+    """Equation (5): heads are pushed away from themselves (towards their negative).
+
+    The reconstruction is clipped to [0, 1], the range that the paper takes for granted: without it
+    the loss has no lower bound.
+    """
+    return region_loss(x, x_hat.clamp(0.0, 1.0), boxes, k=1)
 
 
 @dataclass(frozen=True)
