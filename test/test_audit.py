@@ -282,6 +282,7 @@ def test_a_negative_is_seen_through(tmp_path: Path) -> None:
         assert (counts["original"], counts["decoded"], counts["negated"]) == (2, 0, 2)
         assert (counts["jpeg"], counts["erased"]) == (2, 0)
     assert report["union"]["any"] == 2
+    assert "any" not in report["agreed_by_two"]
     heads = report["heads"]
     assert heads["annotated"] == heads["annotated_by_size_px"]["16-24"] == 2
     assert heads["found"]["union"]["negated"] == 2

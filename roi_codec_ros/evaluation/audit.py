@@ -107,10 +107,13 @@ class Audit:
 
 @dataclass(frozen=True, eq=False)
 class _Looked:
-    """What was found in one version of one image: boxes by detector and, under `union`, by any."""
+    """What was found in one version of one image: boxes by detector and, under `union`, by any.
+
+    agreed: faces that two detectors or more saw; None where detectors are not told apart.
+    """
 
     boxes: dict[str, BoxArray]
-    agreed: int
+    agreed: int | None = None
 
 
 def audit(
@@ -185,7 +188,7 @@ class _Measured:
                 every = [
                     seen.boxes[UNION] for (where, _), seen in looked.items() if where == source
                 ]
-                looked[source, ANY] = _Looked({UNION: unite(every).xyxy}, 0)
+                looked[source, ANY] = _Looked({UNION: unite(every).xyxy})
         pixels = height * width
         return cls(
             annotation=annotation,
@@ -225,7 +228,8 @@ def _add(result: Audit, measured: _Measured, previous: Annotation | None) -> Non
             faces[name] += len(boxes)
             for head in _heads_found(annotation.heads, boxes):
                 found[name, sizes[head]] += 1
-        faces[AGREED] += looked.agreed
+        if looked.agreed is not None:
+            faces[AGREED] += looked.agreed
         result.by_chance[key] += len(_heads_found(chance, looked.boxes[UNION]))
     _keep_scene(result.scenes, measured)
 

@@ -160,7 +160,14 @@ def _sizes(report: dict[str, Any]) -> str:
         ("", [size, str(total), *(str(by_size[column][size]) for column in columns)])
         for size, total in heads["annotated_by_size_px"].items()
     ]
-    header = ["head size, px", "annotated", *(escape(LABELS[column]) for column in columns)]
+    short = [
+        LABELS[column].replace("decoded, any of these", "any inversion") for column in columns
+    ]
+    header = [
+        "head size, px",
+        "annotated",
+        *(escape(name.removeprefix("decoded, ")) for name in short),
+    ]
     return (
         "<h2>Heads found, by their size</h2><p>By the union of the detectors; the size of a head "
         f"is the root of its box's area.</p>{_table(header, rows)}"

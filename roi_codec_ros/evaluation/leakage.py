@@ -33,7 +33,7 @@ PHASES = 4  # our networks look alike every 2 latent positions; the paper's at e
 IDENTITIES = (2, 10, 100, 1_000, 1_000_000, 8_000_000_000)
 CHANGED_HEADS_PER_IMAGE = 4
 _NARROW = 8  # channels of the network whose receptive field is looked for
-_FIRST_GRID = 24  # latent positions a side on which receptive fields are first looked for
+_FIRST_GRID = 12  # latent positions a side on which receptive fields are first looked for
 _LARGEST_GRID = 96
 
 
@@ -136,7 +136,6 @@ def receptive_field(preset: Preset) -> ReceptiveField:
     generator = torch.Generator().manual_seed(0)
     with torch.random.fork_rng(devices=[]):
         analysis = build_transforms(replace(preset, latent_channels=_NARROW, options=narrow))[0]
-    analysis.double()
     with torch.no_grad():
         for weights in analysis.parameters():
             weights.uniform_(0.5, 1.5, generator=generator)
@@ -144,7 +143,7 @@ def receptive_field(preset: Preset) -> ReceptiveField:
     grid = _FIRST_GRID
     while grid <= _LARGEST_GRID:
         side = grid * preset.stride
-        image = torch.rand(1, 3, side, side, generator=generator, dtype=torch.float64)
+        image = torch.rand(1, 3, side, side, generator=generator)
         image.requires_grad_()
         latents = analysis(image)
         first = grid // 2 // PHASES * PHASES
