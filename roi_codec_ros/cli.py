@@ -18,6 +18,7 @@ VERBS: dict[str, str] = {
     "models": "list the models that are installed",
     "train": "train a codec on photographs with person and head boxes",
     "evaluate": "bits, person precision and faces found, beside JPEG and AV1",
+    "audit": "what a face detector, and a listener with the model, can get out of a model's bits",
     "bench": "time the codec on this machine",
     "demo": "run the whole graph on photographs, a video or a camera",
 }

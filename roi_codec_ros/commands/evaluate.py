@@ -108,7 +108,7 @@ def run(args: argparse.Namespace) -> None:
     annotated = read_odgt(args.data, args.split)
     chosen = choose(annotated, all_images=args.all_images, limit=args.limit)
     loaded = [load_model(name) for name in args.models]
-    _check_device(args.device)
+    check_device(args.device)
     detector = PersonDetector(args.detector, image_size=args.detector_size, device=args.device)
     face_detector = make_face_detector(args.face_detector, device=args.device)
     threads = args.threads or usable_cores()
@@ -175,7 +175,7 @@ def _summary(annotated: AnnotationSet, chosen: int, measured: int) -> str:
     return "; ".join(parts)
 
 
-def _check_device(device: str) -> None:
+def check_device(device: str) -> None:
     import torch
 
     try:

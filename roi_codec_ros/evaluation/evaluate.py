@@ -136,7 +136,7 @@ def evaluate(
         try:
             measured = bench.measure(annotation)
         except Exception as error:  # noqa: BLE001
-            failures.append(Failure(annotation.image_id, _reason(error)))
+            failures.append(Failure(annotation.image_id, failure_reason(error)))
         else:
             for method_results, result in zip(results, measured, strict=True):
                 method_results.append(result)
@@ -356,6 +356,7 @@ def _sample_std(values: Sequence[float]) -> float | None:
     return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
-def _reason(error: Exception) -> str:
+def failure_reason(error: Exception) -> str:
+    """One line; names the kind of errors that are not ours."""
     text = " ".join(str(error).split())
     return text if isinstance(error, RoiCodecError) else f"{type(error).__name__}: {text}"

@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How many bits of a payload can say anything about a head, and what follows from that.
+
+Given the rest of the picture, a head's pixels X reach the latents Z only through those whose
+receptive field touches the head. Hence, whatever an attacker computes,
+
+    I(identity; Z | rest) ≤ I(X; Z | rest) ≤ H(those latents) ≤ their mean code length
+
+(the last step since no code is shorter than the entropy in the mean). Fano's inequality turns that
+into a bound on how often an attacker can name the right one of N equally likely identities. It is
+a bound from above only: bits that are there need not tell anything about identity.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from roi_codec_ros.codec.bitstream import Payload
+from roi_codec_ros.codec.codec import Encoder
+from roi_codec_ros.codec.model_file import Model
+from roi_codec_ros.codec.presets import Preset
+from roi_codec_ros.codec.rans import RansCoder
+
+ImageArray = NDArray[np.uint8]
+BoxArray = NDArray[np.float32]
+
+PHASES = 4  # our networks look alike every 2 latent positions; the paper's at every one
+IDENTITIES = (2, 10, 100, 1_000, 1_000_000, 8_000_000_000)
+CHANGED_HEADS_PER_IMAGE = 4
+_NARROW = 8  # channels of the network whose receptive field is looked for
+_FIRST_GRID = 12  # latent positions a side on which receptive fields are first looked for
+_LARGEST_GRID = 96
+
+
+@dataclass(frozen=True)
+class ReceptiveField:
+    """Which pixels a latent can depend on, along either axis.
+
+    stride: px a latent position.
+    ranges: for each phase (position modulo their number) the first pixel and the one after the
+    last, counted from the position's own first pixel.
+    """
+
+    stride: int
+    ranges: tuple[tuple[int, int], ...]
+
+    @property
+    def width_px(self) -> int:
+        """The widest of the phases."""
+        return max(end - start for start, end in self.ranges)
+
+    def touching(self, start: float, end: float, positions: int) -> NDArray[np.bool_]:
+        """Which of `positions` latents along an axis can depend on pixels of [start, end)."""
+        own = np.arange(positions)
+        ranges = np.array(self.ranges)[own % len(self.ranges)]
+        return (own * self.stride + ranges[:, 0] < end) & (
+            own * self.stride + ranges[:, 1] > start
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class HeadBits:
+    """Code lengths in bits, one entry a head; `changed` for the first heads of an image only.
+
+    touching: of all latents whose receptive field touches the head: what bounds an attacker.
+    own: of the latents whose own stride × stride block lies under the head: no bound.
+    changed: of the symbols that come out otherwise once the head is filled with its mean colour.
+    """
+
+    touching: tuple[float, ...]
+    own: tuple[float, ...]
+    changed: tuple[float, ...]
+
+
+class HeadMeter:
+    """Measures the bits of heads for one model."""
+
+    def __init__(self, model: Model, *, device: str = "cpu") -> None:
+        self._model = model
+        self._encoder = Encoder(model, device=device)
+        self._coder = RansCoder(model.tables)
+        self.receptive_field = receptive_field(model.preset)
+        stride = model.preset.stride
+        self._own_block = ReceptiveField(stride, ((0, stride),))
+
+    def measure(self, image: ImageArray, heads: BoxArray) -> HeadBits:
+        """`heads`: float [N, 4] as x0, y0, x1, y1 in px of `image`."""
+        symbols, coded_size = self._symbols(image)
+        symbol_bits = self._model.tables.code_length_bits(symbols)
+        bits = symbol_bits.sum(axis=0)
+        scale = np.array([coded_size[1] / image.shape[1], coded_size[0] / image.shape[0]] * 2)
+        coded_heads = np.asarray(heads, dtype=np.float64).reshape(-1, 4) * scale
+        changed = []
+        for head in heads[:CHANGED_HEADS_PER_IMAGE]:
+            others, _ = self._symbols(erase(image, head[None]))
+            changed.append(float(symbol_bits[others != symbols].sum()))
+        return HeadBits(
+            touching=bits_of_boxes(bits, coded_heads, self.receptive_field, coded_size),
+            own=bits_of_boxes(bits, coded_heads, self._own_block, coded_size),
+            changed=tuple(changed),
+        )
+
+    def _symbols(self, image: ImageArray) -> tuple[NDArray[np.int16], tuple[int, int]]:
+        """What a listener reads out of the payload, and the size that was coded."""
+        payload = Payload.from_bytes(self._encoder.encode(image).data)
+        stride = self._model.preset.stride
+        height, width = payload.coded_height, payload.coded_width
+        symbols = self._coder.decode(payload.body, -(-height // stride), -(-width // stride))
+        return symbols, (height, width)
+
+
+def receptive_field(preset: Preset) -> ReceptiveField:
+    """The pixels that the analysis transform's latents can depend on, whatever its weights.
+
+    Found by the gradient of latents with respect to the image in a network of the same structure
+    whose weights are all positive: nothing cancels, no unit is silent, and what has a gradient of
+    zero can have no influence in any network of that structure. Along rows and columns at once, on
+    the diagonal, since all our layers are square.
+
+    Raises ValueError where the field does not fit the largest image tried.
+    """
+    import torch
+
+    from roi_codec_ros.codec.networks import build_transforms
+
+    # The number of channels changes the time that this takes, not what is reached.
+    narrow = {
+        key: min(value, _NARROW) if "width" in key else value
+        for key, value in preset.options.items()
+    }
+    generator = torch.Generator().manual_seed(0)
+    with torch.random.fork_rng(devices=[]):
+        analysis = build_transforms(replace(preset, latent_channels=_NARROW, options=narrow))[0]
+    with torch.no_grad():
+        for weights in analysis.parameters():
+            weights.uniform_(0.5, 1.5, generator=generator)
+            weights /= max(1, weights[0].numel())
+    grid = _FIRST_GRID
+    while grid <= _LARGEST_GRID:
+        side = grid * preset.stride
+        image = torch.rand(1, 3, side, side, generator=generator)
+        image.requires_grad_()
+        latents = analysis(image)
+        first = grid // 2 // PHASES * PHASES
+        ranges = []
+        for position in range(first, first + PHASES):
+            (gradient,) = torch.autograd.grad(
+                latents[0, :, position, position].sum(), image, retain_graph=True
+            )
+            seen = gradient[0].abs().amax(dim=(0, 1)).nonzero()
+            ranges.append((int(seen[0]), int(seen[-1]) + 1))
+        if all(start > 0 and end < side for start, end in ranges):
+            return ReceptiveField(
+                preset.stride,
+                tuple(
+                    (start - position * preset.stride, end - position * preset.stride)
+                    for position, (start, end) in enumerate(ranges, start=first)
+                ),
+            )
+        grid *= 2
+    raise ValueError(f"expected a receptive field of less than {side} px, found a larger one")
+
+
+def bits_of_boxes(
+    bits: NDArray[np.float64],
+    boxes: NDArray[np.float64],
+    field: ReceptiveField,
+    coded_size: tuple[int, int],
+) -> tuple[float, ...]:
+    """Sum of `bits` [H, W], bits a latent position, over the positions that each box touches.
+
+    boxes: x0, y0, x1, y1 in px of the coded image of `coded_size` (height, width). A box at the
+    right or lower edge is also in the copies of that edge which pad the image.
+    """
+    rows, columns = bits.shape
+    height, width = coded_size
+    total = []
+    for x0, y0, x1, y1 in boxes:
+        right = x1 if x1 < width - 1 else max(x1, columns * field.stride)
+        bottom = y1 if y1 < height - 1 else max(y1, rows * field.stride)
+        across = field.touching(math.floor(x0), math.ceil(right), columns)
+        down = field.touching(math.floor(y0), math.ceil(bottom), rows)
+        total.append(float(bits[np.ix_(down, across)].sum()))
+    return tuple(total)
+
+
+def erase(image: ImageArray, heads: BoxArray) -> ImageArray:
+    """A copy of `image` whose heads are filled with their mean colour: no face is left in them."""
+    erased = image.copy()
+    for x0, y0, x1, y1 in heads:
+        inside = np.s_[math.floor(y0) : math.ceil(y1), math.floor(x0) : math.ceil(x1)]
+        if erased[inside].size:
+            erased[inside] = np.rint(image[inside].mean(axis=(0, 1))).astype(np.uint8)
+    return erased
+
+
+def fano_success_bound(bits: float, identities: int) -> float:
+    """The highest rate at which one of N equally likely identities can be named from `bits` bits.
+
+    The largest p with h(p) + (1 − p) log2(N − 1) ≥ log2 N − bits (Fano's inequality), h being the
+    binary entropy. 1 / N without any bits; 1, and so vacuous, from log2 N bits on.
+    """
+    if identities < 2 or bits < 0:
+        raise ValueError(f"expected bits ≥ 0 and 2 identities or more, found {bits}, {identities}")
+    if bits == 0:
+        return 1.0 / identities
+    needed = math.log2(identities) - bits
+    if needed <= 0:
+        return 1.0
+    low, high = 1.0 / identities, 1.0
+    for _ in range(200):
+        middle = 0.5 * (low + high)
+        left = _binary_entropy(middle) + (1.0 - middle) * math.log2(identities - 1)
+        low, high = (middle, high) if left >= needed else (low, middle)
+    return low
+
+
+def fano_table(bits: float, identities: Sequence[int] = IDENTITIES) -> list[dict[str, object]]:
+    """For each number of identities: chance, the bound, and whether the bound says nothing."""
+    rows: list[dict[str, object]] = []
+    for count in identities:
+        bound = fano_success_bound(bits, count)
+        rows.append(
+            {
+                "identities": count,
+                "log2": math.log2(count),
+                "chance": 1.0 / count,
+                "success_at_most": bound,
+                "vacuous": bound >= 1.0,
+            }
+        )
+    return rows
+
+
+def _binary_entropy(p: float) -> float:
+    if p <= 0.0 or p >= 1.0:
+        return 0.0
+    return -p * math.log2(p) - (1.0 - p) * math.log2(1.0 - p)
