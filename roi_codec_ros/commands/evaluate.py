@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 
 from roi_codec_ros.codec.errors import RoiCodecError, UsageError
 from roi_codec_ros.commands.common import add_json_option, check_writable, write_json
-from roi_codec_ros.perception.annotations import Annotation, AnnotationSet, read_odgt
+from roi_codec_ros.perception.annotations import Annotation, AnnotationSet
+from roi_codec_ros.perception.annotations_any import read_annotations
 
 if TYPE_CHECKING:
     from roi_codec_ros.evaluation.cache import ResultCache
@@ -35,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data",
         required=True,
         metavar="DIR",
-        help="folder with annotation_SPLIT.odgt and images/SPLIT/, or CrowdHuman's Images/",
+        help="a data set: annotation_SPLIT.odgt (CrowdHuman), COCO's JSON, or YOLO's folders",
     )
     parser.add_argument("--split", required=True, metavar="NAME", help="for example val")
     parser.add_argument(
@@ -125,7 +126,7 @@ def run(args: argparse.Namespace) -> None:
     setup = _setup(args)
     if args.json:
         check_writable(args.json)
-    annotated = read_odgt(args.data, args.split)
+    annotated = read_annotations(args.data, args.split)
     chosen = choose(annotated, all_images=args.all_images, limit=args.limit)
     bench = setup.bench()  # also with workers: what is wrong should be found here, and once
     measure = measure_here(bench)
@@ -220,10 +221,11 @@ def _summary(annotated: AnnotationSet, chosen: int, evaluation: Evaluation) -> s
     if annotated.unreadable:
         image_id, reason = annotated.unreadable[0]
         parts.append(
-            f"{len(annotated.unreadable)} of unknown size left out, first {image_id}: {reason}"
+            f"{len(annotated.unreadable)} unreadable left out, first {image_id}: {reason}"
         )
     if annotated.dropped_boxes:
         parts.append(f"{annotated.dropped_boxes} boxes outside their image dropped")
+    parts += annotated.notes
     return "; ".join(parts)
 
 
