@@ -15,10 +15,10 @@ import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from roi_codec_ros.codec.errors import RoiCodecError, UsageError
-from roi_codec_ros.commands.common import add_json_option, check_writable, write_json
+from roi_codec_ros.commands.common import add_json_option, check_writable, write_bytes, write_json
 from roi_codec_ros.perception.annotations import Annotation, AnnotationSet
 from roi_codec_ros.perception.annotations_any import read_annotations
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from roi_codec_ros.evaluation.setup import Setup
 
 CACHE_SUFFIX = ".images.jsonl"  # beside the JSON: results of single images, for --resume
+FIGURE_4, FIGURE_5 = "figure4.png", "figure5.png"
 FAILURES_SHOWN = 20  # the JSON has them all
 
 
@@ -108,6 +109,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_json_option(parser)
     parser.add_argument(
+        "--tables", type=Path, metavar="FILE", help="write the paper's tables as Markdown"
+    )
+    parser.add_argument(
+        "--figures",
+        type=Path,
+        metavar="DIR",
+        help="write figure4.png (AP over bits) and figure5.png (latency) there",
+    )
+    parser.add_argument(
+        "--picture",
+        type=Path,
+        metavar="FILE",
+        help="write a PNG of the original, ours, AV1 and JPEG at similar bits (Fig. 2)",
+    )
+    parser.add_argument(
+        "--picture-image",
+        metavar="ID",
+        help="the image of --picture (default: of those measured, the one with the largest heads)",
+    )
+    parser.add_argument(
         "--resume",
         action="store_true",
         help="go on from the results that a run with this --json left beside it, unless a model, "
@@ -118,14 +139,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
+    from roi_codec_ros.evaluation.bd_rate import bd_rates
+    from roi_codec_ros.evaluation.comparison import draw_panels, make_panels
     from roi_codec_ros.evaluation.evaluate import evaluate_with, report
     from roi_codec_ros.evaluation.machine import describe_machine
+    from roi_codec_ros.evaluation.paper import is_crowdhuman_val
     from roi_codec_ros.evaluation.tables import format_table
     from roi_codec_ros.evaluation.workers import measure_here, measure_in_processes
 
     setup = _setup(args)
-    if args.json:
-        check_writable(args.json)
+    for path in _outputs(args):
+        check_writable(path)
     annotated = read_annotations(args.data, args.split)
     chosen = choose(annotated, all_images=args.all_images, limit=args.limit)
     bench = setup.bench()  # also with workers: what is wrong should be found here, and once
@@ -151,8 +175,41 @@ def run(args: argparse.Namespace) -> None:
         face_detector=args.face_detector.partition("=")[0],
         settings=setup.settings,
     )
+    result["crowdhuman_val"] = is_crowdhuman_val(chosen, args.split)
+    result["bd_rate"] = bd_rates(evaluation.rows)
     if args.json:
         write_json(args.json, result)
+    _write_outputs(args, result)
+    if args.picture:
+        picture = _picture_image(chosen, args.picture_image)
+        write_bytes(args.picture, draw_panels(make_panels(bench, picture)))
+
+
+def _outputs(args: argparse.Namespace) -> list[Path]:
+    figures = [args.figures / FIGURE_4, args.figures / FIGURE_5] if args.figures else []
+    return [path for path in (args.json, args.tables, args.picture, *figures) if path]
+
+
+def _write_outputs(args: argparse.Namespace, result: dict[str, Any]) -> None:
+    from roi_codec_ros.evaluation.figures import figure_4, figure_5
+    from roi_codec_ros.evaluation.markdown import format_report
+
+    if args.tables:
+        write_bytes(args.tables, format_report(result).encode())
+    if args.figures:
+        write_bytes(args.figures / FIGURE_4, figure_4(result))
+        write_bytes(args.figures / FIGURE_5, figure_5(result))
+
+
+def _picture_image(chosen: Sequence[Annotation], image_id: str | None) -> Annotation:
+    from roi_codec_ros.evaluation.comparison import choose_picture
+
+    if image_id is None:
+        return choose_picture(chosen)
+    for annotation in chosen:
+        if annotation.image_id == image_id:
+            return annotation
+    raise RoiCodecError(f"expected a measured image as --picture-image, found {image_id!r}")
 
 
 def _setup(args: argparse.Namespace) -> Setup:
@@ -161,6 +218,8 @@ def _setup(args: argparse.Namespace) -> Setup:
     from roi_codec_ros.evaluation.results import EvaluationSettings
     from roi_codec_ros.evaluation.setup import Setup
 
+    if args.picture and not args.models:
+        raise UsageError("expected --models for the --picture, found none")
     if args.resume and not args.json:
         raise UsageError("expected --json FILE, beside which --resume finds results; found none")
     if args.repeats and args.workers > 1:

@@ -37,9 +37,11 @@ def _mean_ms(key: str) -> Callable[[Row], str]:
 
 
 def row_name(row: Row) -> str:
-    """What the row is called, its device only where it is no CPU."""
-    device = row.get("device", "cpu")
-    return f"{row['method']} {row['preset']} {'' if device == 'cpu' else device}".strip()
+    """What the row is called: a preset only where the name leaves it open, a device if no CPU."""
+    method, preset = row["method"], row["preset"]
+    device = row.get("device") or "cpu"
+    words = [method, "" if preset == method else preset, "" if device == "cpu" else device]
+    return " ".join(word for word in words if word)
 
 
 COLUMNS: tuple[Column, ...] = (
