@@ -359,3 +359,21 @@ def test_similarity_is_reported_whole_and_by_region(tmp_path: Path) -> None:
     assert row["ms_ssim_mean"] == pytest.approx(1.0, abs=1e-3)
     assert row["ms_ssim_regions"]["background"] == pytest.approx(1.0, abs=1e-3)
     assert row["ms_ssim_regions"]["heads"] == pytest.approx(1.0, abs=1e-3)
+
+
+def test_tables_figures_and_the_picture_are_written(data: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("matplotlib")
+    untrained_model("nano").save(tmp_path / "nano.safetensors")
+    models = ["--models", str(tmp_path / "nano.safetensors")]
+    out = tmp_path / "new" / "folder"
+    outputs = ["--tables", f"{out}/t.md", "--figures", str(out), "--picture", f"{out}/p.png"]
+    assert main(arguments(data, *models, *outputs, "--picture-image", "b")) == 0
+    assert {path.name for path in out.iterdir()} == {
+        "figure4.png",
+        "figure5.png",
+        "p.png",
+        "t.md",
+    }
+    assert "### Table I: true and false positive face detections" in (out / "t.md").read_text()
+    assert main(arguments(data, *outputs)) == 2  # no model to picture
