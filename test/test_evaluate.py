@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -241,6 +241,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         line = {"ID": name, "gtboxes": [box], "width": WIDTH, "height": HEIGHT}
         lines.append(json.dumps(line))
     (folder / "annotation_val.odgt").write_text("\n".join(lines))
+    (tmp_path / "person.pt").write_bytes(b"weights")
     monkeypatch.setitem(FACE_DETECTORS, "bright", lambda argument, device: BrightFace())
 
     class Detector(BrightBox):
@@ -255,7 +256,8 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def arguments(data: Path, *more: str) -> list[str]:
-    fixed = ["--split", "val", "--detector", "person.pt", "--face-detector", "bright"]
+    weights = str(data.parent / "person.pt")
+    fixed = ["--split", "val", "--detector", weights, "--face-detector", "bright"]
     return ["evaluate", "--data", str(data), *fixed, "--threads", "1", *more]
 
 
@@ -292,6 +294,9 @@ def test_the_command_measures_models_and_baselines(
         (["--models", "no-such-model"], 1, "no-such-model"),
         (["--device", "abacus"], 1, "expected a usable device, found 'abacus'"),
         (["--split", "test"], 1, "expected annotation_test.odgt"),
+        (["--json", "."], 1, "expected to write .; found: a folder"),
+        (["--resume"], 2, "expected --json FILE"),
+        (["--repeats", "10", "--workers", "2"], 2, "expected --repeats with one worker"),
     ],
 )
 def test_what_a_user_gets_wrong_is_one_line(
@@ -308,3 +313,67 @@ def test_arguments_that_make_no_sense_are_wrong_use(data: Path) -> None:
         with pytest.raises(SystemExit) as caught:
             main(arguments(data, *wrong))
         assert caught.value.code == 2
+
+
+def test_a_run_goes_on_where_it_stopped(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = tmp_path / "result.json"
+    jpeg = arguments(data, "--baselines", "jpeg:5", "--json", str(result))
+    assert main(jpeg) == 0
+    first = json.loads(result.read_text())
+    kept = tmp_path / "result.images.jsonl"
+    lines = kept.read_text().splitlines()
+    kept.write_text("\n".join(lines)[:-20])  # stopped while it wrote
+    result.unlink()
+
+    assert main([*jpeg, "--resume"]) == 0
+    assert "5 results of an earlier run" in capsys.readouterr().out
+    second = json.loads(result.read_text())
+    without_time = [
+        [{k: v for k, v in row.items() if not k.endswith("_ms")} for row in report["rows"]]
+        for report in (first, second)
+    ]
+    assert without_time[0] == without_time[1]
+
+    assert main([*jpeg, "--resume"]) == 0
+    assert "6 results of an earlier run" in capsys.readouterr().out
+    assert json.loads(result.read_text()) == second  # times too
+
+    photograph(data / "images" / "val", "a", brightness=150)
+    assert main([*jpeg, "--resume"]) == 0
+    assert "4 results of an earlier run" in capsys.readouterr().out
+
+    assert main([*jpeg, "--resume", "--plus-one"]) == 0
+    assert "earlier run" not in capsys.readouterr().out
+
+    assert main(jpeg) == 0
+    assert "earlier run" not in capsys.readouterr().out
+
+
+def test_similarity_is_reported_whole_and_by_region(tmp_path: Path) -> None:
+    item = photograph(tmp_path, "large")
+    Image.new("RGB", (200, 180), (200,) * 3).save(item.image_path)
+    item = replace(item, width=200, height=180)
+    row = evaluate([item], parse_baselines(["jpeg:90"]), BrightBox(), BrightFace()).rows[1]
+    assert row["ms_ssim_mean"] == pytest.approx(1.0, abs=1e-3)
+    assert row["ms_ssim_regions"]["background"] == pytest.approx(1.0, abs=1e-3)
+    assert row["ms_ssim_regions"]["heads"] == pytest.approx(1.0, abs=1e-3)
+
+
+def test_tables_figures_and_the_picture_are_written(data: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("matplotlib")
+    untrained_model("nano").save(tmp_path / "nano.safetensors")
+    models = ["--models", str(tmp_path / "nano.safetensors")]
+    out = tmp_path / "new" / "folder"
+    outputs = ["--tables", f"{out}/t.md", "--figures", str(out), "--picture", f"{out}/p.png"]
+    assert main(arguments(data, *models, *outputs, "--picture-image", "b")) == 0
+    assert {path.name for path in out.iterdir()} == {
+        "figure4.png",
+        "figure5.png",
+        "p.png",
+        "t.md",
+    }
+    assert "### Table I: true and false positive face detections" in (out / "t.md").read_text()
+    assert main(arguments(data, *outputs)) == 2  # no model to picture

@@ -60,22 +60,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
+    from roi_codec_ros.codec.devices import torch_device
     from roi_codec_ros.codec.errors import UsageError
     from roi_codec_ros.codec.models import load_model
-    from roi_codec_ros.commands.evaluate import check_device, choose
+    from roi_codec_ros.commands.evaluate import choose
     from roi_codec_ros.evaluation.audit import audit, audit_report
     from roi_codec_ros.evaluation.audit_html import audit_html
     from roi_codec_ros.evaluation.faces import make_face_detector
     from roi_codec_ros.evaluation.leakage import HeadMeter
     from roi_codec_ros.evaluation.machine import describe_machine, usable_cores
     from roi_codec_ros.evaluation.methods import ModelMethod
-    from roi_codec_ros.perception.annotations import read_odgt
+    from roi_codec_ros.perception.annotations_any import read_annotations
 
     model = load_model(args.model)
-    annotated = read_odgt(args.data, args.split)
+    annotated = read_annotations(args.data, args.split)
     limit = args.limit or (QUICK_LIMIT if args.quick else None)
     chosen = choose(annotated, all_images=True, limit=limit)
-    check_device(args.device)
+    torch_device(args.device)
     names = args.detectors.split(",")
     detectors = [make_face_detector(name, device=args.device) for name in names]
     if len({detector.name for detector in detectors}) < len(detectors):

@@ -24,6 +24,22 @@ def write_json(path: Path, data: Any) -> None:
     write_bytes(path, (json.dumps(data, indent=2) + "\n").encode())
 
 
+def check_writable(path: Path) -> None:
+    """Find out before hours of work whether `write_bytes` could write there. Raises RoiCodecError.
+
+    Makes the folder of ``path``; a file that is there stays as it is.
+    """
+    if path.is_dir():
+        raise RoiCodecError(f"expected to write {path}; found: a folder")
+    partial = path.with_name(path.name + ".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.touch()
+        partial.unlink()
+    except OSError as error:
+        raise RoiCodecError(f"expected to write {path}; found: {error.strerror}") from error
+
+
 def read_json(path: Path) -> Any:
     """What a JSON file holds. Raises RoiCodecError."""
     try:

@@ -13,18 +13,22 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from roi_codec_ros.codec.errors import RoiCodecError
-from roi_codec_ros.commands.common import add_json_option, write_json
-from roi_codec_ros.perception.annotations import Annotation, AnnotationSet, read_odgt
+from roi_codec_ros.codec.errors import RoiCodecError, UsageError
+from roi_codec_ros.commands.common import add_json_option, check_writable, write_bytes, write_json
+from roi_codec_ros.perception.annotations import Annotation, AnnotationSet
+from roi_codec_ros.perception.annotations_any import read_annotations
 
 if TYPE_CHECKING:
-    from roi_codec_ros.perception.detector import PersonDetector
+    from roi_codec_ros.evaluation.cache import ResultCache
+    from roi_codec_ros.evaluation.evaluate import Evaluation
+    from roi_codec_ros.evaluation.setup import Setup
 
+CACHE_SUFFIX = ".images.jsonl"  # beside the JSON: results of single images, for --resume
+FIGURE_4, FIGURE_5 = "figure4.png", "figure5.png"
 FAILURES_SHOWN = 20  # the JSON has them all
 
 
@@ -33,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data",
         required=True,
         metavar="DIR",
-        help="folder with annotation_SPLIT.odgt and images/SPLIT/, or CrowdHuman's Images/",
+        help="a data set: annotation_SPLIT.odgt (CrowdHuman), COCO's JSON, or YOLO's folders",
     )
     parser.add_argument("--split", required=True, metavar="NAME", help="for example val")
     parser.add_argument(
@@ -80,66 +84,172 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--repeats",
         type=_positive,
-        default=1,
         metavar="N",
         help="timed runs of each codec on each image (default 1; the paper: 10)",
     )
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda or cuda:N")
     parser.add_argument(
-        "--threads", type=_positive, metavar="N", help="threads of torch (default: one a core)"
+        "--model-devices",
+        nargs="+",
+        metavar="DEVICE",
+        help="measure the models on each of these, a row each (default: --device)",
+    )
+    parser.add_argument(
+        "--threads",
+        type=_positive,
+        metavar="N",
+        help="threads of torch (default: one a core, shared among the workers)",
+    )
+    parser.add_argument(
+        "--workers",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="processes that measure images side by side (default 1); no latency from more than 1",
     )
     add_json_option(parser)
+    parser.add_argument(
+        "--tables", type=Path, metavar="FILE", help="write the paper's tables as Markdown"
+    )
+    parser.add_argument(
+        "--figures",
+        type=Path,
+        metavar="DIR",
+        help="write figure4.png (AP over bits) and figure5.png (latency) there",
+    )
+    parser.add_argument(
+        "--picture",
+        type=Path,
+        metavar="FILE",
+        help="write a PNG of the original, ours, AV1 and JPEG at similar bits (Fig. 2)",
+    )
+    parser.add_argument(
+        "--picture-image",
+        metavar="ID",
+        help="the image of --picture (default: of those measured, the one with the largest heads)",
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from the results that a run with this --json left beside it, unless a model, "
+        "a setting or the machine has changed since",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
-    from roi_codec_ros.codec.models import load_model
-    from roi_codec_ros.evaluation.baselines import parse_baselines
-    from roi_codec_ros.evaluation.evaluate import EvaluationSettings, evaluate, report
-    from roi_codec_ros.evaluation.faces import make_face_detector
-    from roi_codec_ros.evaluation.machine import describe_machine, usable_cores
-    from roi_codec_ros.evaluation.methods import ModelMethod
+    from roi_codec_ros.evaluation.bd_rate import bd_rates
+    from roi_codec_ros.evaluation.comparison import draw_panels, make_panels
+    from roi_codec_ros.evaluation.evaluate import evaluate_with, report
+    from roi_codec_ros.evaluation.machine import describe_machine
+    from roi_codec_ros.evaluation.paper import is_crowdhuman_val
     from roi_codec_ros.evaluation.tables import format_table
-    from roi_codec_ros.perception.detector import PersonDetector
+    from roi_codec_ros.evaluation.workers import measure_here, measure_in_processes
 
-    settings = EvaluationSettings(repeats=args.repeats, plus_one=args.plus_one, resize=args.resize)
-    baselines = parse_baselines(args.baselines)
-    annotated = read_odgt(args.data, args.split)
+    setup = _setup(args)
+    for path in _outputs(args):
+        check_writable(path)
+    annotated = read_annotations(args.data, args.split)
     chosen = choose(annotated, all_images=args.all_images, limit=args.limit)
-    loaded = [load_model(name) for name in args.models]
-    check_device(args.device)
-    detector = PersonDetector(args.detector, image_size=args.detector_size, device=args.device)
-    face_detector = make_face_detector(args.face_detector, device=args.device)
-    threads = args.threads or usable_cores()
-    _set_threads(threads, detector)
-    models = [ModelMethod(model, device=args.device, threads=threads) for model in loaded]
-    with tqdm(total=len(chosen), unit="image", disable=None) as progress:
-        evaluation = evaluate(
-            chosen,
-            [*models, *baselines],
-            detector,
-            face_detector,
-            settings,
-            on_image=lambda _: progress.update(),
+    bench = setup.bench()  # also with workers: what is wrong should be found here, and once
+    measure = measure_here(bench)
+    if args.workers > 1:
+        measure = measure_in_processes(setup.bench, args.workers)
+    with _cache(args, setup) as cache, tqdm(total=len(chosen), unit="image", disable=None) as bar:
+        evaluation = evaluate_with(
+            measure, bench.rows, chosen, cache=cache, on_image=lambda _: bar.update()
         )
     print(format_table(evaluation.rows))
-    print(_summary(annotated, len(chosen), evaluation.images))
+    print(_summary(annotated, len(chosen), evaluation))
+    if args.workers > 1:
+        print(f"no latency: {args.workers} workers shared the machine")
     for failure in evaluation.failures[:FAILURES_SHOWN]:
         print(f"left out: {failure}", file=sys.stderr)
+    result = report(
+        evaluation,
+        dataset=Path(args.data).resolve().name,
+        split=args.split,
+        machine=describe_machine(device=args.device, threads=setup.threads),
+        detector=f"{Path(args.detector).name} at {args.detector_size} px",
+        face_detector=args.face_detector.partition("=")[0],
+        settings=setup.settings,
+    )
+    result["crowdhuman_val"] = is_crowdhuman_val(chosen, args.split)
+    result["bd_rate"] = bd_rates(evaluation.rows)
     if args.json:
-        write_json(
-            args.json,
-            report(
-                evaluation,
-                dataset=Path(args.data).resolve().name,
-                split=args.split,
-                machine=describe_machine(device=args.device, threads=threads),
-                detector=f"{Path(args.detector).name} at {args.detector_size} px",
-                face_detector=args.face_detector.partition("=")[0],
-                settings=settings,
-            ),
-        )
+        write_json(args.json, result)
+    _write_outputs(args, result)
+    if args.picture:
+        picture = _picture_image(chosen, args.picture_image)
+        write_bytes(args.picture, draw_panels(make_panels(bench, picture)))
+
+
+def _outputs(args: argparse.Namespace) -> list[Path]:
+    figures = [args.figures / FIGURE_4, args.figures / FIGURE_5] if args.figures else []
+    return [path for path in (args.json, args.tables, args.picture, *figures) if path]
+
+
+def _write_outputs(args: argparse.Namespace, result: dict[str, Any]) -> None:
+    from roi_codec_ros.evaluation.figures import figure_4, figure_5
+    from roi_codec_ros.evaluation.markdown import format_report
+
+    if args.tables:
+        write_bytes(args.tables, format_report(result).encode())
+    if args.figures:
+        write_bytes(args.figures / FIGURE_4, figure_4(result))
+        write_bytes(args.figures / FIGURE_5, figure_5(result))
+
+
+def _picture_image(chosen: Sequence[Annotation], image_id: str | None) -> Annotation:
+    from roi_codec_ros.evaluation.comparison import choose_picture
+
+    if image_id is None:
+        return choose_picture(chosen)
+    for annotation in chosen:
+        if annotation.image_id == image_id:
+            return annotation
+    raise RoiCodecError(f"expected a measured image as --picture-image, found {image_id!r}")
+
+
+def _setup(args: argparse.Namespace) -> Setup:
+    from roi_codec_ros.evaluation.baselines import parse_baselines
+    from roi_codec_ros.evaluation.machine import usable_cores
+    from roi_codec_ros.evaluation.results import EvaluationSettings
+    from roi_codec_ros.evaluation.setup import Setup
+
+    if args.picture and not args.models:
+        raise UsageError("expected --models for the --picture, found none")
+    if args.resume and not args.json:
+        raise UsageError("expected --json FILE, beside which --resume finds results; found none")
+    if args.repeats and args.workers > 1:
+        raise UsageError("expected --repeats with one worker, since it is timing; found more")
+    parse_baselines(args.baselines)
+    return Setup(
+        models=tuple(args.models),
+        baselines=tuple(args.baselines),
+        detector=args.detector,
+        detector_size=args.detector_size,
+        face_detector=args.face_detector,
+        device=args.device,
+        model_devices=tuple(args.model_devices or [args.device]),
+        threads=args.threads or max(1, usable_cores() // args.workers),
+        settings=EvaluationSettings(
+            repeats=args.repeats or 1,
+            plus_one=args.plus_one,
+            resize=args.resize,
+            timed=args.workers == 1,
+        ),
+    )
+
+
+def _cache(args: argparse.Namespace, setup: Setup) -> AbstractContextManager[ResultCache | None]:
+    from roi_codec_ros.evaluation.cache import ResultCache
+
+    if not args.json:
+        return nullcontext()
+    path = args.json.with_name(args.json.stem + CACHE_SUFFIX)
+    return ResultCache(path, setup.context(), resume=args.resume)
 
 
 def choose(
@@ -161,36 +271,21 @@ def choose(
     return [usable[round(index * (len(usable) - 1) / (limit - 1))] for index in range(limit)]
 
 
-def _summary(annotated: AnnotationSet, chosen: int, measured: int) -> str:
-    parts = [f"{measured} of {len(annotated)} images measured"]
-    if measured < chosen:
-        parts.append(f"{chosen - measured} failed and count in no row")
+def _summary(annotated: AnnotationSet, chosen: int, evaluation: Evaluation) -> str:
+    parts = [f"{evaluation.images} of {len(annotated)} images measured"]
+    if evaluation.images < chosen:
+        parts.append(f"{chosen - evaluation.images} failed and count in no row")
+    if evaluation.reused:
+        parts.append(f"{evaluation.reused} results of an earlier run")
     if annotated.unreadable:
         image_id, reason = annotated.unreadable[0]
         parts.append(
-            f"{len(annotated.unreadable)} of unknown size left out, first {image_id}: {reason}"
+            f"{len(annotated.unreadable)} unreadable left out, first {image_id}: {reason}"
         )
     if annotated.dropped_boxes:
         parts.append(f"{annotated.dropped_boxes} boxes outside their image dropped")
+    parts += annotated.notes
     return "; ".join(parts)
-
-
-def check_device(device: str) -> None:
-    import torch
-
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # the latter where torch is built without it
-        reason = str(error).splitlines()[0]
-        raise RoiCodecError(f"expected a usable device, found {device!r}: {reason}") from error
-
-
-def _set_threads(threads: int, detector: PersonDetector) -> None:
-    import torch
-
-    # ultralytics sets torch's threads to its own taste when it first predicts.
-    detector.detect(np.zeros((32, 32, 3), np.uint8))
-    torch.set_num_threads(threads)
 
 
 def _positive(text: str) -> int:

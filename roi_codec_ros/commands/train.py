@@ -4,8 +4,8 @@
 example:
   roi-codec train --preset fast --data ../data --minutes 90 --out runs/fast
 
-DIR holds annotation_train.odgt and images/train/. The run keeps a checkpoint in --out; the same
-command with --resume goes on from there.
+DIR is a data set in CrowdHuman's, COCO's or YOLO's layout. The run keeps a checkpoint in
+--out; the same command with --resume goes on from there.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     import torch
 
-    from roi_codec_ros.perception.annotations import read_odgt
+    from roi_codec_ros.perception.annotations_any import read_annotations
     from roi_codec_ros.training import freeze
     from roi_codec_ros.training.data import CropSampler
     from roi_codec_ros.training.features import FeatureDistance
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> None:
         batch_size=args.batch_size,
         seed=args.seed,
     )
-    annotations = read_odgt(args.data, args.split)
+    annotations = read_annotations(args.data, args.split)
     trainer = Trainer(
         config,
         CropSampler(annotations, config.crops),

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from roi_codec_ros.evaluation.results import RowName
+
 if TYPE_CHECKING:
     from roi_codec_ros.codec.models import Model
 
@@ -44,6 +46,7 @@ class ModelMethod:
         from roi_codec_ros.codec.codec import Decoder, Encoder
 
         self._model = model
+        self.device = device
         self._encoder = Encoder(model, device=device, threads=threads)
         self._decoder = Decoder(model, device=device, threads=threads)
 
@@ -65,3 +68,18 @@ class ModelMethod:
 
     def decode(self, data: bytes) -> ImageArray:
         return self._decoder.decode(data).image
+
+
+def row_name(method: Method) -> RowName:
+    """What the row of `method` is called; a codec that knows no devices runs on the CPU."""
+    device = getattr(method, "device", None)
+    return RowName(method.name, method.preset, method.model_id, device)
+
+
+def synchronise(device: str | None) -> None:
+    """Wait until a GPU has done all that it was given; the CPU is never behind."""
+    if device is None or not device.startswith("cuda"):
+        return
+    import torch
+
+    torch.cuda.synchronize(device)

@@ -36,15 +36,20 @@ def _mean_ms(key: str) -> Callable[[Row], str]:
     return lambda row: _number(row[key]["mean"], ".1f")
 
 
-def _name(row: Row) -> str:
-    return f"{row['method']} {row['preset']}".strip()
+def row_name(row: Row) -> str:
+    """What the row is called: a preset only where the name leaves it open, a device if no CPU."""
+    method, preset = row["method"], row["preset"]
+    device = row.get("device") or "cpu"
+    words = [method, "" if preset == method else preset, "" if device == "cpu" else device]
+    return " ".join(word for word in words if word)
 
 
 COLUMNS: tuple[Column, ...] = (
-    ("method", _name),
+    ("method", row_name),
     ("bpp", _figure("bpp_mean", ".3f")),
     ("± std", _figure("bpp_std", ".3f")),
     ("PSNR", _figure("psnr_mean", ".1f")),
+    ("MS-SSIM", _figure("ms_ssim_mean", ".3f")),
     ("persons AP50", _figure("person_ap50", ".3f")),
     ("of original", _figure("person_ap50_ratio", ".1%")),
     ("at conf 0.25", _figure("person_ap50_conf025", ".3f")),

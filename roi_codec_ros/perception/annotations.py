@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Person and head boxes from CrowdHuman's `.odgt` format: what training and evaluation share.
+"""Person and head boxes, and how to read them from CrowdHuman's `.odgt` format.
+
+`annotations_any` finds out which format a data set has; training and evaluation share this.
 
 Reads no pixels; only the header of an image whose size is not in its line (as in CrowdHuman's
 own files).
@@ -23,6 +25,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 SMALLEST_BOX_PX = 1.0
 
 BoxArray = NDArray[np.float32]
+Corners = tuple[float, float, float, float]  # x0, y0, x1, y1 in px
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,12 +55,14 @@ class AnnotationSet(Sequence[Annotation]):
     """The annotations of one split in file order, and what had to be left out.
 
     dropped_boxes: boxes with less than one pixel of width or height inside their image.
-    unreadable: (image id, reason) of images whose size is nowhere to be had.
+    unreadable: (image id, reason) of images that are not there or whose size is not to be had.
+    notes: what else a reader took for granted, a sentence each.
     """
 
     annotations: tuple[Annotation, ...]
     dropped_boxes: int = 0
     unreadable: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.annotations)
@@ -103,12 +108,12 @@ def read_odgt(data_dir: str | Path, split: str) -> AnnotationSet:
             continue
         try:
             record = _Record.parse(line)
-        except _BrokenLineError as error:
+        except BrokenRecordError as error:
             broken.append(f"line {number}: {error}")
             continue
         image_path = images.find(record.image_id)
         try:
-            width, height = record.size or _size_from_header(image_path)
+            width, height = record.size or size_from_header(image_path)
         except OSError as error:
             unreadable.append((record.image_id, str(error)))
             continue
@@ -164,15 +169,16 @@ class _ImageIndex:
         return self._by_stem.get(image_id, self._folder / f"{image_id}.jpg")
 
 
-def _size_from_header(path: Path) -> tuple[int, int]:
+def size_from_header(path: Path) -> tuple[int, int]:
+    """Width and height in px, without decoding the image. Raises OSError."""
     from PIL import Image
 
     with Image.open(path) as image:
         return image.size
 
 
-class _BrokenLineError(Exception):
-    """What one line of the file should have held, and what it holds."""
+class BrokenRecordError(Exception):
+    """What one record of a file should have held, and what it holds."""
 
 
 @dataclass(frozen=True)
@@ -181,32 +187,32 @@ class _Record:
 
     image_id: str
     size: tuple[int, int] | None
-    persons: list[tuple[float, ...]]
-    heads: list[tuple[float, ...]]
-    ignored: list[tuple[float, ...]]
+    persons: list[Corners]
+    heads: list[Corners]
+    ignored: list[Corners]
     person_boxes: str
     head_boxes: str
 
     @classmethod
     def parse(cls, line: str) -> _Record:
-        """Raises _BrokenLineError: expected …, found …"""
+        """Raises BrokenRecordError: expected …, found …"""
         try:
             fields = json.loads(line)
         except json.JSONDecodeError as error:
-            raise _BrokenLineError(f"expected a JSON object, found {error}") from error
+            raise BrokenRecordError(f"expected a JSON object, found {error}") from error
         if not isinstance(fields, dict):
-            raise _BrokenLineError(f"expected a JSON object, found {type(fields).__name__}")
+            raise BrokenRecordError(f"expected a JSON object, found {type(fields).__name__}")
         image_id = fields.get("ID")
         if not isinstance(image_id, str) or not image_id or "/" in image_id or "\\" in image_id:
-            raise _BrokenLineError(
+            raise BrokenRecordError(
                 f"expected a file name without folder as ID, found {image_id!r}"
             )
         boxes = fields.get("gtboxes")
         if not isinstance(boxes, list):
-            raise _BrokenLineError(f"expected a list of gtboxes, found {type(boxes).__name__}")
-        persons: list[tuple[float, ...]] = []
-        heads: list[tuple[float, ...]] = []
-        ignored: list[tuple[float, ...]] = []
+            raise BrokenRecordError(f"expected a list of gtboxes, found {type(boxes).__name__}")
+        persons: list[Corners] = []
+        heads: list[Corners] = []
+        ignored: list[Corners] = []
         for box in boxes:
             _sort_box(box, persons, heads, ignored)
         return cls(
@@ -221,9 +227,9 @@ class _Record:
 
     def clip(self, image_path: Path, width: int, height: int) -> tuple[Annotation, int]:
         """Returns the annotation, and how many boxes had nothing left inside the image."""
-        persons, no_persons = _clip(self.persons, width, height)
-        heads, no_heads = _clip(self.heads, width, height)
-        ignored, _ = _clip(self.ignored, width, height)
+        persons, no_persons = clip_boxes(self.persons, width, height)
+        heads, no_heads = clip_boxes(self.heads, width, height)
+        ignored, _ = clip_boxes(self.ignored, width, height)
         annotation = Annotation(
             image_path=image_path,
             image_id=self.image_id,
@@ -244,7 +250,7 @@ def _declared_size(fields: dict[str, Any]) -> tuple[int, int] | None:
     width, height = fields.get("width"), fields.get("height")
     for value in (width, height):
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise _BrokenLineError(
+            raise BrokenRecordError(
                 f"expected width and height in px, found {width!r} and {height!r}"
             )
     return int(width), int(height)  # type: ignore[arg-type]
@@ -252,50 +258,52 @@ def _declared_size(fields: dict[str, Any]) -> tuple[int, int] | None:
 
 def _sort_box(
     box: Any,
-    persons: list[tuple[float, ...]],
-    heads: list[tuple[float, ...]],
-    ignored: list[tuple[float, ...]],
+    persons: list[Corners],
+    heads: list[Corners],
+    ignored: list[Corners],
 ) -> None:
     if not isinstance(box, dict):
-        raise _BrokenLineError(f"expected an object for each box, found {type(box).__name__}")
+        raise BrokenRecordError(f"expected an object for each box, found {type(box).__name__}")
     extra = _flags(box, "extra")
     head_attributes = _flags(box, "head_attr")
     if "vbox" not in box and "fbox" not in box:
-        raise _BrokenLineError(f"expected a vbox or fbox, found {sorted(box)}")
-    body = _corners(box["vbox"] if "vbox" in box else box["fbox"])
+        raise BrokenRecordError(f"expected a vbox or fbox, found {sorted(box)}")
+    body = corners(box["vbox"] if "vbox" in box else box["fbox"])
     if box.get("tag") != "person" or extra.get("ignore"):
         ignored.append(body)
         return
     (ignored if extra.get("estimated") else persons).append(body)
     if "hbox" in box and not head_attributes.get("ignore"):
-        heads.append(_corners(box["hbox"]))
+        heads.append(corners(box["hbox"]))
 
 
 def _flags(box: dict[str, Any], name: str) -> dict[str, Any]:
     flags = box.get(name, {})
     if not isinstance(flags, dict):
-        raise _BrokenLineError(f"expected an object as {name}, found {type(flags).__name__}")
+        raise BrokenRecordError(f"expected an object as {name}, found {type(flags).__name__}")
     return flags
 
 
-def _corners(values: Any) -> tuple[float, ...]:
+def corners(values: Any) -> Corners:
+    """The corners of [x, y, width, height]. Raises BrokenRecordError."""
     good = (
         isinstance(values, list)
         and len(values) == 4
         and all(isinstance(value, (int, float)) and math.isfinite(value) for value in values)
     )
     if not good:
-        raise _BrokenLineError(
+        raise BrokenRecordError(
             f"expected a box of four finite numbers x, y, w, h, found {values!r}"
         )
     x, y, width, height = (float(value) for value in values)
     return x, y, x + width, y + height
 
 
-def _clip(boxes: list[tuple[float, ...]], width: int, height: int) -> tuple[BoxArray, int]:
-    corners = np.asarray(boxes, dtype=np.float32).reshape(-1, 4)
+def clip_boxes(boxes: Sequence[Corners], width: int, height: int) -> tuple[BoxArray, int]:
+    """The boxes inside the image, float32 [N, 4], and how many had nothing left there."""
+    places = np.asarray(boxes, dtype=np.float32).reshape(-1, 4)
     limits = np.array([width, height, width, height], dtype=np.float32)
-    corners = np.clip(corners, 0.0, limits).astype(np.float32)
-    extent = corners[:, 2:] - corners[:, :2]
+    places = np.clip(places, 0.0, limits).astype(np.float32)
+    extent = places[:, 2:] - places[:, :2]
     kept = (extent >= SMALLEST_BOX_PX).all(axis=1)
-    return corners[kept], int(len(corners) - kept.sum())
+    return places[kept], int(len(places) - kept.sum())
