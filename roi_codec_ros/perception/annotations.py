@@ -173,8 +173,12 @@ def size_from_header(path: Path) -> tuple[int, int]:
     """Width and height in px, without decoding the image. Raises OSError."""
     from PIL import Image
 
-    with Image.open(path) as image:
-        return image.size
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except ImportError as error:
+        # ultralytics patches Image.open to try the optional HEIF reader on broken files.
+        raise OSError(f"cannot identify image file {str(path)!r}") from error
 
 
 class BrokenRecordError(Exception):
