@@ -17,7 +17,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from roi_codec_ros.commands.common import add_json_option, write_bytes, write_json
+from roi_codec_ros.commands.common import (
+    add_json_option,
+    check_writable,
+    positive,
+    write_bytes,
+    write_json,
+)
 
 FAILURES_SHOWN = 20  # the JSON has them all
 QUICK_LIMIT = 32
@@ -38,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "otherwise",
     )
     parser.add_argument(
-        "--limit", type=_positive, metavar="N", help="only N images, spread evenly over the split"
+        "--limit", type=positive, metavar="N", help="only N images, spread evenly over the split"
     )
     parser.add_argument(
         "--detectors",
@@ -47,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of mtcnn, blazeface, haar and yunet=PATH (default: %(default)s)",
     )
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda or cuda:N")
-    parser.add_argument("--threads", type=_positive, metavar="N", help="threads (default: all)")
+    parser.add_argument("--threads", type=positive, metavar="N", help="threads (default: all)")
     add_json_option(parser)
     parser.add_argument(
         "--html",
@@ -72,6 +78,9 @@ def run(args: argparse.Namespace) -> None:
     from roi_codec_ros.evaluation.methods import ModelMethod
     from roi_codec_ros.perception.annotations_any import read_annotations
 
+    for path in (args.json, args.html):
+        if path:
+            check_writable(path)
     model = load_model(args.model)
     annotated = read_annotations(args.data, args.split)
     limit = args.limit or (QUICK_LIMIT if args.quick else None)
@@ -127,13 +136,3 @@ def _table(report: dict[str, Any]) -> str:
     if bits["heads"]:
         lines.append(f"bits per head: median {bits['median']:.0f}, p95 {bits['p95']:.0f}")
     return "\n".join(lines)
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError(text)
-    return value
-
-
-_positive.__name__ = "positive number"

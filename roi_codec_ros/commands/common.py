@@ -19,6 +19,17 @@ def add_json_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result as JSON")
 
 
+def positive(text: str) -> int:
+    """An argument that is a whole number of 1 or more; for argparse's ``type``."""
+    value = int(text)
+    if value < 1:
+        raise ValueError(text)
+    return value
+
+
+positive.__name__ = "positive number"  # what argparse calls it when it refuses one
+
+
 def write_json(path: Path, data: Any) -> None:
     """Write ``data`` as indented JSON."""
     write_bytes(path, (json.dumps(data, indent=2) + "\n").encode())

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from roi_codec_ros.codec.errors import RoiCodecError, UsageError
-from roi_codec_ros.commands.common import add_json_option, write_json
+from roi_codec_ros.commands.common import add_json_option, positive, write_json
 
 if TYPE_CHECKING:
     from roi_codec_ros.demo.ledger import DemoLedger
@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "ultralytics fetches)",
     )
     parser.add_argument(
-        "--cameras", type=_positive, default=1, metavar="N", help="number of cameras (default 1)"
+        "--cameras", type=positive, default=1, metavar="N", help="number of cameras (default 1)"
     )
     parser.add_argument(
         "--seconds",
@@ -476,13 +476,6 @@ def _write_results(finished: Run, out: Path, json_file: Path | None) -> None:
     _say(f"{out}: {', '.join(written)} (logs in {out / 'log'})")
 
 
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError(text)
-    return value
-
-
 def _not_negative(text: str) -> float:
     value = float(text)
     if not 0 <= value < float("inf"):
@@ -490,5 +483,4 @@ def _not_negative(text: str) -> float:
     return value
 
 
-_positive.__name__ = "positive number"
 _not_negative.__name__ = "number of 0 or more"

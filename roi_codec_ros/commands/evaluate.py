@@ -18,7 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roi_codec_ros.codec.errors import RoiCodecError, UsageError
-from roi_codec_ros.commands.common import add_json_option, check_writable, write_bytes, write_json
+from roi_codec_ros.commands.common import (
+    add_json_option,
+    check_writable,
+    positive,
+    write_bytes,
+    write_json,
+)
 from roi_codec_ros.perception.annotations import Annotation, AnnotationSet
 from roi_codec_ros.perception.annotations_any import read_annotations
 
@@ -63,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--face-detector", default="mtcnn", metavar="SPEC", help="mtcnn (default) or yunet=PATH"
     )
     parser.add_argument(
-        "--limit", type=_positive, metavar="N", help="only N images, spread evenly over the split"
+        "--limit", type=positive, metavar="N", help="only N images, spread evenly over the split"
     )
     parser.add_argument(
         "--all-images",
@@ -83,7 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--repeats",
-        type=_positive,
+        type=positive,
         metavar="N",
         help="timed runs of each codec on each image (default 1; the paper: 10)",
     )
@@ -96,13 +102,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--threads",
-        type=_positive,
+        type=positive,
         metavar="N",
         help="threads of torch (default: one a core, shared among the workers)",
     )
     parser.add_argument(
         "--workers",
-        type=_positive,
+        type=positive,
         default=1,
         metavar="N",
         help="processes that measure images side by side (default 1); no latency from more than 1",
@@ -288,19 +294,9 @@ def _summary(annotated: AnnotationSet, chosen: int, evaluation: Evaluation) -> s
     return "; ".join(parts)
 
 
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError(text)
-    return value
-
-
-_positive.__name__ = "positive number"
-
-
 def _size(text: str) -> tuple[int, int]:
     width, _, height = text.lower().partition("x")
-    return _positive(width), _positive(height)
+    return positive(width), positive(height)
 
 
 _size.__name__ = "size"
