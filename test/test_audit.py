@@ -23,7 +23,6 @@ from roi_codec_ros.evaluation.audit import (
     head_size_bins,
     jpeg_at_rate,
 )
-from roi_codec_ros.evaluation.faces import FACE_DETECTORS
 from roi_codec_ros.evaluation.inversions import INVERSIONS
 from roi_codec_ros.evaluation.leakage import (
     HeadBits,
@@ -38,6 +37,7 @@ from roi_codec_ros.evaluation.leakage import (
 from roi_codec_ros.evaluation.matching import pair_up, unite
 from roi_codec_ros.perception.annotations import Annotation
 from roi_codec_ros.perception.detections import Detections
+from roi_codec_ros.perception.faces import FACE_DETECTORS
 
 SIDE = 64
 HEAD = [16.0, 16.0, 32.0, 32.0]

@@ -17,10 +17,10 @@ from roi_codec_ros.codec.models import untrained_model
 from roi_codec_ros.commands.evaluate import choose
 from roi_codec_ros.evaluation.baselines import parse_baselines
 from roi_codec_ros.evaluation.evaluate import EvaluationSettings, evaluate, report
-from roi_codec_ros.evaluation.faces import FACE_DETECTORS
 from roi_codec_ros.evaluation.tables import format_table
 from roi_codec_ros.perception.annotations import Annotation, AnnotationSet
 from roi_codec_ros.perception.detections import Detections
+from roi_codec_ros.perception.faces import FACE_DETECTORS
 
 WIDTH, HEIGHT = 40, 20
 PERSON = [4.0, 4.0, 12.0, 18.0]

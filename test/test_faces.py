@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from roi_codec_ros.codec.errors import RoiCodecError, UsageError
-from roi_codec_ros.evaluation.faces import blazeface_views, make_face_detector
-from roi_codec_ros.evaluation.packages import optional
+from roi_codec_ros.perception.faces import blazeface_views, make_face_detector
+from roi_codec_ros.perception.packages import optional
 
 
 def test_an_unknown_detector_names_the_known() -> None:

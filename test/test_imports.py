@@ -26,7 +26,7 @@ ROS_PACKAGES = {"rclpy", "rcl_interfaces", "builtin_interfaces", "ament_index_py
 ONLY_IN = {
     "ultralytics": {"perception/detector.py"},
     "compressai": {"training", "evaluation", "commands"},
-    "facenet_pytorch": {"training", "evaluation"},
+    "facenet_pytorch": {"perception"},
 }
 # In the codec these cost seconds, or are not there on a small camera: only inside functions.
 LAZY_IN_CODEC = {"torch", "onnxruntime"}

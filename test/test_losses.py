@@ -7,6 +7,7 @@ import math
 
 import pytest
 import torch
+from torch.nn import functional
 
 from roi_codec_ros.training import losses
 
@@ -100,7 +101,28 @@ def test_filled_heads_hold_one_colour_and_nothing_else_changes() -> None:
     rows, columns = changed.nonzero(as_tuple=True)
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (9, 20, 9, 20)
     assert changed.sum().item() == pytest.approx(math.pi * 6 * 6, rel=0.05)
-    assert filled[0][:, changed].unique(dim=1).shape == (3, 1)
+    assert filled[0][:, changed].std(dim=1).max().item() < 1e-6
+
+
+def test_a_head_keeps_no_more_than_its_thumbnail() -> None:
+    torch.manual_seed(0)
+    x = torch.rand(1, 3, 48, 48)
+    head = [box(12, 12, 36, 36)]
+    means = functional.avg_pool2d(x[:, :, 12:36, 12:36], 8)[0]
+
+    filled = losses.fill_regions(x, head, cells=3)
+    torch.testing.assert_close(
+        filled[0, :, 23:25, 23:25].mean(dim=(1, 2)), means[:, 1, 1], atol=0.02, rtol=0
+    )
+    # Any other head with those nine colours becomes the same picture.
+    shuffled = x.clone()
+    cells = shuffled[:, :, 12:36, 12:36].unfold(2, 8, 8).unfold(3, 8, 8)
+    cells.copy_(cells.flip((-1, -2)))
+    again = losses.fill_regions(shuffled, head, cells=3)
+    inside = (filled != x).any(dim=1)[0]
+    torch.testing.assert_close(filled[0][:, inside], again[0][:, inside])
+    with pytest.raises(ValueError, match="at least one cell"):
+        losses.fill_regions(x, head, cells=0)
 
 
 def test_region_mask_marks_the_pixels_of_the_boxes() -> None:

@@ -72,11 +72,11 @@ def run(args: argparse.Namespace) -> None:
     from roi_codec_ros.commands.evaluate import choose
     from roi_codec_ros.evaluation.audit import audit, audit_report
     from roi_codec_ros.evaluation.audit_html import audit_html
-    from roi_codec_ros.evaluation.faces import make_face_detector
     from roi_codec_ros.evaluation.leakage import HeadMeter
     from roi_codec_ros.evaluation.machine import describe_machine, usable_cores
     from roi_codec_ros.evaluation.methods import ModelMethod
     from roi_codec_ros.perception.annotations_any import read_annotations
+    from roi_codec_ros.perception.faces import make_face_detector
 
     for path in (args.json, args.html):
         if path:

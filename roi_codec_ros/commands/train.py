@@ -26,7 +26,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--objective",
         default="fill",
         choices=("paper", "fill"),
-        help="what becomes of heads: their negative (paper) or their mean colour (default: fill)",
+        help="what becomes of heads: their negative (paper) or a thumbnail (default: fill)",
+    )
+    parser.add_argument(
+        "--head-cells",
+        type=int,
+        default=3,
+        metavar="N",
+        help="with fill: N×N mean colours are what a head keeps (default: %(default)s)",
     )
     parser.add_argument("--lambda-rate", type=float, default=0.04, help="default: the paper's")
     parser.add_argument(
@@ -37,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--feature-detector",
         metavar="WEIGHTS",
-        help="YOLOv8 weights whose early features the reconstruction should keep",
+        help="YOLOv8 weights whose features the reconstruction should keep",
     )
     parser.add_argument("--feature-weight", type=float, default=0.02, help="default: %(default)s")
     parser.add_argument("--learning-rate", type=float, default=4e-4, help="default: %(default)s")
@@ -71,6 +78,7 @@ def run(args: argparse.Namespace) -> None:
             person=args.lambda_person,
         ),
         minutes=args.minutes,
+        head_cells=args.head_cells,
         feature_weight=args.feature_weight if args.feature_detector else 0.0,
         learning_rate=args.learning_rate,
         batch_size=args.batch_size,

@@ -29,7 +29,6 @@ from PIL import Image
 
 from roi_codec_ros.codec.errors import RoiCodecError
 from roi_codec_ros.evaluation.bench import failure_reason
-from roi_codec_ros.evaluation.faces import FaceDetector
 from roi_codec_ros.evaluation.inversions import INVERSIONS
 from roi_codec_ros.evaluation.leakage import HeadBits, erase, fano_table
 from roi_codec_ros.evaluation.matching import BoxArray, pair_up, unite
@@ -37,6 +36,7 @@ from roi_codec_ros.evaluation.methods import Method
 from roi_codec_ros.evaluation.pictures import read_annotated, resize
 from roi_codec_ros.evaluation.results import Failure
 from roi_codec_ros.perception.annotations import Annotation
+from roi_codec_ros.perception.faces import FaceDetector
 
 ImageArray = NDArray[np.uint8]
 

@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import Any
 
 from roi_codec_ros.codec.errors import RoiCodecError
-from roi_codec_ros.evaluation.packages import optional
+from roi_codec_ros.perception.packages import optional
 
 FEWEST_POINTS = 3
 OURS = "ours"

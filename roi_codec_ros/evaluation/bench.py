@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from roi_codec_ros.codec.errors import RoiCodecError
 from roi_codec_ros.evaluation.average_precision import Matches, match
-from roi_codec_ros.evaluation.faces import FaceDetector
 from roi_codec_ros.evaluation.methods import Method, row_name, synchronise
 from roi_codec_ros.evaluation.pictures import read_annotated, resize, resize_annotation
 from roi_codec_ros.evaluation.quality import psnr_db, region_masks, squared_error
@@ -34,6 +33,7 @@ from roi_codec_ros.evaluation.results import (
 from roi_codec_ros.evaluation.similarity import ms_ssim
 from roi_codec_ros.perception.annotations import Annotation
 from roi_codec_ros.perception.detections import Detections
+from roi_codec_ros.perception.faces import FaceDetector
 
 ImageArray = NDArray[np.uint8]
 

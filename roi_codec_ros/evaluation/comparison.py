@@ -15,10 +15,10 @@ from roi_codec_ros.codec.errors import RoiCodecError
 from roi_codec_ros.evaluation.baselines import BASELINES, HIGHEST_QUALITY
 from roi_codec_ros.evaluation.bench import RAW_BITS_PER_PIXEL, Bench
 from roi_codec_ros.evaluation.methods import Method
-from roi_codec_ros.evaluation.packages import optional
 from roi_codec_ros.evaluation.pictures import resize
 from roi_codec_ros.perception.annotations import Annotation
 from roi_codec_ros.perception.detections import Detections
+from roi_codec_ros.perception.packages import optional
 
 ImageArray = NDArray[np.uint8]
 

@@ -14,7 +14,6 @@ from typing import Any
 from roi_codec_ros.codec.errors import RoiCodecError
 from roi_codec_ros.evaluation.bench import Bench, PersonFinder
 from roi_codec_ros.evaluation.cache import ResultCache
-from roi_codec_ros.evaluation.faces import FaceDetector
 from roi_codec_ros.evaluation.methods import Method
 from roi_codec_ros.evaluation.results import (
     EvaluationSettings,
@@ -25,6 +24,7 @@ from roi_codec_ros.evaluation.results import (
 from roi_codec_ros.evaluation.rows import make_rows
 from roi_codec_ros.evaluation.workers import Measure, Task, measure_here
 from roi_codec_ros.perception.annotations import Annotation
+from roi_codec_ros.perception.faces import FaceDetector
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from roi_codec_ros.evaluation.packages import optional
 from roi_codec_ros.evaluation.paper import FIGURE_4, ROWS, key_of
 from roi_codec_ros.evaluation.tables import row_name
+from roi_codec_ros.perception.packages import optional
 
 Row = Mapping[str, Any]
 

@@ -14,10 +14,10 @@ from roi_codec_ros.codec.models import load_model
 from roi_codec_ros.evaluation.baselines import parse_baselines
 from roi_codec_ros.evaluation.bench import Bench
 from roi_codec_ros.evaluation.cache import file_digest
-from roi_codec_ros.evaluation.faces import make_face_detector
 from roi_codec_ros.evaluation.machine import describe_machine
 from roi_codec_ros.evaluation.methods import Method, ModelMethod
 from roi_codec_ros.evaluation.results import EvaluationSettings
+from roi_codec_ros.perception.faces import make_face_detector
 
 if TYPE_CHECKING:
     from roi_codec_ros.perception.detector import PersonDetector

@@ -37,6 +37,7 @@ class Annotation:
     (crowds, reflections, bodies guessed from a head): a score should not count what lies there.
     person_boxes, head_boxes: who made them: "human", "teacher", "mixed" or "none" (unknown, and
     then an empty list says nothing).
+    source: where the photograph comes from, "" if nobody says; a set may be made of several.
     """
 
     image_path: Path
@@ -48,6 +49,7 @@ class Annotation:
     ignored: BoxArray
     person_boxes: str = "human"
     head_boxes: str = "human"
+    source: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,6 +198,7 @@ class _Record:
     ignored: list[Corners]
     person_boxes: str
     head_boxes: str
+    source: str
 
     @classmethod
     def parse(cls, line: str) -> _Record:
@@ -227,6 +230,7 @@ class _Record:
             ignored=ignored,
             person_boxes=str(fields.get("person_boxes", "human")),
             head_boxes=str(fields.get("head_boxes", "human")),
+            source=str(fields.get("source", "")),
         )
 
     def clip(self, image_path: Path, width: int, height: int) -> tuple[Annotation, int]:
@@ -244,6 +248,7 @@ class _Record:
             ignored=ignored,
             person_boxes=self.person_boxes,
             head_boxes=self.head_boxes,
+            source=self.source,
         )
         return annotation, no_persons + no_heads
 

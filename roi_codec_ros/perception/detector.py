@@ -82,15 +82,40 @@ class PersonDetector:
         ).clip()
 
 
-def first_layers(weights: str | os.PathLike[str], count: int) -> Any:
-    """The first ``count`` layers of a YOLOv8 as one `torch.nn.Sequential`, for feature losses.
+def feature_pyramid(weights: str | os.PathLike[str], layers: Sequence[int]) -> Any:
+    """A `torch.nn.Module` from images [B, 3, H, W] to the outputs of some layers of a YOLOv8.
 
-    Raises RoiCodecError if ultralytics is not installed or the weights can not be used.
+    For feature losses; what stands behind the last of `layers` is left out.
+    Raises RoiCodecError if ultralytics is not installed, or the weights can not be used or have
+    no such layers.
     """
-    from torch import nn
+    from torch import Tensor, nn
 
-    layers = list(load_network(Path(weights)).model.model.children())
-    return nn.Sequential(*layers[:count])
+    detector: Any = load_network(Path(weights)).model
+    network = list(detector.model.children())
+    last = max(layers)
+    if last >= len(network):
+        raise RoiCodecError(f"expected more than {last} layers in {weights}, found {len(network)}")
+
+    class Pyramid(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = nn.ModuleList(network[: last + 1])
+
+        def forward(self, x: Tensor) -> list[Tensor]:
+            outputs: list[Tensor] = []
+            for layer in self.network:
+                came_from: Any = layer.f  # an index, or several; -1 is the layer before
+                several = isinstance(came_from, list)
+                given = [
+                    x if index == -1 else outputs[index]
+                    for index in (came_from if several else [came_from])
+                ]
+                x = layer(given if several else given[0])
+                outputs.append(x)
+            return [outputs[index] for index in layers]
+
+    return Pyramid()
 
 
 def find_weights(weights: str = "", model_dirs: Sequence[Path] = ()) -> Path:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from roi_codec_ros.codec.errors import RoiCodecError
@@ -60,13 +61,14 @@ class CropSampler:
             raise RoiCodecError("expected at least one annotated photograph to train on, found 0")
         self._annotations = list(annotations)
         self._settings = settings
+        self._shares = source_shares([annotation.source for annotation in annotations])
         self._pixels: list[np.ndarray | None] = [None] * len(self._annotations)
 
     def batch(self, size: int, rng: np.random.Generator) -> Batch:
         """``size`` crops, drawn with ``rng``."""
         crops = [
             self._crop(int(index), rng)
-            for index in rng.integers(len(self._annotations), size=size)
+            for index in rng.choice(len(self._annotations), size=size, p=self._shares)
         ]
         images = torch.from_numpy(np.stack([crop[0] for crop in crops]).transpose(0, 3, 1, 2))
         return Batch(
@@ -148,6 +150,17 @@ class CropSampler:
             left, top = centre - window * rng.uniform(0.2, 0.8, 2)
             return float(np.clip(left, 0, room_x)), float(np.clip(top, 0, room_y))
         return float(rng.uniform(0, room_x)), float(rng.uniform(0, room_y))
+
+
+def source_shares(sources: Sequence[str]) -> NDArray[np.float64]:
+    """How often each photograph is drawn, float64 [N], sum 1.
+
+    A source counts as the square root of its number of photographs, so that a small one is not
+    drowned by a large one, and those of one source count alike.
+    """
+    _, indices, counts = np.unique(sources, return_inverse=True, return_counts=True)
+    shares = (counts**-0.5)[indices]
+    return np.asarray(shares / shares.sum())
 
 
 def unannotated_heads(annotation: Annotation) -> np.ndarray:

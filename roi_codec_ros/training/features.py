@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A distance between images as a person detector's first layers see them."""
+"""A distance between images as a person detector's layers see them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from roi_codec_ros.codec.devices import settle, torch_device
-from roi_codec_ros.perception.detector import first_layers
+from roi_codec_ros.perception.detector import feature_pyramid
 
-# Layers of YOLOv8 whose outputs are compared: strides 4, 8 and 16.
-_COMPARED_LAYERS = (2, 4, 6)
+# Layers of YOLOv8 whose outputs are compared: strides 8 and 16 of the backbone, and what the
+# detection head is given at strides 8, 16 and 32.
+_COMPARED_LAYERS = (4, 6, 15, 18, 21)
 
 
 class FeatureDistance(nn.Module):
-    """Mean squared distance of early YOLOv8 activations, each layer relative to its own energy.
+    """Mean squared distance of YOLOv8 activations, each layer relative to its own energy.
 
     Called with ``(target, x_hat)``, images [B, 3, H, W] in [0, 1] whose sides are multiples of 32;
     gives a scalar, 0 for equal images and about 1 to 2 for unrelated ones. The network is frozen.
@@ -26,7 +27,7 @@ class FeatureDistance(nn.Module):
         """Raises RoiCodecError when ``weights`` is no YOLOv8 that ``ultralytics`` can load."""
         super().__init__()
         target = torch_device(device)
-        self.layers = settle(first_layers(weights, max(_COMPARED_LAYERS) + 1), target)
+        self.pyramid = settle(feature_pyramid(weights, _COMPARED_LAYERS), target)
         self._device_type = target.type
 
     def forward(self, target: Tensor, x_hat: Tensor) -> Tensor:
@@ -39,10 +40,6 @@ class FeatureDistance(nn.Module):
         return torch.stack(terms).mean()
 
     def _features(self, x: Tensor) -> list[Tensor]:
-        found = []
         with torch.autocast(self._device_type, torch.bfloat16):
-            for index, layer in enumerate(self.layers.children()):
-                x = layer(x)
-                if index in _COMPARED_LAYERS:
-                    found.append(x)
-        return found
+            features: list[Tensor] = self.pyramid(x)
+        return features

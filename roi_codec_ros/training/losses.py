@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 Boxes = Sequence[Tensor]
 
@@ -104,22 +105,21 @@ def total_loss(
     )
 
 
-def fill_regions(x: Tensor, boxes: Boxes, margin: float = 0.1) -> Tensor:
-    """``x`` with each box, grown by ``margin`` of its size on every side, painted in one colour.
+def fill_regions(x: Tensor, boxes: Boxes, margin: float = 0.1, cells: int = 1) -> Tensor:
+    """``x`` with each box, grown by ``margin`` of its size on every side, left without detail.
 
-    The colour is the mean of the box itself: nothing of what stood there remains to be inverted.
-    An ellipse is painted, so that the corners of a head box keep the background and shoulders
-    around the head. Boxes are painted in their order, from the pixels of ``x``.
+    What stands there becomes a thumbnail of ``cells`` × ``cells`` mean colours, stretched smoothly
+    over the box again: one cell paints a plain colour, three keep the shading of hair and skin,
+    and no more than 27 numbers. An ellipse is painted, so that the corners of a head box
+    keep the background and shoulders around the head. Boxes are painted in their order, from the
+    pixels of ``x``. Raises ValueError for less than one cell.
     """
+    if cells < 1:
+        raise ValueError(f"expected at least one cell, found {cells}")
     filled = x.clone()
     height, width = x.shape[-2:]
     for image, target, image_boxes in zip(x, filled, boxes, strict=True):
-        for box in image_boxes.tolist():
-            inner = list(_pixel_ranges(torch.tensor([box]), height, width))
-            if not inner:
-                continue
-            colour = image[:, inner[0][0], inner[0][1]].mean(dim=(1, 2))
-            x1, y1, x2, y2 = box
+        for x1, y1, x2, y2 in image_boxes.tolist():
             centre_x, centre_y = (x1 + x2) / 2, (y1 + y2) / 2
             radius_x = (x2 - x1) * (0.5 + margin)
             radius_y = (y2 - y1) * (0.5 + margin)
@@ -133,13 +133,23 @@ def fill_regions(x: Tensor, boxes: Boxes, margin: float = 0.1) -> Tensor:
                     ]
                 ]
             )
+            inner = list(_pixel_ranges(torch.tensor([[x1, y1, x2, y2]]), height, width))
+            if not inner:
+                continue
             for rows, columns in _pixel_ranges(outer, height, width):
                 dy = (torch.arange(rows.start, rows.stop) + 0.5 - centre_y) / radius_y
                 dx = (torch.arange(columns.start, columns.stop) + 0.5 - centre_x) / radius_x
                 inside = dy[:, None] ** 2 + dx[None, :] ** 2 <= 1.0
                 patch = target[:, rows, columns]
-                patch[:, inside] = colour[:, None]
+                smooth = _thumbnail(image[:, inner[0][0], inner[0][1]], cells, patch.shape[-2:])
+                patch[:, inside] = smooth[:, inside]
     return filled
+
+
+def _thumbnail(pixels: Tensor, cells: int, size: Sequence[int]) -> Tensor:
+    """``pixels`` [3, h, w] as ``cells`` × ``cells`` means, stretched to [3, *size]."""
+    means = functional.adaptive_avg_pool2d(pixels[None], cells)
+    return functional.interpolate(means, size=tuple(size), mode="bilinear")[0]
 
 
 def region_mask(boxes: Boxes, height: int, width: int) -> Tensor:

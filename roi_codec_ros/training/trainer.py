@@ -32,11 +32,12 @@ class TrainingConfig:
     Attributes:
         preset: architecture to train.
         objective: ``paper`` (heads towards their negative, equation (5)) or ``fill`` (heads
-            towards their own mean colour, persons and background towards the photograph).
+            towards a thumbnail of themselves, persons and background towards the photograph).
         weights: the λ of equation (6); with ``fill`` the head weight prices the distance to the
             filled head.
         minutes: time budget; the learning rate follows one cosine over it.
-        feature_weight: price of the distance between a person detector's early features on the
+        head_cells: with ``fill``, how many mean colours a head keeps in each direction.
+        feature_weight: price of the distance between a person detector's features on the
             reconstruction and on the target; 0 leaves it out.
         learning_rate, batch_size, seed, ema_decay: as usual.
     """
@@ -45,6 +46,7 @@ class TrainingConfig:
     objective: str = "fill"
     weights: losses.LossWeights = field(default_factory=losses.LossWeights)
     minutes: float = 60.0
+    head_cells: int = 1
     feature_weight: float = 0.0
     learning_rate: float = 4e-4
     batch_size: int = 8
@@ -58,6 +60,8 @@ class TrainingConfig:
             raise RoiCodecError(
                 f"expected an objective among {', '.join(OBJECTIVES)}; found {self.objective!r}"
             )
+        if self.head_cells < 1:
+            raise RoiCodecError(f"expected at least one cell a head, found {self.head_cells}")
         if self.minutes <= 0:
             raise RoiCodecError(f"expected a positive number of minutes, found {self.minutes}")
 
@@ -287,7 +291,7 @@ class Trainer:
             head = losses.head_loss(x, x_hat, batch.heads)
             head_mse = 1.0 - head
         else:
-            target = losses.fill_regions(x, batch.heads)
+            target = losses.fill_regions(x, batch.heads, cells=self.config.head_cells)
             heads = losses.region_mask(batch.heads, side, side).to(self._device)
             unknown = losses.region_mask(batch.unknown, side, side).to(self._device)
             known = 1.0 - unknown * (1.0 - heads)

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roi_codec_ros.codec.errors import RoiCodecError, UsageError
-from roi_codec_ros.evaluation.packages import optional
 from roi_codec_ros.perception.detections import Detections
+from roi_codec_ros.perception.packages import optional
 
 ImageArray = NDArray[np.uint8]
 
