@@ -16,6 +16,7 @@ VERBS: dict[str, str] = {
     "encode": "compress an image to a .roic file",
     "decode": "reconstruct the anonymized image of a .roic file",
     "models": "list the models that are installed",
+    "annotate": "make person and head boxes for photographs, with detectors",
     "train": "train a codec on photographs with person and head boxes",
     "evaluate": "bits, person precision and faces found, beside JPEG and AV1",
     "audit": "what a face detector, and a listener with the model, can get out of a model's bits",

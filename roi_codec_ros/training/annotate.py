@@ -1,19 +1,61 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Head boxes that reach around the faces that detectors see."""
+"""Boxes made by detectors: for photographs without any, and around faces that heads leave bare."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
-from roi_codec_ros.perception.annotations import BoxArray
+from roi_codec_ros.perception.annotations import Annotation, BoxArray
+from roi_codec_ros.perception.detections import Detections
+from roi_codec_ros.perception.faces import FaceDetector
+
+MACHINE = "teacher"  # who made a box, in the data format's own word
+MIXED = "mixed"
+PERSON_CONFIDENCE = 0.4
 
 # A face box of a detector ends at brows and chin; how far the head reaches beyond it, in shares
 # of the box: left and right, top, bottom.
 BEYOND_FACE = (0.15, 0.45, 0.1)
 # A face belongs to a head whose box holds this share of the face.
 SHARE_IN_HEAD = 0.3
+
+
+class PersonFinder(Protocol):
+    """Finds persons in an RGB uint8 image [H, W, 3]."""
+
+    def detect(self, image: NDArray[np.uint8], *, confidence: float = ...) -> Detections: ...
+
+
+def annotate(
+    annotation: Annotation,
+    image: NDArray[np.uint8],
+    faces: Sequence[FaceDetector],
+    persons: PersonFinder | None = None,
+) -> Annotation:
+    """``annotation`` with head boxes that cover every face that any detector of ``faces`` sees.
+
+    image: its photograph, RGB. persons: who finds the persons where ``annotation`` knows of none
+    (``person_boxes`` is "none"); None leaves them unknown. Known persons stay.
+    """
+    found = [detector.detect(image).xyxy for detector in faces]
+    seen = np.concatenate([np.zeros((0, 4), np.float32), *found])
+    heads = cover_faces(annotation.heads, seen, image.shape[:2])
+    by_hand = annotation.head_boxes not in ("none", MACHINE)
+    untouched = np.array_equal(heads, annotation.heads)
+    result = replace(
+        annotation,
+        heads=heads,
+        head_boxes=annotation.head_boxes if untouched else MIXED if by_hand else MACHINE,
+    )
+    if persons is None or annotation.person_boxes != "none":
+        return result
+    bodies = persons.detect(image, confidence=PERSON_CONFIDENCE).xyxy
+    return replace(result, persons=bodies, person_boxes=MACHINE)
 
 
 def cover_faces(heads: BoxArray, faces: BoxArray, size: Sequence[int]) -> BoxArray:

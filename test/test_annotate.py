@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Boxes made by detectors: heads cover faces, files read back as they were, the command works."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from roi_codec_ros.cli import main
+from roi_codec_ros.perception.annotations import Annotation, read_odgt
+from roi_codec_ros.perception.annotations_any import read_annotations
+from roi_codec_ros.perception.annotations_write import odgt_text
+from roi_codec_ros.training.annotate import cover_faces
+
+NONE = np.zeros((0, 4), np.float32)
+DETECTOR = os.environ.get("ROI_CODEC_TEST_DETECTOR", "")
+
+
+def boxes(*rows: tuple[float, ...]) -> np.ndarray:
+    return np.array(rows, np.float32).reshape(-1, 4)
+
+
+def test_a_head_box_around_a_helmet_is_stretched_over_the_face_below() -> None:
+    helmet, face = (100, 50, 160, 90), (105, 65, 155, 120)
+    np.testing.assert_allclose(
+        cover_faces(boxes(helmet), boxes(face), (480, 640)), [[100, 50, 160, 120]]
+    )
+
+
+def test_a_face_without_a_head_brings_its_own_cut_at_the_border() -> None:
+    other, face = (300, 300, 340, 340), (10, 20, 50, 60)
+    covered = cover_faces(boxes(other), boxes(face), (480, 640))
+    np.testing.assert_allclose(covered, [other, (4, 2, 56, 64)], atol=1e-4)
+    at_the_border = cover_faces(NONE, boxes((0, 0, 100, 100)), (100, 110))
+    np.testing.assert_allclose(at_the_border, [[0, 0, 110, 100]])
+
+
+def test_two_detectors_that_see_one_face_make_one_head() -> None:
+    covered = cover_faces(NONE, boxes((100, 100, 140, 150), (104, 98, 146, 152)), (480, 640))
+    assert len(covered) == 1
+    assert (covered[0, :2] <= [94, 77.5]).all()
+    assert (covered[0, 2:] >= [146, 155]).all()
+
+
+def test_no_faces_leave_the_heads_as_they_are() -> None:
+    heads = boxes((1, 2, 3, 4), (5, 6, 70, 80))
+    np.testing.assert_array_equal(cover_faces(heads, NONE, (100, 100)), heads)
+
+
+def test_what_is_written_reads_back(tmp_path: Path) -> None:
+    folder = tmp_path / "images" / "val"
+    folder.mkdir(parents=True)
+    cv2.imwrite(str(folder / "a.png"), np.zeros((200, 300, 3), np.uint8))
+    annotation = Annotation(
+        image_path=folder / "a.png",
+        image_id="a",
+        width=300,
+        height=200,
+        persons=boxes((10, 20, 60, 180), (12, 60, 70, 190)),
+        heads=boxes((20, 20, 40, 45), (200, 10, 220, 30), (22, 62, 44, 90)),
+        ignored=boxes((100, 100, 150, 150)),
+        person_boxes="mixed",
+        head_boxes="teacher",
+        source="somewhere",
+    )
+    (tmp_path / "annotation_val.odgt").write_text(odgt_text([annotation]))
+    (read,) = read_odgt(tmp_path, "val")
+
+    def rows(values: np.ndarray) -> list[list[float]]:
+        return sorted(values.tolist())
+
+    assert rows(read.persons) == rows(annotation.persons)
+    assert rows(read.heads) == rows(annotation.heads)
+    # A head without a person is no person to score against, so nothing may be scored there.
+    assert rows(read.ignored) == rows(boxes((100, 100, 150, 150), (200, 10, 220, 30)))
+    read = dataclasses.replace(
+        read, persons=NONE, heads=NONE, ignored=NONE, image_path=annotation.image_path
+    )
+    same = dataclasses.replace(annotation, persons=NONE, heads=NONE, ignored=NONE)
+    for field in dataclasses.fields(Annotation):
+        np.testing.assert_array_equal(getattr(read, field.name), getattr(same, field.name))
+
+
+@pytest.fixture(scope="module")
+def portrait(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    skimage_data = pytest.importorskip("skimage.data")
+    folder = tmp_path_factory.mktemp("site")
+    pixels = cv2.cvtColor(skimage_data.astronaut(), cv2.COLOR_RGB2BGR)
+    cv2.imwrite(str(folder / "astronaut.png"), pixels)
+    return folder
+
+
+@pytest.mark.skipif(not DETECTOR, reason="ROI_CODEC_TEST_DETECTOR names no person weights")
+def test_a_folder_of_photographs_becomes_a_data_set(portrait: Path, tmp_path: Path) -> None:
+    pytest.importorskip("facenet_pytorch")
+    (portrait / "broken.jpg").write_bytes(b"")
+    out = tmp_path / "site"
+    arguments = ["annotate", str(portrait), "--detector", DETECTOR, "--out", str(out)]
+    assert main(arguments) == 1, "a file that is no photograph is named before the work begins"
+    (portrait / "broken.jpg").unlink()
+    assert main(arguments) == 0
+
+    (found,) = read_annotations(out, "train")
+    assert found.image_path.read_bytes() == (portrait / "astronaut.png").read_bytes()
+    assert (found.person_boxes, found.head_boxes) == ("teacher", "teacher")
+    assert len(found.persons) == 1
+    assert len(found.heads) == 1
+    x1, y1, x2, y2 = found.heads[0]
+    assert x1 < 190 < 250 < x2  # her face, in the photograph
+    assert y1 < 80 < 165 < y2
+
+
+def test_heads_of_a_data_set_are_stretched_and_its_persons_kept(
+    portrait: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("facenet_pytorch")
+    data = tmp_path / "data"
+    (data / "images" / "train").mkdir(parents=True)
+    (data / "images" / "train" / "astronaut.png").symlink_to(portrait / "astronaut.png")
+    hair = {"hbox": [170, 10, 100, 100], "vbox": [20, 5, 450, 500], "tag": "person"}
+    line = {"ID": "astronaut", "gtboxes": [hair], "person_boxes": "human", "head_boxes": "human"}
+    (data / "annotation_train.odgt").write_text(json.dumps(line) + "\n")
+
+    assert main(["annotate", str(data), "--out", str(tmp_path / "covered")]) == 0
+    (found,) = read_annotations(tmp_path / "covered", "train")
+    np.testing.assert_allclose(found.persons, [[20, 5, 470, 505]])
+    assert found.head_boxes == "mixed"
+    assert len(found.heads) == 1
+    assert found.heads[0, 1] == 10
+    assert found.heads[0, 3] > 160
+    assert main(["annotate", str(data), "--out", str(data)]) == 2
