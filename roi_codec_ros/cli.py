@@ -18,6 +18,7 @@ VERBS: dict[str, str] = {
     "models": "list the models that are installed",
     "annotate": "make person and head boxes for photographs, with detectors",
     "train": "train a codec on photographs with person and head boxes",
+    "export-model": "freeze a training checkpoint to a model file",
     "evaluate": "bits, person precision and faces found, beside JPEG and AV1",
     "audit": "what a face detector, and a listener with the model, can get out of a model's bits",
     "bench": "time the codec on this machine",
@@ -35,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, summary in VERBS.items():
         verb = verbs.add_parser(name, help=summary)
         if name == chosen:
-            module = importlib.import_module(f"roi_codec_ros.commands.{name}")
+            module = importlib.import_module(f"roi_codec_ros.commands.{name.replace('-', '_')}")
             verb.description = module.__doc__
             verb.formatter_class = argparse.RawDescriptionHelpFormatter
             module.add_arguments(verb)

@@ -13,9 +13,16 @@ import torch
 
 pytest.importorskip("compressai")
 
+from roi_codec_ros.cli import main
 from roi_codec_ros.codec import Decoder, Encoder, Model, RoiCodecError
 from roi_codec_ros.perception.annotations import Annotation
-from roi_codec_ros.training.data import CropSampler, CropSettings, Prefetcher, unannotated_heads
+from roi_codec_ros.training.data import (
+    CropSampler,
+    CropSettings,
+    Prefetcher,
+    source_shares,
+    unannotated_heads,
+)
 from roi_codec_ros.training.freeze import freeze
 from roi_codec_ros.training.trainer import StepReport, Trainer, TrainingConfig
 
@@ -45,7 +52,12 @@ def trainer(annotation: Annotation, checkpoint: Path, **changes: object) -> Trai
         **{"preset": "nano", "minutes": 0.2, "batch_size": 2, "crops": CropSettings(size=64)}
         | changes  # type: ignore[arg-type]
     )
-    return Trainer(config, CropSampler([annotation], config.crops), checkpoint)
+    return Trainer(
+        config,
+        CropSampler([annotation], config.crops),
+        checkpoint,
+        about={"data": "one photograph"},
+    )
 
 
 def test_crops_carry_their_boxes_along(photograph: Annotation) -> None:
@@ -101,10 +113,11 @@ def test_a_tiny_run_learns_and_gives_a_model_that_codes(
     assert np.mean([r.bpp for r in last]) < np.mean([r.bpp for r in first])
     assert run.elapsed_s == pytest.approx(12, abs=4)
 
-    model = freeze(run, training={"data": "one photograph"})
+    model = freeze(tmp_path / "checkpoint.pt")
     model.save(tmp_path / "nano.safetensors")
     loaded = Model.from_bytes((tmp_path / "nano.safetensors").read_bytes())
     assert loaded.header["training"]["steps"] == len(reports)
+    assert loaded.header["training"]["data"] == "one photograph"
     image = cv2.cvtColor(cv2.imread(str(photograph.image_path)), cv2.COLOR_BGR2RGB)
     frame = Encoder(loaded).encode(image)
     decoded = Decoder(loaded).decode(frame.data).image
@@ -134,10 +147,9 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(
         run.elapsed_s = 6 - 1e-6
         run.run(lambda report: None)
     assert second.step == first.step == steps + 1
-    for state in ("model", "averaged_model"):
+    for state in ("model", "average"):
         ours, theirs = (
-            {"model": r.model, "averaged_model": r.averaged_model()}[state].state_dict()
-            for r in (first, second)
+            {"model": r.model.state_dict(), "average": r.average}[state] for r in (first, second)
         )
         for name, value in ours.items():
             torch.testing.assert_close(value, theirs[name], rtol=0, atol=0, msg=name)
@@ -147,9 +159,7 @@ def test_a_checkpoint_of_another_preset_is_refused(photograph: Annotation, tmp_p
     checkpoint = tmp_path / "checkpoint.pt"
     trainer(photograph, checkpoint).save()
     other = trainer(photograph, checkpoint, preset="fast")
-    with pytest.raises(
-        RoiCodecError, match=r"expected a checkpoint of preset 'fast'.*found 'nano'"
-    ):
+    with pytest.raises(RoiCodecError, match=r"expected a checkpoint of preset 'fast'.*of 'nano'"):
         other.resume()
 
 
@@ -158,3 +168,27 @@ def test_a_broken_checkpoint_is_one_clear_error(photograph: Annotation, tmp_path
     checkpoint.write_bytes(b"not a checkpoint")
     with pytest.raises(RoiCodecError, match="expected a training checkpoint at"):
         trainer(photograph, checkpoint).resume()
+    torch.save({"format": 1}, checkpoint)
+    with pytest.raises(RoiCodecError, match=r"checkpoint of format 2 .*found 1"):
+        freeze(checkpoint)
+
+
+def test_export_model_writes_what_the_checkpoint_holds(
+    photograph: Annotation, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint, out = tmp_path / "checkpoint.pt", tmp_path / "lab.safetensors"
+    trainer(photograph, checkpoint).save()
+    assert main(["export-model", str(checkpoint), "--out", str(out), "--name", "lab"]) == 0
+    exported = Model.from_bytes(out.read_bytes())
+    assert exported.name == "lab"
+    assert exported.content == freeze(checkpoint, "lab").content
+    assert main(["export-model", str(checkpoint), "--out", str(out), "--data", "x"]) == 2
+    assert main(["export-model", str(out), "--out", str(out)]) == 1
+    assert "expected a training checkpoint of format 2 at" in capsys.readouterr().err
+
+
+def test_small_sources_are_not_drowned() -> None:
+    shares = source_shares(["large"] * 16 + ["small"] * 4)
+    assert shares.sum() == pytest.approx(1)
+    assert shares[:16].sum() == pytest.approx(4 / 6)
+    assert shares[16:].tolist() == pytest.approx([2 / 6 / 4] * 4)

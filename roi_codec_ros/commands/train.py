@@ -59,9 +59,9 @@ def run(args: argparse.Namespace) -> None:
     import torch
 
     from roi_codec_ros.perception.annotations_any import read_annotations
-    from roi_codec_ros.training import freeze
     from roi_codec_ros.training.data import CropSampler
     from roi_codec_ros.training.features import FeatureDistance
+    from roi_codec_ros.training.freeze import freeze
     from roi_codec_ros.training.losses import LossWeights
     from roi_codec_ros.training.progress import ProgressLog
     from roi_codec_ros.training.trainer import Trainer, TrainingConfig
@@ -93,18 +93,16 @@ def run(args: argparse.Namespace) -> None:
         feature_distance=(
             FeatureDistance(args.feature_detector, args.device) if args.feature_detector else None
         ),
+        about={
+            "data": annotations_summary(args.data, args.split, len(annotations)),
+            "feature_detector": os.path.basename(args.feature_detector or "") or None,
+        },
     )
     if args.resume:
         trainer.resume()
     with ProgressLog(args.out / "log.jsonl", config.minutes * 60.0) as log:
         trainer.run(log)
-    model = freeze.freeze(
-        trainer,
-        training={
-            "data": annotations_summary(args.data, args.split, len(annotations)),
-            "feature_detector": os.path.basename(args.feature_detector or "") or None,
-        },
-    )
+    model = freeze(trainer.checkpoint)
     path = args.out / f"{args.preset}.safetensors"
     model.save(path)
     print(f"wrote {path}\n{json.dumps(model.header, indent=2)}")

@@ -4,23 +4,24 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 
 from roi_codec_ros.codec.entropy import EntropyTables
 from roi_codec_ros.codec.model_file import Model
 from roi_codec_ros.codec.presets import get_preset
-from roi_codec_ros.training.trainer import Trainer
+from roi_codec_ros.training.trainer import averaged_codec, read_checkpoint
 
 
-def freeze(trainer: Trainer, training: Mapping[str, Any], name: str | None = None) -> Model:
-    """The trainer's averaged weights (stored in half precision) and tables as a model file.
+def freeze(checkpoint: Path, name: str | None = None) -> Model:
+    """The averaged weights of a checkpoint (stored in half precision) and their tables as a model.
 
-    ``training`` goes into the card: data, configuration.
+    name: what the model is called, its preset's name unless given. The card says how it was
+    trained; figures are measured later. Raises RoiCodecError where there is no checkpoint.
     """
-    network = trainer.averaged_model()
+    state = read_checkpoint(checkpoint)
+    network = averaged_codec(state)
     bottleneck = network.bottleneck
     bottleneck.update(force=True)
     tables = EntropyTables(
@@ -34,7 +35,7 @@ def freeze(trainer: Trainer, training: Mapping[str, Any], name: str | None = Non
         for key, value in getattr(network, part).state_dict().items()
     }
     tensors["latent_mean"] = network.means().numpy().astype(np.float32)
-    preset = get_preset(trainer.config.preset)
+    preset = get_preset(state["preset"])
     return Model.build(
         name=name or preset.name,
         preset=preset,
@@ -44,10 +45,10 @@ def freeze(trainer: Trainer, training: Mapping[str, Any], name: str | None = Non
             "trained": True,
             "date": datetime.date.today().isoformat(),
             "training": {
-                **training,
-                "steps": trainer.step,
-                "minutes": round(trainer.elapsed_s / 60.0, 1),
-                "history": trainer.history,
+                **state.get("about", {}),
+                "steps": state["step"],
+                "minutes": round(state["elapsed_s"] / 60.0, 1),
+                "history": state["history"],
             },
         },
     )

@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -117,6 +117,30 @@ class TrainableCodec(nn.Module):
         return self.bottleneck.quantiles[:, 0, 1].detach()
 
 
+def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """What :meth:`Trainer.save` wrote. Raises RoiCodecError when ``path`` is something else."""
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:
+        raise RoiCodecError(
+            f"expected a training checkpoint at {path}; reading it failed: {error}"
+        ) from error
+    found = state.get("format") if isinstance(state, dict) else type(state).__name__
+    if found != CHECKPOINT_FORMAT:
+        raise RoiCodecError(
+            f"expected a training checkpoint of format {CHECKPOINT_FORMAT} at {path}, "
+            f"found {found!r}"
+        )
+    return dict(state)
+
+
+def averaged_codec(checkpoint: Mapping[str, Any]) -> TrainableCodec:
+    """The averaged weights of a checkpoint, in evaluation mode, the tables not yet made."""
+    codec = TrainableCodec(checkpoint["preset"])
+    codec.load_state_dict({k: v.cpu() for k, v in checkpoint["average"].items()})
+    return codec.eval()
+
+
 class Trainer:
     """Runs a :class:`TrainingConfig` on a sampler of crops.
 
@@ -130,14 +154,19 @@ class Trainer:
         checkpoint: Path,
         device: str = "cpu",
         feature_distance: Callable[[Tensor, Tensor], Tensor] | None = None,
+        about: Mapping[str, Any] | None = None,
     ) -> None:
-        """``feature_distance(target, x_hat)`` is the term that ``feature_weight`` prices."""
+        """``feature_distance(target, x_hat)`` is the term that ``feature_weight`` prices.
+
+        about: what else the model card shall say of the training, such as its data.
+        """
         self.config = config
+        self.about = dict(about or {})
         self.step = 0
         self.elapsed_s = 0.0
         self.history = [{"from_step": 0, "config": asdict(config)}]
         self._sampler = sampler
-        self._checkpoint = checkpoint
+        self.checkpoint = checkpoint
         self._device = torch_device(device)
         self._feature_distance = feature_distance
         torch.manual_seed(config.seed)
@@ -176,16 +205,11 @@ class Trainer:
 
     def resume(self) -> None:
         """Go on from the checkpoint. Raises RoiCodecError when it is of another kind."""
-        try:
-            state = torch.load(self._checkpoint, map_location=self._device, weights_only=True)
-        except Exception as error:
+        state = read_checkpoint(self.checkpoint, self._device)
+        if state["preset"] != self.config.preset:
             raise RoiCodecError(
-                f"expected a training checkpoint at {self._checkpoint}; reading it failed: {error}"
-            ) from error
-        if state.get("format") != CHECKPOINT_FORMAT or state.get("preset") != self.config.preset:
-            raise RoiCodecError(
-                f"expected a checkpoint of preset {self.config.preset!r} and format "
-                f"{CHECKPOINT_FORMAT}; found {state.get('preset')!r}, {state.get('format')!r}"
+                f"expected a checkpoint of preset {self.config.preset!r}, found one of "
+                f"{state['preset']!r}"
             )
         self.step, self.elapsed_s = state["step"], state["elapsed_s"]
         if state["config"] != asdict(self.config):
@@ -207,6 +231,7 @@ class Trainer:
             "preset": self.config.preset,
             "config": asdict(self.config),
             "history": self.history,
+            "about": self.about,
             "step": self.step,
             "elapsed_s": self.elapsed_s,
             "model": self.model.state_dict(),
@@ -214,16 +239,10 @@ class Trainer:
             "optimizer": self._optimizer.state_dict(),
             "quantile_optimizer": self._quantile_optimizer.state_dict(),
         }
-        self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        partial = self._checkpoint.with_suffix(".partial")
+        self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.checkpoint.with_suffix(".partial")
         torch.save(state, partial)
-        os.replace(partial, self._checkpoint)
-
-    def averaged_model(self) -> TrainableCodec:
-        """A copy with the averaged weights, in evaluation mode, its tables not yet made."""
-        model = TrainableCodec(self.config.preset)
-        model.load_state_dict({k: v.cpu() for k, v in self.average.items()})
-        return model.eval()
+        os.replace(partial, self.checkpoint)
 
     # ---------------------------------------------------------------------------------- the loop
 
@@ -270,7 +289,7 @@ class Trainer:
         if not torch.isfinite(loss):
             raise RoiCodecError(
                 f"expected a finite loss, found {loss.item()} at step {self.step}; "
-                f"the checkpoint {self._checkpoint} stands; try a lower learning rate"
+                f"the checkpoint {self.checkpoint} stands; try a lower learning rate"
             )
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()

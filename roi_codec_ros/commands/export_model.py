@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Freeze a training checkpoint to a model file, its card filled from a measurement.
+
+The integer entropy tables are made here, once; nothing recomputes them later.
+
+example:
+  roi-codec export-model runs/fast/checkpoint.pt --out models/fast.safetensors
+  roi-codec export-model runs/fast/checkpoint.pt --out models/fast.safetensors \\
+      --data ../data --split val --detector yolov8n.pt
+
+With --data, --split and --detector the model is measured on those photographs as `roi-codec
+evaluate` does, and its figures are written into its card.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from roi_codec_ros.commands.common import check_writable, positive
+
+if TYPE_CHECKING:
+    from roi_codec_ros.codec import Model
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
+    parser.add_argument("--out", required=True, type=Path, metavar="FILE")
+    parser.add_argument("--name", help="the model's name (default: that of its preset)")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="photographs to measure it on")
+    parser.add_argument("--split", default="val", help="default: val")
+    parser.add_argument("--detector", metavar="WEIGHTS", help="ultralytics weights, for --data")
+    parser.add_argument("--limit", type=positive, metavar="N", help="measure on N images only")
+
+
+def run(args: argparse.Namespace) -> None:
+    from roi_codec_ros.codec import UsageError
+    from roi_codec_ros.training.freeze import freeze
+
+    if bool(args.data) != bool(args.detector):
+        raise UsageError("expected --data and --detector together, or neither")
+    check_writable(args.out)
+    model = freeze(args.checkpoint, args.name)
+    model.save(args.out)
+    if args.data:
+        model = _measured(model, args)
+        model.save(args.out)
+    print(f"wrote {args.out}\n{json.dumps(model.header, indent=2)}")
+
+
+def _measured(model: Model, args: argparse.Namespace) -> Model:
+    """The model with its figures on ``args.data`` in its card."""
+    import tempfile
+
+    from roi_codec_ros.cli import main
+    from roi_codec_ros.codec import RoiCodecError
+    from roi_codec_ros.commands.common import read_json
+    from roi_codec_ros.evaluation.card import with_figures
+
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "evaluation.json"
+        arguments = ["evaluate", "--data", str(args.data), "--split", args.split]
+        arguments += ["--models", str(args.out), "--detector", args.detector]
+        arguments += ["--json", str(report)]
+        arguments += ["--limit", str(args.limit)] if args.limit else []
+        if main(arguments) != 0:
+            raise RoiCodecError(f"expected to measure {args.out}; it stands without figures")
+        return with_figures(model, read_json(report))
