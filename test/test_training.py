@@ -27,6 +27,7 @@ from roi_codec_ros.training.freeze import freeze
 from roi_codec_ros.training.trainer import StepReport, Trainer, TrainingConfig
 
 BOXES = np.array([[60, 40, 260, 400]], np.float32)
+STILL = CropSettings(size=128, jitter=0.0, gamma=1.0, grey=0.0, jpeg=0.0)
 HEADS = np.array([[120, 50, 180, 120]], np.float32)
 
 
@@ -64,7 +65,9 @@ def test_crops_carry_their_boxes_along(photograph: Annotation) -> None:
     """A head painted in one colour is found, in every crop, exactly where its box says."""
     pixels = np.zeros((512, 512, 3), np.uint8)
     pixels[50:120, 120:180] = 255
-    sampler = CropSampler([photograph], CropSettings(size=128, jitter=0.0))
+    sampler = CropSampler(
+        [photograph], CropSettings(size=128, jitter=0.0, gamma=1.0, grey=0.0, jpeg=0.0)
+    )
     sampler._pixels[0] = pixels
     batch = sampler.batch(32, np.random.default_rng(3))
 
@@ -79,6 +82,22 @@ def test_crops_carry_their_boxes_along(photograph: Annotation) -> None:
         x1, y1, x2, y2 = heads[0].clamp(0, 128).tolist()
         np.testing.assert_allclose([left, top, right, bottom], [x1, y1, x2, y2], atol=1.5)
     assert seen > 10
+
+
+def test_light_changes_a_crop_and_not_what_it_shows(photograph: Annotation) -> None:
+    def crops(settings: CropSettings) -> np.ndarray:
+        batch = CropSampler([photograph], settings).batch(1, np.random.default_rng(7))
+        return batch.images[0].numpy().astype(float)
+
+    plain = crops(STILL)
+    grey = crops(dataclasses.replace(STILL, grey=1.0))
+    assert np.ptp(grey, axis=0).max() == 0
+    assert np.abs(grey.mean(axis=0) - plain.mean(axis=0)).mean() < 12
+    coded = crops(dataclasses.replace(STILL, jpeg=1.0))
+    assert 0.1 < np.abs(coded - plain).mean() < 12
+    relit = crops(dataclasses.replace(STILL, jitter=0.15, gamma=1.6))
+    assert np.abs(relit - plain).mean() > 2
+    assert np.corrcoef(relit.ravel(), plain.ravel())[0, 1] > 0.9
 
 
 def test_a_person_without_an_annotated_head_has_an_unknown_region(photograph: Annotation) -> None:

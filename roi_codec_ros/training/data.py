@@ -43,14 +43,20 @@ class CropSettings:
         size: side of a crop in pixels.
         min_zoom, max_zoom: pixels of the crop per pixel of the photograph, drawn log-uniformly.
         centred_on_head: share of crops that a randomly chosen head (or person) lies in.
-        jitter: greatest relative change of brightness and contrast.
+        jitter: greatest relative change of brightness, contrast and of each colour; 0 leaves the
+            light as it is.
+        gamma: greatest exponent that brightens or darkens a crop; 1 leaves it.
+        grey, jpeg: share of crops without colour, and of those with JPEG's artefacts.
     """
 
     size: int = 256
     min_zoom: float = 0.4
     max_zoom: float = 2.5
-    centred_on_head: float = 0.6
+    centred_on_head: float = 0.75
     jitter: float = 0.15
+    gamma: float = 1.6
+    grey: float = 0.05
+    jpeg: float = 0.2
 
 
 class CropSampler:
@@ -109,10 +115,7 @@ class CropSampler:
         mirrored = bool(rng.random() < 0.5)
         if mirrored:
             crop = crop[:, ::-1]
-        if settings.jitter > 0:
-            gain, offset = 1 + rng.uniform(-1, 1, 2) * settings.jitter
-            lut = np.clip((np.arange(256) - 128) * gain + 128 * offset, 0, 255).astype(np.uint8)
-            crop = lut[crop]
+        crop = _relight(crop, settings, rng)
 
         def carried(boxes: np.ndarray) -> Tensor:
             moved = (boxes.reshape(-1, 4) - [columns.start, rows.start] * 2) * zoom
@@ -150,6 +153,23 @@ class CropSampler:
             left, top = centre - window * rng.uniform(0.2, 0.8, 2)
             return float(np.clip(left, 0, room_x)), float(np.clip(top, 0, room_y))
         return float(rng.uniform(0, room_x)), float(rng.uniform(0, room_y))
+
+
+def _relight(crop: np.ndarray, settings: CropSettings, rng: np.random.Generator) -> np.ndarray:
+    """The crop [S, S, 3] in another light, from another camera."""
+    if rng.random() < settings.grey:
+        crop = cv2.cvtColor(cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    contrast, offset = rng.uniform(-1, 1, 2) * settings.jitter
+    colours = 1 + rng.uniform(-1, 1, 3) * settings.jitter / 2
+    exponent = np.exp(rng.uniform(-1, 1) * np.log(settings.gamma))
+    levels = 255 * (np.arange(256) / 255) ** exponent
+    lut = ((levels - 128) * (1 + contrast) + 128 * (1 + offset))[:, None] * colours
+    crop = cv2.LUT(np.ascontiguousarray(crop), lut.clip(0, 255).round().astype(np.uint8)[None])
+    if rng.random() < settings.jpeg:
+        quality = int(rng.integers(30, 90))
+        _, coded = cv2.imencode(".jpg", crop, [cv2.IMWRITE_JPEG_QUALITY, quality])
+        crop = cv2.imdecode(coded, cv2.IMREAD_COLOR)
+    return np.asarray(crop)
 
 
 def source_shares(sources: Sequence[str]) -> NDArray[np.float64]:
