@@ -21,6 +21,7 @@ VERBS: dict[str, str] = {
     "evaluate": "bits, person precision and faces found, beside JPEG and AV1",
     "audit": "what a face detector, and a listener with the model, can get out of a model's bits",
     "bench": "time the codec on this machine",
+    "calibrate-ground": "find where a camera stands, from points with known places",
     "demo": "run the whole graph on photographs, a video or a camera",
 }
 
@@ -35,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, summary in VERBS.items():
         verb = verbs.add_parser(name, help=summary)
         if name == chosen:
-            module = importlib.import_module(f"roi_codec_ros.commands.{name}")
+            module = importlib.import_module(f"roi_codec_ros.commands.{name.replace('-', '_')}")
             verb.description = module.__doc__
             verb.formatter_class = argparse.RawDescriptionHelpFormatter
             module.add_arguments(verb)
