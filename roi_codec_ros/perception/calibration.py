@@ -15,7 +15,6 @@ from roi_codec_ros.perception.ground import CameraPose
 
 MIN_POINTS = 4
 LINE_SHARE = 0.01  # points that spread less than this across, per spread along, are on one line
-PLANE_SHARE = 1e-4  # the same for a plane; farther off it they are a body
 LM_STEPS = 100
 
 
@@ -37,7 +36,7 @@ def solve_pose(
     # Solved around the points' middle: maps may count metres from far away.
     middle = places.mean(axis=0)
     best: tuple[float, CameraPose] | None = None
-    lowest_z: list[float] = []
+    below_z: list[float] = []
     for start in _starts(places - middle, rays[:, :2] / rays[:, 2:]):
         motion, residual_px = _refine(start, pixels, places - middle, camera)
         if not np.isfinite(residual_px):
@@ -45,13 +44,14 @@ def solve_pose(
         rotation = _rotation(motion).T
         pose = CameraPose(rotation, middle - rotation @ motion[3:])
         if pose.translation[2] <= ground_z_m:
-            lowest_z.append(float(pose.translation[2]))
+            below_z.append(float(pose.translation[2]))
         elif best is None or residual_px < best[0]:
             best = residual_px, pose
-    if best is None and lowest_z:
+    if best is None and below_z:
         raise RoiCodecError(
-            f"expected a camera above the ground, found it at z = {max(lowest_z):.2f} m; is the "
-            "map's z up and its y to the left of x, and does each pixel belong to its place?"
+            f"expected a camera above the ground, found it at z = {max(below_z):.2f} m; does "
+            "each pixel belong to its place, is the map's y to the left of its x, and do the "
+            "points spread over the image?"
         )
     if best is None:
         raise RoiCodecError("expected pixels of one camera, found no pose that sees all points")
@@ -115,19 +115,18 @@ def _starts(
     places: NDArray[np.float64], tangents: NDArray[np.float64]
 ) -> Iterator[NDArray[np.float64]]:
     """Poses to start from: rotation vector and translation, [6], of the map in the camera."""
-    methods = [cv2.SOLVEPNP_SQPNP]
-    spread = np.linalg.svd(places - places.mean(axis=0), compute_uv=False)
-    if spread[2] < PLANE_SHARE * spread[0]:
-        methods.append(cv2.SOLVEPNP_IPPE)  # seen from far away, a plane has two likely poses
-    for method in methods:
-        try:
-            _, turns, shifts, _ = cv2.solvePnPGeneric(
-                places[:, None], tangents[:, None], np.eye(3), np.zeros(4), flags=method
-            )
-        except cv2.error:  # the method's own checks
-            continue
-        for turn, shift in zip(turns, shifts, strict=True):
-            yield np.concatenate([turn.ravel(), shift.ravel()])
+    try:
+        _, turns, shifts, _ = cv2.solvePnPGeneric(
+            places[:, None],
+            tangents[:, None],
+            np.eye(3),
+            np.zeros(4),
+            flags=cv2.SOLVEPNP_SQPNP,
+        )
+    except cv2.error:  # its own checks; there is no pose to start from
+        return
+    for turn, shift in zip(turns, shifts, strict=True):
+        yield np.concatenate([turn.ravel(), shift.ravel()])
 
 
 def _refine(
