@@ -22,6 +22,7 @@ VERBS: dict[str, str] = {
     "evaluate": "bits, person precision and faces found, beside JPEG and AV1",
     "audit": "what a face detector, and a listener with the model, can get out of a model's bits",
     "bench": "time the codec on this machine",
+    "calibrate-ground": "find where a camera stands, from points with known places",
     "demo": "run the whole graph on photographs, a video or a camera",
 }
 

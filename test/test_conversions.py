@@ -19,7 +19,7 @@ from std_msgs.msg import Header
 
 from roi_codec_ros.codec.errors import RoiCodecError
 from roi_codec_ros.msg import Person, PersonArray
-from roi_codec_ros.nodes.camera_info import intrinsics_of, read_calibration, scaled_camera_info
+from roi_codec_ros.nodes.camera_info import camera_model_of, read_calibration, scaled_camera_info
 from roi_codec_ros.nodes.conversions import (
     ENCODINGS,
     ImageMessageError,
@@ -253,16 +253,31 @@ def test_an_uncalibrated_camera_stays_so():
 
     assert (scaled.width, scaled.height) == (640, 480)
     assert not any(scaled.k)
-    assert intrinsics_of(scaled, 640, 480) is None
-    assert intrinsics_of(None, 640, 480) is None
+    assert camera_model_of(scaled, 640, 480) is None
+    assert camera_model_of(None, 640, 480) is None
 
 
-def test_intrinsics_of_the_coded_size_scale_back_to_the_original(calibration):
+def test_a_camera_of_the_coded_size_scales_back_to_the_original(calibration):
     coded = scaled_camera_info(calibration, 512, 512)
 
-    camera = intrinsics_of(coded, 1280, 720)
+    camera = camera_model_of(coded, 1280, 720)
 
     assert (camera.fx, camera.fy, camera.cx, camera.cy) == pytest.approx((1000, 900, 640, 360))
+    assert camera.distortion == (0.1, -0.2, 0, 0, 0)
+
+
+@pytest.mark.parametrize("d", [[], [0.0] * 5])
+def test_without_coefficients_any_lens_model_is_a_pinhole(calibration, d):
+    calibration.distortion_model, calibration.d = "inverse_brown_conrady", d
+
+    assert camera_model_of(calibration, 1280, 720).distortion == ()
+
+
+def test_an_unknown_lens_model_is_refused(calibration):
+    calibration.distortion_model = "thin_prism"
+
+    with pytest.raises(RoiCodecError, match="found 'thin_prism'"):
+        camera_model_of(calibration, 1280, 720)
 
 
 @pytest.mark.parametrize(

@@ -8,16 +8,15 @@ import math
 import numpy as np
 import pytest
 
-from roi_codec_ros.codec.errors import RoiCodecError
+from roi_codec_ros.perception.cameras import CameraModel
 from roi_codec_ros.perception.geometry import (
     BOX_EDGE_SPREAD_PX,
     CUT_OFF_SPREAD,
     HEIGHT_SPREAD,
-    Intrinsics,
     position_from_height,
 )
 
-CAMERA = Intrinsics(fx=600.0, fy=500.0, cx=320.0, cy=240.0, width=640, height=480)
+CAMERA = CameraModel(fx=600.0, fy=500.0, cx=320.0, cy=240.0, width=640, height=480)
 
 
 def test_a_person_of_known_height_straight_ahead():
@@ -86,14 +85,7 @@ def test_nobody_gives_empty_arrays():
     assert places.covariance.shape == (0, 2, 2)
 
 
-def test_field_of_view_of_ninety_degrees():
-    camera = Intrinsics.from_hfov(640, 480, 90.0)
-
-    assert (camera.fx, camera.fy) == pytest.approx((320.0, 320.0))
-    assert (camera.cx, camera.cy) == (320.0, 240.0)
-
-
-def test_scaled_intrinsics_see_the_same_place_in_a_scaled_image():
+def test_a_scaled_camera_sees_the_same_place_in_a_scaled_image():
     box = np.array([310.0, 200, 350, 300])
     small = CAMERA.scale_to(512, 512)
     there = position_from_height([box], CAMERA)
@@ -101,14 +93,3 @@ def test_scaled_intrinsics_see_the_same_place_in_a_scaled_image():
     here = position_from_height([box * np.array([0.8, 512 / 480] * 2)], small)
 
     assert here.feet == pytest.approx(there.feet)
-
-
-@pytest.mark.parametrize("hfov_deg", [0.0, 180.0, -5.0])
-def test_an_impossible_field_of_view_is_refused(hfov_deg):
-    with pytest.raises(RoiCodecError, match="field of view"):
-        Intrinsics.from_hfov(640, 480, hfov_deg)
-
-
-def test_an_uncalibrated_camera_is_refused():
-    with pytest.raises(RoiCodecError, match="focal"):
-        Intrinsics(0.0, 0.0, 0.0, 0.0, 640, 480)

@@ -27,7 +27,15 @@ def positive(text: str) -> int:
     return value
 
 
-positive.__name__ = "positive number"  # what argparse calls it when it refuses one
+def image_size(text: str) -> tuple[int, int]:
+    """``640x480`` as width and height; for argparse's ``type``."""
+    width, _, height = text.lower().partition("x")
+    return positive(width), positive(height)
+
+
+# What argparse calls them when it refuses one.
+positive.__name__ = "positive number"
+image_size.__name__ = "size"
 
 
 def write_json(path: Path, data: Any) -> None:

@@ -21,6 +21,7 @@ from roi_codec_ros.codec.errors import RoiCodecError, UsageError
 from roi_codec_ros.commands.common import (
     add_json_option,
     check_writable,
+    image_size,
     positive,
     write_bytes,
     write_json,
@@ -78,7 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--resize",
-        type=_size,
+        type=image_size,
         metavar="WxH",
         help="stretch every image to this size first, as the paper does to 512x512",
     )
@@ -292,11 +293,3 @@ def _summary(annotated: AnnotationSet, chosen: int, evaluation: Evaluation) -> s
         parts.append(f"{annotated.dropped_boxes} boxes outside their image dropped")
     parts += annotated.notes
     return "; ".join(parts)
-
-
-def _size(text: str) -> tuple[int, int]:
-    width, _, height = text.lower().partition("x")
-    return positive(width), positive(height)
-
-
-_size.__name__ = "size"

@@ -2,7 +2,7 @@
 """tracker_node: the persons of all cameras, each with a place in its camera's optical frame.
 
     <camera>/persons ─► persons/tracks, persons/markers
-    <camera>/camera_info ─► intrinsics
+    <camera>/camera_info ─► lens
 
 Persons pass through one by one; their distance comes from an assumed height.
 """
@@ -15,15 +15,17 @@ from functools import partial
 from sensor_msgs.msg import CameraInfo
 from visualization_msgs.msg import MarkerArray
 
+from roi_codec_ros.codec.errors import RoiCodecError
 from roi_codec_ros.msg import PersonArray
 from roi_codec_ros.nodes import qos
 from roi_codec_ros.nodes.base import ManagedNode
-from roi_codec_ros.nodes.camera_info import intrinsics_of
+from roi_codec_ros.nodes.camera_info import camera_model_of
 from roi_codec_ros.nodes.conversions import detections_from_persons, point_from_array
 from roi_codec_ros.nodes.diagnostics import Figure, Level, Status
 from roi_codec_ros.nodes.markers import person_markers
 from roi_codec_ros.nodes.statistics import SlidingWindow
-from roi_codec_ros.perception.geometry import Intrinsics, position_from_height
+from roi_codec_ros.perception.cameras import CameraModel
+from roi_codec_ros.perception.geometry import position_from_height
 
 
 class _Camera:
@@ -80,13 +82,17 @@ class TrackerNode(ManagedNode):
         position_covariance is over that frame's x and z, the plane that people walk in.
         """
         width, height = message.image_width, message.image_height
-        calibrated = intrinsics_of(camera.info, width, height)
+        try:
+            calibrated = camera_model_of(camera.info, width, height)
+        except RoiCodecError as error:
+            self.warn(f"{camera.name} camera_info", f"{camera.name}/camera_info: {error}")
+            calibrated = None
         camera.calibrated = calibrated is not None
-        intrinsics = calibrated or Intrinsics.from_hfov(
+        model = calibrated or CameraModel.from_hfov(
             width, height, self.setting("assumed_hfov_deg")
         )
         boxes = detections_from_persons(message).xyxy
-        places = position_from_height(boxes, intrinsics, self.setting("person_height_m"))
+        places = position_from_height(boxes, model, self.setting("person_height_m"))
         for index, person in enumerate(message.persons):
             person.position_valid = bool(places.valid[index])
             person.position = point_from_array(places.feet[index])
