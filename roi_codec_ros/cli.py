@@ -21,6 +21,7 @@ VERBS: dict[str, str] = {
     "evaluate": "bits, person precision and faces found, beside JPEG and AV1",
     "audit": "what a face detector, and a listener with the model, can get out of a model's bits",
     "bench": "time the codec on this machine",
+    "simulate": "track simulated people through a hall with four cameras, and score the tracks",
     "demo": "run the whole graph on photographs, a video or a camera",
 }
 

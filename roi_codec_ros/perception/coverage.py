@@ -1,24 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which part of the floor a camera looks at."""
+"""Which part of the floor a camera looks at, and who hides whom there."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from roi_codec_ros.codec.errors import RoiCodecError
 
-# float64 [N, 2], metres in the map → bool [N], True where the camera would see a person.
-Coverage = Callable[[NDArray[np.float64]], NDArray[np.bool_]]
+BODY_M = 0.3  # half the width of a person who hides another, with some room for error
+BEHIND_M = 0.3  # who is not farther than this behind another is still seen
+
+
+class Coverage(Protocol):
+    """What a tracker asks of a camera. xy: float64 [N, 2], metres in the map."""
+
+    def covers(self, xy: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """bool [N]: True where the camera would see a person who stands there alone."""
+
+    def hidden(self, xy: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """bool [N]: True for persons whom others of these N probably hide."""
 
 
 @dataclass(frozen=True)
 class ViewWedge:
-    """A camera's view from above: a wedge of the floor. Calling it makes it a `Coverage`.
+    """A camera's view from above: a wedge of the floor.
 
     x_m, y_m: the camera in the map. heading_rad: its axis, counter-clockwise from the map's x.
     hfov_rad: the whole angle of the wedge, below π. range_m: how far it tells persons.
@@ -43,7 +53,17 @@ class ViewWedge:
         bearing = np.arctan2(y, x) - self.heading_rad
         return np.hypot(x, y), np.arctan2(np.sin(bearing), np.cos(bearing))
 
-    def __call__(self, xy: NDArray[np.float64]) -> NDArray[np.bool_]:
+    def covers(self, xy: NDArray[np.float64]) -> NDArray[np.bool_]:
         """True where a point of float64 [N, 2] lies in the wedge; never for a NaN."""
         distance, bearing = self.polar(xy)
         return (distance <= self.range_m) & (np.abs(bearing) <= self.hfov_rad / 2)
+
+    def hidden(
+        self, xy: NDArray[np.float64], body_m: float = BODY_M, behind_m: float = BEHIND_M
+    ) -> NDArray[np.bool_]:
+        """True for those with the middle behind a nearer person of half the width body_m."""
+        distance, bearing = self.polar(xy)
+        turn = np.abs(bearing[:, None] - bearing[None, :])
+        in_line = turn < np.arctan2(body_m, distance)[None, :]
+        nearer = distance[None, :] < distance[:, None] - behind_m
+        return np.asarray((in_line & nearer).any(axis=1))

@@ -85,7 +85,7 @@ class Hall:
     def persons_in_view(self, at: float) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Ids [N] and places [N, 2] of the persons in any camera's wedge, hidden ones too."""
         ids, xy = self.walk.at(at)
-        inside = np.any([wedge(xy) for wedge in self.cameras.values()], axis=0)
+        inside = np.any([wedge.covers(xy) for wedge in self.cameras.values()], axis=0)
         return ids[inside], xy[inside]
 
 
@@ -144,7 +144,7 @@ def _next_ghosts(
     stay = ghosts[random.random(len(ghosts)) < settings.false_stays]
     new = [settings.floor.place(random) for _ in range(random.poisson(settings.false_per_frame))]
     places = np.array(new).reshape(-1, 2)
-    return np.concatenate([stay, places[wedge(places)]])
+    return np.concatenate([stay, places[wedge.covers(places)]])
 
 
 HALF_WIDTH_M = 0.25  # of a person who hides another
@@ -153,11 +153,7 @@ BEHIND_M = 0.4  # who is nearer to the one in front than this is not hidden
 
 def visible(wedge: ViewWedge, xy: NDArray[np.float64]) -> NDArray[np.bool_]:
     """bool [N]: in the wedge, and nobody who stands nearer hides the middle of the person."""
-    distance, bearing = wedge.polar(xy)
-    turn = np.abs(bearing[:, None] - bearing[None, :])
-    half_angle = np.arctan2(HALF_WIDTH_M, distance)[None, :]
-    hides = (turn < half_angle) & (distance[None, :] < distance[:, None] - BEHIND_M)
-    return wedge(xy) & ~hides.any(axis=1)
+    return wedge.covers(xy) & ~wedge.hidden(xy, HALF_WIDTH_M, BEHIND_M)
 
 
 def measurement_covariance(wedge: ViewWedge, xy: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -32,6 +32,7 @@ class TrackerSettings:
     acceleration_noise: m/s that one second of walking adds to a velocity's standard deviation.
     initial_speed: standard deviation of a newborn track's velocity, m/s per axis.
     clock_spread_s: standard deviation of the cameras' clock offsets.
+    hidden_share: how much less likely a camera sees someone behind another than one in front.
     birth_hits, birth_s, birth_share: a track is confirmed after so many hits, so long after its
         first, if so large a share of the looks at it were hits.
     death_s, tentative_death_s: a track dies that cameras have looked for in vain for so long.
@@ -45,12 +46,13 @@ class TrackerSettings:
     """
 
     gate_probability: float = 0.999
-    acceleration_noise: float = 0.7
+    acceleration_noise: float = 0.6
     initial_speed: float = 0.8
     clock_spread_s: float = 0.03
-    birth_hits: int = 5
+    hidden_share: float = 0.2
+    birth_hits: int = 7
     birth_s: float = 0.3
-    birth_share: float = 0.4
+    birth_share: float = 0.5
     death_s: float = 1.5
     tentative_death_s: float = 0.4
     coast_s: float = 3.0
@@ -62,7 +64,7 @@ class TrackerSettings:
     jump_frames: int = 5
 
     def __post_init__(self) -> None:
-        for name in ("gate_probability", "birth_share"):
+        for name in ("gate_probability", "birth_share", "hidden_share"):
             if not 0 < (share := getattr(self, name)) < 1:
                 raise RoiCodecError(f"expected {name} between 0 and 1, found {share:g}")
         for name, value in vars(self).items():
@@ -153,12 +155,15 @@ def step(
 ) -> Bank:
     """The bank after a frame whose stamp is not before the bank's.
 
-    coverage: what the frame's camera sees; None if that is unknown, and then everything.
+    coverage: what the frame's camera sees; None if that is unknown, then everything and everybody.
     """
     bank = predicted(bank, frame.stamp, settings)
-    rows, columns = _match(bank, frame, settings)
-    looked = coverage(bank.mean[:, :2]) if coverage else np.ones(len(bank), np.bool_)
-    bank = _with_hits(bank, frame, rows, columns, looked, settings)
+    looked, hidden = np.ones(len(bank), np.bool_), np.zeros(len(bank), np.bool_)
+    if coverage:
+        hidden = _hidden(bank, coverage)
+        looked = coverage.covers(bank.mean[:, :2]) & ~hidden
+    rows, columns, weights = _match(bank, frame, hidden, settings)
+    bank = _with_hits(bank, frame, rows, columns, weights, looked, settings)
     bank = _confirmed(bank, settings)
     unmatched = np.ones(len(frame.xy), np.bool_)
     unmatched[columns] = False
@@ -184,20 +189,35 @@ def _spread(bank: Bank, frame: Measurements, settings: TrackerSettings) -> NDArr
     return np.asarray(frame.covariance[None] + offset[:, None])
 
 
+def _hidden(bank: Bank, coverage: Coverage) -> NDArray[np.bool_]:
+    """bool [N]: tracks that confirmed ones hide from the camera."""
+    hidden = coverage.hidden(bank.mean[bank.confirmed, :2])
+    result = np.zeros(len(bank), np.bool_)
+    result[bank.confirmed] = hidden
+    return result
+
+
 def _match(
-    bank: Bank, frame: Measurements, settings: TrackerSettings
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows of the bank and of the frame that belong together; confirmed tracks choose first."""
+    bank: Bank, frame: Measurements, hidden: NDArray[np.bool_], settings: TrackerSettings
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Rows of the bank and of the frame that belong together; confirmed tracks choose first.
+
+    With each pair comes its weight in (0, 1]: how much more likely the measurement is the track's
+    than another confirmed one's.
+    """
     from scipy.optimize import linear_sum_assignment
 
     rows, columns = np.zeros(0, np.int64), np.zeros(0, np.int64)
     if not len(bank) or not len(frame.xy):
-        return rows, columns
+        return rows, columns, np.zeros(0)
     spread = bank.covariance[:, None, :2, :2] + _spread(bank, frame, settings)
     distance = kalman.mahalanobis_squared(frame.xy[None, :, :] - bank.mean[:, None, :2], spread)
     inside = distance <= kalman.gate(settings.gate_probability)
     # The logarithm makes it a likelihood: else a track of which little is known wins every time.
-    cost = np.where(inside, distance + np.log(kalman.determinant(spread)), _NOT_IN_GATE)
+    cost = distance + np.log(kalman.determinant(spread))
+    cost -= 2 * np.log(np.where(hidden, settings.hidden_share, 1.0))[:, None]
+    likelihood = np.where(inside & bank.confirmed[:, None], np.exp(-cost / 2), 0.0)
+    cost = np.where(inside, cost, _NOT_IN_GATE)
     free = np.ones(len(frame.xy), np.bool_)
     for group in (bank.confirmed, ~bank.confirmed):
         candidates, left = np.flatnonzero(group), np.flatnonzero(free)
@@ -207,7 +227,9 @@ def _match(
         rows = np.concatenate([rows, chosen[kept]])
         columns = np.concatenate([columns, found[kept]])
         free[columns] = False
-    return rows, columns
+    own = np.exp(-cost[rows, columns] / 2)
+    others = likelihood[:, columns].sum(axis=0) - likelihood[rows, columns]
+    return rows, columns, own / (own + np.maximum(others, 0.0))
 
 
 def _with_hits(
@@ -215,11 +237,14 @@ def _with_hits(
     frame: Measurements,
     rows: NDArray[np.int64],
     columns: NDArray[np.int64],
+    weights: NDArray[np.float64],
     looked: NDArray[np.bool_],
     settings: TrackerSettings,
 ) -> Bank:
     mean, covariance = bank.mean.copy(), bank.covariance.copy()
     spread = _spread(bank.take(rows), frame, settings)[np.arange(len(rows)), columns]
+    # A measurement that may be another's moves a track less, or it would pull the two together.
+    spread = spread / np.maximum(weights, 0.01)[:, None, None]
     mean[rows], covariance[rows] = kalman.update(
         bank.mean[rows], bank.covariance[rows], frame.xy[columns], spread
     )
@@ -263,8 +288,14 @@ def _with_births(
 
     A detector that reports a person twice makes no second track.
     """
-    apart = np.linalg.norm(frame.xy[unmatched, None, :] - bank.mean[None, hit, :2], axis=2)
-    unmatched = unmatched[(apart > settings.double_distance_m).all(axis=1)]
+    taken = [*bank.mean[hit, :2]]
+    begun = []
+    for index in unmatched:
+        place = frame.xy[index]
+        if all(np.hypot(*(place - other)) > settings.double_distance_m for other in taken):
+            begun.append(index)
+            taken.append(place)
+    unmatched = np.array(begun, np.int64)
     count = len(unmatched)
     if not count:
         return bank

@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 
 STEP_S = 0.05
 SLOWEST, FASTEST = 0.3, 1.6  # m/s
+_STRONGEST = 2.5  # m/s², the most that people speed up, brake or swerve
 _ADAPT_S = 0.5  # time constant in which a walker takes up a new velocity
-_SPACE_M = 1.2  # walkers closer than this push each other away
+_AHEAD_S = 0.6  # how far walkers look ahead
+_SPACE_M = 1.2  # walkers who will be closer than this push each other away
 _PUSH = 5.0  # m/s² at no distance
 _WALL_M = 0.7  # waypoints keep this distance from the walls
 _ARRIVED_M = 0.4
@@ -98,8 +100,9 @@ class _Walkers:
             self.away_s[slot] = self.random.uniform(1.0, 5.0)
 
     def _push(self) -> NDArray[np.float64]:
-        """Accelerations [P, 2] away from those nearby."""
-        between = self.xy[:, None] - self.xy[None]
+        """Accelerations [P, 2] away from those who will soon be near."""
+        ahead = self.xy + _AHEAD_S * self.velocity
+        between = ahead[:, None] - ahead[None]
         distance = np.linalg.norm(between, axis=2)
         there = self.ids > 0
         near = (distance < _SPACE_M) & there[:, None] & there[None]
@@ -112,6 +115,8 @@ class _Walkers:
 
     def advance(self) -> None:
         acceleration = (self._wanted() - self.velocity) / _ADAPT_S + self._push()
+        strength = np.linalg.norm(acceleration, axis=1, keepdims=True)
+        acceleration *= np.minimum(1.0, _STRONGEST / np.maximum(strength, 1e-9))
         self.velocity += STEP_S * acceleration
         speed = np.linalg.norm(self.velocity, axis=1, keepdims=True)
         self.velocity *= np.clip(speed, SLOWEST, FASTEST) / np.maximum(speed, 1e-9)
