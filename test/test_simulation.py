@@ -144,9 +144,9 @@ def test_simulate_writes_its_figures_and_a_video_and_they_are_good(tmp_path, cap
     pytest.importorskip("motmetrics")
     report, video = tmp_path / "r.json", tmp_path / "hall.mp4"
 
-    status = main(
-        "simulate --seed 1 --minutes 0.3".split() + ["--json", str(report), "--video", str(video)]
-    )
+    arguments = ["simulate", "--seed", "1", "--minutes", "0.3", "--json", str(report)]
+
+    status = main([*arguments, "--video", str(video)])
 
     assert status == 0
     figures = json.loads(report.read_text())

@@ -50,7 +50,7 @@ class TrackerSettings:
     initial_speed: float = 0.8
     clock_spread_s: float = 0.03
     hidden_share: float = 0.2
-    birth_hits: int = 7
+    birth_hits: int = 8
     birth_s: float = 0.3
     birth_share: float = 0.5
     death_s: float = 1.5
