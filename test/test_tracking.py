@@ -162,6 +162,42 @@ def ids_and_places(tracker: Tracker, at: float) -> list[tuple[int, np.ndarray]]:
     return list(zip(tracks.id.tolist(), tracks.xy, strict=True))
 
 
+def test_a_measurement_between_two_is_of_the_one_in_front():
+    camera = ViewWedge(0.0, 0.0, 0.0, math.radians(90), 20.0)
+    knowing, unknowing = Tracker(coverage={"front": camera}), Tracker()
+    for tracker in (knowing, unknowing):
+        stand(tracker, "side", 0, 3, (5.0, 0.0), (5.6, 0.0))
+        see(tracker, "front", 3.0, (5.31, 0.0))  # a little nearer to the one behind
+
+    assert knowing.tracks(3.0).cameras == (("front", "side"), ("side",))
+    assert unknowing.tracks(3.0).cameras == (("side",), ("front", "side"))
+
+
+def test_a_measurement_that_may_be_anothers_moves_a_track_less():
+    alone, doubtful = Tracker(), Tracker()
+    stand(alone, "a", 0, 2, (0.0, 0.0))
+    stand(doubtful, "a", 0, 2, (0.0, 0.0), (0.45, 0.0))
+    for tracker in (alone, doubtful):
+        see(tracker, "b", 2.0, (0.2, 0.0))
+
+    moved = [tracker.tracks(2.0).xy[0, 0] for tracker in (alone, doubtful)]
+    assert 0.02 < moved[1] < 0.8 * moved[0]
+
+
+def test_who_is_hidden_does_not_count_as_missed():
+    camera = ViewWedge(0.0, 0.0, 0.0, math.radians(90), 20.0)
+    settings = TrackerSettings(death_s=1.0, coast_s=5.0)
+    knowing, unknowing = Tracker(settings, {"a": camera}), Tracker(settings)
+    for tracker in (knowing, unknowing):
+        for index in range(20):  # one stands still, another walks in front of her
+            see(tracker, "a", index / 10, (8.0, 0.0), (5.0, 2.0 - 0.1 * index))
+        stand(tracker, "a", 2.0, 4.0, (5.0, 0.0))
+
+    assert len(knowing.tracks(3.9)) == 2
+    assert knowing.tracks(3.9).unseen_s.max() == pytest.approx(2.0)
+    assert len(unknowing.tracks(3.9)) == 1
+
+
 # ------------------------------------------------------------------------------ order and clocks
 
 
