@@ -125,7 +125,8 @@ def test_twins_become_one_and_the_elder_keeps_its_id():
 
 def test_two_close_persons_whom_one_camera_tells_apart_stay_two():
     tracker = Tracker()
-    stand(tracker, "a", 0, 5, (0.0, 0.0), (0.45, 0.0))
+    for index in range(50):  # so uncertain that each could be the other
+        tracker.update("a", index / 10, [(0.0, 0.0), (0.45, 0.0)], [0.4**2 * np.eye(2)] * 2)
 
     assert tracker.tracks(4.9).id.tolist() == [1, 2]
 
