@@ -23,6 +23,7 @@ VERBS: dict[str, str] = {
     "audit": "what a face detector, and a listener with the model, can get out of a model's bits",
     "bench": "time the codec on this machine",
     "calibrate-ground": "find where a camera stands, from points with known places",
+    "simulate": "track simulated people through a hall with four cameras, and score the tracks",
     "demo": "run the whole graph on photographs, a video or a camera",
 }
 

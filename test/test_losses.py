@@ -129,3 +129,13 @@ def test_region_mask_marks_the_pixels_of_the_boxes() -> None:
     mask = losses.region_mask([box(1, 0, 3, 2), NONE], 4, 4)
     assert mask.sum().item() == 4
     assert mask[0, 0, :2, 1:3].min().item() == 1
+
+
+def test_code_distance_counts_only_places_that_are_coded_otherwise() -> None:
+    wanted = torch.zeros(1, 2, 2, 2)
+    y = wanted.clone()
+    assert losses.code_distance(y, wanted).item() == 0.0
+    y[0, :, 0, 0] = torch.tensor([3.0, 4.0])  # 25
+    y[0, :, 1, 1] = torch.tensor([0.0, 1.0])  # 1
+    y[0, :, 0, 1] = 0.4  # rounds to the same symbols
+    assert losses.code_distance(y, wanted).item() == pytest.approx(13.0)

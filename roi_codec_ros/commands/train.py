@@ -35,6 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="with fill: N×N mean colours are what a head keeps (default: %(default)s)",
     )
+    parser.add_argument(
+        "--code-weight",
+        type=float,
+        default=0.01,
+        help="with fill: price of what the code itself says of a head (default: %(default)s)",
+    )
     parser.add_argument("--lambda-rate", type=float, default=0.04, help="default: the paper's")
     parser.add_argument(
         "--lambda-background", type=float, default=1.0, help="default: the paper's"
@@ -79,6 +85,7 @@ def run(args: argparse.Namespace) -> None:
         ),
         minutes=args.minutes,
         head_cells=args.head_cells,
+        code_weight=args.code_weight,
         feature_weight=args.feature_weight if args.feature_detector else 0.0,
         learning_rate=args.learning_rate,
         batch_size=args.batch_size,

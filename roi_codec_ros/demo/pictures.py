@@ -362,7 +362,7 @@ def map_panel(
         if person.position is None:
             _draw_bearing(picture, geometry, person, original_size, colour)
         else:
-            _draw_person_dot(picture, geometry, person, colour)
+            draw_person_dot(picture, geometry, person, colour)
     taken = [_mark_rectangle(geometry, person) for person in persons if person.position]
     for person in persons:
         if person.position is not None:
@@ -395,9 +395,10 @@ def _draw_bearing(
         cv2.line(picture, _fixed(ends[0]), _fixed(ends[1]), colour, 2, cv2.LINE_AA, shift=4)
 
 
-def _draw_person_dot(
+def draw_person_dot(
     picture: np.ndarray, geometry: MapGeometry, person: PersonMark, colour: Colour
 ) -> None:
+    """A dot with spread and velocity; a ring at the border for a person beyond it."""
     point, inside = _on_the_map(geometry, person)
     if inside:
         _draw_spread(picture, geometry, person, colour)

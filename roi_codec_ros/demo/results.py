@@ -137,7 +137,7 @@ def write_side_by_side(run: Run, path: Path, on_frame: Callable[[], object] = la
         raise RoiCodecError("expected pictures of the run, found none")
     layout = layout_of(run)
     height, width = layout.size
-    writer = _open_writer(path, (width, height))
+    writer = open_writer(path, (width, height))
     count = 0
     try:
         for frame in side_by_side_frames(run, layout):
@@ -149,7 +149,8 @@ def write_side_by_side(run: Run, path: Path, on_frame: Callable[[], object] = la
     return count
 
 
-def _open_writer(path: Path, size: tuple[int, int]) -> cv2.VideoWriter:
+def open_writer(path: Path, size: tuple[int, int]) -> cv2.VideoWriter:
+    """A video of VIDEO_FRAMES_PER_SECOND pictures of (width, height). Raises RoiCodecError."""
     for codec in _CODECS:
         fourcc = cv2.VideoWriter.fourcc(*codec)
         writer = cv2.VideoWriter(str(path), fourcc, VIDEO_FRAMES_PER_SECOND, size)

@@ -83,6 +83,19 @@ def head_loss(x: Tensor, x_hat: Tensor, boxes: Boxes) -> Tensor:
     return region_loss(x, x_hat.clamp(0.0, 1.0), boxes, k=1)
 
 
+def code_distance(y: Tensor, wanted: Tensor) -> Tensor:
+    """How far latents [B, C, h, w] are from those wanted, in steps of the quantiser squared.
+
+    Summed over the channels, mean over the places where the two differ by half a step or more in
+    any channel (where they differ less they are coded alike, but for rounding's edge); 0 without
+    any. ``wanted`` are the latents of the images with their heads filled: at 0 the code says no
+    more of a head than its filling does.
+    """
+    error = (y - wanted) ** 2
+    differs = (error.amax(dim=1) >= 0.25).float()
+    return (error.sum(dim=1) * differs).sum() / differs.sum().clamp_min(1.0)
+
+
 @dataclass(frozen=True)
 class LossWeights:
     """The λ of equation (6); the defaults are the paper's."""

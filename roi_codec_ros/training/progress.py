@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from roi_codec_ros.training.trainer import StepReport
 
-_SMOOTHED = ("loss", "bpp", "psnr_db", "head_mse", "person_mse")
+_SMOOTHED = ("loss", "bpp", "psnr_db", "head_mse", "person_mse", "code_distance")
 
 
 class ProgressLog:

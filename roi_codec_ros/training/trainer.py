@@ -36,6 +36,9 @@ class TrainingConfig:
         weights: the λ of equation (6); with ``fill`` the head weight prices the distance to the
             filled head.
         minutes: time budget; the learning rate follows one cosine over it.
+        code_weight: with ``fill``, price of the distance between the latents of a photograph and
+            those of the same photograph with its heads filled: what is not in the code no decoder
+            can restore, however it was trained.
         head_cells: with ``fill``, how many mean colours a head keeps in each direction.
         feature_weight: price of the distance between a person detector's features on the
             reconstruction and on the target; 0 leaves it out.
@@ -47,6 +50,7 @@ class TrainingConfig:
     weights: losses.LossWeights = field(default_factory=losses.LossWeights)
     minutes: float = 60.0
     head_cells: int = 1
+    code_weight: float = 0.0
     feature_weight: float = 0.0
     learning_rate: float = 4e-4
     batch_size: int = 8
@@ -77,6 +81,7 @@ class StepReport:
     psnr_db: float
     head_mse: float
     person_mse: float
+    code_distance: float
 
 
 class TrainableCodec(nn.Module):
@@ -90,17 +95,19 @@ class TrainableCodec(nn.Module):
         self.analysis, self.synthesis = build_transforms(preset)
         self.bottleneck = EntropyBottleneck(preset.latent_channels)
 
-    def forward(self, x: Tensor, reduced_precision: bool) -> tuple[Tensor, Tensor]:
-        """``(x_hat, likelihoods)``: the rate sees uniform noise, the synthesis rounded values."""
-        device = x.device.type
-        with torch.autocast(device, torch.bfloat16, enabled=reduced_precision):
+    def code(self, x: Tensor, reduced_precision: bool) -> Tensor:
+        """The latent y before it is rounded, float32 [B, C, h, w]."""
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=reduced_precision):
             y = self.analysis(x)
-        y = y.float()
+        return torch.as_tensor(y.float())
+
+    def forward(self, y: Tensor, reduced_precision: bool) -> tuple[Tensor, Tensor]:
+        """``(x_hat, likelihoods)``: the rate sees uniform noise, the synthesis rounded values."""
         _, likelihoods = self.bottleneck(y)
         means = self.means()[None, :, None, None]
         residual = y - means
         y_hat = residual + (residual.round() - residual).detach() + means
-        with torch.autocast(device, torch.bfloat16, enabled=reduced_precision):
+        with torch.autocast(y.device.type, torch.bfloat16, enabled=reduced_precision):
             x_hat = self.synthesis(y_hat)
         return x_hat.float(), likelihoods
 
@@ -302,11 +309,13 @@ class Trainer:
         return figures
 
     def _loss(self, x: Tensor, batch: Batch) -> tuple[Tensor, dict[str, float]]:
-        x_hat, likelihoods = self.model(x, reduced_precision=True)
+        y = self.model.code(x, reduced_precision=True)
+        x_hat, likelihoods = self.model(y, reduced_precision=True)
         side = x.shape[-1]
         rate = losses.rate_bpp(likelihoods, side * side)
         if self.config.objective == "paper":
             target, known = x, None
+            code = torch.zeros(())
             head = losses.head_loss(x, x_hat, batch.heads)
             head_mse = 1.0 - head
         else:
@@ -315,9 +324,14 @@ class Trainer:
             unknown = losses.region_mask(batch.unknown, side, side).to(self._device)
             known = 1.0 - unknown * (1.0 - heads)
             head = head_mse = losses.region_loss(target, x_hat, batch.heads, k=0)
+            with torch.no_grad():
+                wanted = self.model.code(target, reduced_precision=True)
+            code = losses.code_distance(y, wanted)
         background = losses.background_loss(target, x_hat, known)
         person = losses.visible_person_loss(target, x_hat, batch.persons, known)
         loss = losses.total_loss(rate, background, head, person, self.config.weights)
+        if self.config.code_weight > 0:
+            loss = loss + self.config.code_weight * code
         if self._feature_distance is not None and self.config.feature_weight > 0:
             distance = self._feature_distance(target, x_hat)
             loss = loss + self.config.feature_weight * distance
@@ -327,6 +341,7 @@ class Trainer:
             "psnr_db": -10.0 * math.log10(max(background.item(), 1e-10)),
             "head_mse": head_mse.item(),
             "person_mse": person.item(),
+            "code_distance": code.item(),
         }
 
     @torch.no_grad()

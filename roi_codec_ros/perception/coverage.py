@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which part of the floor a camera looks at, and who hides whom there."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from roi_codec_ros.codec.errors import RoiCodecError
+
+BODY_M = 0.3  # half the width of a person who hides another, with some room for error
+BEHIND_M = 0.3  # who is not farther than this behind another is still seen
+
+
+class Coverage(Protocol):
+    """What a tracker asks of a camera. xy: float64 [N, 2], metres in the map."""
+
+    def covers(self, xy: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """bool [N]: True where the camera would see a person who stands there alone."""
+
+    def hidden(self, xy: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """bool [N]: True for persons whom others of these N probably hide."""
+
+
+@dataclass(frozen=True)
+class ViewWedge:
+    """A camera's view from above: a wedge of the floor.
+
+    x_m, y_m: the camera in the map. heading_rad: its axis, counter-clockwise from the map's x.
+    hfov_rad: the whole angle of the wedge, below π. range_m: how far it tells persons.
+    """
+
+    x_m: float
+    y_m: float
+    heading_rad: float
+    hfov_rad: float
+    range_m: float
+
+    def __post_init__(self) -> None:
+        if not (0 < self.hfov_rad < math.pi and self.range_m > 0):
+            raise RoiCodecError(
+                "expected a field of view of 0 to 180 degrees and a positive range, found "
+                f"{math.degrees(self.hfov_rad):g} degrees and {self.range_m:g} m"
+            )
+
+    def polar(self, xy: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Range in metres and bearing from the camera's axis in (-π, π], each float64 [N]."""
+        x, y = xy[:, 0] - self.x_m, xy[:, 1] - self.y_m
+        bearing = np.arctan2(y, x) - self.heading_rad
+        return np.hypot(x, y), np.arctan2(np.sin(bearing), np.cos(bearing))
+
+    def covers(self, xy: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """True where a point of float64 [N, 2] lies in the wedge; never for a NaN."""
+        distance, bearing = self.polar(xy)
+        return (distance <= self.range_m) & (np.abs(bearing) <= self.hfov_rad / 2)
+
+    def hidden(
+        self, xy: NDArray[np.float64], body_m: float = BODY_M, behind_m: float = BEHIND_M
+    ) -> NDArray[np.bool_]:
+        """True for those with the middle behind a nearer person of half the width body_m."""
+        distance, bearing = self.polar(xy)
+        turn = np.abs(bearing[:, None] - bearing[None, :])
+        in_line = turn < np.arctan2(body_m, distance)[None, :]
+        nearer = distance[None, :] < distance[:, None] - behind_m
+        return np.asarray((in_line & nearer).any(axis=1))

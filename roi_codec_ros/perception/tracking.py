@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Persons seen by many cameras as tracks in one map.
+
+Frames may come in any order: each is put at the place of its stamp, and the frames after it are
+played again, so that tracks are those of frames in order. Frames older than a horizon, and those
+whose clock is far off, are counted and left out.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from roi_codec_ros.codec.errors import RoiCodecError
+from roi_codec_ros.perception.coverage import Coverage
+from roi_codec_ros.perception.track_bank import (
+    Bank,
+    Birth,
+    Measurements,
+    TrackerSettings,
+    predicted,
+    step,
+)
+
+__all__ = ["Counts", "Measurements", "Tracker", "TrackerSettings", "Tracks"]
+
+_NAMES_KEPT = 4096  # names of tracks that are remembered before those of dead ones are dropped
+
+
+@dataclass(frozen=True, eq=False)
+class Tracks:
+    """N persons at `stamp`.
+
+    id: int64 [N], 1 and up, the same as long as the track lives; 0 while it is not confirmed.
+    xy: float64 [N, 2], m. velocity: float64 [N, 2], m/s. covariance: float64 [N, 2, 2] of xy, m².
+    cameras: for each track the cameras that saw it within the last second, sorted.
+    hits: int64 [N], measurements taken in. age_s: float64 [N] since the first, unseen_s since the
+    last. confirmed: bool [N].
+    """
+
+    stamp: float
+    id: NDArray[np.int64]
+    xy: NDArray[np.float64]
+    covariance: NDArray[np.float64]
+    velocity: NDArray[np.float64]
+    cameras: tuple[tuple[str, ...], ...]
+    hits: NDArray[np.int64]
+    age_s: NDArray[np.float64]
+    unseen_s: NDArray[np.float64]
+    confirmed: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.id)
+
+    def only_confirmed(self) -> Tracks:
+        """Those that enough measurements speak for."""
+        rows = np.flatnonzero(self.confirmed)
+        return Tracks(
+            self.stamp, self.id[rows], self.xy[rows], self.covariance[rows], self.velocity[rows],
+            tuple(self.cameras[row] for row in rows), self.hits[rows], self.age_s[rows],
+            self.unseen_s[rows], self.confirmed[rows],
+        )  # fmt: skip
+
+
+@dataclass
+class Counts:
+    """What became of the frames: taken in (late ones among them), and left out, by reason."""
+
+    taken: int = 0
+    late: int = 0
+    too_late: int = 0
+    repeated: int = 0
+    clock_off: int = 0
+    restarts: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class _Entry:
+    frame: Measurements
+    after: Bank
+
+    @property
+    def key(self) -> tuple[float, str]:
+        return self.frame.stamp, self.frame.camera
+
+
+class Tracker:
+    """Tracks persons over the frames of all cameras.
+
+    coverage: what each camera sees of the floor. A camera that is not named is taken to look
+    everywhere: a person that only others see is then lost after `death_s`, as by time alone.
+    """
+
+    RECENT_S = 1.0  # how long `Tracks.cameras` names a camera after it saw a person
+
+    def __init__(
+        self,
+        settings: TrackerSettings | None = None,
+        coverage: Mapping[str, Coverage] | None = None,
+    ) -> None:
+        self.settings = settings or TrackerSettings()
+        self.coverage = dict(coverage or {})
+        self.counts = Counts()
+        self.restart_reason = ""  # of the latest restart
+        self._ids: dict[Birth, int] = {}
+        self._last_id = 0
+        self._forget()
+
+    def _forget(self) -> None:
+        self._base: Bank | None = None  # the tracks before the first entry; None before any frame
+        self._entries: list[_Entry] = []
+        self._off: list[Measurements] = []  # frames on end whose clock is far off
+
+    @property
+    def newest_stamp(self) -> float | None:
+        """Stamp of the newest frame taken in; None before the first."""
+        if self._entries:
+            return self._entries[-1].frame.stamp
+        return None
+
+    def update(self, camera: str, stamp: float, xy: ArrayLike, covariance: ArrayLike) -> None:
+        """Take in what a camera saw at `stamp` (seconds); also a frame that shows nobody.
+
+        xy: [N, 2] metres in the map. covariance: [N, 2, 2] m².
+        Raises RoiCodecError for shapes and numbers that can not be; the tracks stay as they are.
+        """
+        places = np.array(xy, np.float64)
+        spreads = np.array(covariance, np.float64)
+        if not places.size:
+            places, spreads = np.zeros((0, 2)), np.zeros((0, 2, 2))
+        frame = Measurements(camera, float(stamp), places, spreads)
+        if self._clock_is_off(frame):
+            self._off.append(frame)
+            self.counts.clock_off += 1
+            if len(self._off) >= self.settings.jump_frames:
+                self._restart()
+            return
+        self._off = []
+        self._insert(frame)
+
+    def _clock_is_off(self, frame: Measurements) -> bool:
+        newest = self.newest_stamp
+        return newest is not None and abs(frame.stamp - newest) > self.settings.jump_s
+
+    def _restart(self) -> None:
+        """Begin anew with the latest frames: all of them say that the clock was set."""
+        frames, newest = self._off, self.newest_stamp
+        assert newest is not None
+        jump = frames[-1].stamp - newest
+        self.restart_reason = (
+            f"stamps jumped {abs(jump):.3f} s {'forward' if jump > 0 else 'back'}, "
+            f"from {newest:.3f} to {frames[-1].stamp:.3f}"
+        )
+        self.counts.restarts += 1
+        self._forget()
+        for frame in frames:
+            if abs(frame.stamp - frames[-1].stamp) <= self.settings.late_horizon_s:
+                self.counts.clock_off -= 1
+                self._insert(frame)
+
+    def _insert(self, frame: Measurements) -> None:
+        """Put the frame at its place and play those after it again."""
+        newest = self.newest_stamp
+        if newest is not None and frame.stamp < newest - self.settings.late_horizon_s:
+            self.counts.too_late += 1
+            return
+        place = bisect.bisect_left(
+            self._entries, (frame.stamp, frame.camera), key=lambda entry: entry.key
+        )
+        if place < len(self._entries) and self._entries[place].key == (frame.stamp, frame.camera):
+            self.counts.repeated += 1
+            return
+        self.counts.taken += 1
+        self.counts.late += place < len(self._entries)
+        if self._base is None:
+            self._base = Bank.empty(frame.stamp - self.settings.late_horizon_s)
+        bank = self._entries[place - 1].after if place else self._base
+        again = [frame, *(entry.frame for entry in self._entries[place:])]
+        del self._entries[place:]
+        for each in again:
+            bank = step(bank, each, self.settings, self.coverage.get(each.camera))
+            self._entries.append(_Entry(each, bank))
+        self._drop_old()
+
+    def _drop_old(self) -> None:
+        """Let go of frames that no accepted frame can come before any more."""
+        oldest = self._entries[-1].frame.stamp - self.settings.late_horizon_s
+        count = sum(entry.frame.stamp < oldest for entry in self._entries)
+        if count:
+            self._base = self._entries[count - 1].after
+            del self._entries[:count]
+
+    def tracks(self, at: float) -> Tracks:
+        """All tracks, confirmed or not, at a stamp.
+
+        Predicted from the latest frame before it; tracks that died of age by then are left out.
+        Raises RoiCodecError for a stamp that lies before everything that is still known.
+        """
+        if not np.isfinite(at):
+            raise RoiCodecError(f"expected a finite stamp, found {at}")
+        if self._base is None:
+            return self._as_tracks(Bank.empty(at))
+        place = bisect.bisect_right(self._entries, at, key=lambda entry: entry.frame.stamp)
+        bank = self._entries[place - 1].after if place else self._base
+        if at < bank.stamp:
+            raise RoiCodecError(
+                f"expected a stamp of {bank.stamp:.3f} or later, found {at:.3f}: "
+                "older tracks are forgotten"
+            )
+        alive = np.flatnonzero(at - bank.last_hit <= self.settings.coast_s)
+        return self._as_tracks(predicted(bank.take(alive), at, self.settings))
+
+    def _as_tracks(self, bank: Bank) -> Tracks:
+        born = np.array([birth[0] for birth in bank.births])
+        since = bank.stamp - self.RECENT_S
+        return Tracks(
+            stamp=bank.stamp,
+            id=self._numbers(bank),
+            xy=bank.mean[:, :2],
+            covariance=bank.covariance[:, :2, :2],
+            velocity=bank.mean[:, 2:],
+            cameras=tuple(
+                tuple(sorted(name for name, stamp in seen.items() if stamp >= since))
+                for seen in bank.seen
+            ),
+            hits=bank.hits,
+            age_s=bank.stamp - born,
+            unseen_s=bank.stamp - bank.last_hit,
+            confirmed=bank.confirmed,
+        )
+
+    def _numbers(self, bank: Bank) -> NDArray[np.int64]:
+        """int64 [N]. Numbers are given on the first sight of a confirmed track, eldest first.
+
+        Not when it is born: a late frame may still change who was born when.
+        """
+        for birth in sorted(b for b, yes in zip(bank.births, bank.confirmed, strict=True) if yes):
+            if birth not in self._ids:
+                self._last_id += 1
+                self._ids[birth] = self._last_id
+        if len(self._ids) > _NAMES_KEPT:
+            kept = {birth for entry in self._entries for birth in entry.after.births}
+            self._ids = {b: n for b, n in self._ids.items() if b in kept | set(bank.births)}
+        return np.array(
+            [
+                self._ids[birth] if yes else 0
+                for birth, yes in zip(bank.births, bank.confirmed, strict=True)
+            ],
+            np.int64,
+        )
