@@ -188,6 +188,9 @@ def test_what_the_codec_takes_away_no_recognizer_finds(tmp_path: Path) -> None:
 
     result = reidentify(identities, scenes, Grey(), MeanColour(), attackers=[Oracle()])
     report = reid_report(result)
+    assert list(result.shown[0].crops) == [
+        "original", "jpeg", "decoded", "negated", "attacker_latents"
+    ]  # fmt: skip
     assert report["embedder"] == "mean_colour"
     assert report["identities"] == 4
     probes = report["probes"]

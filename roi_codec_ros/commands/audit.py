@@ -34,6 +34,7 @@ from roi_codec_ros.commands.common import (
 if TYPE_CHECKING:
     from roi_codec_ros.codec.models import Model
     from roi_codec_ros.evaluation.methods import Method
+    from roi_codec_ros.evaluation.reidentification import Reidentification
     from roi_codec_ros.perception.annotations import Annotation
     from roi_codec_ros.perception.embedders import FaceEmbedder
     from roi_codec_ros.perception.faces import FaceDetector
@@ -124,6 +125,7 @@ def run(args: argparse.Namespace) -> None:
     from roi_codec_ros.evaluation.leakage import HeadMeter
     from roi_codec_ros.evaluation.machine import describe_machine, usable_cores
     from roi_codec_ros.evaluation.methods import ModelMethod
+    from roi_codec_ros.evaluation.reidentification import reid_report
     from roi_codec_ros.perception.annotations_any import read_annotations
     from roi_codec_ros.perception.faces import make_face_detector
 
@@ -163,7 +165,7 @@ def run(args: argparse.Namespace) -> None:
         [detector.name for detector in detectors],
         attackers=attackers,
         attack_minutes=minutes,
-        reid=reid,
+        reid=reid_report(reid) if reid else None,
         left_out=left_out,
         model=model.name,
         model_id=model.id.hex(),
@@ -178,12 +180,14 @@ def run(args: argparse.Namespace) -> None:
     print(f"{result.images} of {len(annotated)} images audited")
     for failure in result.failures[:FAILURES_SHOWN]:
         print(f"left out: {failure}", file=sys.stderr)
-    for section, reason in left_out.items():
-        print(f"left out: {section}: {reason}", file=sys.stderr)
+    if not args.quick:  # which says already what it does not do
+        for section, reason in left_out.items():
+            print(f"left out: {section}: {reason}", file=sys.stderr)
     if args.json:
         write_json(args.json, report)
     if args.html:
-        html = audit_html(report, result.scenes, result.shown_heads)
+        probes = reid.shown if reid else []
+        html = audit_html(report, result.scenes, result.shown_heads, probes)
         write_bytes(args.html, html.encode())
 
 
@@ -258,16 +262,12 @@ def _reidentify(
     embedder: FaceEmbedder,
     attackers: Sequence[TrainedAttacker],
     left_out: dict[str, str],
-) -> dict[str, Any] | None:
-    """The report's section; None, and the reason, where the images do not give enough faces."""
+) -> Reidentification | None:
+    """What was measured; None, and the reason, where the images do not give enough faces."""
     from tqdm import tqdm
 
     from roi_codec_ros.codec.errors import RoiCodecError
-    from roi_codec_ros.evaluation.reidentification import (
-        find_identities,
-        reid_report,
-        reidentify,
-    )
+    from roi_codec_ros.evaluation.reidentification import find_identities, reidentify
 
     with tqdm(total=len(annotated), desc="identities", unit="image", disable=None) as progress:
         identities, scenes = find_identities(
@@ -279,15 +279,13 @@ def _reidentify(
         )
     try:
         with tqdm(total=len(identities), desc="probes", unit="scene", disable=None) as progress:
-            return reid_report(
-                reidentify(
-                    identities,
-                    scenes,
-                    method,
-                    embedder,
-                    attackers=attackers,
-                    on_scene=lambda: progress.update(),
-                )
+            return reidentify(
+                identities,
+                scenes,
+                method,
+                embedder,
+                attackers=attackers,
+                on_scene=lambda: progress.update(),
             )
     except RoiCodecError as error:
         left_out["reid"] = str(error)

@@ -24,9 +24,15 @@ FACE_COLOUR = (255, 59, 48)
 
 
 def audit_html(
-    report: dict[str, Any], scenes: Sequence[Scene], heads: Sequence[ShownHead] = ()
+    report: dict[str, Any],
+    scenes: Sequence[Scene],
+    heads: Sequence[ShownHead] = (),
+    probes: Sequence[ShownHead] = (),
 ) -> str:
-    """A whole page of what `audit_report` holds; pictures of `scenes` and `heads` inlined."""
+    """A whole page of what `audit_report` holds, with pictures inlined.
+
+    heads: what attackers restored; probes: faces that were pasted for re-identification.
+    """
     name = escape(f"{report['model']}")
     parts = [
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
@@ -39,7 +45,7 @@ def audit_html(
         _sizes(report),
         _references(report),
         attack_section(report, heads),
-        reid_section(report),
+        reid_section(report, probes),
         _bits(report),
         _not_protected(report),
         _pictures(scenes),
@@ -77,13 +83,21 @@ def _facts(report: dict[str, Any]) -> str:
             f"{heads['by_chance']['heads']} by chance)",
         ),
     ]
+    attackers = [column for column in union if column.startswith("attacker_")]
+    if attackers:
+        best = max(heads["found"]["union"][source] for source in attackers)
+        facts.append(
+            (f"{best} of {heads['annotated']}", "found in what a trained attacker restored")
+        )
     reid = report["reid"]
     if reid is not None:
+        restored = [reid[source]["rank1"] for source in attackers if source in reid]
+        after = f", {max(restored)} after an attacker" if restored else ""
         facts.append(
             (
                 f"{reid['decoded']['rank1']} of {reid['probes']}",
-                f"pasted faces named right ({reid['chance']:.0f} by chance, "
-                f"{reid['original']['rank1']} in the originals)",
+                f"pasted faces named right in decoded images{after}; {reid['chance']:.0f} by "
+                f"chance, {reid['original']['rank1']} in the originals",
             )
         )
     if bits["heads"]:
@@ -118,8 +132,9 @@ def _detectors(report: dict[str, Any]) -> str:
         "originals, and on JPEG with the bytes that the model took (shrunk where JPEG can't reach "
         "them otherwise). The floor, originals with every annotated head filled with its mean "
         "colour, is what they report where nothing is left to find: false alarms, and faces that "
-        "nobody annotated. Each attempt more brings false alarms of its own, so that the last row "
-        "is to be read by its heads found and by chance, not by its faces.</p>"
+        "nobody annotated. Each attempt more brings false alarms of its own, so that the row of "
+        "<em>any of these</em> is to be read by its heads found and by chance, not by its "
+        "faces.</p>"
     )
 
 
@@ -133,16 +148,19 @@ def _sizes(report: dict[str, Any]) -> str:
         ("", [size, str(total), *(str(by_size[column][size]) for column in columns)])
         for size, total in heads["annotated_by_size_px"].items()
     ]
-    short = [label(column).replace("decoded, any of these", "any inversion") for column in columns]
-    header = [
-        "head size, px",
-        "annotated",
-        *(escape(name.removeprefix("decoded, ")) for name in short),
-    ]
+    header = ["head size, px", "annotated", *(escape(_short(column)) for column in columns)]
     return (
         "<h2>Heads found, by their size</h2><p>By the union of the detectors; the size of a head "
         f"is the root of its box's area.</p>{table(header, rows)}"
     )
+
+
+def _short(source: str) -> str:
+    """A source's name where the column has to be narrow."""
+    if source.startswith("attacker_"):
+        return source.replace("_", " ")
+    short = {"jpeg": "JPEG", "erased": "erased", "any": "any inversion"}
+    return short.get(source, label(source).removeprefix("decoded, "))
 
 
 def _references(report: dict[str, Any]) -> str:

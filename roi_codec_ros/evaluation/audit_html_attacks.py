@@ -13,11 +13,7 @@ from roi_codec_ros.evaluation.audit import ShownHead
 from roi_codec_ros.evaluation.html_parts import inline, label, table
 from roi_codec_ros.evaluation.versions import attacker_source
 
-HEAD_SIDE_PX = 150
-RESTORED_FROM = {
-    "latents": "the latents, with the model's own synthesis to start from",
-    "decoded": "the decoded picture",
-}
+HEAD_SIDE_PX = 144
 REID_ORDER = ("original", "jpeg", "decoded", "negated")
 REID_ROLES = {"original": "ceiling", "jpeg": "ceiling"}
 
@@ -43,7 +39,7 @@ def attack_section(report: dict[str, Any], heads: Sequence[ShownHead]) -> str:
         )
         for source in ("original", "jpeg", "erased", "decoded")
     ]
-    names = [name for name in RESTORED_FROM if name in attack]
+    names = [name for name in attack if attacker_source(name) in found]
     rows += [
         (
             "main",
@@ -58,25 +54,26 @@ def attack_section(report: dict[str, Any], heads: Sequence[ShownHead]) -> str:
         for name in names
     ]
     header = ["", "pairs seen", "faces reported", "heads found", "PSNR in heads, dB"]
-    sources = "; ".join(f"<em>{name}</em>: {RESTORED_FROM[name]}" for name in names)
     return (
         f"{title}<p>Who can decode holds the model file, encoder included, and so can make pairs "
         "of code and photograph out of photographs of his own. Each attacker is a network "
         f"trained for {attack['minutes']:.3g} minutes on this machine, on crops of another split, "
-        f"to give the original back, heads counted most. They restore from {sources}. Detectors "
-        "are counted as in section 1; the PSNR is that of the mean squared error inside of "
-        "annotated heads, beside the originals.</p>"
-        f"{table(header, rows)}{_strips(heads)}"
+        "to give the original back, heads counted most: one restores from the latents, with the "
+        "model's own synthesis to start from, the other from the decoded picture. Detectors are "
+        "counted as in section 1; the PSNR is that of the mean squared error inside of annotated "
+        "heads, beside the originals.</p>"
+        f"{table(header, rows)}"
+        f"{strips(heads, 'The largest annotated heads of the audited images:')}"
         "<p class='quiet'>Assumed: the attacker has photographs of the same kind as the audited "
         "ones, one frame at a time, and no more computing than said. He is paid for the squared "
         "error, which gives the mean of all faces that the code allows: where nothing is left of "
         "a face he paints a blur, and not an invented one. A longer training, more photographs "
-        "or a larger network can only find more. That a detector reports a restored face does "
+        "or a larger network may find more. That a detector reports a restored face does "
         "not mean that it is the right one: that is section 3.</p>"
     )
 
 
-def reid_section(report: dict[str, Any]) -> str:
+def reid_section(report: dict[str, Any], probes: Sequence[ShownHead]) -> str:
     """Section 3: whether a recognizer names pasted faces."""
     title = "<h2>3 · Re-identification</h2>"
     reid = report["reid"]
@@ -119,6 +116,7 @@ def reid_section(report: dict[str, Any]) -> str:
         f"different people ({reid['impostor_pairs']:,} pairs, the threshold set anew for each "
         "row).</p>"
         f"{table(header, rows)}"
+        f"{strips(probes, 'Some of the pasted faces:')}"
         "<p class='quiet'>Assumed: an attacker who knows where "
         "each face is, to the pixel, and who has the very photograph in his gallery that the "
         "probe was made of, mirrored, scaled and with another brightness and contrast. There is "
@@ -144,7 +142,8 @@ def _decibel(value: float | None) -> str:
     return "–" if value is None else f"{value:.1f}"
 
 
-def _strips(heads: Sequence[ShownHead]) -> str:
+def strips(heads: Sequence[ShownHead], title: str) -> str:
+    """Heads below one another, what became of each beside it."""
     if not heads:
         return ""
     columns = list(heads[0].crops)
@@ -156,10 +155,7 @@ def _strips(heads: Sequence[ShownHead]) -> str:
         for head in heads
     )
     style = f"grid-template-columns:repeat({len(columns)},{HEAD_SIDE_PX}px)"
-    return (
-        "<p>The largest annotated heads of the audited images:</p>"
-        f"<div class='strips' style='{style}'>{captions}{rows}</div>"
-    )
+    return f"<p>{escape(title)}</p><div class='strips' style='{style}'>{captions}{rows}</div>"
 
 
 def _square(crop: Any) -> Image.Image:

@@ -50,7 +50,7 @@ tr.ceiling td{background:#fdf4ee}tr.floor td{background:#eef7f1}tr.main td{font-
 .heads{display:flex;flex-wrap:wrap;gap:.9rem}.heads div{display:flex;gap:2px}
 .heads img{width:96px;height:96px}
 .strips{display:grid;gap:3px;margin:.8rem 0 1.4rem;overflow-x:auto}
-.strips img{width:150px;height:150px}
+.strips img{width:144px;height:144px}
 figure{margin:0}figcaption{color:#5b6675;font-size:.84rem;margin-top:.15rem}
 @media(max-width:40rem){.pictures{grid-template-columns:1fr}}
 """

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roi_codec_ros.codec.errors import RoiCodecError
+from roi_codec_ros.evaluation.audit import ShownHead
 from roi_codec_ros.evaluation.bench import failure_reason
 from roi_codec_ros.evaluation.matching import pair_up
 from roi_codec_ros.evaluation.methods import Method
@@ -46,6 +47,8 @@ BRIGHTNESS = 25.0
 CONTRAST = 0.15
 PLACES_TRIED = 200
 FAR = 1e-3
+SHOWN_SIZES = 2
+SHOWN_PROBES = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,12 +78,14 @@ class Reidentification:
     """What was measured.
 
     distances[source]: one row a probe, its distance to each identity of the gallery.
+    shown: the first large probes, as they look in each source.
     """
 
     embedder: str
     identities: Sequence[Identity]
     probes: list[Probe] = field(default_factory=list)
     distances: dict[str, list[NDArray[np.float32]]] = field(default_factory=dict)
+    shown: list[ShownHead] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
 
 
@@ -125,6 +130,10 @@ def _clear_faces(
     image: ImageArray, annotation: Annotation, detector: FaceDetector
 ) -> list[tuple[Box, Box]]:
     """Boxes of (face, head)."""
+    head_extent = annotation.heads[:, 2:] - annotation.heads[:, :2]
+    # A head that small overlaps no face that large by as much: spare the detector.
+    if not (head_extent.prod(axis=1) >= HEAD_IOU * FACE_SIZE_PX**2).any():
+        return []
     faces = detector.detect(image)
     extent = faces.xyxy[:, 2:] - faces.xyxy[:, :2]
     height, width = image.shape[:2]
@@ -277,6 +286,8 @@ def reidentify(
             result.failures.append(Failure(scene.image_id, failure_reason(error)))
         else:
             result.probes += probes
+            result.shown += [_shown(probe, pictures) for probe in probes[:SHOWN_SIZES]]
+            del result.shown[SHOWN_PROBES:]
             for source, distances in rows.items():
                 result.distances.setdefault(source, []).extend(distances)
         if on_scene is not None:
@@ -285,6 +296,14 @@ def reidentify(
         first = f"; the first failure is {result.failures[0]}" if result.failures else ""
         raise RoiCodecError(f"expected faces pasted into scenes, found no room for any{first}")
     return result
+
+
+def _shown(probe: Probe, pictures: dict[str, ImageArray]) -> ShownHead:
+    margin = (probe.face[2:] - probe.face[:2]) * PATCH_MARGIN
+    left, top = np.maximum(probe.face[:2] - margin, 0).astype(int)
+    right, bottom = (probe.face[2:] + margin).astype(int)
+    crops = {name: picture[top:bottom, left:right].copy() for name, picture in pictures.items()}
+    return ShownHead(probe.size_px, crops)
 
 
 def rank1_hits(distances: NDArray[np.floating], truth: NDArray[np.integer]) -> NDArray[np.bool_]:
