@@ -151,14 +151,15 @@ def _sizes(report: dict[str, Any]) -> str:
     header = ["head size, px", "annotated", *(escape(_short(column)) for column in columns)]
     return (
         "<h2>Heads found, by their size</h2><p>By the union of the detectors; the size of a head "
-        f"is the root of its box's area.</p>{table(header, rows)}"
+        "is the root of its box's area. <em>From</em>: what a trained attacker restored.</p>"
+        f"{table(header, rows)}"
     )
 
 
 def _short(source: str) -> str:
     """A source's name where the column has to be narrow."""
     if source.startswith("attacker_"):
-        return source.replace("_", " ")
+        return source.replace("attacker_", "from ")
     short = {"jpeg": "JPEG", "erased": "erased", "any": "any inversion"}
     return short.get(source, label(source).removeprefix("decoded, "))
 
