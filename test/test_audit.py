@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,11 +19,10 @@ from roi_codec_ros.codec.presets import PRESETS
 from roi_codec_ros.evaluation.audit import (
     PLAIN,
     audit,
-    audit_report,
     head_size_bin,
     head_size_bins,
-    jpeg_at_rate,
 )
+from roi_codec_ros.evaluation.audit_report import audit_report
 from roi_codec_ros.evaluation.inversions import INVERSIONS
 from roi_codec_ros.evaluation.leakage import (
     HeadBits,
@@ -35,8 +35,10 @@ from roi_codec_ros.evaluation.leakage import (
     receptive_field,
 )
 from roi_codec_ros.evaluation.matching import pair_up, unite
+from roi_codec_ros.evaluation.versions import jpeg_at_rate
 from roi_codec_ros.perception.annotations import Annotation
 from roi_codec_ros.perception.detections import Detections
+from roi_codec_ros.perception.embedders import FACE_EMBEDDERS
 from roi_codec_ros.perception.faces import FACE_DETECTORS
 
 SIDE = 64
@@ -366,9 +368,121 @@ def test_the_command_writes_json_and_a_page_that_needs_nothing_else(
     assert "left out: <b>: expected an image" in printed.err
 
 
+class Square:
+    """Sees a face of 70 px in every picture that is red or blue in its middle."""
+
+    name = "square"
+
+    def detect(self, image: np.ndarray) -> Detections:
+        red, _, blue = image[100, 100].astype(int)
+        seen = bool(abs(red - blue) > 100)
+        return Detections.from_arrays([[65, 65, 135, 135]] * seen, [0.99] * seen, image.shape[:2])
+
+
+class Colour:
+    """Recognises a face by the mean colour of its box."""
+
+    name, same_person_distance = "colour", 5.0
+
+    def embed(self, image: np.ndarray, face: np.ndarray) -> np.ndarray:
+        x0, y0, x1, y1 = face.round().astype(int)
+        return image[y0:y1, x0:x1].reshape(-1, 3).mean(axis=0).astype(np.float32)
+
+
+@pytest.fixture
+def people(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two identities and a scene to audit, and one of these to train attackers on."""
+    folder = tmp_path / "people"
+    colours = {"red": (220, 40, 40), "blue": (40, 40, 220), "scene": (128, 128, 128)}
+    for split, names in (("val", list(colours)), ("train", ["red"])):
+        (folder / "images" / split).mkdir(parents=True)
+        lines = []
+        for name in names:
+            pixels = np.full((200, 200, 3), 128, np.uint8)
+            pixels[60:140, 60:140] = colours[name]
+            Image.fromarray(pixels).save(folder / "images" / split / f"{name}.png")
+            boxes = [{"tag": "person", "vbox": [50, 50, 90, 140], "hbox": [60, 60, 80, 80]}]
+            box = boxes if name != "scene" else []
+            lines.append(json.dumps({"ID": name, "gtboxes": box, "width": 200, "height": 200}))
+        (folder / f"annotation_{split}.odgt").write_text("\n".join(lines))
+    monkeypatch.setitem(FACE_DETECTORS, "square", lambda argument, device: Square())
+    monkeypatch.setitem(FACE_DETECTORS, "mtcnn", lambda argument, device: Square())
+    monkeypatch.setitem(FACE_EMBEDDERS, "colour", lambda argument, device: Colour())
+    return folder
+
+
+def audit_people(people: Path, model: Path, *more: str) -> tuple[int, dict[str, Any], str]:
+    result, page = people / "audit.json", people / "audit.html"
+    status = main(
+        ["audit", str(model), "--data", str(people), "--split", "val", "--detectors", "square",
+         "--threads", "1", "--json", str(result), "--html", str(page), *more]
+    )  # fmt: skip
+    return status, json.loads(result.read_text()), page.read_text()
+
+
+def test_attackers_and_recognition_are_in_the_report(people: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    untrained_model("nano").save(tmp_path / "nano.safetensors")
+    status, report, html = audit_people(
+        people, tmp_path / "nano.safetensors", "--attack-steps", "1", "--embedder", "colour"
+    )
+    assert status == 0
+    attack = report["attacker"]
+    assert set(attack) == {"latents", "decoded", "minutes", "steps", "pairs", "head_psnr_db"}
+    assert (attack["steps"], attack["pairs"]) == (1, 8)
+    assert attack["minutes"] > 0
+    for name in ("latents", "decoded"):
+        assert set(attack[name]) >= {"union", "rank1", "tar_at_far_1e3"}
+        assert attack[name]["union"] == report["union"][f"attacker_{name}"]
+        assert attack[name]["rank1"] == report["reid"][f"attacker_{name}"]["rank1"]
+        assert attack[name]["head_psnr_db"] > 10  # one step from what nano decodes well
+    reid = report["reid"]
+    assert (reid["embedder"], reid["identities"]) == ("colour", 2)
+    assert reid["chance"] == reid["probes"] / 2 >= 1
+    for source in (
+        "original", "jpeg", "decoded", "negated", "attacker_latents", "attacker_decoded"
+    ):  # fmt: skip
+        assert set(reid[source]) == {"rank1", "tar_at_far_1e3"}
+        assert 0 <= reid[source]["rank1"] <= reid["probes"]
+    assert reid["original"]["rank1"] == reid["probes"]
+    assert "rank1" in next(iter(reid["by_size"].values()))["decoded"]
+    assert report["left_out"] == {}
+    assert "attacker, from latents" in html
+    assert "by chance <span" in html
+    assert "class='strips'" in html
+
+
+def test_what_is_left_out_says_why(
+    people: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("torch")
+
+    def missing(argument: str | None, device: str) -> None:
+        raise RoiCodecError("expected dlib; install it with: pip")
+
+    monkeypatch.setitem(FACE_EMBEDDERS, "dlib", missing)
+    model = tmp_path / "nano.safetensors"
+    untrained_model("nano").save(model)
+    status, report, html = audit_people(people, model, "--no-attack")
+    assert status == 0
+    assert report["attacker"] is report["reid"] is None
+    assert report["left_out"] == {
+        "reid": "expected dlib; install it with: pip", "attacker": "--no-attack"
+    }  # fmt: skip
+    assert "Left out: expected dlib; install it with: pip." in html
+    assert "left out: reid: expected dlib" in capsys.readouterr().err
+    alone = ["audit", str(model), "--data", str(people), "--split", "val", "--no-attack"]
+    assert main([*alone, "--embedder", "dlib"]) == 1
+
+
 @pytest.mark.parametrize(
     ("more", "status", "complaint"),
     [
+        (["--attack-split", "val"], 2, "expected attackers trained on another split"),
+        (["--embedder", "nose"], 2, "expected a face embedder of"),
         (["--detectors", "eyes"], 2, "expected a face detector of"),
         (["--detectors", "bright,bright"], 2, "expected every detector once"),
         (["--split", "test"], 1, "expected annotation_test.odgt"),

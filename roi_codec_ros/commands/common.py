@@ -38,6 +38,17 @@ positive.__name__ = "positive number"
 image_size.__name__ = "size"
 
 
+def positive_real(text: str) -> float:
+    """An argument that is a number above 0; for argparse's ``type``."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise ValueError(text)
+    return value
+
+
+positive_real.__name__ = "positive number"
+
+
 def write_json(path: Path, data: Any) -> None:
     """Write ``data`` as indented JSON."""
     write_bytes(path, (json.dumps(data, indent=2) + "\n").encode())

@@ -6,7 +6,8 @@
             ├► JPEG at the model's own rate ───────────────► ceiling
             ├► heads filled with their mean colour ────────► floor   ─┐
             └► model ─► decoded ─┬───────────────────────────────────┼► every detector ─► union
-                     │           └► negative, gamma, contrast, … ────┘
+                     │           ├► negative, gamma, contrast, … ────┤
+                     ├───────────┴► trained attackers ───────────────┘
                      └► code length of the latents that can depend on a head
 ```
 A face is counted wherever a detector reports one, right or wrong; a head is found where a report
@@ -15,26 +16,25 @@ overlaps its box. An image counts everywhere or nowhere, as in the evaluation.
 
 from __future__ import annotations
 
-import io
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from roi_codec_ros.codec.errors import RoiCodecError
 from roi_codec_ros.evaluation.bench import failure_reason
 from roi_codec_ros.evaluation.inversions import INVERSIONS
-from roi_codec_ros.evaluation.leakage import HeadBits, erase, fano_table
+from roi_codec_ros.evaluation.leakage import HeadBits, erase
 from roi_codec_ros.evaluation.matching import BoxArray, pair_up, unite
 from roi_codec_ros.evaluation.methods import Method
-from roi_codec_ros.evaluation.pictures import read_annotated, resize
+from roi_codec_ros.evaluation.pictures import read_annotated
 from roi_codec_ros.evaluation.results import Failure
+from roi_codec_ros.evaluation.versions import Attacker, make_versions
 from roi_codec_ros.perception.annotations import Annotation
 from roi_codec_ros.perception.faces import FaceDetector
 
@@ -48,10 +48,10 @@ ANY = "any"
 BY_CHANCE = "by_chance"
 HEAD_IOU = 0.2
 HEAD_SIZE_EDGES_PX = (16, 24, 32, 48, 64, 96)
-JPEG_SCALES = (1.0, 0.75, 0.5, 0.375, 0.25, 0.125)
-JPEG_QUALITIES = range(1, 96)
 PICTURES = 4
 LEAKED_HEADS = 12
+SHOWN_HEADS = 10
+SHOWN_HEAD_MARGIN = 0.35
 
 NOT_PROTECTED = (
     "Who a person is by clothing, hair colour, gait, body shape or size, company or place.",
@@ -85,6 +85,14 @@ class Scene:
     leaked: BoxArray
 
 
+@dataclass(frozen=True, eq=False)
+class ShownHead:
+    """One head and its surroundings, cut out of the original and what became of it, by source."""
+
+    size_px: float
+    crops: dict[str, ImageArray]
+
+
 @dataclass(eq=False)
 class Audit:
     """What was counted.
@@ -92,6 +100,8 @@ class Audit:
     faces[source, inversion][detector], also of the union and of what two detectors agree on;
     found[source, inversion][detector][size of head]; heads[size of head];
     by_chance[source, inversion]: heads of the image before that the union would have found.
+    head_errors[source]: mean squared error over each head, colours in [0, 1].
+    shown_heads: the largest heads, for the attackers' pictures; none without attackers.
     """
 
     images: int = 0
@@ -102,7 +112,9 @@ class Audit:
     chance_heads: int = 0
     bits: list[HeadBits] = field(default_factory=list)
     bits_per_pixel: dict[str, list[float]] = field(default_factory=dict)
+    head_errors: dict[str, list[float]] = field(default_factory=dict)
     scenes: list[Scene] = field(default_factory=list)
+    shown_heads: list[ShownHead] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
 
 
@@ -123,11 +135,13 @@ def audit(
     detectors: Sequence[FaceDetector],
     meter: Meter,
     *,
+    attackers: Sequence[Attacker] = (),
     quick: bool = False,
     on_image: Callable[[Annotation], None] | None = None,
 ) -> Audit:
     """Audit `method` on images.
 
+    attackers: whose restored images are looked at too.
     quick: try the inversions on decoded images only, not on what they are held against.
     Raises RoiCodecError where not a single image could be measured.
     """
@@ -136,7 +150,7 @@ def audit(
     for annotation in annotations:
         # As in the evaluation: whatever breaks on one image costs that image, and is seen.
         try:
-            measured = _Measured.make(annotation, method, detectors, meter, quick=quick)
+            measured = _Measured.make(annotation, method, detectors, meter, attackers, quick=quick)
         except Exception as error:  # noqa: BLE001
             result.failures.append(Failure(annotation.image_id, failure_reason(error)))
         else:
@@ -167,23 +181,18 @@ class _Measured:
         method: Method,
         detectors: Sequence[FaceDetector],
         meter: Meter,
+        attackers: Sequence[Attacker],
         *,
         quick: bool,
     ) -> _Measured:
         image = read_annotated(annotation)
         height, width = image.shape[:2]
-        data = method.encode(image)
-        jpeg, jpeg_bytes = jpeg_at_rate(image, len(data))
-        versions = {
-            "original": image,
-            "jpeg": jpeg,
-            "erased": erase(image, annotation.heads),
-            "decoded": resize(method.decode(data), width, height),
-        }
+        made = make_versions(image, method, attackers)
+        versions = {**made.pictures, "erased": erase(image, annotation.heads)}
         looked = {}
         for source, picture in versions.items():
             looked[source, PLAIN] = _look(picture, detectors, (height, width))
-            if source == "decoded" or not quick:
+            if source == "decoded" or (source in SOURCES and not quick):
                 for name, inversion in INVERSIONS.items():
                     looked[source, name] = _look(inversion(picture), detectors, (height, width))
                 every = [
@@ -197,8 +206,8 @@ class _Measured:
             looked=looked,
             bits=meter.measure(image, annotation.heads),
             bits_per_pixel={
-                "decoded": 8.0 * len(data) / pixels,
-                "jpeg": 8.0 * jpeg_bytes / pixels,
+                "decoded": 8.0 * made.coded_bytes / pixels,
+                "jpeg": 8.0 * made.jpeg_bytes / pixels,
             },
         )
 
@@ -232,11 +241,25 @@ def _add(result: Audit, measured: _Measured, previous: Annotation | None) -> Non
         if looked.agreed is not None:
             faces[AGREED] += looked.agreed
         result.by_chance[key] += len(_heads_found(chance, looked.boxes[UNION]))
+    for source, picture in measured.versions.items():
+        errors = result.head_errors.setdefault(source, [])
+        errors += _head_errors(measured.versions["original"], picture, annotation.heads)
     _keep_scene(result.scenes, measured)
+    _keep_heads(result.shown_heads, measured)
 
 
 def _heads_found(heads: BoxArray, faces: BoxArray) -> list[int]:
     return [head for head, _ in pair_up(heads, faces, iou_threshold=HEAD_IOU)]
+
+
+def _head_errors(original: ImageArray, picture: ImageArray, heads: BoxArray) -> list[float]:
+    errors = []
+    for x0, y0, x1, y1 in heads:
+        inside = np.s_[math.floor(y0) : math.ceil(y1), math.floor(x0) : math.ceil(x1)]
+        difference = (original[inside].astype(np.float32) - picture[inside]) / 255.0
+        if difference.size:
+            errors.append(float(np.square(difference).mean()))
+    return errors
 
 
 def _keep_scene(scenes: list[Scene], measured: _Measured) -> None:
@@ -258,9 +281,35 @@ def _keep_scene(scenes: list[Scene], measured: _Measured) -> None:
     del scenes[PICTURES:]
 
 
+def _keep_heads(shown: list[ShownHead], measured: _Measured) -> None:
+    restored = [source for source in measured.versions if source not in SOURCES]
+    if not restored:
+        return
+    height, width = measured.versions["original"].shape[:2]
+    for head in measured.annotation.heads:
+        centre, half = (head[:2] + head[2:]) / 2, float((head[2:] - head[:2]).max())
+        half *= 0.5 + SHOWN_HEAD_MARGIN
+        left, top = (max(0, math.floor(value - half)) for value in centre)
+        right, bottom = (
+            min(side, math.ceil(value + half))
+            for side, value in zip((width, height), centre, strict=True)
+        )
+        crops = {
+            source: measured.versions[source][top:bottom, left:right].copy()
+            for source in ("original", "decoded", *restored)
+        }
+        shown.append(ShownHead(_head_size(head), crops))
+    shown.sort(key=lambda one: -one.size_px)
+    del shown[SHOWN_HEADS:]
+
+
+def _head_size(head: NDArray[np.float32]) -> float:
+    return math.sqrt(max(0.0, float((head[2] - head[0]) * (head[3] - head[1]))))
+
+
 def head_size_bin(head: NDArray[np.float32]) -> str:
     """The name of the bin of a head's size in px, which is the root of its box's area."""
-    size = math.sqrt(max(0.0, float((head[2] - head[0]) * (head[3] - head[1]))))
+    size = _head_size(head)
     for low, high in pairwise((0, *HEAD_SIZE_EDGES_PX)):
         if size < high:
             return f"{low}-{high}"
@@ -271,148 +320,3 @@ def head_size_bins() -> list[str]:
     """All names of bins, smallest heads first."""
     edges = (0, *HEAD_SIZE_EDGES_PX)
     return [f"{low}-{high}" for low, high in pairwise(edges)] + [f"{edges[-1]}+"]
-
-
-def jpeg_at_rate(image: ImageArray, limit_bytes: int) -> tuple[ImageArray, int]:
-    """The best that JPEG makes of an image in `limit_bytes`, and the bytes it took.
-
-    At such rates that is seldom the full size: of some sizes, each at its highest quality that
-    fits, the one of the least squared error. Where none fits, the smallest file there is.
-    """
-    height, width = image.shape[:2]
-    best: tuple[float, ImageArray, int] | None = None
-    smallest: tuple[ImageArray, int] | None = None
-    for scale in JPEG_SCALES:
-        shrunk = resize(image, max(1, round(width * scale)), max(1, round(height * scale)))
-        low, high = 0, len(JPEG_QUALITIES)  # qualities before `low` fit, from `high` on none does
-        fitting = b""
-        while low < high:
-            middle = (low + high) // 2
-            data = _jpeg(shrunk, JPEG_QUALITIES[middle])
-            if len(data) <= limit_bytes:
-                low, fitting = middle + 1, data
-            else:
-                high = middle
-        if not fitting:
-            data = _jpeg(shrunk, JPEG_QUALITIES[0])
-            smallest = (_from_jpeg(data, width, height), len(data))
-            continue
-        decoded = _from_jpeg(fitting, width, height)
-        error = float(np.square(decoded.astype(np.float32) - image).mean())
-        if best is None or error < best[0]:
-            best = (error, decoded, len(fitting))
-    if best is not None:
-        return best[1], best[2]
-    assert smallest is not None
-    return smallest
-
-
-def _jpeg(image: ImageArray, quality: int) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(
-        buffer, "JPEG", quality=quality, subsampling="4:2:0", optimize=True
-    )
-    return buffer.getvalue()
-
-
-def _from_jpeg(data: bytes, width: int, height: int) -> ImageArray:
-    with Image.open(io.BytesIO(data), formats=("JPEG",)) as picture:
-        return resize(np.array(picture.convert("RGB")), width, height)
-
-
-def audit_report(result: Audit, detectors: Sequence[str], **about: Any) -> dict[str, Any]:
-    """The audit as JSON. `about`: what was audited on what, first in the report."""
-    names = [*detectors, UNION]
-    columns = _columns(result)
-    counts = {
-        name: {
-            column: result.faces[key][name]
-            for column, key in columns.items()
-            if name in result.faces[key]
-        }
-        for name in [*names, AGREED]
-    }
-    return {
-        **about,
-        "images": result.images,
-        "failures": [{"image": f.image, "reason": f.reason} for f in result.failures],
-        "bits_per_pixel": {
-            name: float(np.mean(rates)) for name, rates in result.bits_per_pixel.items()
-        },
-        "detectors": {name: counts[name] for name in detectors},
-        "union": counts[UNION],
-        "agreed_by_two": counts[AGREED],
-        "heads": _heads_report(result, names, columns),
-        "same_inversions_on": {
-            source: {
-                inversion: {name: result.faces[key][name] for name in names if name in faces}
-                for key, faces in result.faces.items()
-                for where, inversion in [key]
-                if where == source and inversion != PLAIN
-            }
-            for source in SOURCES
-            if source != "decoded" and (source, ANY) in result.faces
-        },
-        "bits_per_head": _bits_report(result.bits),
-        "not_protected": list(NOT_PROTECTED),
-    }
-
-
-def _columns(result: Audit) -> dict[str, tuple[str, str]]:
-    """What is counted in the main table: the sources, then the inversions of decoded images."""
-    sources = {source: (source, PLAIN) for source in SOURCES}
-    inversions = {name: ("decoded", name) for name in (*INVERSIONS, ANY)}
-    return {name: key for name, key in (sources | inversions).items() if key in result.faces}
-
-
-def _heads_report(
-    result: Audit, names: Sequence[str], columns: dict[str, tuple[str, str]]
-) -> dict[str, Any]:
-    sizes = head_size_bins()
-    return {
-        "annotated": sum(result.heads.values()),
-        "annotated_by_size_px": {size: result.heads[size] for size in sizes},
-        "found": {
-            name: {
-                column: sum(result.found[key][name, size] for size in sizes)
-                for column, key in columns.items()
-                if name in result.faces[key]
-            }
-            for name in names
-        },
-        "found_by_size_px": {
-            name: {
-                column: {size: result.found[key][name, size] for size in sizes}
-                for column, key in columns.items()
-                if name in result.faces[key]
-            }
-            for name in names
-        },
-        BY_CHANCE: {
-            "heads": result.chance_heads,
-            **{column: result.by_chance[key] for column, key in columns.items()},
-        },
-    }
-
-
-def _bits_report(measured: Sequence[HeadBits]) -> dict[str, Any]:
-    touching = [bits for image in measured for bits in image.touching]
-    if not touching:
-        return {"heads": 0, "median": None, "p95": None}
-    own = [bits for image in measured for bits in image.own]
-    changed = [bits for image in measured for bits in image.changed]
-    mean = float(np.mean(touching))
-    return {
-        **_spread(touching),
-        "mean": mean,
-        "heads": len(touching),
-        "own_blocks": _spread(own),
-        "changed": {**_spread(changed), "heads": len(changed)},
-        "fano": fano_table(mean),
-    }
-
-
-def _spread(values: Sequence[float]) -> dict[str, float | None]:
-    if not values:
-        return {"median": None, "p95": None}
-    return {"median": float(np.median(values)), "p95": float(np.percentile(values, 95))}

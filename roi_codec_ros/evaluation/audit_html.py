@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import base64
-import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
@@ -13,58 +11,28 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from roi_codec_ros.evaluation.audit import LEAKED_HEADS, Scene
+from roi_codec_ros.evaluation.audit import LEAKED_HEADS, Scene, ShownHead
+from roi_codec_ros.evaluation.audit_html_attacks import attack_section, reid_section
+from roi_codec_ros.evaluation.html_parts import ROLES, STYLE, figure, inline, label, table
 
 ImageArray = NDArray[np.uint8]
 
 PICTURE_WIDTH_PX = 360
 HEAD_WIDTH_PX = 96
 HEAD_MARGIN = 0.35
-PICTURE_QUALITY = 72
 FACE_COLOUR = (255, 59, 48)
 
-LABELS = {
-    "original": "original",
-    "jpeg": "JPEG at the same rate",
-    "erased": "heads erased",
-    "decoded": "decoded",
-    "negated": "decoded, negative",
-    "gamma_brighter": "decoded, gamma 0.5",
-    "gamma_darker": "decoded, gamma 2",
-    "contrast_stretch": "decoded, contrast stretched",
-    "local_contrast": "decoded, local contrast",
-    "unsharp": "decoded, unsharp mask",
-    "super_resolution": "decoded, twice the size",
-    "any": "decoded, any of these",
-}
-ROLES = {"original": "ceiling", "jpeg": "ceiling", "erased": "floor"}
-STYLE = """
-body{font:16px/1.55 system-ui,sans-serif;color:#1c2330;background:#fff;margin:0 auto;
-padding:2.5rem 1.5rem 4rem;max-width:66rem}
-h1{font-size:1.9rem;line-height:1.2;margin:0 0 .3rem}
-h2{font-size:1.25rem;margin:2.6rem 0 .6rem;padding-top:.9rem;border-top:1px solid #d9dee6}
-p,li{max-width:46rem}.quiet{color:#5b6675;font-size:.9rem}
-.facts{display:flex;flex-wrap:wrap;gap:.8rem;margin:1.4rem 0}
-.fact{flex:1 1 9rem;background:#f4f6f9;border-radius:.5rem;padding:.8rem 1rem}
-.fact b{display:block;font-size:1.55rem;line-height:1.25}.fact span{color:#5b6675;font-size:.88rem}
-.scroll{overflow-x:auto}
-table{border-collapse:collapse;font-size:.92rem;font-variant-numeric:tabular-nums;margin:.8rem 0}
-th,td{padding:.32rem .55rem;text-align:right;border-bottom:1px solid #e6eaf0;white-space:nowrap}
-th:first-child,td:first-child{text-align:left;padding-left:.2rem}
-thead th{border-bottom:2px solid #aab4c2;font-weight:600}
-tr.ceiling td{background:#fdf4ee}tr.floor td{background:#eef7f1}tr.main td{font-weight:650}
-.role{color:#5b6675;font-size:.82rem;font-weight:400}
-.pictures{display:grid;grid-template-columns:1fr 1fr;gap:.7rem;margin:1rem 0 1.8rem}
-.pictures img{width:100%;border-radius:.3rem;display:block}
-.heads{display:flex;flex-wrap:wrap;gap:.9rem}.heads div{display:flex;gap:2px}
-.heads img{width:96px;height:96px}
-figure{margin:0}figcaption{color:#5b6675;font-size:.84rem;margin-top:.15rem}
-@media(max-width:40rem){.pictures{grid-template-columns:1fr}}
-"""
 
+def audit_html(
+    report: dict[str, Any],
+    scenes: Sequence[Scene],
+    heads: Sequence[ShownHead] = (),
+    probes: Sequence[ShownHead] = (),
+) -> str:
+    """A whole page of what `audit_report` holds, with pictures inlined.
 
-def audit_html(report: dict[str, Any], scenes: Sequence[Scene]) -> str:
-    """A whole page of what `audit_report` holds, with pictures of `scenes` inlined as JPEG."""
+    heads: what attackers restored; probes: faces that were pasted for re-identification.
+    """
     name = escape(f"{report['model']}")
     parts = [
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
@@ -76,6 +44,8 @@ def audit_html(report: dict[str, Any], scenes: Sequence[Scene]) -> str:
         _detectors(report),
         _sizes(report),
         _references(report),
+        attack_section(report, heads),
+        reid_section(report, probes),
         _bits(report),
         _not_protected(report),
         _pictures(scenes),
@@ -113,6 +83,23 @@ def _facts(report: dict[str, Any]) -> str:
             f"{heads['by_chance']['heads']} by chance)",
         ),
     ]
+    attackers = [column for column in union if column.startswith("attacker_")]
+    if attackers:
+        best = max(heads["found"]["union"][source] for source in attackers)
+        facts.append(
+            (f"{best} of {heads['annotated']}", "found in what a trained attacker restored")
+        )
+    reid = report["reid"]
+    if reid is not None:
+        restored = [reid[source]["rank1"] for source in attackers if source in reid]
+        after = f", {max(restored)} after an attacker" if restored else ""
+        facts.append(
+            (
+                f"{reid['decoded']['rank1']} of {reid['probes']}",
+                f"pasted faces named right in decoded images{after}; {reid['chance']:.0f} by "
+                f"chance, {reid['original']['rank1']} in the originals",
+            )
+        )
     if bits["heads"]:
         facts.append((f"{bits['median']:,.0f}", "bits that can depend on a head (median)"))
     cells = "".join(f"<div class='fact'><b>{a}</b><span>{b}</span></div>" for a, b in facts)
@@ -127,12 +114,11 @@ def _detectors(report: dict[str, Any]) -> str:
     for column in report["union"]:
         role = ROLES.get(column, "")
         kind = "main" if column == "decoded" else role
-        label = LABELS.get(column, column.replace("_", " "))
         tag = f" <span class='role'>{role}</span>" if role else ""
         cells = [str(counts[name].get(column, "–")) for name in names]
         agreed = report["agreed_by_two"].get(column, "–") if column != "any" else "–"
         cells += [str(agreed), str(found[column]), str(chance[column])]
-        rows.append((kind, [f"{escape(label)}{tag}", *cells]))
+        rows.append((kind, [f"{escape(label(column))}{tag}", *cells]))
     header = ["", *map(escape, names), "by two or more", "heads found", "by chance"]
     return (
         "<h2>1 · Face detectors</h2>"
@@ -141,13 +127,14 @@ def _detectors(report: dict[str, Any]) -> str:
         "heads that a box of the union overlaps (IoU 0.2 or more). <em>By chance</em>: the same "
         f"with the {chance['heads']} heads of the image before, which is what boxes that know "
         "nothing of this image's faces would score.</p>"
-        f"{_table(header, rows)}"
+        f"{table(header, rows)}"
         "<p class='quiet'>The ceilings are what the detectors can do on these photographs: on the "
         "originals, and on JPEG with the bytes that the model took (shrunk where JPEG can't reach "
         "them otherwise). The floor, originals with every annotated head filled with its mean "
         "colour, is what they report where nothing is left to find: false alarms, and faces that "
-        "nobody annotated. Each attempt more brings false alarms of its own, so that the last row "
-        "is to be read by its heads found and by chance, not by its faces.</p>"
+        "nobody annotated. Each attempt more brings false alarms of its own, so that the row of "
+        "<em>any of these</em> is to be read by its heads found and by chance, not by its "
+        "faces.</p>"
     )
 
 
@@ -155,23 +142,26 @@ def _sizes(report: dict[str, Any]) -> str:
     heads = report["heads"]
     by_size = heads["found_by_size_px"]["union"]
     wanted = ("original", "jpeg", "erased", "decoded", "negated", "any")
-    columns = [column for column in wanted if column in by_size]
+    attackers = [column for column in by_size if column.startswith("attacker_")]
+    columns = [column for column in (*wanted, *attackers) if column in by_size]
     rows = [
         ("", [size, str(total), *(str(by_size[column][size]) for column in columns)])
         for size, total in heads["annotated_by_size_px"].items()
     ]
-    short = [
-        LABELS[column].replace("decoded, any of these", "any inversion") for column in columns
-    ]
-    header = [
-        "head size, px",
-        "annotated",
-        *(escape(name.removeprefix("decoded, ")) for name in short),
-    ]
+    header = ["head size, px", "annotated", *(escape(_short(column)) for column in columns)]
     return (
         "<h2>Heads found, by their size</h2><p>By the union of the detectors; the size of a head "
-        f"is the root of its box's area.</p>{_table(header, rows)}"
+        "is the root of its box's area. <em>From</em>: what a trained attacker restored.</p>"
+        f"{table(header, rows)}"
     )
+
+
+def _short(source: str) -> str:
+    """A source's name where the column has to be narrow."""
+    if source.startswith("attacker_"):
+        return source.replace("attacker_", "from ")
+    short = {"jpeg": "JPEG", "erased": "erased", "any": "any inversion"}
+    return short.get(source, label(source).removeprefix("decoded, "))
 
 
 def _references(report: dict[str, Any]) -> str:
@@ -183,17 +173,17 @@ def _references(report: dict[str, Any]) -> str:
         (
             "",
             [
-                escape(LABELS[name].removeprefix("decoded, ")),
+                escape(label(name).removeprefix("decoded, ")),
                 *(str(same[source][name]["union"]) for source in same),
                 str(report["union"][name]),
             ],
         )
         for name in inversions
     ]
-    header = ["", *(escape(LABELS[source]) for source in same), "decoded"]
+    header = ["", *(escape(label(source)) for source in same), "decoded"]
     return (
         "<h2>The same inversions on what the model is held against</h2>"
-        f"<p>Faces that the union reports.</p>{_table(header, rows)}"
+        f"<p>Faces that the union reports.</p>{table(header, rows)}"
     )
 
 
@@ -237,23 +227,19 @@ def _bits(report: dict[str, Any]) -> str:
         "symbols that come out otherwise when the head is filled with its mean colour before "
         "coding: how much of the stream the face really moves (the first "
         f"heads of each image, {changed['heads']} in all).</p>"
-        f"{_table(['bits', 'median', '95th percentile'], spreads)}"
+        f"{table(['bits', 'median', '95th percentile'], spreads)}"
         "<p>Fano's inequality bounds anyone who has one payload and the model, and has to tell "
         "which of N equally likely identities a head has. Assumed: identity reaches the payload "
         "through the pixels of the head box alone, everything else in the picture is known to the "
         "attacker already, one frame, and heads like those measured (the bound uses their mean of "
         f"{bits['mean']:,.0f} bits, since entropy is bounded by the mean code length).</p>"
-        f"{_table(['identities N', 'log2 N', 'chance', 'success rate'], fano)}<p>{verdict}</p>"
+        f"{table(['identities N', 'log2 N', 'chance', 'success rate'], fano)}<p>{verdict}</p>"
     )
 
 
 def _not_protected(report: dict[str, Any]) -> str:
     items = "".join(f"<li>{escape(text)}</li>" for text in report["not_protected"])
-    return (
-        f"<h2>5 · What is not protected</h2><ul>{items}</ul>"
-        "<p class='quiet'>Not part of this audit: decoders trained by an attacker, and "
-        "re-identification by face embeddings.</p>"
-    )
+    return f"<h2>5 · What is not protected</h2><ul>{items}</ul>"
 
 
 def _pictures(scenes: Sequence[Scene]) -> str:
@@ -262,7 +248,7 @@ def _pictures(scenes: Sequence[Scene]) -> str:
     rows = []
     for scene in scenes:
         figures = "".join(
-            _figure(_scene_picture(picture, scene.faces[name]), f"{LABELS[name]}: "
+            figure(_scene_picture(picture, scene.faces[name]), f"{label(name)}: "
                     f"{len(scene.faces[name])} reported")
             for name, picture in scene.versions.items()
         )  # fmt: skip
@@ -271,7 +257,7 @@ def _pictures(scenes: Sequence[Scene]) -> str:
     heads.sort(key=lambda item: -float(np.prod(item[1][2:] - item[1][:2])))
     pairs = "".join(
         "<div>" + "".join(
-            _image(_head_picture(scene.versions[name], head), f"head, {name}")
+            inline(_head_picture(scene.versions[name], head), f"head, {name}")
             for name in ("original", "decoded")
         ) + "</div>"
         for scene, head in heads[:LEAKED_HEADS]
@@ -300,19 +286,6 @@ def _failures(report: dict[str, Any]) -> str:
     return f"<h2>Images left out</h2><p>They count nowhere.</p><ul>{items}</ul>"
 
 
-def _table(header: Iterable[str], rows: Iterable[tuple[str, Sequence[str]]]) -> str:
-    """`rows`: a CSS class and cells; header and cells are HTML already."""
-    head = "".join(f"<th>{cell}</th>" for cell in header)
-    body = "".join(
-        f"<tr class='{kind}'>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
-        for kind, cells in rows
-    )
-    return (
-        f"<div class='scroll'><table><thead><tr>{head}</tr></thead>"
-        f"<tbody>{body}</tbody></table></div>"
-    )
-
-
 def _bit(value: float | None) -> str:
     return "–" if value is None else f"{value:,.0f}"
 
@@ -333,15 +306,3 @@ def _head_picture(image: ImageArray, head: NDArray[np.float32]) -> Image.Image:
     box = (centre[0] - half, centre[1] - half, centre[0] + half, centre[1] + half)
     crop = Image.fromarray(image).crop(tuple(round(float(value)) for value in box))
     return crop.resize((HEAD_WIDTH_PX, HEAD_WIDTH_PX), Image.Resampling.BICUBIC)
-
-
-def _figure(picture: Image.Image, caption: str) -> str:
-    text = escape(caption)
-    return f"<figure>{_image(picture, caption)}<figcaption>{text}</figcaption></figure>"
-
-
-def _image(picture: Image.Image, description: str) -> str:
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=PICTURE_QUALITY)
-    data = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return f"<img alt='{escape(description)}' src='data:image/jpeg;base64,{data}'>"
