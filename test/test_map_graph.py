@@ -13,9 +13,11 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 pytest.importorskip("rclpy", reason="ROS 2 is not sourced")
 pytest.importorskip("roi_codec_ros.msg", reason="the messages are not built")
@@ -38,6 +40,8 @@ from roi_codec_ros.perception.ground import CameraPose
 
 pytestmark = pytest.mark.graph
 
+ROOT = Path(__file__).resolve().parents[1]
+SNIPPETS = yaml.safe_load((ROOT / "config" / "nav2_persons.yaml").read_text(encoding="utf-8"))
 LENS = CameraModel.from_hfov(640, 480, 80.0)
 POSES = {  # metres and radians; south and north look at each other
     "south": (0.0, -5.0, 2.5, 0.0, 0.35, math.pi / 2),
@@ -220,6 +224,28 @@ def test_nobody_is_an_empty_fresh_cloud(graph, hall):
     assert stamp_ns(cloud.header) > left_ns
     assert not any(cloud.width for cloud in clouds.messages[-5:])
     graph.forget(clouds)
+
+
+def test_the_snippets_for_nav2_fit_what_is_published(graph, hall):
+    kinds = dict(graph.node.get_topic_names_and_types())
+    monitor = SNIPPETS["collision_monitor"]["ros__parameters"]
+    layer = SNIPPETS["local_costmap"]["local_costmap"]["ros__parameters"]["persons_layer"]
+    ages_s = []
+
+    def note_age(cloud):
+        now_ns = graph.node.get_clock().now().nanoseconds
+        ages_s.append((now_ns - stamp_ns(cloud.header)) / 1e9)
+
+    topic = monitor["persons"]["topic"]
+    subscription = graph.node.create_subscription(PointCloud2, topic, note_age, RELIABLE)
+    graph.wait_for("two seconds of clouds", lambda: len(ages_s) >= 2 * RATE_HZ)
+    graph.node.destroy_subscription(subscription)
+
+    assert monitor["persons"]["type"] == "pointcloud"
+    assert layer["persons"]["data_type"] == "PointCloud2"
+    assert layer["persons"]["topic"] == topic
+    assert kinds[topic] == ["sensor_msgs/msg/PointCloud2"]
+    assert max(ages_s) < monitor["persons"]["source_timeout"] == monitor["source_timeout"]
 
 
 def test_a_camera_that_goes_dark_leaves_the_coverage_and_is_named(graph, hall):
