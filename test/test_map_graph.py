@@ -13,6 +13,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -321,6 +322,28 @@ def test_a_camera_without_a_pose_stays_in_its_optical_frame(graph, hall):
     assert all(LOOSE not in person.cameras for m in mapped for person in m.persons)
     assert "not in the map" in graph.status(f"tracker: {LOOSE}")["message"]
     graph.forget(tracks)
+
+
+def test_a_camera_whose_lens_is_not_known_is_blind_and_says_so(graph, hall):
+    spec = server_graph(["west"], camera_poses=["west: 0 0 2 0 0.3 0"])[2]
+    process = graph.start(replace(spec, name="second"))
+    publisher = graph.node.create_publisher(PersonArray, "/west/persons", RELIABLE)
+    header = Header(frame_id="west_optical_frame")
+    seen = boxes(PEOPLE, CameraPose.from_xyz_rpy(*POSES["south"]))
+
+    def refused():
+        header.stamp = graph.node.get_clock().now().to_msg()
+        publisher.publish(persons_from_detections(seen, header, "west", 1.0))
+        status = graph.status("second: map")
+        return status if status and "camera_info" in status["message"] else None
+
+    status = graph.wait_for("the reason", refused)
+
+    assert status["level"] == "ERROR"
+    assert status["frames"] == "0"
+    assert graph.status("second: west")["message"] == "nothing on west/camera_info yet"
+    graph.node.destroy_publisher(publisher)
+    assert process.stop(signal.SIGTERM)[0] == 0
 
 
 @pytest.mark.parametrize(
