@@ -2,7 +2,7 @@
 """The graph as plain data: which nodes, with which names and parameters.
 
     /<camera>/encoder ─ /<camera>/latent ─► /decoder ─ /<camera>/image_anonymized ─► /detector
-    /detector ─ /<camera>/persons ─► /tracker ─► /persons/tracks, /persons/markers
+    /detector ─ /<camera>/persons ─► /tracker ─► /persons/{tracks,poses,cloud,coverage,markers}
 
 Launch files, the demo and the tests all start what these functions return. A spec holds only the
 parameters that were given; any other keeps the value of a parameters file, else its default.

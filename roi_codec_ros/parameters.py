@@ -282,12 +282,73 @@ NODE_PARAMETERS: dict[str, tuple[Parameter, ...]] = {
         AUTOSTART,
         CAMERAS,
         Parameter(
+            "map_frame",
+            "map",
+            "Frame that persons of cameras with a known pose are given in: z up, the ground at 0.",
+            "string",
+        ),
+        Parameter(
+            "camera_poses",
+            [""],
+            'Where cameras are, each as "name: x y z roll pitch yaw" in the map frame (metres and '
+            "radians, of the body: x forward, y left, z up; a positive pitch looks down) or as "
+            '"name: file.yaml" as roi-codec calibrate-ground writes it. Others are looked up in '
+            "TF where tf2_ros is installed; a camera without a pose stays in its optical frame.",
+            "string_array",
+        ),
+        Parameter(
+            "max_range_m",
+            30.0,
+            "Persons farther than this from a camera along the ground are left out.",
+            "double",
+            (0.5, 100.0),
+            live=True,
+        ),
+        Parameter(
             "person_height_m",
             1.7,
-            "Height in metres that the distance of a person is estimated from.",
+            "Height in metres that the distance of a person is estimated from where the camera "
+            "has no pose, or where only the head is seen.",
             "double",
             (0.3, 3.0),
             live=True,
+        ),
+        Parameter(
+            "person_radius_m",
+            0.3,
+            "Radius in metres of the ring of points that stands for a person in persons/cloud.",
+            "double",
+            (0.01, 5.0),
+            live=True,
+        ),
+        Parameter(
+            "birth_hits",
+            8,
+            "A track counts as a person after so many sightings; persons/cloud holds it from the "
+            "first one.",
+            "integer",
+            (1, 1000),
+        ),
+        Parameter(
+            "death_s",
+            1.5,
+            "A track ends when cameras that look at its place have missed it for this long.",
+            "double",
+            (0.0, 60.0),
+        ),
+        Parameter(
+            "coast_s",
+            3.0,
+            "A track ends when no camera has seen it for this long, whether any looked or not.",
+            "double",
+            (0.1, 60.0),
+        ),
+        Parameter(
+            "coverage_cell_m",
+            0.25,
+            "Length in metres of a cell of persons/coverage.",
+            "double",
+            (0.1, 10.0),
         ),
         Parameter(
             "assumed_hfov_deg",

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "roi_codec_ros"
 
 # Imported where they are installed; the package works without them.
-OPTIONAL_ROS = {"cv_bridge", "vision_msgs"}
+OPTIONAL_ROS = {"cv_bridge", "sensor_msgs_py", "tf2_ros", "vision_msgs"}
 # Asks for an old torch, so that no extra can name it: scripts/bootstrap installs it apart.
 UNDECLARED = {"facenet-pytorch"}
 DISTRIBUTIONS = {
@@ -211,7 +211,7 @@ def imported_names() -> Iterator[tuple[str, Path]]:
 
 def is_ros(name: str) -> bool:
     known = {"ament_index_python", "launch", "launch_ros", "rclpy", "tf2_ros", "cv_bridge"}
-    return name in known or name.endswith(("_msgs", "_interfaces"))
+    return name in known | OPTIONAL_ROS or name.endswith(("_msgs", "_interfaces"))
 
 
 def test_package_xml_declares_every_ros_package_that_is_imported() -> None:

@@ -28,6 +28,16 @@ def reliable() -> QoSProfile:
     )
 
 
+def latched() -> QoSProfile:
+    """What changes seldom: who comes later gets the last one at once."""
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_LAST,
+        depth=1,
+        reliability=ReliabilityPolicy.RELIABLE,
+        durability=DurabilityPolicy.TRANSIENT_LOCAL,
+    )
+
+
 def overridable() -> QoSOverridingOptions:
     """Declares `qos_overrides.<topic>.<publisher|subscription>.{history,depth,reliability}`."""
     return QoSOverridingOptions.with_default_policies()
