@@ -206,6 +206,26 @@ def test_export_model_writes_what_the_checkpoint_holds(
     assert "expected a training checkpoint of format 2 at" in capsys.readouterr().err
 
 
+def test_a_blend_stands_between_two_checkpoints(photograph: Annotation, tmp_path: Path) -> None:
+    first, second = tmp_path / "first.pt", tmp_path / "second.pt"
+    trainer(photograph, first).save()
+    trainer(photograph, second, seed=2).save()
+    ours, theirs = freeze(first), freeze(second)
+    blended = freeze(first, blend=(second, 0.25))
+    name = "analysis.head.bias"
+    torch.testing.assert_close(
+        torch.tensor(blended.tensors[name]).float(),
+        0.75 * torch.tensor(ours.tensors[name]).float()
+        + 0.25 * torch.tensor(theirs.tensors[name]).float(),
+        atol=1e-3,
+        rtol=0,
+    )
+    assert blended.header["training"]["blended_with"] == {"steps": 0, "share": 0.25}
+    out = ["--out", str(tmp_path / "x.safetensors")]
+    assert main(["export-model", str(first), *out, "--blend", str(second), "2"]) == 2
+    assert main(["export-model", str(first), *out, "--blend", str(second), "half"]) == 2
+
+
 def test_small_sources_are_not_drowned() -> None:
     shares = source_shares(["large"] * 16 + ["small"] * 4)
     assert shares.sum() == pytest.approx(1)

@@ -8,6 +8,7 @@ example:
   roi-codec export-model runs/fast/checkpoint.pt --out models/fast.safetensors \\
       --data ../data --split val --detector yolov8n.pt
 
+--blend averages two checkpoints of one run, between whose objectives the model shall stand.
 With --data, --split and --detector the model is measured on those photographs as `roi-codec
 evaluate` does, and its figures are written into its card.
 """
@@ -29,6 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
     parser.add_argument("--out", required=True, type=Path, metavar="FILE")
     parser.add_argument("--name", help="the model's name (default: that of its preset)")
+    parser.add_argument(
+        "--blend",
+        nargs=2,
+        metavar=("CHECKPOINT", "SHARE"),
+        help="another checkpoint, and the share from 0 to 1 of its weights in the model",
+    )
     parser.add_argument("--data", type=Path, metavar="DIR", help="photographs to measure it on")
     parser.add_argument("--split", default="val", help="default: val")
     parser.add_argument("--detector", metavar="WEIGHTS", help="ultralytics weights, for --data")
@@ -41,8 +48,14 @@ def run(args: argparse.Namespace) -> None:
 
     if bool(args.data) != bool(args.detector):
         raise UsageError("expected --data and --detector together, or neither")
+    blend = None
+    if args.blend:
+        try:
+            blend = Path(args.blend[0]), float(args.blend[1])
+        except ValueError:
+            raise UsageError(f"expected a share of 0 to 1, found {args.blend[1]}") from None
     check_writable(args.out)
-    model = freeze(args.checkpoint, args.name)
+    model = freeze(args.checkpoint, args.name, blend)
     model.save(args.out)
     if args.data:
         model = _measured(model, args)

@@ -9,18 +9,36 @@ from pathlib import Path
 import numpy as np
 
 from roi_codec_ros.codec.entropy import EntropyTables
+from roi_codec_ros.codec.errors import RoiCodecError, UsageError
 from roi_codec_ros.codec.model_file import Model
 from roi_codec_ros.codec.presets import get_preset
 from roi_codec_ros.training.trainer import averaged_codec, read_checkpoint
 
 
-def freeze(checkpoint: Path, name: str | None = None) -> Model:
+def freeze(
+    checkpoint: Path, name: str | None = None, blend: tuple[Path, float] | None = None
+) -> Model:
     """The averaged weights of a checkpoint (stored in half precision) and their tables as a model.
 
-    name: what the model is called, its preset's name unless given. The card says how it was
-    trained; figures are measured later. Raises RoiCodecError where there is no checkpoint.
+    name: what the model is called, its preset's name unless given. blend: another checkpoint of
+    the same run, and the share from 0 to 1 that its weights have in the model. The card tells how
+    it was trained; figures are measured later. Raises RoiCodecError where there is no checkpoint.
     """
     state = read_checkpoint(checkpoint)
+    blended = {}
+    if blend is not None:
+        other, share = read_checkpoint(blend[0]), blend[1]
+        if not 0.0 <= share <= 1.0:
+            raise UsageError(f"expected a share of 0 to 1, found {share:g}")
+        if other["preset"] != state["preset"]:
+            raise RoiCodecError(
+                f"expected checkpoints of one preset to blend, found {state['preset']!r} and "
+                f"{other['preset']!r}"
+            )
+        for key, value in state["average"].items():
+            if value.is_floating_point():
+                value.lerp_(other["average"][key], share)
+        blended = {"blended_with": {"steps": other["step"], "share": share}}
     network = averaged_codec(state)
     bottleneck = network.bottleneck
     bottleneck.update(force=True)
@@ -49,6 +67,7 @@ def freeze(checkpoint: Path, name: str | None = None) -> Model:
                 "steps": state["step"],
                 "minutes": round(state["elapsed_s"] / 60.0, 1),
                 "history": state["history"],
+                **blended,
             },
         },
     )
