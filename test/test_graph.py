@@ -289,7 +289,7 @@ def test_faces_are_not_found(received, photographs):
 
     def faces(rgb):
         boxes, _ = detector.detect(rgb)
-        return 0 if boxes is None else len(boxes)
+        return [] if boxes is None else boxes.tolist()
 
     for position in (ZIDANE, ASTRONAUT):
         path = next(photographs.glob(f"{position}.*"))
@@ -299,8 +299,18 @@ def test_faces_are_not_found(received, photographs):
         # The same size for both, so that only the coding makes the difference.
         original = cv2.resize(original, (width, height), interpolation=cv2.INTER_AREA)
 
-        assert faces(original) >= 1
-        assert faces(anonymized) == 0
+        there = faces(original)
+        assert there
+        # Something else that looks like a face to the detector (a suit's collar and badges, as
+        # large as the picture) is no face that came through.
+        assert [found for found in faces(anonymized) if any(meets(found, f) for f in there)] == []
+
+
+def meets(found, face):
+    """Whether a box that was found may be that face: they overlap, or its middle lies in it."""
+    x, y = (found[0] + found[2]) / 2, (found[1] + found[3]) / 2
+    inside = face[0] <= x <= face[2] and face[1] <= y <= face[3]
+    return inside or iou(found, face) >= 0.1
 
 
 def iou(a, b):
@@ -533,11 +543,15 @@ def test_parameters_file_and_qos_overrides_apply(graph, running, server_specs, t
     process = graph.start(replace(server_specs[2], name="filed"), file)
 
     graph.wait_for("status of the given camera", lambda: graph.status(f"filed: {CAMERA}"))
-    reliabilities = {
-        info.node_name: info.qos_profile.reliability.name
-        for info in graph.node.get_publishers_info_by_topic("/persons/tracks")
-    }
 
+    def seen():
+        return {
+            info.node_name: info.qos_profile.reliability.name
+            for info in graph.node.get_publishers_info_by_topic("/persons/tracks")
+        }
+
+    graph.wait_for("both publishers in the graph", lambda: {"filed", "tracker"} <= seen().keys())
+    reliabilities = seen()
     assert reliabilities["filed"] == "BEST_EFFORT"
     assert reliabilities["tracker"] == "RELIABLE"
     assert process.stop(signal.SIGINT)[0] == 0
