@@ -228,7 +228,7 @@ def test_without_faces_or_scenes_there_is_nothing_to_measure(tmp_path: Path) -> 
 
 
 def test_an_embedder_can_be_plugged_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("roi_codec_ros.perception.embedders.FACE_EMBEDDERS", dict(FACE_EMBEDDERS))
+    monkeypatch.setitem(FACE_EMBEDDERS, "mean_colour", FACE_EMBEDDERS["dlib"])  # gone afterwards
     register_face_embedder("mean_colour")(lambda argument, device: MeanColour())
     assert make_face_embedder("mean_colour=x").name == "mean_colour"
 

@@ -67,17 +67,17 @@ def _measured(model: Model, args: argparse.Namespace) -> Model:
     """The model with its figures on ``args.data`` in its card."""
     import tempfile
 
-    from roi_codec_ros.cli import main
-    from roi_codec_ros.codec import RoiCodecError
+    from roi_codec_ros.commands import evaluate
     from roi_codec_ros.commands.common import read_json
     from roi_codec_ros.evaluation.card import with_figures
 
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "evaluation.json"
-        arguments = ["evaluate", "--data", str(args.data), "--split", args.split]
+        arguments = ["--data", str(args.data), "--split", args.split]
         arguments += ["--models", str(args.out), "--detector", args.detector]
         arguments += ["--json", str(report)]
         arguments += ["--limit", str(args.limit)] if args.limit else []
-        if main(arguments) != 0:
-            raise RoiCodecError(f"expected to measure {args.out}; it stands without figures")
+        parser = argparse.ArgumentParser()
+        evaluate.add_arguments(parser)
+        evaluate.run(parser.parse_args(arguments))
         return with_figures(model, read_json(report))

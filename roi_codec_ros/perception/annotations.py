@@ -235,22 +235,17 @@ class _Record:
 
     def clip(self, image_path: Path, width: int, height: int) -> tuple[Annotation, int]:
         """Returns the annotation, and how many boxes had nothing left inside the image."""
-        persons, no_persons = clip_boxes(self.persons, width, height)
-        heads, no_heads = clip_boxes(self.heads, width, height)
-        ignored, _ = clip_boxes(self.ignored, width, height)
-        annotation = Annotation(
-            image_path=image_path,
+        return clipped_annotation(
+            image_path,
+            (width, height),
+            self.persons,
+            self.heads,
+            self.ignored,
             image_id=self.image_id,
-            width=width,
-            height=height,
-            persons=persons,
-            heads=heads,
-            ignored=ignored,
             person_boxes=self.person_boxes,
             head_boxes=self.head_boxes,
             source=self.source,
         )
-        return annotation, no_persons + no_heads
 
 
 def _declared_size(fields: dict[str, Any]) -> tuple[int, int] | None:
@@ -316,3 +311,34 @@ def clip_boxes(boxes: Sequence[Corners], width: int, height: int) -> tuple[BoxAr
     extent = places[:, 2:] - places[:, :2]
     kept = (extent >= SMALLEST_BOX_PX).all(axis=1)
     return places[kept], int(len(places) - kept.sum())
+
+
+def clipped_annotation(
+    image_path: Path,
+    size: tuple[int, int],
+    persons: Sequence[Corners],
+    heads: Sequence[Corners],
+    ignored: Sequence[Corners] = (),
+    *,
+    image_id: str = "",
+    **about: str,
+) -> tuple[Annotation, int]:
+    """The annotation of boxes clipped to an image, and how many had nothing left inside.
+
+    size: width and height in px. image_id: the file's stem unless given. about: further fields.
+    Ignored regions are clipped as well, but not counted.
+    """
+    width, height = size
+    clipped_persons, no_persons = clip_boxes(persons, width, height)
+    clipped_heads, no_heads = clip_boxes(heads, width, height)
+    annotation = Annotation(
+        image_path=image_path,
+        image_id=image_id or image_path.stem,
+        width=width,
+        height=height,
+        persons=clipped_persons,
+        heads=clipped_heads,
+        ignored=clip_boxes(ignored, width, height)[0],
+        **about,
+    )
+    return annotation, no_persons + no_heads

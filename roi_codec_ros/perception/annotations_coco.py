@@ -15,7 +15,7 @@ from roi_codec_ros.perception.annotations import (
     AnnotationSet,
     BrokenRecordError,
     Corners,
-    clip_boxes,
+    clipped_annotation,
     corners,
     size_from_header,
 )
@@ -90,22 +90,16 @@ def read_coco(file: Path, folders: list[Path]) -> AnnotationSet:
         except OSError as error:
             unreadable.append((path.stem, str(error)))
             continue
-        persons, no_persons = clip_boxes(found_boxes.persons, width, height)
-        heads, no_heads = clip_boxes(found_boxes.heads, width, height)
-        ignored, _ = clip_boxes(found_boxes.ignored, width, height)
-        dropped += no_persons + no_heads
-        annotations.append(
-            Annotation(
-                image_path=path,
-                image_id=path.stem,
-                width=width,
-                height=height,
-                persons=persons,
-                heads=heads,
-                ignored=ignored,
-                head_boxes="human" if has_heads else "none",
-            )
+        annotation, empty = clipped_annotation(
+            path,
+            (width, height),
+            found_boxes.persons,
+            found_boxes.heads,
+            found_boxes.ignored,
+            head_boxes="human" if has_heads else "none",
         )
+        annotations.append(annotation)
+        dropped += empty
     return AnnotationSet(tuple(annotations), dropped, tuple(unreadable))
 
 

@@ -14,7 +14,7 @@ from roi_codec_ros.perception.annotations import (
     AnnotationSet,
     BrokenRecordError,
     Corners,
-    clip_boxes,
+    clipped_annotation,
     size_from_header,
 )
 
@@ -71,21 +71,15 @@ def read_yolo(data_dir: Path, images: Path, labels: Path) -> AnnotationSet:
                 broken.append(f"{label.name} line {number}: {error}")
                 continue
             boxes.get(names.get(index, ""), []).append(place)
-        persons, no_persons = clip_boxes(boxes[PERSON_CLASS], width, height)
-        heads, no_heads = clip_boxes(boxes[HEAD_CLASS], width, height)
-        dropped += no_persons + no_heads
-        annotations.append(
-            Annotation(
-                image_path=path,
-                image_id=path.stem,
-                width=width,
-                height=height,
-                persons=persons,
-                heads=heads,
-                ignored=clip_boxes([], width, height)[0],
-                head_boxes="human" if HEAD_CLASS in names.values() else "none",
-            )
+        annotation, empty = clipped_annotation(
+            path,
+            (width, height),
+            boxes[PERSON_CLASS],
+            boxes[HEAD_CLASS],
+            head_boxes="human" if HEAD_CLASS in names.values() else "none",
         )
+        annotations.append(annotation)
+        dropped += empty
     if broken:
         raise RoiCodecError(
             f"expected nothing but good lines in {labels}, found {len(broken)} broken; the first "

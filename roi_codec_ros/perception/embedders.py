@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from roi_codec_ros.codec.errors import RoiCodecError, UsageError
 from roi_codec_ros.perception.packages import optional
+from roi_codec_ros.perception.plugins import Plugins
 
 ImageArray = NDArray[np.uint8]
 
@@ -39,18 +39,8 @@ class FaceEmbedder(Protocol):
         ...
 
 
-FaceEmbedderFactory = Callable[["str | None", str], FaceEmbedder]
-FACE_EMBEDDERS: dict[str, FaceEmbedderFactory] = {}
-
-
-def register_face_embedder(name: str) -> Callable[[FaceEmbedderFactory], FaceEmbedderFactory]:
-    """Offer a factory of (what stands after `=` or None, device) under `name`."""
-
-    def register(factory: FaceEmbedderFactory) -> FaceEmbedderFactory:
-        FACE_EMBEDDERS[name] = factory
-        return factory
-
-    return register
+FACE_EMBEDDERS: Plugins[FaceEmbedder] = Plugins("a face embedder")
+register_face_embedder = FACE_EMBEDDERS.register
 
 
 def make_face_embedder(specification: str, *, device: str = "cpu") -> FaceEmbedder:
@@ -59,11 +49,7 @@ def make_face_embedder(specification: str, *, device: str = "cpu") -> FaceEmbedd
     Raises UsageError for an unknown name or a wrong argument, RoiCodecError where a package or a
     file is missing.
     """
-    name, equals, argument = specification.partition("=")
-    if name not in FACE_EMBEDDERS:
-        known = ", ".join(FACE_EMBEDDERS)
-        raise UsageError(f"expected a face embedder of {known}, found {name!r}")
-    return FACE_EMBEDDERS[name](argument if equals else None, device)
+    return FACE_EMBEDDERS.make(specification, device)
 
 
 @register_face_embedder("dlib")

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from roi_codec_ros.codec.errors import RoiCodecError, UsageError
 from roi_codec_ros.perception.detections import Detections
 from roi_codec_ros.perception.packages import optional
+from roi_codec_ros.perception.plugins import Plugins
 
 ImageArray = NDArray[np.uint8]
 
@@ -40,18 +41,8 @@ class FaceDetector(Protocol):
     def detect(self, image: ImageArray) -> Detections: ...
 
 
-FaceDetectorFactory = Callable[["str | None", str], FaceDetector]
-FACE_DETECTORS: dict[str, FaceDetectorFactory] = {}
-
-
-def register_face_detector(name: str) -> Callable[[FaceDetectorFactory], FaceDetectorFactory]:
-    """Offer a factory of (what stands after `=` or None, device) under `name`."""
-
-    def register(factory: FaceDetectorFactory) -> FaceDetectorFactory:
-        FACE_DETECTORS[name] = factory
-        return factory
-
-    return register
+FACE_DETECTORS: Plugins[FaceDetector] = Plugins("a face detector")
+register_face_detector = FACE_DETECTORS.register
 
 
 def make_face_detector(specification: str, *, device: str = "cpu") -> FaceDetector:
@@ -60,11 +51,7 @@ def make_face_detector(specification: str, *, device: str = "cpu") -> FaceDetect
     Raises UsageError for an unknown name or a missing argument, RoiCodecError where a package or a
     file is missing.
     """
-    name, equals, argument = specification.partition("=")
-    if name not in FACE_DETECTORS:
-        known = ", ".join(FACE_DETECTORS)
-        raise UsageError(f"expected a face detector of {known}, found {name!r}")
-    return FACE_DETECTORS[name](argument if equals else None, device)
+    return FACE_DETECTORS.make(specification, device)
 
 
 @register_face_detector("mtcnn")

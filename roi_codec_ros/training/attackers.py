@@ -18,7 +18,6 @@ rounded to eight bits. Both are paid for the original, heads included, and most 
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -37,6 +36,7 @@ from roi_codec_ros.codec.networks import ResidualBlock, build_transforms
 from roi_codec_ros.codec.rans import RansCoder
 from roi_codec_ros.training import losses
 from roi_codec_ros.training.data import Batch, CropSampler, CropSettings, Prefetcher
+from roi_codec_ros.training.schedule import learning_rate_share
 
 ImageArray = NDArray[np.uint8]
 
@@ -309,10 +309,9 @@ class AttackTrainer:
 
     def _train_step(self, batch: Batch, progress: float) -> float:
         self.network.train()
-        cosine = 0.02 + 0.98 * (1 + math.cos(math.pi * min(progress, 1.0))) / 2
-        warm = min(1.0, (self.step + 1) / WARM_UP_STEPS)
+        share = learning_rate_share(progress, self.step, WARM_UP_STEPS)
         for group in self._optimizer.param_groups:
-            group["lr"] = self.config.learning_rate * cosine * warm * group["scale"]
+            group["lr"] = self.config.learning_rate * share * group["scale"]
         loss = self.loss(batch)
         if not torch.isfinite(loss):
             raise RoiCodecError(

@@ -20,8 +20,10 @@ from roi_codec_ros.codec.networks import build_transforms
 from roi_codec_ros.codec.presets import get_preset
 from roi_codec_ros.training import losses
 from roi_codec_ros.training.data import Batch, CropSampler, CropSettings, Prefetcher
+from roi_codec_ros.training.schedule import learning_rate_share
 
 CHECKPOINT_FORMAT = 2
+WARM_UP_STEPS = 200
 OBJECTIVES = ("paper", "fill")
 
 
@@ -280,11 +282,9 @@ class Trainer:
         self.save()
 
     def _set_learning_rate(self, progress: float) -> None:
-        """Half a cosine from the configured rate to 2 % of it, after 200 steps of warm-up."""
-        cosine = 0.02 + 0.98 * (1 + math.cos(math.pi * min(progress, 1.0))) / 2
-        warm = min(1.0, (self.step + 1) / 200)
+        share = learning_rate_share(progress, self.step, WARM_UP_STEPS)
         for group in self._optimizer.param_groups:
-            group["lr"] = self.config.learning_rate * cosine * warm * group["scale"]
+            group["lr"] = self.config.learning_rate * share * group["scale"]
 
     def _train_step(self, batch: Batch) -> dict[str, Any]:
         self.model.train()
@@ -315,7 +315,6 @@ class Trainer:
         rate = losses.rate_bpp(likelihoods, side * side)
         if self.config.objective == "paper":
             target, known = x, None
-            code = torch.zeros(())
             head = losses.head_loss(x, x_hat, batch.heads)
             head_mse = 1.0 - head
         else:
@@ -324,13 +323,14 @@ class Trainer:
             unknown = losses.region_mask(batch.unknown, side, side).to(self._device)
             known = 1.0 - unknown * (1.0 - heads)
             head = head_mse = losses.region_loss(target, x_hat, batch.heads, k=0)
-            with torch.no_grad():
-                wanted = self.model.code(target, reduced_precision=True)
-            code = losses.code_distance(y, wanted)
         background = losses.background_loss(target, x_hat, known)
         person = losses.visible_person_loss(target, x_hat, batch.persons, known)
         loss = losses.total_loss(rate, background, head, person, self.config.weights)
-        if self.config.code_weight > 0:
+        code = torch.zeros(())
+        if self.config.objective == "fill" and self.config.code_weight > 0:
+            with torch.no_grad():
+                wanted = self.model.code(target, reduced_precision=True)
+            code = losses.code_distance(y, wanted)
             loss = loss + self.config.code_weight * code
         if self._feature_distance is not None and self.config.feature_weight > 0:
             distance = self._feature_distance(target, x_hat)
