@@ -50,9 +50,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--feature-detector",
         metavar="WEIGHTS",
-        help="YOLOv8 weights whose features the reconstruction should keep",
+        help="YOLOv8 weights whose features and persons the reconstruction should keep",
     )
     parser.add_argument("--feature-weight", type=float, default=0.02, help="default: %(default)s")
+    parser.add_argument(
+        "--detection-weight", type=float, default=0.02, help="default: %(default)s"
+    )
     parser.add_argument("--learning-rate", type=float, default=4e-4, help="default: %(default)s")
     parser.add_argument("--batch-size", type=int, default=8, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=1, help="default: %(default)s")
@@ -66,7 +69,7 @@ def run(args: argparse.Namespace) -> None:
 
     from roi_codec_ros.perception.annotations_any import read_annotations
     from roi_codec_ros.training.data import CropSampler
-    from roi_codec_ros.training.features import FeatureDistance
+    from roi_codec_ros.training.features import DetectorDistance
     from roi_codec_ros.training.freeze import freeze
     from roi_codec_ros.training.losses import LossWeights
     from roi_codec_ros.training.progress import ProgressLog
@@ -87,6 +90,7 @@ def run(args: argparse.Namespace) -> None:
         head_cells=args.head_cells,
         code_weight=args.code_weight,
         feature_weight=args.feature_weight if args.feature_detector else 0.0,
+        detection_weight=args.detection_weight if args.feature_detector else 0.0,
         learning_rate=args.learning_rate,
         batch_size=args.batch_size,
         seed=args.seed,
@@ -97,8 +101,8 @@ def run(args: argparse.Namespace) -> None:
         CropSampler(annotations, config.crops),
         checkpoint=args.out / "checkpoint.pt",
         device=args.device,
-        feature_distance=(
-            FeatureDistance(args.feature_detector, args.device) if args.feature_detector else None
+        detector_distance=(
+            DetectorDistance(args.feature_detector, args.device) if args.feature_detector else None
         ),
         about={
             "data": annotations_summary(args.data, args.split, len(annotations)),

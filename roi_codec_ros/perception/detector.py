@@ -91,16 +91,19 @@ def feature_pyramid(weights: str | os.PathLike[str], layers: Sequence[int]) -> A
     """
     from torch import Tensor, nn
 
-    detector: Any = load_network(Path(weights)).model
+    yolo = load_network(Path(weights))
+    detector: Any = yolo.model
     network = list(detector.model.children())
     last = max(layers)
     if last >= len(network):
         raise RoiCodecError(f"expected more than {last} layers in {weights}, found {len(network)}")
+    persons = _person_classes(yolo.names, Path(weights))
 
     class Pyramid(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.network = nn.ModuleList(network[: last + 1])
+            self.detect = network[-1]
 
         def forward(self, x: Tensor) -> list[Tensor]:
             outputs: list[Tensor] = []
@@ -114,6 +117,19 @@ def feature_pyramid(weights: str | os.PathLike[str], layers: Sequence[int]) -> A
                 x = layer(given if several else given[0])
                 outputs.append(x)
             return [outputs[index] for index in layers]
+
+        def predictions(self, features: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
+            """What the detection head says of the last layers in `layers`, one for each stride.
+
+            Logits of a person [B, 1, h, w], and logits of how far the sides of its box are
+            [B, 4 * bins, h, w].
+            """
+            head: Any = self.detect
+            given = features[-len(head.cv3) :]
+            return [
+                (classes(f)[:, persons].amax(dim=1, keepdim=True), sides(f))
+                for f, sides, classes in zip(given, head.cv2, head.cv3, strict=True)
+            ]
 
     return Pyramid()
 

@@ -12,7 +12,16 @@ from tqdm import tqdm
 
 from roi_codec_ros.training.trainer import StepReport
 
-_SMOOTHED = ("loss", "bpp", "psnr_db", "head_mse", "person_mse", "code_distance")
+_SMOOTHED = (
+    "loss",
+    "bpp",
+    "psnr_db",
+    "head_mse",
+    "person_mse",
+    "code_distance",
+    "feature_distance",
+    "detection_distance",
+)
 
 
 class ProgressLog:

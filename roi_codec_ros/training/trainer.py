@@ -20,6 +20,7 @@ from roi_codec_ros.codec.networks import build_transforms
 from roi_codec_ros.codec.presets import get_preset
 from roi_codec_ros.training import losses
 from roi_codec_ros.training.data import Batch, CropSampler, CropSettings, Prefetcher
+from roi_codec_ros.training.features import Distances
 from roi_codec_ros.training.schedule import learning_rate_share
 
 CHECKPOINT_FORMAT = 2
@@ -44,6 +45,8 @@ class TrainingConfig:
         head_cells: with ``fill``, how many mean colours a head keeps in each direction.
         feature_weight: price of the distance between a person detector's features on the
             reconstruction and on the target; 0 leaves it out.
+        detection_weight: price of the divergence between what that detector finds in the
+            reconstruction and what it finds in the photograph; 0 leaves it out.
         learning_rate, batch_size, seed, ema_decay: as usual.
     """
 
@@ -54,6 +57,7 @@ class TrainingConfig:
     head_cells: int = 1
     code_weight: float = 0.0
     feature_weight: float = 0.0
+    detection_weight: float = 0.0
     learning_rate: float = 4e-4
     batch_size: int = 8
     seed: int = 1
@@ -84,6 +88,8 @@ class StepReport:
     head_mse: float
     person_mse: float
     code_distance: float
+    feature_distance: float
+    detection_distance: float
 
 
 class TrainableCodec(nn.Module):
@@ -162,10 +168,10 @@ class Trainer:
         sampler: CropSampler,
         checkpoint: Path,
         device: str = "cpu",
-        feature_distance: Callable[[Tensor, Tensor], Tensor] | None = None,
+        detector_distance: Callable[[Tensor, Tensor, Tensor], Distances] | None = None,
         about: Mapping[str, Any] | None = None,
     ) -> None:
-        """``feature_distance(target, x_hat)`` is the term that ``feature_weight`` prices.
+        """``detector_distance(x, target, x_hat)`` gives what the detector's weights price.
 
         about: what else the model card shall say of the training, such as its data.
         """
@@ -177,7 +183,7 @@ class Trainer:
         self._sampler = sampler
         self.checkpoint = checkpoint
         self._device = torch_device(device)
-        self._feature_distance = feature_distance
+        self._detector_distance = detector_distance
         torch.manual_seed(config.seed)
         self.model = TrainableCodec(config.preset).to(self._device)
         self.model.to(memory_format=torch.channels_last)
@@ -327,16 +333,21 @@ class Trainer:
         person = losses.visible_person_loss(target, x_hat, batch.persons, known)
         loss = losses.total_loss(rate, background, head, person, self.config.weights)
         code = torch.zeros(())
+        feature = detection = 0.0
         if self.config.objective == "fill" and self.config.code_weight > 0:
             with torch.no_grad():
                 wanted = self.model.code(target, reduced_precision=True)
             code = losses.code_distance(y, wanted)
             loss = loss + self.config.code_weight * code
-        if self._feature_distance is not None and self.config.feature_weight > 0:
-            distance = self._feature_distance(target, x_hat)
-            loss = loss + self.config.feature_weight * distance
+        if self._detector_distance is not None:
+            distances = self._detector_distance(x, target, x_hat)
+            loss = loss + self.config.feature_weight * distances.features
+            loss = loss + self.config.detection_weight * distances.detections
+            feature, detection = distances.features.item(), distances.detections.item()
         return loss, {
             "loss": loss.item(),
+            "feature_distance": feature,
+            "detection_distance": detection,
             "bpp": rate.item(),
             "psnr_db": -10.0 * math.log10(max(background.item(), 1e-10)),
             "head_mse": head_mse.item(),
