@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -74,6 +77,29 @@ def test_less_quality_takes_fewer_bits(name: str) -> None:
     sizes = [len(codec.encode(noise)) for codec in parse_baselines([f"{name}:1,10,50"])]
     assert sizes == sorted(sizes)
     assert sizes[0] < sizes[-1] / 2
+
+
+_BYTES_ON = """
+import hashlib, os, sys
+os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(sys.argv[1])])
+import numpy as np
+from roi_codec_ros.evaluation.baselines import parse_baselines
+noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+(codec,) = parse_baselines(["av1:1"])
+print(hashlib.sha256(codec.encode(noise.repeat(16, 0).repeat(16, 1))).hexdigest())
+"""
+
+
+@needs_avif
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+def test_av1_writes_the_same_bytes_on_one_core_as_on_two() -> None:
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", _BYTES_ON, cores], capture_output=True, text=True, check=True
+        ).stdout
+        for cores in ("1", "2")
+    }
+    assert len(digests) == 1
 
 
 def test_jpeg_halves_the_colours() -> None:

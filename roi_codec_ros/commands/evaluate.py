@@ -105,7 +105,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--threads",
         type=positive,
         metavar="N",
-        help="threads of torch (default: one a core, shared among the workers)",
+        help="threads of torch and of AV1 (default: one a core, shared among the workers)",
     )
     parser.add_argument(
         "--workers",

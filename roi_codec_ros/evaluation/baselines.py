@@ -58,12 +58,12 @@ class PillowCodec:
             return np.array(image.convert("RGB"))
 
 
-BaselineFactory = Callable[[int, "int | None"], Method]
+BaselineFactory = Callable[[int, "int | None", int], Method]
 BASELINES: dict[str, BaselineFactory] = {}
 
 
 def register_baseline(name: str) -> Callable[[BaselineFactory], BaselineFactory]:
-    """Offer a factory of (quality, speed or None) under `name` in specifications."""
+    """Offer a factory of (quality, speed or None, threads) under `name` in specifications."""
 
     def register(factory: BaselineFactory) -> BaselineFactory:
         BASELINES[name] = factory
@@ -73,16 +73,20 @@ def register_baseline(name: str) -> Callable[[BaselineFactory], BaselineFactory]
 
 
 @register_baseline("jpeg")
-def jpeg(quality: int, speed: int | None = None) -> Method:
-    """Pillow's JPEG."""
+def jpeg(quality: int, speed: int | None = None, threads: int = 1) -> Method:
+    """Pillow's JPEG, which knows no threads."""
     if speed is not None:
         raise UsageError(f"expected no speed for jpeg, found jpeg@{speed}")
     return PillowCodec("jpeg", "JPEG", quality)
 
 
 @register_baseline("av1")
-def av1(quality: int, speed: int | None = None) -> Method:
-    """Pillow's AVIF, an AV1 key frame in a file. speed: 0 (slowest) to 10, libavif's scale."""
+def av1(quality: int, speed: int | None = None, threads: int = 1) -> Method:
+    """Pillow's AVIF, an AV1 key frame in a file. speed: 0 (slowest) to 10, libavif's scale.
+
+    threads: of the encoder; named, since its bytes depend on them and by default they are the
+    machine's cores.
+    """
     if not features.check("avif"):
         raise RoiCodecError(
             "expected a Pillow with AVIF for the AV1 baseline, found one without; "
@@ -94,16 +98,17 @@ def av1(quality: int, speed: int | None = None) -> Method:
             f"expected an AV1 speed of {AV1_SLOWEST} to {AV1_FASTEST}, found {chosen}"
         )
     name = "av1" if chosen == AV1_DEFAULT_SPEED else f"av1@{chosen}"
-    return PillowCodec(name, "AVIF", quality, (("speed", chosen),))
+    return PillowCodec(name, "AVIF", quality, (("speed", chosen), ("max_threads", threads)))
 
 
-def parse_baselines(specifications: Iterable[str]) -> list[Method]:
+def parse_baselines(specifications: Iterable[str], *, threads: int = 1) -> list[Method]:
     """The codecs that specifications such as `jpeg:1,5,10` and `av1@10:1` name, in their order.
 
+    threads: of each codec that can use them.
     Raises UsageError for what can't be read and for a codec named twice, RoiCodecError for a
     format that this Pillow lacks.
     """
-    codecs = [codec for text in specifications for codec in _parse_baseline(text)]
+    codecs = [codec for text in specifications for codec in _parse_baseline(text, threads)]
     seen: set[tuple[str, str]] = set()
     for codec in codecs:
         key = (codec.name, codec.preset)
@@ -113,7 +118,7 @@ def parse_baselines(specifications: Iterable[str]) -> list[Method]:
     return codecs
 
 
-def _parse_baseline(specification: str) -> list[Method]:
+def _parse_baseline(specification: str, threads: int) -> list[Method]:
     form = f"expected a baseline such as jpeg:1,5,10 or av1@10:1, found {specification!r}"
     codec, colon, qualities = specification.partition(":")
     name, at, speed = codec.partition("@")
@@ -125,7 +130,7 @@ def _parse_baseline(specification: str) -> list[Method]:
     for quality in qualities.split(","):
         if not _is_number(quality) or int(quality) > HIGHEST_QUALITY:
             raise UsageError(f"{form}: a quality is 0 to {HIGHEST_QUALITY}")
-        codecs.append(BASELINES[name](int(quality), int(speed) if at else None))
+        codecs.append(BASELINES[name](int(quality), int(speed) if at else None, threads))
     return codecs
 
 

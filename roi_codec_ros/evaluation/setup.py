@@ -29,7 +29,7 @@ class Setup:
 
     models: names or files. baselines: specifications such as `jpeg:1,5`. detector: weights.
     detector_size: its input in px. device: of the detectors. model_devices: each model is measured
-    on each of them. threads: of torch, in each process.
+    on each of them. threads: of torch and of the baselines, in each process.
     """
 
     models: tuple[str, ...]
@@ -46,7 +46,7 @@ class Setup:
         """Load everything. Raises RoiCodecError for anything that can't be had."""
         from roi_codec_ros.perception.detector import PersonDetector
 
-        baselines = parse_baselines(self.baselines)
+        baselines = parse_baselines(self.baselines, threads=self.threads)
         models = [load_model(name) for name in self.models]
         for device in {self.device, *self.model_devices}:
             torch_device(device)
