@@ -18,7 +18,7 @@ from roi_codec_ros.codec.errors import RoiCodecError
 from roi_codec_ros.evaluation.results import ImageResult, RowName
 from roi_codec_ros.perception.annotations import Annotation
 
-FORMAT = 1  # of the lines, and of how figures are computed: raise it when either changes
+FORMAT = 2  # of the lines, and of how figures are computed: raise it when either changes
 
 
 class ResultCache:
