@@ -355,7 +355,7 @@ def _has_bfloat16(device: torch.device) -> bool:
     import torch
 
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.cuda.get_device_capability(device) >= (8, 0)
     supports = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # nothing public tells
     return device.type == "cpu" and supports is not None and bool(supports())
 
