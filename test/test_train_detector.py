@@ -17,7 +17,7 @@ from roi_codec_ros.cli import main
 from roi_codec_ros.codec.errors import RoiCodecError, UsageError
 from roi_codec_ros.codec.models import untrained_model
 from roi_codec_ros.perception.annotations import Annotation, read_odgt
-from roi_codec_ros.training.detector import FineTuning, Step, fine_tune
+from roi_codec_ros.training.detector import fine_tune
 from roi_codec_ros.training.detector_data import (
     IGNORED_GREY,
     divide,
@@ -27,6 +27,7 @@ from roi_codec_ros.training.detector_data import (
     write_yolo_data,
     yolo_label,
 )
+from roi_codec_ros.training.detector_run import FineTuning, Step
 
 DETECTOR = os.environ.get("ROI_CODEC_TEST_DETECTOR", "")
 needs_detector = pytest.mark.skipif(

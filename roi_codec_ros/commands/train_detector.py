@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from roi_codec_ros.codec import Model
     from roi_codec_ros.perception.annotations import Annotation, AnnotationSet
-    from roi_codec_ros.training.detector import FineTuned, FineTuning
     from roi_codec_ros.training.detector_data import Division, Written
+    from roi_codec_ros.training.detector_run import FineTuned, FineTuning, Step
 
 WORK_SUFFIX = ".work"
 FAILURES_SHOWN = 20
@@ -93,8 +93,9 @@ def run(args: argparse.Namespace) -> None:
     from roi_codec_ros.evaluation.machine import usable_cores
     from roi_codec_ros.perception.annotations_any import read_annotations
     from roi_codec_ros.perception.detector import find_weights
-    from roi_codec_ros.training.detector import FineTuning, fine_tune, save_weights
+    from roi_codec_ros.training.detector import fine_tune, save_weights
     from roi_codec_ros.training.detector_data import divide, write_yolo_data
+    from roi_codec_ros.training.detector_run import FineTuning
 
     if not 0.0 <= args.originals <= 1.0:
         raise UsageError(f"expected a share of 0 to 1 for --originals, found {args.originals:g}")
@@ -267,7 +268,7 @@ class _Bar:
     def __exit__(self, *_: object) -> None:
         self._bar.close()
 
-    def show(self, step: Any) -> None:
+    def show(self, step: Step) -> None:
         self._bar.n = round(100.0 * min(step.progress, 1.0), 2)
         self._bar.set_postfix(
             step=step.number, loss=f"{step.loss:.3f}", images_per_s=f"{step.images_per_s:.2f}"
