@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fine-tuning of a YOLOv8 person detector on images that a codec decoded.
+
+ultralytics' trainer does the work, offline; `detector_run` is what we change of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from roi_codec_ros.codec.devices import torch_device
+from roi_codec_ros.codec.errors import RoiCodecError
+from roi_codec_ros.perception.detector import PERSON_CLASS, load_network
+from roi_codec_ros.training.detector_run import FineTuned, FineTuning, Run, Step, trainer_class
+
+LICENCE = (
+    "AGPL-3.0: made with ultralytics from its weights; not under the Apache-2.0 licence of this "
+    "package. Who passes them on, or lets others use them over a network, should read it."
+)
+NO_END = 1_000_000  # epochs, where minutes are the budget
+
+# Gentle: the artefacts of a codec have a size in pixels that should stay what it is.
+AUGMENTATION = {
+    "mosaic": 0.0,
+    "close_mosaic": 0,
+    "scale": 0.25,
+    "translate": 0.1,
+    "fliplr": 0.5,
+    "hsv_h": 0.01,
+    "hsv_s": 0.3,
+    "hsv_v": 0.2,
+}
+
+
+def fine_tune(
+    weights: Path,
+    data: Path,
+    config: FineTuning,
+    folder: Path,
+    *,
+    device: str = "cpu",
+    threads: int | None = None,
+    resume: bool = False,
+    identity: str = "",
+    on_step: Callable[[Step], None] = lambda step: None,
+) -> FineTuned:
+    """Fine-tune ``weights`` on a YOLO data set (``data``: its `data.yaml`) of the class person.
+
+    folder: where checkpoints go, one an epoch. identity: what else a run depends on (its images,
+    the weights it started from), in one string. resume: go on from the checkpoint in ``folder`` if
+    there is one. threads: of torch, None leaves its choice.
+    Raises RoiCodecError for weights or a device that can not be used, a checkpoint of another run,
+    a loss that is not finite, and whatever ultralytics raises, in one line.
+    """
+    place = torch_device(device)
+    run = Run(config, folder, identity, place, threads, on_step)
+    going_on = resume and run.restore()
+    network = load_network(run.checkpoint if going_on else weights)
+    if run.finished:
+        return run.result(network.model)
+    settings: dict[str, Any] = {
+        "data": str(data),
+        "epochs": config.epochs or NO_END,
+        "imgsz": config.image_size,
+        "batch": config.batch_size,
+        "nbs": config.batch_size,  # a step for each batch
+        "device": str(place.index or 0) if place.type == "cuda" else device,
+        "optimizer": "AdamW",
+        "lr0": config.learning_rate,
+        "weight_decay": 5e-4,
+        "warmup_epochs": 0,
+        "freeze": config.freeze or None,
+        "seed": config.seed,
+        "deterministic": False,
+        "amp": False,  # its check fetches weights; ours is below
+        "project": str(folder.parent),
+        "name": folder.name,
+        "exist_ok": True,
+        "val": False,
+        "plots": False,
+        "verbose": False,
+        "resume": going_on,
+        **AUGMENTATION,
+    }
+    try:
+        network.train(
+            trainer=trainer_class(network.task_map["detect"]["trainer"], run), **settings
+        )
+    except RoiCodecError:
+        raise
+    except Exception as error:  # ultralytics and torch raise a dozen kinds
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise RoiCodecError(f"expected the training to go on, found: {reason[:300]}") from error
+    return run.result(network.model)
+
+
+def save_weights(network: Any, path: Path, image_size: int) -> None:
+    """Write an ultralytics weights file: half precision, no optimizer, no paths of this machine.
+
+    Raises RoiCodecError where it can not be written.
+    """
+    import torch
+
+    network = network.half().eval().requires_grad_(False).to("cpu")
+    settings = {"task": "detect", "imgsz": image_size}
+    network.args = settings
+    network.names = {0: PERSON_CLASS}
+    network.criterion = None
+    vars(network).pop("pt_path", None)
+    content = {
+        "epoch": -1,
+        "best_fitness": None,
+        "model": network,
+        "ema": None,
+        "updates": None,
+        "optimizer": None,
+        "train_args": settings,
+        "train_metrics": None,
+        "train_results": None,
+        "date": datetime.now(timezone.utc).isoformat(),
+        "version": version("ultralytics"),
+        "license": LICENCE,
+    }
+    partial = path.with_name(path.name + ".partial")
+    try:
+        torch.save(content, partial)
+        partial.replace(path)
+    except (OSError, RuntimeError) as error:
+        raise RoiCodecError(f"expected to write {path}; found: {error}") from error
