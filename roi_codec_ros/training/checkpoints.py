@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -46,19 +47,20 @@ def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     Raises RoiCodecError where that fails, for want of room for one; the old one stands then too.
     """
     partial = path.with_name(path.name + ".partial")
+    content = io.BytesIO()  # torch's own writer hides why the disk refused
+    torch.save({"format": CHECKPOINT_FORMAT, **state}, content)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as file:
-            torch.save({"format": CHECKPOINT_FORMAT, **state}, file)
+            file.write(content.getbuffer())
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
-    except (OSError, RuntimeError) as error:
+    except OSError as error:
         partial.unlink(missing_ok=True)
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:160]
         stands = "the last one stands" if path.is_file() else "there is none yet"
         raise RoiCodecError(
-            f"expected to write a checkpoint to {path}, found: {reason}; {stands}"
+            f"expected to write a checkpoint to {path}, found: {error.strerror}; {stands}"
         ) from error
 
 
