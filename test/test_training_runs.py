@@ -278,6 +278,14 @@ def test_a_checkpoint_of_the_format_before_is_read(data: Path, tmp_path: Path) -
         assert torch.equal(later.model.state_dict()[name], value), name
 
 
+def test_curves_without_tensorboard_say_what_to_install(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    assert main(arguments(data, tmp_path, "--steps", 1, "--tensorboard")) == 1
+    assert capsys.readouterr().err.splitlines()[-1].endswith("pip install tensorboard")
+
+
 def test_curves_and_pictures_are_written_as_it_goes(data: Path, tmp_path: Path) -> None:
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     options = ["--steps", 2, "--tensorboard", "--pictures-every", 2]
