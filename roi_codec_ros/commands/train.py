@@ -186,12 +186,13 @@ def _train(trainer: Trainer, sampler: CropSampler, out: Path, board: Any) -> Non
     from roi_codec_ros.training.progress import ProgressLog
     from roi_codec_ros.training.trainer import StepReport
 
+    spent = trainer.progress()  # every process asks: they agree on it
     if not trainer.leads:
         trainer.run(lambda report: None)
         return
     every = trainer.config.pictures_every
     strip = PictureStrip(sampler) if every else None
-    with ProgressLog(out / "log.jsonl", board=board, start=trainer.progress()) as log:
+    with ProgressLog(out / "log.jsonl", board=board, start=spent) as log:
 
         def show(report: StepReport) -> None:
             log(report)

@@ -155,7 +155,8 @@ class Trainer:
         if config.minutes is not None:
             share = self.elapsed_s / (config.minutes * 60.0)
             if self._processes > 1:
-                share = float(self._engine.all_reduce(torch.tensor(share), reduce_op="mean"))
+                mine = torch.tensor(share, device=self.device)
+                share = float(self._engine.all_reduce(mine, reduce_op="mean"))
             return min(share, 1.0)
         if config.steps is not None:
             return min(self.step / config.steps, 1.0)
@@ -178,12 +179,12 @@ class Trainer:
             stride=self._processes,
             workers=config.workers or worker_threads(),
         )
-        last = saved = time.monotonic()
+        last = saved = asked = time.monotonic()
         try:
             for batch in batches:
+                wait_s = time.monotonic() - asked
                 if (progress := self.progress()) >= 1.0:
                     break
-                wait_s = time.monotonic() - last
                 figures = self._guarded_step(batch, progress)
                 self.step += 1
                 now = time.monotonic()
@@ -193,6 +194,7 @@ class Trainer:
                 if now - saved >= config.checkpoint_every_s:
                     self.save()
                     saved = now
+                asked = time.monotonic()
         finally:
             batches.close()
         self.save()
