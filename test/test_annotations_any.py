@@ -7,11 +7,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from roi_codec_ros.codec.errors import RoiCodecError
-from roi_codec_ros.perception.annotations_any import read_annotations
+from roi_codec_ros.perception.annotations_any import read_annotations, shortfall
+from roi_codec_ros.perception.annotations_write import odgt_text
 
 CATEGORIES = [{"id": 1, "name": "Person"}, {"id": 7, "name": "head"}, {"id": 9, "name": "dog"}]
 
@@ -141,3 +143,47 @@ def test_an_unknown_layout_says_what_was_looked_for(tmp_path: Path) -> None:
         read_annotations(tmp_path, "val")
     with pytest.raises(RoiCodecError, match="expected a data folder"):
         read_annotations(tmp_path / "nowhere", "val")
+
+
+def test_any_class_has_its_boxes_in_every_layout(tmp_path: Path) -> None:
+    roots = [tmp_path / name for name in ("coco", "yolo", "odgt")]
+    for root in roots:
+        root.mkdir()
+    coco(roots[0], box(9, 0, 0, 5, 5), box(9, 90, 70, 20, 20, iscrowd=1))
+    yolo(roots[1], "2 0.025 0.03125 0.05 0.0625", "2 0.95 0.9375 0.1 0.125")
+    picture(roots[2] / "images" / "val" / "a.jpg")
+    tagged = [{"tag": "Dog", "vbox": sides} for sides in ([0, 0, 5, 5], [90, 70, 20, 20])]
+    record = {"ID": "a", "gtboxes": tagged, "width": 100, "height": 80}
+    (roots[2] / "annotation_val.odgt").write_text(json.dumps(record))
+    for root in roots:
+        (item,) = read_annotations(root, "val")
+        assert item.classes() == {"dog"}
+        np.testing.assert_allclose(item.boxes("dog"), [[0, 0, 5, 5], [90, 70, 100, 80]], atol=1e-4)
+        assert len(item.boxes("person")) == len(item.boxes("cat")) == len(item.ignored) == 0
+        # What is written is what is read.
+        written = tmp_path / f"again_{root.name}"
+        picture(written / "images" / "val" / "a.jpg")
+        (written / "annotation_val.odgt").write_text(odgt_text([item]))
+        (again,) = read_annotations(written, "val")
+        np.testing.assert_allclose(again.boxes("dog"), item.boxes("dog"), atol=0.01)
+
+
+def test_a_set_without_persons_is_read_where_none_are_needed(tmp_path: Path) -> None:
+    first, second = tmp_path / "coco", tmp_path / "yolo"
+    for root in (first, second):
+        root.mkdir()
+    coco(first, box(9, 0, 0, 5, 5), categories=CATEGORIES[2:])
+    yolo(second, "0 0.5 0.5 0.5 0.5", names="[dog]")
+    for root in (first, second):
+        (item,) = read_annotations(root, "val", needs_persons=False)
+        assert (item.person_boxes, item.classes()) == ("none", {"dog"})
+
+
+def test_what_could_not_be_used_is_said_with_number_and_first(tmp_path: Path) -> None:
+    images = [{"id": 5, "file_name": "a.jpg"}, {"id": 6, "file_name": "b.jpg"}]
+    sized = [image | {"width": 100, "height": 80} for image in images]
+    root = coco(tmp_path, box(1, 200, 0, 5, 5), box(9, 5, 5, 0, 5), images=sized)
+    assert shortfall(read_annotations(root, "val")) == [
+        "1 of 2 photographs left out, the first b: no such file",
+        "2 boxes left out, with less than a pixel inside their photograph, the first in a",
+    ]

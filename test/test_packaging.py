@@ -26,6 +26,7 @@ DISTRIBUTIONS = {
     "PIL": "pillow",
     "cv2": "opencv-python",
     "facenet_pytorch": "facenet-pytorch",
+    "lightning_fabric": "lightning-fabric",
     "skimage": "scikit-image",
     "yaml": "pyyaml",
 }
@@ -44,7 +45,7 @@ def modules_of_the_source() -> set[str]:
 
 def shared_files_of_the_source() -> set[str]:
     folders = ("config", "launch", "models")
-    paths = [path for folder in folders for path in (ROOT / folder).glob("*") if path.is_file()]
+    paths = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file()]
     return {str(path.relative_to(ROOT)) for path in paths}
 
 

@@ -16,19 +16,23 @@ pytest.importorskip("compressai")
 from roi_codec_ros.cli import main
 from roi_codec_ros.codec import Decoder, Encoder, Model, RoiCodecError
 from roi_codec_ros.perception.annotations import Annotation
+from roi_codec_ros.training.config import TrainingConfig
 from roi_codec_ros.training.data import (
     CropSampler,
     CropSettings,
-    Prefetcher,
     source_shares,
     unannotated_heads,
 )
 from roi_codec_ros.training.freeze import freeze
-from roi_codec_ros.training.trainer import StepReport, Trainer, TrainingConfig
+from roi_codec_ros.training.loader import Prefetcher
+from roi_codec_ros.training.objectives import Fill, Invert, Keep, Regions
+from roi_codec_ros.training.trainer import StepReport, Trainer
 
 BOXES = np.array([[60, 40, 260, 400]], np.float32)
 STILL = CropSettings(size=128, jitter=0.0, gamma=1.0, grey=0.0, jpeg=0.0)
 HEADS = np.array([[120, 50, 180, 120]], np.float32)
+PAPER: Regions = {"head": {"invert": Invert(0.6)}, "person": {"keep": Keep(1.0)}}
+FILL: Regions = {"head": {"fill": Fill(0.6, cells=1)}, "person": {"keep": Keep(1.0)}}
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +72,7 @@ def test_crops_carry_their_boxes_along(photograph: Annotation) -> None:
     sampler = CropSampler(
         [photograph], CropSettings(size=128, jitter=0.0, gamma=1.0, grey=0.0, jpeg=0.0)
     )
-    sampler._pixels[0] = pixels
+    sampler.photographs._kept[photograph.image_path] = pixels
     batch = sampler.batch(32, np.random.default_rng(3))
 
     seen = 0
@@ -119,11 +123,11 @@ def test_batches_depend_on_seed_and_number_alone(photograph: Annotation) -> None
     assert not torch.equal(drawn[0][0], drawn[0][1])
 
 
-@pytest.mark.parametrize("objective", ["fill", "paper"])
+@pytest.mark.parametrize("regions", [FILL, PAPER], ids=["fill", "paper"])
 def test_a_tiny_run_learns_and_gives_a_model_that_codes(
-    photograph: Annotation, tmp_path: Path, objective: str
+    photograph: Annotation, tmp_path: Path, regions: Regions
 ) -> None:
-    run = trainer(photograph, tmp_path / "checkpoint.pt", objective=objective)
+    run = trainer(photograph, tmp_path / "checkpoint.pt", regions=regions)
     reports: list[StepReport] = []
     run.run(reports.append)
 
@@ -188,7 +192,7 @@ def test_a_broken_checkpoint_is_one_clear_error(photograph: Annotation, tmp_path
     with pytest.raises(RoiCodecError, match="expected a training checkpoint at"):
         trainer(photograph, checkpoint).resume()
     torch.save({"format": 1}, checkpoint)
-    with pytest.raises(RoiCodecError, match=r"checkpoint of format 2 .*found 1"):
+    with pytest.raises(RoiCodecError, match=r"checkpoint of format 2 or 3 .*found 1"):
         freeze(checkpoint)
 
 
@@ -203,7 +207,7 @@ def test_export_model_writes_what_the_checkpoint_holds(
     assert exported.content == freeze(checkpoint, "lab").content
     assert main(["export-model", str(checkpoint), "--out", str(out), "--data", "x"]) == 2
     assert main(["export-model", str(out), "--out", str(out)]) == 1
-    assert "expected a training checkpoint of format 2 at" in capsys.readouterr().err
+    assert "expected a training checkpoint of format 2 or 3 at" in capsys.readouterr().err
 
 
 def test_a_blend_stands_between_two_checkpoints(photograph: Annotation, tmp_path: Path) -> None:

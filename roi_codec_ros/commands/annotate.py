@@ -48,6 +48,8 @@ def run(args: argparse.Namespace) -> None:
     from roi_codec_ros.commands.common import check_writable, write_bytes
     from roi_codec_ros.evaluation.bench import failure_reason
     from roi_codec_ros.evaluation.pictures import read_annotated
+    from roi_codec_ros.perception.annotations import AnnotationSet
+    from roi_codec_ros.perception.annotations_any import shortfall
     from roi_codec_ros.perception.annotations_write import odgt_text
     from roi_codec_ros.perception.detector import PersonDetector, find_weights
     from roi_codec_ros.perception.faces import make_face_detector
@@ -82,6 +84,9 @@ def run(args: argparse.Namespace) -> None:
         f"{sum(len(item.persons) for item in done)} persons, "
         f"{sum(len(item.heads) for item in done)} heads ({before} before)\nwrote {file}"
     )
+    if isinstance(photographs, AnnotationSet):
+        for sentence in shortfall(photographs):
+            print(sentence, file=sys.stderr)
     for failure in failures[:FAILURES_SHOWN]:
         print(f"left out: {failure}", file=sys.stderr)
 

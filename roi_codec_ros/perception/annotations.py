@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Person and head boxes, and how to read them from CrowdHuman's `.odgt` format.
+"""Boxes of persons, heads and other classes, and how to read them from `.odgt` files.
 
-`annotations_any` finds out which format a data set has; training and evaluation share this.
+The format is CrowdHuman's. `annotations_any` finds out which format a data set has; training and
+evaluation share this.
 
 Reads no pixels; only the header of an image whose size is not in its line (as in CrowdHuman's
 own files).
@@ -11,8 +12,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, overload
 
@@ -27,6 +28,9 @@ SMALLEST_BOX_PX = 1.0
 BoxArray = NDArray[np.float32]
 Corners = tuple[float, float, float, float]  # x0, y0, x1, y1 in px
 
+PERSON, HEAD = "person", "head"  # the classes that every layout knows
+_NO_PERSON_TAG = "mask"  # CrowdHuman's own: crowds, reflections
+
 
 @dataclass(frozen=True, eq=False)
 class Annotation:
@@ -38,6 +42,7 @@ class Annotation:
     person_boxes, head_boxes: who made them: "human", "teacher", "mixed" or "none" (unknown, and
     then an empty list says nothing).
     source: where the photograph comes from, "" if nobody says; a set may be made of several.
+    regions: boxes of any further class by its name, such as "number plate", in lower case.
     """
 
     image_path: Path
@@ -50,6 +55,19 @@ class Annotation:
     person_boxes: str = "human"
     head_boxes: str = "human"
     source: str = ""
+    regions: Mapping[str, BoxArray] = field(default_factory=dict)
+
+    def boxes(self, name: str) -> BoxArray:
+        """The boxes of one class, float32 [N, 4]: "person", "head" or one of `regions`."""
+        if name == PERSON:
+            return self.persons
+        if name == HEAD:
+            return self.heads
+        return self.regions.get(name, np.zeros((0, 4), np.float32))
+
+    def classes(self) -> set[str]:
+        """The classes that have a box in this image."""
+        return {name for name in (PERSON, HEAD, *self.regions) if len(self.boxes(name))}
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,12 +77,14 @@ class AnnotationSet(Sequence[Annotation]):
     dropped_boxes: boxes with less than one pixel of width or height inside their image.
     unreadable: (image id, reason) of images that are not there or whose size is not to be had.
     notes: what else a reader took for granted, a sentence each.
+    first_dropped: the first image that had such a box, "" without any.
     """
 
     annotations: tuple[Annotation, ...]
     dropped_boxes: int = 0
     unreadable: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
+    first_dropped: str = ""
 
     def __len__(self) -> int:
         return len(self.annotations)
@@ -104,7 +124,7 @@ def read_odgt(data_dir: str | Path, split: str) -> AnnotationSet:
     annotations: list[Annotation] = []
     unreadable: list[tuple[str, str]] = []
     broken: list[str] = []
-    dropped = 0
+    dropped, first_dropped = 0, ""
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -122,6 +142,7 @@ def read_odgt(data_dir: str | Path, split: str) -> AnnotationSet:
         annotation, empty = record.clip(image_path, width, height)
         annotations.append(annotation)
         dropped += empty
+        first_dropped = first_dropped or (annotation.image_id if empty else "")
     if broken:
         raise RoiCodecError(
             f"expected nothing but good lines in {path}, found {len(broken)} broken; the first is "
@@ -132,7 +153,9 @@ def read_odgt(data_dir: str | Path, split: str) -> AnnotationSet:
             f"expected annotated images in {path}, found "
             + (f"{len(unreadable)} unreadable ones: {unreadable[0][1]}" if unreadable else "none")
         )
-    return AnnotationSet(tuple(annotations), dropped, tuple(unreadable))
+    return AnnotationSet(
+        tuple(annotations), dropped, tuple(unreadable), first_dropped=first_dropped
+    )
 
 
 def _missing_split(root: Path, split: str) -> str:
@@ -196,6 +219,7 @@ class _Record:
     persons: list[Corners]
     heads: list[Corners]
     ignored: list[Corners]
+    regions: dict[str, list[Corners]]
     person_boxes: str
     head_boxes: str
     source: str
@@ -220,14 +244,16 @@ class _Record:
         persons: list[Corners] = []
         heads: list[Corners] = []
         ignored: list[Corners] = []
+        regions: dict[str, list[Corners]] = {}
         for box in boxes:
-            _sort_box(box, persons, heads, ignored)
+            _sort_box(box, persons, heads, ignored, regions)
         return cls(
             image_id=image_id,
             size=_declared_size(fields),
             persons=persons,
             heads=heads,
             ignored=ignored,
+            regions=regions,
             person_boxes=str(fields.get("person_boxes", "human")),
             head_boxes=str(fields.get("head_boxes", "human")),
             source=str(fields.get("source", "")),
@@ -241,6 +267,7 @@ class _Record:
             self.persons,
             self.heads,
             self.ignored,
+            self.regions,
             image_id=self.image_id,
             person_boxes=self.person_boxes,
             head_boxes=self.head_boxes,
@@ -265,7 +292,9 @@ def _sort_box(
     persons: list[Corners],
     heads: list[Corners],
     ignored: list[Corners],
+    regions: dict[str, list[Corners]],
 ) -> None:
+    """Persons and masks by CrowdHuman's flags; a box with another tag is one of that class."""
     if not isinstance(box, dict):
         raise BrokenRecordError(f"expected an object for each box, found {type(box).__name__}")
     extra = _flags(box, "extra")
@@ -273,8 +302,16 @@ def _sort_box(
     if "vbox" not in box and "fbox" not in box:
         raise BrokenRecordError(f"expected a vbox or fbox, found {sorted(box)}")
     body = corners(box["vbox"] if "vbox" in box else box["fbox"])
-    if box.get("tag") != "person" or extra.get("ignore"):
+    tag = box.get("tag")
+    if tag in (None, _NO_PERSON_TAG) or extra.get("ignore"):
         ignored.append(body)
+        return
+    name = str(tag).strip().lower()
+    if name == HEAD:
+        heads.append(body)
+        return
+    if name != PERSON:
+        regions.setdefault(name, []).append(body)
         return
     (ignored if extra.get("estimated") else persons).append(body)
     if "hbox" in box and not head_attributes.get("ignore"):
@@ -319,6 +356,7 @@ def clipped_annotation(
     persons: Sequence[Corners],
     heads: Sequence[Corners],
     ignored: Sequence[Corners] = (),
+    regions: Mapping[str, Sequence[Corners]] | None = None,
     *,
     image_id: str = "",
     **about: str,
@@ -331,6 +369,7 @@ def clipped_annotation(
     width, height = size
     clipped_persons, no_persons = clip_boxes(persons, width, height)
     clipped_heads, no_heads = clip_boxes(heads, width, height)
+    further = {name: clip_boxes(boxes, *size) for name, boxes in (regions or {}).items()}
     annotation = Annotation(
         image_path=image_path,
         image_id=image_id or image_path.stem,
@@ -339,6 +378,7 @@ def clipped_annotation(
         persons=clipped_persons,
         heads=clipped_heads,
         ignored=clip_boxes(ignored, width, height)[0],
+        regions={name: boxes for name, (boxes, _) in further.items()},
         **about,
     )
-    return annotation, no_persons + no_heads
+    return annotation, no_persons + no_heads + sum(empty for _, empty in further.values())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Person and head boxes from any data set that is laid out in a way we know."""
+"""Boxes from any data set that is laid out in a way we know."""
 
 from __future__ import annotations
 
@@ -14,27 +14,30 @@ from roi_codec_ros.perception.annotations_yolo import find_yolo, read_yolo
 NO_FILE = "no such file"
 
 
-def read_annotations(data_dir: str | Path, split: str) -> AnnotationSet:
+def read_annotations(
+    data_dir: str | Path, split: str, needs_persons: bool = True
+) -> AnnotationSet:
     """Read a split of CrowdHuman's `.odgt`, COCO's JSON or YOLO's folders, whichever is there.
 
+    needs_persons: whether a set that has no class for persons at all is an error.
     Images that are annotated but not on disk are left out and listed in `unreadable`.
     Raises RoiCodecError with one line that says what is missing or broken, and where.
     """
     root = Path(data_dir)
     if not root.is_dir():
         raise RoiCodecError(f"expected a data folder, found none at {root}")
-    return _without_missing(_read(root, split), root)
+    return _without_missing(_read(root, split, needs_persons), root)
 
 
-def _read(root: Path, split: str) -> AnnotationSet:
+def _read(root: Path, split: str, needs_persons: bool) -> AnnotationSet:
     if any(root.glob("annotation_*.odgt")):
         return read_odgt(root, split)
     coco = find_coco(root, split)
     if coco is not None:
-        return read_coco(*coco)
+        return read_coco(*coco, needs_persons)
     yolo = find_yolo(root, split)
     if yolo is not None:
-        return read_yolo(root, *yolo)
+        return read_yolo(root, *yolo, needs_persons)
     inside = sorted(entry.name for entry in root.iterdir() if not entry.name.startswith("."))
     raise RoiCodecError(
         f"expected in {root} one of annotation_{split}.odgt, annotations/instances_{split}.json, "
@@ -51,3 +54,22 @@ def _without_missing(annotated: AnnotationSet, root: Path) -> AnnotationSet:
         example = f", the first {missing[0].image_path}" if missing else ""
         raise RoiCodecError(f"expected annotated images in {root}, found {found}{example}")
     return replace(annotated, annotations=there, unreadable=unreadable)
+
+
+def shortfall(annotated: AnnotationSet) -> list[str]:
+    """What of a data set could not be used, a sentence each: how many, and which came first."""
+    sentences = list(annotated.notes)
+    if annotated.unreadable:
+        name, reason = annotated.unreadable[0]
+        total = len(annotated) + len(annotated.unreadable)
+        sentences.append(
+            f"{len(annotated.unreadable)} of {total} photographs left out, the first {name}: "
+            f"{reason}"
+        )
+    if annotated.dropped_boxes:
+        first = f", the first in {annotated.first_dropped}" if annotated.first_dropped else ""
+        sentences.append(
+            f"{annotated.dropped_boxes} boxes left out, with less than a pixel inside their "
+            f"photograph{first}"
+        )
+    return sentences

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Person and head boxes from COCO's JSON format; categories are taken by their names."""
+"""Boxes of any class from COCO's JSON format; categories are taken by their names."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import Any
 
 from roi_codec_ros.codec.errors import RoiCodecError
 from roi_codec_ros.perception.annotations import (
+    HEAD,
+    PERSON,
     Annotation,
     AnnotationSet,
     BrokenRecordError,
@@ -19,9 +21,6 @@ from roi_codec_ros.perception.annotations import (
     corners,
     size_from_header,
 )
-
-PERSON_CATEGORY = "person"
-HEAD_CATEGORY = "head"
 
 
 def find_coco(data_dir: Path, split: str) -> tuple[Path, list[Path]] | None:
@@ -44,12 +43,13 @@ def find_coco(data_dir: Path, split: str) -> tuple[Path, list[Path]] | None:
     return file, [folder for folder in folders if folder.is_dir()]
 
 
-def read_coco(file: Path, folders: list[Path]) -> AnnotationSet:
+def read_coco(file: Path, folders: list[Path], needs_persons: bool = True) -> AnnotationSet:
     """Read one COCO file.
 
-    Crowds (`iscrowd`) are ignored regions. Without a category "head" nothing is known of heads.
-    Raises RoiCodecError for what is no such file, one without a category "person", and one for all
-    broken records together.
+    Crowds of persons or heads (`iscrowd`) are ignored regions. Without a category "head" nothing
+    is known of heads; any other category's boxes are `regions`, by its name. Raises RoiCodecError
+    for what is no such file, one without a category "person" unless `needs_persons` is False, and
+    one for all broken records together.
     """
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
@@ -59,10 +59,11 @@ def read_coco(file: Path, folders: list[Path]) -> AnnotationSet:
         _objects(data, key, file) for key in ("images", "annotations", "categories")
     )
     names = {item.get("id"): str(item.get("name", "")).strip().lower() for item in categories}
-    if PERSON_CATEGORY not in names.values():
+    has_persons = PERSON in names.values()
+    if needs_persons and not has_persons:
         found = ", ".join(names.values()) or "none"
-        raise RoiCodecError(f"expected a category {PERSON_CATEGORY} in {file}, found {found}")
-    has_heads = HEAD_CATEGORY in names.values()
+        raise RoiCodecError(f"expected a category {PERSON} in {file}, found {found}")
+    has_heads = HEAD in names.values()
     per_image: dict[Any, _Boxes] = {}
     broken: list[str] = []
     for number, image in enumerate(images, start=1):
@@ -82,7 +83,7 @@ def read_coco(file: Path, folders: list[Path]) -> AnnotationSet:
         )
     annotations: list[Annotation] = []
     unreadable: list[tuple[str, str]] = []
-    dropped = 0
+    dropped, first_dropped = 0, ""
     for found_boxes in per_image.values():
         path = found_boxes.path(folders)
         try:
@@ -96,11 +97,16 @@ def read_coco(file: Path, folders: list[Path]) -> AnnotationSet:
             found_boxes.persons,
             found_boxes.heads,
             found_boxes.ignored,
+            found_boxes.regions,
+            person_boxes="human" if has_persons else "none",
             head_boxes="human" if has_heads else "none",
         )
         annotations.append(annotation)
         dropped += empty
-    return AnnotationSet(tuple(annotations), dropped, tuple(unreadable))
+        first_dropped = first_dropped or (annotation.image_id if empty else "")
+    return AnnotationSet(
+        tuple(annotations), dropped, tuple(unreadable), first_dropped=first_dropped
+    )
 
 
 @dataclass
@@ -111,6 +117,7 @@ class _Boxes:
     persons: list[Corners] = field(default_factory=list)
     heads: list[Corners] = field(default_factory=list)
     ignored: list[Corners] = field(default_factory=list)
+    regions: dict[str, list[Corners]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         name = self.image.get("file_name")
@@ -152,15 +159,17 @@ def _sort_box(
     box: Mapping[str, Any], names: Mapping[Any, str], per_image: Mapping[Any, _Boxes]
 ) -> None:
     name = names.get(box.get("category_id"))
-    if name not in (PERSON_CATEGORY, HEAD_CATEGORY):
-        return
+    if name is None:
+        raise BrokenRecordError(f"expected a known category_id, found {box.get('category_id')!r}")
     image = per_image.get(box.get("image_id"))
     if image is None:
         raise BrokenRecordError(f"expected a known image_id, found {box.get('image_id')!r}")
     place = corners(box.get("bbox"))
-    if box.get("iscrowd"):
+    if name not in (PERSON, HEAD):
+        image.regions.setdefault(name, []).append(place)
+    elif box.get("iscrowd"):
         image.ignored.append(place)
-    elif name == PERSON_CATEGORY:
+    elif name == PERSON:
         image.persons.append(place)
     else:
         image.heads.append(place)

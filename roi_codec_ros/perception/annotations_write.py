@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Person and head boxes as lines of CrowdHuman's `.odgt`."""
+"""Boxes as lines of CrowdHuman's `.odgt`."""
 
 from __future__ import annotations
 
@@ -31,6 +31,8 @@ def _record(annotation: Annotation) -> dict[str, Any]:
     for head, owner in zip(heads, owners, strict=True):
         if owner is None:
             boxes.append({**_box(head, head), "extra": {"estimated": 1}})
+    for name, places in annotation.regions.items():
+        boxes += [{**_box(place, None), "tag": name} for place in places.reshape(-1, 4)]
     for region in annotation.ignored.reshape(-1, 4):
         boxes.append({**_box(region, None), "tag": "mask", "extra": {"ignore": 1}})
     return {

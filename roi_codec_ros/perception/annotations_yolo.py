@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Person and head boxes from YOLO's folders: images, and a text file of boxes for each."""
+"""Boxes of any class from YOLO's folders: images, and a text file of boxes for each."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import Any
 
 from roi_codec_ros.codec.errors import RoiCodecError
 from roi_codec_ros.perception.annotations import (
+    HEAD,
     IMAGE_SUFFIXES,
+    PERSON,
     Annotation,
     AnnotationSet,
     BrokenRecordError,
@@ -17,9 +19,6 @@ from roi_codec_ros.perception.annotations import (
     clipped_annotation,
     size_from_header,
 )
-
-PERSON_CLASS = "person"
-HEAD_CLASS = "head"
 
 
 def find_yolo(data_dir: Path, split: str) -> tuple[Path, Path] | None:
@@ -37,23 +36,27 @@ def find_yolo(data_dir: Path, split: str) -> tuple[Path, Path] | None:
     )
 
 
-def read_yolo(data_dir: Path, images: Path, labels: Path) -> AnnotationSet:
+def read_yolo(
+    data_dir: Path, images: Path, labels: Path, needs_persons: bool = True
+) -> AnnotationSet:
     """Read every image of a folder with its label file.
 
     Classes are named by `data.yaml` (or another .yaml with `names`) or by `classes.txt`. An image
     without a label file has no objects, as in training with ultralytics; how many have none is in
     the set's notes. A polygon counts by its bounding box. Without a class "head" nothing is known
-    of heads. Raises RoiCodecError where classes have no names, none of them is "person", no image
-    has a label file, and one for all broken lines together.
+    of heads; any other class's boxes are `regions`, by its name. Raises RoiCodecError where
+    classes have no names, none of them is "person" (unless `needs_persons` is False), no image has
+    a label file, and one for all broken lines together.
     """
     names = _class_names(data_dir, labels)
-    if PERSON_CLASS not in names.values():
+    if needs_persons and PERSON not in names.values():
         found = ", ".join(names.values()) or "none"
-        raise RoiCodecError(f"expected a class {PERSON_CLASS} in {data_dir}, found {found}")
+        raise RoiCodecError(f"expected a class {PERSON} in {data_dir}, found {found}")
     annotations: list[Annotation] = []
     unreadable: list[tuple[str, str]] = []
     broken: list[str] = []
     unlabelled = dropped = 0
+    first_dropped = ""
     paths = sorted(path for path in images.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
     for path in paths:
         label = labels / f"{path.stem}.txt"
@@ -63,23 +66,28 @@ def read_yolo(data_dir: Path, images: Path, labels: Path) -> AnnotationSet:
         except OSError as error:
             unreadable.append((path.stem, str(error)))
             continue
-        boxes: dict[str, list[Corners]] = {PERSON_CLASS: [], HEAD_CLASS: []}
+        boxes: dict[str, list[Corners]] = {PERSON: [], HEAD: []}
         for number, line in enumerate(_lines(label), start=1):
             try:
                 index, place = _parse(line, width, height)
+                if index not in names:
+                    raise BrokenRecordError(f"expected a class that has a name, found {index}")
             except BrokenRecordError as error:
                 broken.append(f"{label.name} line {number}: {error}")
                 continue
-            boxes.get(names.get(index, ""), []).append(place)
+            boxes.setdefault(names[index], []).append(place)
         annotation, empty = clipped_annotation(
             path,
             (width, height),
-            boxes[PERSON_CLASS],
-            boxes[HEAD_CLASS],
-            head_boxes="human" if HEAD_CLASS in names.values() else "none",
+            boxes.pop(PERSON),
+            boxes.pop(HEAD),
+            regions=boxes,
+            person_boxes="human" if PERSON in names.values() else "none",
+            head_boxes="human" if HEAD in names.values() else "none",
         )
         annotations.append(annotation)
         dropped += empty
+        first_dropped = first_dropped or (annotation.image_id if empty else "")
     if broken:
         raise RoiCodecError(
             f"expected nothing but good lines in {labels}, found {len(broken)} broken; the first "
@@ -90,7 +98,7 @@ def read_yolo(data_dir: Path, images: Path, labels: Path) -> AnnotationSet:
             f"expected label files in {labels}, found none for {unlabelled} images"
         )
     notes = (f"{unlabelled} images without a label file taken as empty",) if unlabelled else ()
-    return AnnotationSet(tuple(annotations), dropped, tuple(unreadable), notes)
+    return AnnotationSet(tuple(annotations), dropped, tuple(unreadable), notes, first_dropped)
 
 
 def _lines(label: Path) -> list[str]:

@@ -35,7 +35,8 @@ from roi_codec_ros.codec.model_file import Model
 from roi_codec_ros.codec.networks import ResidualBlock, build_transforms
 from roi_codec_ros.codec.rans import RansCoder
 from roi_codec_ros.training import losses
-from roi_codec_ros.training.data import Batch, CropSampler, CropSettings, Prefetcher
+from roi_codec_ros.training.data import Batch, CropSampler, CropSettings
+from roi_codec_ros.training.loader import Prefetcher
 from roi_codec_ros.training.schedule import learning_rate_share
 
 ImageArray = NDArray[np.uint8]

@@ -3,10 +3,8 @@
 
 from __future__ import annotations
 
-import queue
-import threading
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -15,7 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from roi_codec_ros.codec.errors import RoiCodecError
-from roi_codec_ros.perception.annotations import Annotation
+from roi_codec_ros.perception.annotations import HEAD, PERSON, Annotation
+from roi_codec_ros.training.photographs import Photographs
+from roi_codec_ros.training.settings import number, positive
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,22 @@ class Batch:
         persons: one float32 [P, 4] an image, ``x1 y1 x2 y2`` in pixels of the crop.
         heads: likewise [H, 4].
         unknown: likewise [U, 4], where a head may be that nobody annotated.
+        regions: the same of every further class, by its name.
     """
 
     images: Tensor
     persons: list[Tensor]
     heads: list[Tensor]
     unknown: list[Tensor]
+    regions: dict[str, list[Tensor]] = field(default_factory=dict)
+
+    def boxes(self, name: str) -> list[Tensor]:
+        """The boxes of one class, a tensor [N, 4] an image."""
+        if name == PERSON:
+            return self.persons
+        if name == HEAD:
+            return self.heads
+        return self.regions.get(name) or [torch.zeros(0, 4)] * len(self.images)
 
 
 @dataclass(frozen=True)
@@ -41,84 +51,91 @@ class CropSettings:
 
     Attributes:
         size: side of a crop in pixels.
+        squash: take whole photographs, squashed to size × size, as the paper does; then zoom and
+            place are not drawn.
         min_zoom, max_zoom: pixels of the crop per pixel of the photograph, drawn log-uniformly.
-        centred_on_head: share of crops that a randomly chosen head (or person) lies in.
+        centred_on_head: share of crops that a randomly chosen box of the first class that is
+            centred on lies in: heads, then persons, unless the sampler is told otherwise.
+        mirror: share of crops that are mirrored.
         jitter: greatest relative change of brightness, contrast and of each colour; 0 leaves the
             light as it is.
         gamma: greatest exponent that brightens or darkens a crop; 1 leaves it.
         grey, jpeg: share of crops without colour, and of those with JPEG's artefacts.
     """
 
-    size: int = 256
-    min_zoom: float = 0.4
-    max_zoom: float = 2.5
-    centred_on_head: float = 0.75
-    jitter: float = 0.15
-    gamma: float = 1.6
-    grey: float = 0.05
-    jpeg: float = 0.2
+    size: int = number(256, 32, 4096)
+    squash: bool = False
+    min_zoom: float = positive(0.4)
+    max_zoom: float = positive(2.5)
+    centred_on_head: float = number(0.75, 0.0, 1.0)
+    mirror: float = number(0.5, 0.0, 1.0)
+    jitter: float = number(0.15, 0.0, 1.0)
+    gamma: float = number(1.6, 1.0, 10.0)
+    grey: float = number(0.05, 0.0, 1.0)
+    jpeg: float = number(0.2, 0.0, 1.0)
 
 
 class CropSampler:
-    """Draws crops from photographs kept decoded in memory (uint8, some 0.9 MB each at 640×480)."""
+    """Draws crops from photographs, which stay decoded in memory where they fit."""
 
-    def __init__(self, annotations: Sequence[Annotation], settings: CropSettings) -> None:
+    def __init__(
+        self,
+        annotations: Sequence[Annotation],
+        settings: CropSettings,
+        centre_on: Sequence[str] = (HEAD, PERSON),
+    ) -> None:
+        """centre_on: classes that crops are centred on; of each photograph the first it has."""
+        self.photographs = Photographs(annotations)
+        self._settings = settings
+        self._centre_on = tuple(centre_on)
+        self._use(list(annotations))
+
+    def _use(self, annotations: list[Annotation]) -> None:
         if not annotations:
             raise RoiCodecError("expected at least one annotated photograph to train on, found 0")
-        self._annotations = list(annotations)
-        self._settings = settings
+        self.annotations = annotations
         self._shares = source_shares([annotation.source for annotation in annotations])
-        self._pixels: list[np.ndarray | None] = [None] * len(self._annotations)
+        self._classes = sorted({n for a in annotations for n in a.regions})
+
+    def read_ahead(self) -> list[str]:
+        """Decode what fits in memory and leave out what is broken; a sentence for each such."""
+        broken = self.photographs.read_ahead()
+        if broken:
+            self._use([a for a in self.annotations if a.image_path not in broken])
+        return list(broken.values())
 
     def batch(self, size: int, rng: np.random.Generator) -> Batch:
         """``size`` crops, drawn with ``rng``."""
         crops = [
-            self._crop(int(index), rng)
-            for index in rng.choice(len(self._annotations), size=size, p=self._shares)
+            self._crop(self.annotations[int(index)], rng)
+            for index in rng.choice(len(self.annotations), size=size, p=self._shares)
         ]
         images = torch.from_numpy(np.stack([crop[0] for crop in crops]).transpose(0, 3, 1, 2))
         return Batch(
             images=images.contiguous(),
-            persons=[crop[1] for crop in crops],
-            heads=[crop[2] for crop in crops],
-            unknown=[crop[3] for crop in crops],
+            persons=[crop[1][PERSON] for crop in crops],
+            heads=[crop[1][HEAD] for crop in crops],
+            unknown=[crop[2] for crop in crops],
+            regions={name: [crop[1][name] for crop in crops] for name in self._classes},
         )
-
-    def _photograph(self, index: int) -> np.ndarray:
-        pixels = self._pixels[index]
-        if pixels is None:
-            path = self._annotations[index].image_path
-            decoded = cv2.imread(str(path), cv2.IMREAD_COLOR)
-            if decoded is None:
-                raise RoiCodecError(f"expected a readable photograph at {path}, found none")
-            pixels = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
-            self._pixels[index] = pixels
-        return pixels
 
     def _crop(
-        self, index: int, rng: np.random.Generator
-    ) -> tuple[np.ndarray, Tensor, Tensor, Tensor]:
-        settings, annotation = self._settings, self._annotations[index]
-        photograph = self._photograph(index)
-        height, width = photograph.shape[:2]
-        zoom = float(np.exp(rng.uniform(np.log(settings.min_zoom), np.log(settings.max_zoom))))
-        window = min(settings.size / zoom, height, width)
-        zoom = settings.size / window
-        left, top = self._place(annotation, window, height, width, rng)
-        columns = slice(int(left), int(left) + int(window))
-        rows = slice(int(top), int(top) + int(window))
-        interpolation = cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR
-        crop = cv2.resize(
-            photograph[rows, columns], (settings.size, settings.size), interpolation=interpolation
-        )
-        zoom = settings.size / int(window)
-        mirrored = bool(rng.random() < 0.5)
+        self, annotation: Annotation, rng: np.random.Generator
+    ) -> tuple[np.ndarray, dict[str, Tensor], Tensor]:
+        settings = self._settings
+        photograph = self.photographs.read(annotation.image_path)
+        columns, rows = self._window(annotation, photograph.shape[0], photograph.shape[1], rng)
+        cut = photograph[rows, columns]
+        zooms = settings.size / cut.shape[1], settings.size / cut.shape[0]
+        interpolation = cv2.INTER_AREA if max(zooms) < 1 else cv2.INTER_LINEAR
+        crop = cv2.resize(cut, (settings.size, settings.size), interpolation=interpolation)
+        mirrored = bool(rng.random() < settings.mirror)
         if mirrored:
             crop = crop[:, ::-1]
         crop = _relight(crop, settings, rng)
 
         def carried(boxes: np.ndarray) -> Tensor:
-            moved = (boxes.reshape(-1, 4) - [columns.start, rows.start] * 2) * zoom
+            moved = (boxes.reshape(-1, 4) - [columns.start, rows.start] * 2) * (zooms * 2)
             if mirrored:
                 moved = moved[:, [2, 1, 0, 3]] * [-1, 1, -1, 1] + [settings.size, 0] * 2
             visible = (
@@ -129,11 +146,22 @@ class CropSampler:
             )
             return torch.from_numpy(moved[visible].astype(np.float32))
 
+        boxes = {n: carried(annotation.boxes(n)) for n in (PERSON, HEAD, *self._classes)}
+        return crop, boxes, carried(unannotated_heads(annotation))
+
+    def _window(
+        self, annotation: Annotation, height: int, width: int, rng: np.random.Generator
+    ) -> tuple[slice, slice]:
+        """Columns and rows of the photograph that become the crop."""
+        settings = self._settings
+        if settings.squash:
+            return slice(0, width), slice(0, height)
+        zoom = float(np.exp(rng.uniform(np.log(settings.min_zoom), np.log(settings.max_zoom))))
+        window = min(settings.size / zoom, height, width)
+        left, top = self._place(annotation, window, height, width, rng)
         return (
-            crop,
-            carried(annotation.persons),
-            carried(annotation.heads),
-            carried(unannotated_heads(annotation)),
+            slice(int(left), int(left) + int(window)),
+            slice(int(top), int(top) + int(window)),
         )
 
     def _place(
@@ -146,7 +174,8 @@ class CropSampler:
     ) -> tuple[float, float]:
         """Left and top edge of a window of that size inside the photograph."""
         room_x, room_y = width - window, height - window
-        targets = annotation.heads if len(annotation.heads) else annotation.persons
+        every = (annotation.boxes(name) for name in self._centre_on)
+        targets = next((boxes for boxes in every if len(boxes)), annotation.boxes(PERSON)[:0])
         if len(targets) and rng.random() < self._settings.centred_on_head:
             x1, y1, x2, y2 = targets[rng.integers(len(targets))]
             centre = np.array([x1 + x2, y1 + y2]) / 2
@@ -199,47 +228,23 @@ def unannotated_heads(annotation: Annotation) -> np.ndarray:
     return np.array(unknown, dtype=np.float32).reshape(-1, 4)
 
 
-class Prefetcher:
-    """Batches made by threads ahead of use, in an order that depends on the seed alone.
+def check_classes(wanted: Iterable[str], annotations: Sequence[Annotation]) -> None:
+    """Raises RoiCodecError when a class of the configuration has no box in any photograph."""
+    found = set().union(*(annotation.classes() for annotation in annotations))
+    missing = [name for name in wanted if name not in found]
+    if missing:
+        raise RoiCodecError(
+            f"expected boxes of {', '.join(missing)} in {len(annotations)} photographs, "
+            f"found only boxes of {', '.join(sorted(found)) or 'nothing'}"
+        )
 
-    Batch number ``n`` is drawn from its own generator ``(seed, n)``, so that a run which is
-    continued at step ``n`` sees what an uninterrupted one would have seen.
-    """
 
-    def __init__(
-        self, sampler: CropSampler, batch_size: int, seed: int, first: int = 0, depth: int = 4
-    ) -> None:
-        self._sampler, self._batch_size, self._seed = sampler, batch_size, seed
-        self._ready: queue.Queue[Batch | BaseException] = queue.Queue(maxsize=depth)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._work, args=(first,), daemon=True)
-        self._thread.start()
-
-    def _work(self, number: int) -> None:
-        cv2.setNumThreads(1)
-        while not self._stop.is_set():
-            try:
-                item: Batch | BaseException = self._sampler.batch(
-                    self._batch_size, np.random.default_rng((self._seed, number))
-                )
-            except Exception as error:  # noqa: BLE001  # handed to the consumer, which raises it
-                item = error
-            number += 1
-            while not self._stop.is_set():
-                try:
-                    self._ready.put(item, timeout=0.1)
-                    break
-                except queue.Full:
-                    continue
-
-    def __iter__(self) -> Iterator[Batch]:
-        while True:
-            item = self._ready.get()
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-
-    def close(self) -> None:
-        """End the worker thread."""
-        self._stop.set()
-        self._thread.join()
+def check_apart(training: Sequence[Annotation], judging: Sequence[Annotation]) -> None:
+    """Raises RoiCodecError when a photograph is in both splits, whatever links lead to it."""
+    judged = {annotation.image_path.resolve() for annotation in judging}
+    both = [item for item in training if item.image_path.resolve() in judged]
+    if both:
+        raise RoiCodecError(
+            f"expected no photograph in both splits, found {len(both)}, "
+            f"the first {both[0].image_id}"
+        )

@@ -12,7 +12,7 @@ from roi_codec_ros.codec.entropy import EntropyTables
 from roi_codec_ros.codec.errors import RoiCodecError, UsageError
 from roi_codec_ros.codec.model_file import Model
 from roi_codec_ros.codec.presets import get_preset
-from roi_codec_ros.training.trainer import averaged_codec, read_checkpoint
+from roi_codec_ros.training.checkpoints import averaged_codec, read_checkpoint
 
 
 def freeze(

@@ -59,7 +59,7 @@ def region_weights(boxes: Boxes, height: int, width: int) -> Tensor:
     """
     shares = torch.zeros(len(boxes), height, width)
     for image_shares, image_boxes in zip(shares, boxes, strict=True):
-        ranges = _pixel_ranges(image_boxes, height, width)
+        ranges = pixel_ranges(image_boxes, height, width)
         for rows, columns in ranges:
             patch = image_shares[rows, columns]
             patch += 1.0 / (patch.numel() * len(ranges))
@@ -146,10 +146,10 @@ def fill_regions(x: Tensor, boxes: Boxes, margin: float = 0.1, cells: int = 1) -
                     ]
                 ]
             )
-            inner = list(_pixel_ranges(torch.tensor([[x1, y1, x2, y2]]), height, width))
+            inner = list(pixel_ranges(torch.tensor([[x1, y1, x2, y2]]), height, width))
             if not inner:
                 continue
-            for rows, columns in _pixel_ranges(outer, height, width):
+            for rows, columns in pixel_ranges(outer, height, width):
                 dy = (torch.arange(rows.start, rows.stop) + 0.5 - centre_y) / radius_y
                 dx = (torch.arange(columns.start, columns.stop) + 0.5 - centre_x) / radius_x
                 inside = dy[:, None] ** 2 + dx[None, :] ** 2 <= 1.0
@@ -169,12 +169,12 @@ def region_mask(boxes: Boxes, height: int, width: int) -> Tensor:
     """Float mask [B, 1, H, W]: 1 inside any of an image's boxes, else 0."""
     mask = torch.zeros(len(boxes), 1, height, width)
     for image_mask, image_boxes in zip(mask, boxes, strict=True):
-        for rows, columns in _pixel_ranges(image_boxes, height, width):
+        for rows, columns in pixel_ranges(image_boxes, height, width):
             image_mask[:, rows, columns] = 1.0
     return mask
 
 
-def _pixel_ranges(boxes: Tensor, height: int, width: int) -> list[tuple[slice, slice]]:
+def pixel_ranges(boxes: Tensor, height: int, width: int) -> list[tuple[slice, slice]]:
     """Rows and columns of the pixels whose centres lie in each box; boxes without any left out."""
     ranges = []
     for x1, y1, x2, y2 in boxes.tolist():

@@ -1,159 +1,57 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The training loop: a preset, a loss, a time budget; checkpoints that a later run picks up."""
+"""The training loop: a configuration, a budget; checkpoints that a later run picks up."""
 
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from roi_codec_ros.codec.devices import torch_device
 from roi_codec_ros.codec.errors import RoiCodecError
-from roi_codec_ros.codec.networks import build_transforms
-from roi_codec_ros.codec.presets import get_preset
-from roi_codec_ros.training import losses
-from roi_codec_ros.training.data import Batch, CropSampler, CropSettings, Prefetcher
-from roi_codec_ros.training.features import Distances
+from roi_codec_ros.training.checkpoints import (
+    initial_weights,
+    read_checkpoint,
+    write_checkpoint,
+)
+from roi_codec_ros.training.config import TrainingConfig
+from roi_codec_ros.training.data import Batch, CropSampler
+from roi_codec_ros.training.engine import start_engine
+from roi_codec_ros.training.loader import Prefetcher
+from roi_codec_ros.training.photographs import worker_threads
 from roi_codec_ros.training.schedule import learning_rate_share
+from roi_codec_ros.training.step import CodecLoss, DetectorTerm, adversaries
 
-CHECKPOINT_FORMAT = 2
-WARM_UP_STEPS = 200
-OBJECTIVES = ("paper", "fill")
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """What a run needs to be repeated.
-
-    Attributes:
-        preset: architecture to train.
-        objective: ``paper`` (heads towards their negative, equation (5)) or ``fill`` (heads
-            towards a thumbnail of themselves, persons and background towards the photograph).
-        weights: the λ of equation (6); with ``fill`` the head weight prices the distance to the
-            filled head.
-        minutes: time budget; the learning rate follows one cosine over it.
-        code_weight: with ``fill``, price of the distance between the latents of a photograph and
-            those of the same photograph with its heads filled: what is not in the code no decoder
-            can restore, however it was trained.
-        head_cells: with ``fill``, how many mean colours a head keeps in each direction.
-        feature_weight: price of the distance between a person detector's features on the
-            reconstruction and on the target; 0 leaves it out.
-        detection_weight: price of the divergence between what that detector finds in the
-            reconstruction and what it finds in the photograph; 0 leaves it out.
-        learning_rate, batch_size, seed, ema_decay: as usual.
-    """
-
-    preset: str = "fast"
-    objective: str = "fill"
-    weights: losses.LossWeights = field(default_factory=losses.LossWeights)
-    minutes: float = 60.0
-    head_cells: int = 1
-    code_weight: float = 0.0
-    feature_weight: float = 0.0
-    detection_weight: float = 0.0
-    learning_rate: float = 4e-4
-    batch_size: int = 8
-    seed: int = 1
-    ema_decay: float = 0.999
-    crops: CropSettings = field(default_factory=CropSettings)
-
-    def __post_init__(self) -> None:
-        get_preset(self.preset)
-        if self.objective not in OBJECTIVES:
-            raise RoiCodecError(
-                f"expected an objective among {', '.join(OBJECTIVES)}; found {self.objective!r}"
-            )
-        if self.head_cells < 1:
-            raise RoiCodecError(f"expected at least one cell a head, found {self.head_cells}")
-        if self.minutes <= 0:
-            raise RoiCodecError(f"expected a positive number of minutes, found {self.minutes}")
+_SEEDS_PER_RUN = 1_000_003
+_SEEDS_PER_PROCESS = 7_919_000_011
 
 
 @dataclass(frozen=True)
 class StepReport:
-    """Figures of one step, for progress bars and logs."""
+    """Figures of one step, for progress bars and logs.
+
+    Attributes:
+        progress: share of the budget that is spent, 0 to 1.
+        terms: every objective's term, unweighted, by ``class.objective``, and the detector's.
+        images: photographs of this step in all processes.
+        step_s, wait_s: how long it took, and how much of that the loader let it wait.
+    """
 
     step: int
+    progress: float
     elapsed_s: float
     loss: float
     bpp: float
     psnr_db: float
-    head_mse: float
-    person_mse: float
-    code_distance: float
-    feature_distance: float
-    detection_distance: float
-
-
-class TrainableCodec(nn.Module):
-    """Analysis, compressai's factorised entropy bottleneck, synthesis (paper, Fig. 3)."""
-
-    def __init__(self, preset_name: str) -> None:
-        super().__init__()
-        from compressai.entropy_models import EntropyBottleneck
-
-        preset = get_preset(preset_name)
-        self.analysis, self.synthesis = build_transforms(preset)
-        self.bottleneck = EntropyBottleneck(preset.latent_channels)
-
-    def code(self, x: Tensor, reduced_precision: bool) -> Tensor:
-        """The latent y before it is rounded, float32 [B, C, h, w]."""
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=reduced_precision):
-            y = self.analysis(x)
-        return torch.as_tensor(y.float())
-
-    def forward(self, y: Tensor, reduced_precision: bool) -> tuple[Tensor, Tensor]:
-        """``(x_hat, likelihoods)``: the rate sees uniform noise, the synthesis rounded values."""
-        _, likelihoods = self.bottleneck(y)
-        means = self.means()[None, :, None, None]
-        residual = y - means
-        y_hat = residual + (residual.round() - residual).detach() + means
-        with torch.autocast(y.device.type, torch.bfloat16, enabled=reduced_precision):
-            x_hat = self.synthesis(y_hat)
-        return x_hat.float(), likelihoods
-
-    def linear_parameters(self) -> list[nn.Parameter]:
-        """Parameters of both networks that start as a linear transform coder; may be none."""
-        parameters: list[nn.Parameter] = []
-        for network in (self.analysis, self.synthesis):
-            own = getattr(network, "linear_parameters", None)
-            parameters += own() if callable(own) else []
-        return parameters
-
-    def means(self) -> Tensor:
-        """The value of symbol 0 in each latent channel, [C]."""
-        return self.bottleneck.quantiles[:, 0, 1].detach()
-
-
-def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """What :meth:`Trainer.save` wrote. Raises RoiCodecError when ``path`` is something else."""
-    try:
-        state = torch.load(path, map_location=device, weights_only=True)
-    except Exception as error:
-        raise RoiCodecError(
-            f"expected a training checkpoint at {path}; reading it failed: {error}"
-        ) from error
-    found = state.get("format") if isinstance(state, dict) else type(state).__name__
-    if found != CHECKPOINT_FORMAT:
-        raise RoiCodecError(
-            f"expected a training checkpoint of format {CHECKPOINT_FORMAT} at {path}, "
-            f"found {found!r}"
-        )
-    return dict(state)
-
-
-def averaged_codec(checkpoint: Mapping[str, Any]) -> TrainableCodec:
-    """The averaged weights of a checkpoint, in evaluation mode, the tables not yet made."""
-    codec = TrainableCodec(checkpoint["preset"])
-    codec.load_state_dict({k: v.cpu() for k, v in checkpoint["average"].items()})
-    return codec.eval()
+    terms: Mapping[str, float]
+    images: int
+    step_s: float
+    wait_s: float
 
 
 class Trainer:
@@ -168,81 +66,74 @@ class Trainer:
         sampler: CropSampler,
         checkpoint: Path,
         device: str = "cpu",
-        detector_distance: Callable[[Tensor, Tensor, Tensor], Distances] | None = None,
+        detector_distance: DetectorTerm | None = None,
         about: Mapping[str, Any] | None = None,
+        engine: Any = None,
     ) -> None:
         """``detector_distance(x, target, x_hat)`` gives what the detector's weights price.
 
-        about: what else the model card shall say of the training, such as its data.
+        about: what else the model card shall say of the training, such as its data. engine: of
+        :func:`~.engine.start_engine`, started on ``device`` unless given.
         """
-        self.config = config
+        self.config, self.checkpoint = config, checkpoint
         self.about = dict(about or {})
-        self.step = 0
-        self.elapsed_s = 0.0
+        self.step, self.elapsed_s = 0, 0.0
         self.history = [{"from_step": 0, "config": asdict(config)}]
         self._sampler = sampler
-        self.checkpoint = checkpoint
-        self._device = torch_device(device)
-        self._detector_distance = detector_distance
+        self._engine = engine if engine is not None else start_engine(device)
+        self._processes: int = self._engine.world_size
+        self.leads: bool = self._engine.global_rank == 0
         torch.manual_seed(config.seed)
-        self.model = TrainableCodec(config.preset).to(self._device)
-        self.model.to(memory_format=torch.channels_last)
+        losses = CodecLoss(config, detector_distance)
+        losses.to(memory_format=torch.channels_last)
+        self.model, self._attackers = losses.codec, losses.attackers
+        self._optimizers = _make_optimizers(losses, config)
+        self._loss, *self._steppers = self._engine.setup(losses, *self._optimizers.values())
         self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
-        quantiles = [self.model.bottleneck.quantiles]
-        linear = self.model.linear_parameters()
-        known = {id(parameter) for parameter in linear}
-        transforms = [
-            parameter
-            for network in (self.model.analysis, self.model.synthesis)
-            for parameter in network.parameters()
-            if id(parameter) not in known
-        ]
-        densities = [
-            p for n, p in self.model.bottleneck.named_parameters() if not n.endswith("quantiles")
-        ]
-        self._optimizer = torch.optim.Adam(
-            [
-                {"params": transforms, "scale": 1.0},
-                {"params": linear, "scale": 0.05},
-                {"params": densities, "scale": 10.0},
-            ],
-            lr=config.learning_rate,
-            fused=True,
-        )
-        self._quantile_optimizer = torch.optim.Adam(quantiles, lr=1e-3)
-        self._clipped = [
-            *transforms,
-            *linear,
-            *densities,
-        ]  # the quantiles' gradients are of another loss
+
+    @property
+    def device(self) -> torch.device:
+        """Where this process trains."""
+        return torch.device(self._engine.device)
 
     # ------------------------------------------------------------------------------- checkpoints
 
     def resume(self) -> None:
         """Go on from the checkpoint. Raises RoiCodecError when it is of another kind."""
-        state = read_checkpoint(self.checkpoint, self._device)
+        state = read_checkpoint(self.checkpoint, self.device)
         if state["preset"] != self.config.preset:
             raise RoiCodecError(
                 f"expected a checkpoint of preset {self.config.preset!r}, found one of "
                 f"{state['preset']!r}"
             )
         self.step, self.elapsed_s = state["step"], state["elapsed_s"]
+        self.history = state["history"]
         if state["config"] != asdict(self.config):
-            self.history = [
-                *state["history"],
-                {"from_step": self.step, "config": asdict(self.config)},
-            ]
-        else:
-            self.history = state["history"]
+            entry = {"from_step": self.step, "config": asdict(self.config)}
+            self.history = [*self.history, entry]
+        self.about = {**state.get("about", {}), **self.about}
         self.model.load_state_dict(state["model"])
         self.average = state["average"]
-        self._optimizer.load_state_dict(state["optimizer"])
-        self._quantile_optimizer.load_state_dict(state["quantile_optimizer"])
+        attackers = state.get("attackers", {})
+        same = attackers.keys() == self._attackers.state_dict().keys()
+        if same:
+            self._attackers.load_state_dict(attackers)
+        for name, optimizer in self._optimizers.items():
+            if name in state and (same or name != "attacker_optimizer"):
+                optimizer.load_state_dict(state[name])
+
+    def start_from(self, path: Path) -> None:
+        """Begin a new run at the weights of a checkpoint or a model file. Raises RoiCodecError."""
+        weights, origin = initial_weights(path, self.config.preset)
+        self.model.load_state_dict(weights)
+        self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+        self.about["started_from"] = origin
 
     def save(self) -> None:
         """Write the checkpoint; the old one stands until the new one is whole."""
+        if not self.leads:
+            return
         state = {
-            "format": CHECKPOINT_FORMAT,
             "preset": self.config.preset,
             "config": asdict(self.config),
             "history": self.history,
@@ -251,109 +142,149 @@ class Trainer:
             "elapsed_s": self.elapsed_s,
             "model": self.model.state_dict(),
             "average": self.average,
-            "optimizer": self._optimizer.state_dict(),
-            "quantile_optimizer": self._quantile_optimizer.state_dict(),
+            "attackers": self._attackers.state_dict(),
+            **{name: optimizer.state_dict() for name, optimizer in self._optimizers.items()},
         }
-        self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.checkpoint.with_suffix(".partial")
-        torch.save(state, partial)
-        os.replace(partial, self.checkpoint)
+        write_checkpoint(self.checkpoint, state)
 
     # ---------------------------------------------------------------------------------- the loop
 
-    def run(self, report: Callable[[StepReport], None], checkpoint_every_s: float = 120.0) -> None:
-        """Train until the budget is spent, saving now and then and at the end."""
-        budget_s = self.config.minutes * 60.0
+    def progress(self) -> float:
+        """Share of the budget that is spent, 0 to 1; the same in every process."""
+        config = self.config
+        if config.minutes is not None:
+            share = self.elapsed_s / (config.minutes * 60.0)
+            if self._processes > 1:
+                mine = torch.tensor(share, device=self.device)
+                share = float(self._engine.all_reduce(mine, reduce_op="mean"))
+            return min(share, 1.0)
+        if config.steps is not None:
+            return min(self.step / config.steps, 1.0)
+        a_step = config.batch_size * self._processes
+        steps = math.ceil((config.epochs or 0.0) * len(self._sampler.annotations) / a_step)
+        return min(self.step / max(steps, 1), 1.0)
+
+    def run(self, report: Callable[[StepReport], None]) -> None:
+        """Train until the budget is spent, saving now and then and at the end.
+
+        Raises RoiCodecError when memory or the disk is full or the loss is not finite; the last
+        checkpoint stands then.
+        """
+        config = self.config
         batches = Prefetcher(
-            self._sampler, self.config.batch_size, self.config.seed, first=self.step
+            self._sampler,
+            config.batch_size,
+            config.seed,
+            first=self.step * self._processes + self._engine.global_rank,
+            stride=self._processes,
+            workers=config.workers or worker_threads(),
         )
-        last = time.monotonic()
-        saved = last
+        last = saved = asked = time.monotonic()
         try:
             for batch in batches:
-                if self.elapsed_s >= budget_s:
+                wait_s = time.monotonic() - asked
+                if (progress := self.progress()) >= 1.0:
                     break
-                self._set_learning_rate(self.elapsed_s / budget_s)
-                figures = self._train_step(batch)
+                figures = self._guarded_step(batch, progress)
                 self.step += 1
                 now = time.monotonic()
-                self.elapsed_s += now - last
-                last = now
-                report(StepReport(step=self.step, elapsed_s=self.elapsed_s, **figures))
-                if now - saved > checkpoint_every_s:
+                step_s, last = now - last, now
+                self.elapsed_s += step_s
+                report(self._report(figures, progress, step_s, wait_s))
+                if now - saved >= config.checkpoint_every_s:
                     self.save()
                     saved = now
+                asked = time.monotonic()
         finally:
             batches.close()
         self.save()
 
-    def _set_learning_rate(self, progress: float) -> None:
-        share = learning_rate_share(progress, self.step, WARM_UP_STEPS)
-        for group in self._optimizer.param_groups:
-            group["lr"] = self.config.learning_rate * share * group["scale"]
+    def _report(
+        self, figures: dict[str, float], progress: float, step_s: float, wait_s: float
+    ) -> StepReport:
+        terms = {k: v for k, v in figures.items() if k not in ("loss", "bpp", "mse")}
+        return StepReport(
+            step=self.step,
+            progress=progress,
+            elapsed_s=self.elapsed_s,
+            loss=figures["loss"],
+            bpp=figures["bpp"],
+            psnr_db=-10.0 * math.log10(max(figures["mse"], 1e-10)),
+            terms=terms,
+            images=self.config.batch_size * self._processes,
+            step_s=step_s,
+            wait_s=wait_s,
+        )
 
-    def _train_step(self, batch: Batch) -> dict[str, Any]:
-        self.model.train()
-        # The quantisation noise of a step depends on seed and step alone, as its crops do.
-        torch.manual_seed(self.config.seed * 1_000_003 + self.step)
-        x = batch.images.to(self._device).float().div_(255.0)
+    def _guarded_step(self, batch: Batch, progress: float) -> dict[str, float]:
+        try:
+            return self._train_step(batch, progress)
+        except (MemoryError, RuntimeError) as error:
+            text = " ".join(str(error).split())
+            full = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+            if full or "not enough memory" in text or "can't allocate memory" in text:
+                raise RoiCodecError(
+                    f"expected {self.config.batch_size} crops of {self.config.crops.size} px to "
+                    f"fit in the memory of {self.device}, found too little at step {self.step}; "
+                    f"{self._stands}; try a smaller --batch-size"
+                ) from error
+            raise
+
+    def _train_step(self, batch: Batch, progress: float) -> dict[str, float]:
+        self._loss.train()
+        self._restart_attackers()
+        share = learning_rate_share(progress, self.step, self.config.warm_up_steps)
+        for group in self._optimizers["optimizer"].param_groups:
+            group["lr"] = self.config.learning_rate * share * group["scale"]
+        # Noise, as crops, depends on seed, step and process alone.
+        torch.manual_seed(
+            self.config.seed * _SEEDS_PER_RUN
+            + self.step
+            + self._engine.global_rank * _SEEDS_PER_PROCESS
+        )
+        x = batch.images.to(self.device).float().div_(255.0)
         x = x.to(memory_format=torch.channels_last)
-        loss, figures = self._loss(x, batch)
-        if not torch.isfinite(loss):
-            raise RoiCodecError(
-                f"expected a finite loss, found {loss.item()} at step {self.step}; "
-                f"the checkpoint {self.checkpoint} stands; try a lower learning rate"
-            )
-        self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self._clipped, 1.0)
-        self._optimizer.step()
-        self._quantile_optimizer.zero_grad(set_to_none=True)
-        self.model.bottleneck.loss().backward()
-        self._quantile_optimizer.step()
+        wanted = dict.fromkeys((*self.config.regions, "head"))
+        boxes = {name: batch.boxes(name) for name in wanted}
+        loss, scalars = self._loss(x, boxes, batch.unknown)
+        values = torch.stack([value.float().to(x.device) for value in scalars.values()]).tolist()
+        figures = dict(zip(scalars, values, strict=True))
+        if not all(map(math.isfinite, values)):
+            raise self._not_finite("loss", figures["loss"])
+        self._loss.zero_grad(set_to_none=True)
+        self._engine.backward(loss)
+        norm = nn.utils.clip_grad_norm_(
+            [p for group in self._optimizers["optimizer"].param_groups for p in group["params"]],
+            self.config.gradient_clip,
+        )
+        if not torch.isfinite(norm):
+            raise self._not_finite("gradient", norm.item())
+        for stepper in self._steppers:
+            stepper.step()
         self._update_average()
         return figures
 
-    def _loss(self, x: Tensor, batch: Batch) -> tuple[Tensor, dict[str, float]]:
-        y = self.model.code(x, reduced_precision=True)
-        x_hat, likelihoods = self.model(y, reduced_precision=True)
-        side = x.shape[-1]
-        rate = losses.rate_bpp(likelihoods, side * side)
-        if self.config.objective == "paper":
-            target, known = x, None
-            head = losses.head_loss(x, x_hat, batch.heads)
-            head_mse = 1.0 - head
-        else:
-            target = losses.fill_regions(x, batch.heads, cells=self.config.head_cells)
-            heads = losses.region_mask(batch.heads, side, side).to(self._device)
-            unknown = losses.region_mask(batch.unknown, side, side).to(self._device)
-            known = 1.0 - unknown * (1.0 - heads)
-            head = head_mse = losses.region_loss(target, x_hat, batch.heads, k=0)
-        background = losses.background_loss(target, x_hat, known)
-        person = losses.visible_person_loss(target, x_hat, batch.persons, known)
-        loss = losses.total_loss(rate, background, head, person, self.config.weights)
-        code = torch.zeros(())
-        feature = detection = 0.0
-        if self.config.objective == "fill" and self.config.code_weight > 0:
-            with torch.no_grad():
-                wanted = self.model.code(target, reduced_precision=True)
-            code = losses.code_distance(y, wanted)
-            loss = loss + self.config.code_weight * code
-        if self._detector_distance is not None:
-            distances = self._detector_distance(x, target, x_hat)
-            loss = loss + self.config.feature_weight * distances.features
-            loss = loss + self.config.detection_weight * distances.detections
-            feature, detection = distances.features.item(), distances.detections.item()
-        return loss, {
-            "loss": loss.item(),
-            "feature_distance": feature,
-            "detection_distance": detection,
-            "bpp": rate.item(),
-            "psnr_db": -10.0 * math.log10(max(background.item(), 1e-10)),
-            "head_mse": head_mse.item(),
-            "person_mse": person.item(),
-            "code_distance": code.item(),
-        }
+    def _not_finite(self, what: str, found: float) -> RoiCodecError:
+        return RoiCodecError(
+            f"expected a finite {what}, found {found} at step {self.step}; {self._stands}; "
+            "try a lower learning rate"
+        )
+
+    @property
+    def _stands(self) -> str:
+        if not self.checkpoint.is_file():
+            return "there is no checkpoint yet"
+        return f"the checkpoint {self.checkpoint} stands"
+
+    def _restart_attackers(self) -> None:
+        """A new attacker where it is time: what it is depends on seed and step alone."""
+        for number, (name, settings) in enumerate(adversaries(self.config.regions).items()):
+            if self.step % settings.restart_steps or not self.step:
+                continue
+            attacker: Any = self._attackers[name]
+            attacker.restart(self.config.seed * _SEEDS_PER_RUN + self.step + number)
+            for parameter in attacker.parameters():
+                self._optimizers["attacker_optimizer"].state.pop(parameter, None)
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -367,3 +298,29 @@ class Trainer:
         torch._foreach_lerp_([a for a, _ in floats], [v for _, v in floats], 1.0 - decay)
         for average, value in others:
             average.copy_(value)
+
+
+def _make_optimizers(
+    losses: CodecLoss, config: TrainingConfig
+) -> dict[str, torch.optim.Optimizer]:
+    """By the names under which checkpoints hold their state; the codec's own comes first.
+
+    Its groups follow the learning rate's schedule, times their ``scale``.
+    """
+    codec = losses.codec
+    groups = [
+        {"params": codec.transform_parameters(), "scale": 1.0},
+        {"params": codec.linear_parameters(), "scale": 0.05},
+        {"params": codec.density_parameters(), "scale": 10.0},
+    ]
+    made: dict[str, torch.optim.Optimizer] = {
+        "optimizer": torch.optim.Adam(groups, lr=config.learning_rate, fused=True),
+        "quantile_optimizer": torch.optim.Adam([codec.bottleneck.quantiles], lr=1e-3),
+    }
+    attacks = [
+        {"params": list(losses.attackers[name].parameters()), "lr": settings.learning_rate}
+        for name, settings in adversaries(config.regions).items()
+    ]
+    if attacks:
+        made["attacker_optimizer"] = torch.optim.Adam(attacks)
+    return made

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Configurations that ship, how options override them, and what a mistake says."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("compressai")
+
+from roi_codec_ros.cli import main
+from roi_codec_ros.codec import UsageError
+from roi_codec_ros.codec.presets import PRESETS
+from roi_codec_ros.commands import train
+from roi_codec_ros.training.config import TrainingConfig, parse_config, preset_config, read_mapping
+from roi_codec_ros.training.objectives import Adversary, Code, Fill, Invert, Keep, Rate
+
+
+def asked(*options: str) -> TrainingConfig:
+    """The configuration of `roi-codec train` with these options."""
+    parser = argparse.ArgumentParser()
+    train.add_arguments(parser)
+    return train.configuration(parser.parse_args(["--data", "d", "--out", "o", *options]))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_has_a_configuration(preset: str) -> None:
+    config = parse_config(read_mapping(preset_config(preset)))
+    assert config.preset == preset
+    assert asked("--preset", preset).preset == preset
+
+
+@pytest.mark.parametrize(
+    ("preset", "epochs"), [("paper-128-2", 750), ("paper-256-1", 293), ("paper-256-2", 874)]
+)
+def test_the_papers_numbers(preset: str, epochs: int) -> None:
+    config = asked("--preset", preset)
+    assert config.regions == {"head": {"invert": Invert(0.6)}, "person": {"keep": Keep(1.0)}}
+    assert (config.lambda_rate, config.lambda_background, config.epochs) == (0.04, 1.0, epochs)
+    assert (config.crops.squash, config.crops.size) == (True, 512)
+    crops = config.crops
+    assert (crops.mirror, crops.jitter, crops.gamma, crops.grey, crops.jpeg) == (0, 0, 1, 0, 0)
+    assert (config.minutes, config.skip_unknown_heads) == (None, False)
+
+
+def test_a_plain_run_takes_the_presets_configuration() -> None:
+    config = asked()
+    assert config.regions["head"] == {"fill": Fill(20.0, cells=2), "code": Code(0.01)}
+    assert (config.minutes, config.steps, config.preset) == (120.0, None, "fast")
+    assert (config.feature_weight, config.detection_weight) == (0.0, 0.0)
+    assert asked("--feature-detector", "yolov8n.pt").feature_weight == 0.13
+
+
+def test_options_override_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "site.yaml"
+    file.write_text("preset: nano\nepochs: 3\nregions: {head: {fill: {weight: 5}}}\nseed: 4\n")
+    assert asked("--config", str(file)).epochs == 3
+    config = asked(
+        *("--config", str(file), "--steps", "7", "--lambda-head", "2", "--head-cells", "3"),
+        *("--lambda-person", "4", "--code-weight", "0.5", "--lambda-rate", "0.3"),
+        *("--set", "regions.number plate.fill.cells=1", "--set", "crops.size=128"),
+    )
+    assert (config.preset, config.steps, config.epochs, config.seed) == ("nano", 7, None, 4)
+    assert config.regions == {
+        "head": {"fill": Fill(2.0, cells=3), "code": Code(0.5)},
+        "person": {"keep": Keep(4.0)},
+        "number plate": {"fill": Fill(cells=1)},
+    }
+    assert (config.lambda_rate, config.crops.size) == (0.3, 128)
+
+
+def test_objectives_of_heads_by_name() -> None:
+    paper = asked("--objective", "paper", "--lambda-head", "0.7")
+    assert paper.regions["head"] == {"invert": Invert(0.7)}
+    assert not paper.skip_unknown_heads
+    several = asked("--objective", "fill,rate,adversary", "--head-cells", "1")
+    assert several.regions["head"] == {
+        "fill": Fill(20.0, cells=1),
+        "rate": Rate(),
+        "adversary": Adversary(),
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--objective", "blur"], r"--objective paper, or some of invert, .*found 'blur'"),
+        (["--objective", "paper", "--head-cells", "2"], r"objective fill for --head-cells"),
+        (["--set", "crops.sise=3"], r"a key among size, .*; found 'crops.sise'"),
+        (["--set", "precision=fp8"], r"one of bf16, fp32 as precision, found 'fp8'"),
+        (["--set", "batch_size"], r"--set KEY=VALUE, found 'batch_size'"),
+        (["--learning-rate", "0"], r"a number above 0 as learning_rate, found 0.0"),
+        (["--seed", "-1"], r"a number of 0 or more as seed, found -1"),
+        (["--set", "crops=3"], r"expected settings \(size, .* as crops, found 3"),
+        (["--preset", "huge"], r"a preset among fast"),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_the_key(options: list[str], complaint: str) -> None:
+    with pytest.raises(UsageError, match=complaint) as caught:
+        asked(*options)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("minutes: soon", r"expected a number as minutes, found 'soon'"),
+        ("minutes: 3\nsteps: 4", r"expected one of minutes, steps, epochs; found minutes, steps"),
+        ("lambda: 3", r"found 'lambda'"),
+        ("[1", r"expected a configuration in YAML at"),
+        ("- 1", r"expected keys and values in"),
+    ],
+)
+def test_a_broken_file_is_one_line(
+    tmp_path: Path, text: str, complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "broken.yaml"
+    file.write_text(text)
+    with pytest.raises(UsageError, match=complaint):
+        asked("--config", str(file))
+    arguments: list[Any] = ["train", "--config", file, "--data", tmp_path, "--out", tmp_path]
+    assert main([str(argument) for argument in arguments]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1

@@ -1,0 +1,304 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`roi-codec train` as processes: killed, resumed, several at once, short of disk, misled."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("compressai")
+pytest.importorskip("lightning_fabric")
+
+from roi_codec_ros.cli import main
+from roi_codec_ros.codec import Model, RoiCodecError
+from roi_codec_ros.codec.models import untrained_model
+from roi_codec_ros.perception.annotations_any import read_annotations
+from roi_codec_ros.training.checkpoints import read_checkpoint
+from roi_codec_ros.training.config import TrainingConfig
+from roi_codec_ros.training.data import CropSampler, CropSettings
+from roi_codec_ros.training.trainer import Trainer
+
+SIDE = 96
+TINY = ["--preset", "nano", "--threads", "1", "--batch-size", "1", "--pictures-every", "0"]
+TINY += ["--set", "crops.size=64"]
+EVERY_OBJECTIVE = ["--objective", "fill,code,rate,adversary"]
+EVERY_OBJECTIVE += ["--set", "regions.head.adversary={width: 8, restart_steps: 3}"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three photographs to train on and one to judge by, each in a colour of its own."""
+    root = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    box = {"tag": "person", "vbox": [10, 10, 60, 80], "hbox": [30, 12, 20, 24], "head_attr": {}}
+    for split, names in {"train": "abc", "val": "v"}.items():
+        (root / "images" / split).mkdir(parents=True)
+        lines = []
+        for number, name in enumerate(names):
+            level = 200 if split == "val" else 10 + 30 * number
+            pixels = rng.integers(level, level + 20, (SIDE, SIDE, 3)).astype(np.uint8)
+            cv2.imwrite(str(root / "images" / split / f"{name}.png"), pixels)
+            lines.append(json.dumps({"ID": name, "gtboxes": [box], "width": SIDE, "height": SIDE}))
+        (root / f"annotation_{split}.odgt").write_text("\n".join(lines) + "\n")
+    return root
+
+
+def arguments(data: Path, out: Path, *options: object) -> list[str]:
+    return ["train", "--data", str(data), "--out", str(out), *TINY, *map(str, options)]
+
+
+def process(arguments: list[str], *wrapper: str) -> subprocess.Popen[str]:
+    command = [*wrapper] if wrapper else [sys.executable, "-W", "ignore"]
+    return subprocess.Popen(
+        [*command, "-m", "roi_codec_ros.cli", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    """Everything a checkpoint holds that a next step depends on, flat."""
+    state = read_checkpoint(out / "checkpoint.pt")
+    kept = ("model", "average", "attackers", "optimizer", "quantile_optimizer", "step")
+    flat: dict[str, torch.Tensor] = {}
+
+    def collect(name: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                collect(f"{name}.{key}", inner)
+        elif isinstance(value, (torch.Tensor, int, float)):
+            flat[name] = torch.as_tensor(value)
+
+    collect("", {key: state[key] for key in (*kept, "attacker_optimizer")})
+    return flat
+
+
+def test_a_run_that_was_killed_and_resumed_ends_as_one_that_was_not(
+    data: Path, tmp_path: Path
+) -> None:
+    options = [*EVERY_OBJECTIVE, "--steps", 12, "--set", "checkpoint_every_s=0"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert main(arguments(data, whole, *options)) == 0
+
+    running = process(arguments(data, killed, *options))
+    checkpoint = killed / "checkpoint.pt"
+    written: set[int] = set()
+    while len(written) < 4 and running.poll() is None:
+        if checkpoint.is_file():
+            written.add(checkpoint.stat().st_mtime_ns)
+        time.sleep(0.002)
+    running.send_signal(signal.SIGKILL)
+    running.communicate()
+    assert running.returncode == -signal.SIGKILL
+    reached = read_checkpoint(checkpoint)["step"]
+    assert 0 < reached < 12
+    assert main(arguments(data, killed, *options, "--resume")) == 0
+
+    ours, theirs = weights(killed), weights(whole)
+    assert ours.keys() == theirs.keys()
+    assert ours[".step"] == 12
+    assert [name for name, value in ours.items() if not torch.equal(value, theirs[name])] == []
+
+
+def test_two_processes_train_one_model(data: Path, tmp_path: Path) -> None:
+    options = [*EVERY_OBJECTIVE, "--steps", 4]
+    port = str(29500 + os.getpid() % 1000)
+    torchrun = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run"]
+    torchrun += ["--nproc-per-node", "2", "--master-port", port]
+    both = process(arguments(data, tmp_path / "both", *options), *torchrun)
+    output, errors = both.communicate(timeout=500)
+    assert both.returncode == 0, errors
+    assert output.count("wrote") == 1
+    model = Model.from_bytes((tmp_path / "both" / "nano.safetensors").read_bytes())
+    assert model.header["training"]["steps"] == 4
+    # Two crops a step, of which the first is what one process draws alone: other weights.
+    assert main(arguments(data, tmp_path / "alone", *options)) == 0
+    ours, theirs = weights(tmp_path / "both"), weights(tmp_path / "alone")
+    moved = (ours[".model.analysis.stem.weight"] - theirs[".model.analysis.stem.weight"]).abs()
+    assert 0 < moved.max() < 1e-2
+
+
+def test_a_full_disk_is_one_line_and_the_last_checkpoint_stands(
+    data: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    assert main(arguments(data, out, "--steps", 1)) == 0
+    before = (out / "checkpoint.pt").read_bytes()
+    # No file may grow beyond 1 MB, a checkpoint has some 30.
+    limited = ["bash", "-c", 'ulimit -f 1024; exec "$@"', "bash", sys.executable, "-W", "ignore"]
+    short = process(arguments(data, out, "--steps", 2, "--resume"), *limited)
+    _, errors = short.communicate(timeout=500)
+    assert short.returncode == 1, errors
+    last = errors.splitlines()[-1]
+    assert "expected to write a checkpoint to" in last
+    assert last.endswith("File too large; the last one stands")
+    assert "Traceback" not in errors
+    assert (out / "checkpoint.pt").read_bytes() == before
+    assert [path.name for path in out.glob("*.partial")] == []
+
+
+def test_a_loss_that_is_not_a_number_is_one_line_and_the_last_checkpoint_stands(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert main(arguments(data, out, "--steps", 1)) == 0
+    before = (out / "checkpoint.pt").read_bytes()
+    capsys.readouterr()
+    options = ["--steps", 20, "--resume", "--set", "learning_rate=1.0e+30"]
+    assert main(arguments(data, out, *options)) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("roi-codec train: expected a finite ")
+    assert f"the checkpoint {out / 'checkpoint.pt'} stands" in last
+    assert (out / "checkpoint.pt").read_bytes() == before
+
+
+def test_too_little_memory_is_one_line(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = TrainingConfig(preset="nano", steps=2, crops=CropSettings(size=64))
+    sampler = CropSampler(read_annotations(data, "train"), config.crops)
+    run = Trainer(config, sampler, tmp_path / "checkpoint.pt")
+
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
+
+    monkeypatch.setattr(run, "_loss", full)
+    monkeypatch.setattr(run, "_train_step", full)
+    with pytest.raises(RoiCodecError, match=r"8 crops of 64 px to fit .* there is no checkpoint"):
+        run.run(lambda report: None)
+
+
+def test_no_photograph_of_the_judging_split_is_drawn(data: Path) -> None:
+    sampler = CropSampler(read_annotations(data, "train"), CropSettings(size=64, jpeg=0.0))
+    assert sampler.read_ahead() == []
+    seen = {path.name for path in sampler.photographs._kept}
+    assert seen == {"a.png", "b.png", "c.png"}
+    still = CropSettings(size=64, jitter=0.0, gamma=1.0, grey=0.0, jpeg=0.0)
+    drawn = CropSampler(read_annotations(data, "train"), still).batch(
+        200, np.random.default_rng(0)
+    )
+    # Photographs to train on are dark, those to judge by are bright.
+    assert drawn.images.max().item() < 100
+
+
+def test_a_photograph_in_both_splits_is_an_error(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("annotation_train.odgt", "annotation_val.odgt"):
+        (tmp_path / name).write_text((data / "annotation_train.odgt").read_text())
+    (tmp_path / "images").mkdir()
+    for split in ("train", "val"):
+        (tmp_path / "images" / split).symlink_to(data / "images" / "train")
+    assert main(arguments(tmp_path, tmp_path / "out", "--steps", 1)) == 1
+    message = capsys.readouterr().err
+    assert "expected no photograph in both splits, found 3, the first a" in message
+
+
+def test_what_is_broken_is_left_out_and_counted(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (data / "annotation_train.odgt").read_text()
+    (tmp_path / "annotation_train.odgt").write_text(text)
+    images = tmp_path / "images" / "train"
+    images.mkdir(parents=True)
+    (images / "a.png").write_bytes((data / "images" / "train" / "a.png").read_bytes())
+    whole = cv2.imencode(".jpg", np.zeros((SIDE, SIDE, 3), np.uint8))[1].tobytes()
+    (images / "b.jpg").write_bytes(whole[: len(whole) // 2])
+    assert main(arguments(tmp_path, tmp_path / "out", "--steps", 1)) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert "1 photographs (1 in memory) with boxes: 1 head, 1 person" in lines
+    assert "1 of 3 photographs left out, the first c: no such file" in lines
+    cut = f"expected a whole photograph at {images / 'b.jpg'}, found one that is cut off"
+    assert f"1 of 2 photographs left out, the first: {cut}" in lines
+
+
+def test_a_class_that_no_photograph_has_is_an_error(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--steps", 1, "--set", "regions.number plate.fill.cells=1"]
+    assert main(arguments(data, tmp_path, *options)) == 1
+    assert capsys.readouterr().err.strip() == (
+        "roi-codec train: expected boxes of number plate in 3 photographs, found only boxes of "
+        "head, person"
+    )
+
+
+def test_a_new_run_starts_from_a_model_or_a_checkpoint(data: Path, tmp_path: Path) -> None:
+    model = untrained_model("nano", seed=5)
+    file = tmp_path / "start.safetensors"
+    file.write_bytes(model.content)
+    config = TrainingConfig(preset="nano", steps=1, crops=CropSettings(size=64))
+    sampler = CropSampler(read_annotations(data, "train"), config.crops)
+
+    run = Trainer(config, sampler, tmp_path / "checkpoint.pt")
+    run.start_from(file)
+    name = "synthesis.base.weight"
+    expected = torch.tensor(model.tensors[name])
+    torch.testing.assert_close(run.model.state_dict()[name], expected)
+    torch.testing.assert_close(run.average[name], expected)
+    assert run.about["started_from"] == {"model": "untrained-nano", "id": model.id.hex()}
+    run.save()
+
+    again = Trainer(config, sampler, tmp_path / "again.pt")
+    again.start_from(tmp_path / "checkpoint.pt")
+    torch.testing.assert_close(again.average[name], expected)
+    assert (again.step, again.about["started_from"]["steps"]) == (0, 0)
+    other = Trainer(TrainingConfig(preset="fast"), sampler, tmp_path / "other.pt")
+    with pytest.raises(RoiCodecError, match=r"expected a checkpoint of preset 'fast'.*'nano'"):
+        other.start_from(file)
+
+
+def test_a_checkpoint_of_the_format_before_is_read(data: Path, tmp_path: Path) -> None:
+    config = TrainingConfig(preset="nano", steps=1, crops=CropSettings(size=64))
+    sampler = CropSampler(read_annotations(data, "train"), config.crops)
+    run = Trainer(config, sampler, tmp_path / "checkpoint.pt")
+    run.run(lambda report: None)
+    state = read_checkpoint(tmp_path / "checkpoint.pt")
+    torch.save(
+        {key: value for key, value in state.items() if key != "attackers"} | {"format": 2},
+        tmp_path / "checkpoint.pt",
+    )
+    later = Trainer(config, sampler, tmp_path / "checkpoint.pt")
+    later.resume()
+    assert later.step == 1
+    for name, value in run.model.state_dict().items():
+        assert torch.equal(later.model.state_dict()[name], value), name
+
+
+def test_curves_without_tensorboard_say_what_to_install(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    assert main(arguments(data, tmp_path, "--steps", 1, "--tensorboard")) == 1
+    assert capsys.readouterr().err.splitlines()[-1].endswith("pip install tensorboard")
+
+
+def test_curves_and_pictures_are_written_as_it_goes(data: Path, tmp_path: Path) -> None:
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    options = ["--steps", 2, "--tensorboard", "--pictures-every", 2]
+    assert main(arguments(data, tmp_path, *options)) == 0
+    curves = events.EventAccumulator(str(tmp_path / "tensorboard"))
+    curves.Reload()
+    assert {"loss", "bpp", "psnr_db", "head/fill", "head/code", "person/keep"} <= set(
+        curves.Tags()["scalars"]
+    )
+    assert curves.Tags()["images"] == ["original and decoded"]
+    assert cv2.imread(str(tmp_path / "strip.png")).shape == (4 * 64, 2 * 64, 3)
+    (line,) = (tmp_path / "log.jsonl").read_text().splitlines()
+    logged = json.loads(line)
+    assert logged["step"] == 2
+    assert 0 <= logged["loader"] <= 1
+    assert logged["bpp"] == pytest.approx(curves.Scalars("bpp")[0].value, rel=1e-3)
