@@ -48,10 +48,10 @@ def test_the_papers_numbers(preset: str, epochs: int) -> None:
 
 def test_a_plain_run_takes_the_presets_configuration() -> None:
     config = asked()
-    assert config.regions["head"] == {"fill": Fill(20.0, cells=2), "code": Code(0.01)}
+    assert config.regions["head"] == {"fill": Fill(9.0, cells=2), "code": Code(0.0015)}
     assert (config.minutes, config.steps, config.preset) == (120.0, None, "fast")
     assert (config.feature_weight, config.detection_weight) == (0.0, 0.0)
-    assert asked("--feature-detector", "yolov8n.pt").feature_weight == 0.13
+    assert asked("--feature-detector", "yolov8n.pt").feature_weight == 0.3
 
 
 def test_options_override_the_file(tmp_path: Path) -> None:
