@@ -43,7 +43,7 @@ def modules_of_the_source() -> set[str]:
 
 
 def shared_files_of_the_source() -> set[str]:
-    folders = ("config", "launch", "models")
+    folders = ("config", "config/security", "launch", "models")
     paths = [path for folder in folders for path in (ROOT / folder).glob("*") if path.is_file()]
     return {str(path.relative_to(ROOT)) for path in paths}
 
