@@ -30,7 +30,7 @@ from roi_codec_ros.msg import DecodedFrame as DecodedFrameMessage
 from roi_codec_ros.nodes.base import ManagedNode
 from roi_codec_ros.nodes.conversions import image_from_rgb, jpeg_from_rgb, stamp_ns
 from roi_codec_ros.nodes.diagnostics import Figure, Level, Status, rejects
-from roi_codec_ros.nodes.freshness import FreshnessGuard
+from roi_codec_ros.nodes.freshness import CAUSES, FreshnessGuard
 from roi_codec_ros.nodes.newest import NewestByKey
 from roi_codec_ros.nodes.statistics import SlidingWindow, Tally
 
@@ -216,8 +216,7 @@ class DecoderNode(ManagedNode):
             "dropped": camera.replaced,
             "restarts": camera.guard.restarts,
             "last_restart": camera.guard.last_restart,
-            f"rejected.{UNKNOWN_MODEL}": 0,
-            f"rejected.{BAD_PAYLOAD}": 0,
+            **{f"rejected.{cause}": 0 for cause in (UNKNOWN_MODEL, BAD_PAYLOAD, *CAUSES)},
             **rejects(camera.rejects),
             "last_reject": camera.last_reject,
         }

@@ -102,7 +102,7 @@ def _run(
 
 
 def _made(node_class: type[ManagedNode]) -> ManagedNode:
-    """The node; RoiCodecError where ROS itself will not have it, as secured without its enclave."""
+    """The node; RoiCodecError where ROS will not have it, as secured and without its enclave."""
     from rclpy.impl.implementation_singleton import rclpy_implementation
 
     from roi_codec_ros.codec.errors import RoiCodecError
