@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import pytest
 
@@ -64,6 +66,28 @@ def following(camera: Camera, frames: int = 20, **limits: float) -> tuple[Server
         server.now_s += PERIOD_S
         assert server.cause(recorded[-1]) == ""
     return server, recorded
+
+
+@pytest.mark.parametrize("loss", [0.05, 0.2])
+def test_loss_and_jitter_cost_frames_but_neither_order_nor_silence(loss: float):
+    """200 ms of jitter at ten frames a second: some overtake others, which are then too old."""
+    noise, camera, server = random.Random(3), Camera(), Server()
+    arrivals = []
+    for _ in range(2000):
+        frame = camera.frame()
+        if noise.random() >= loss:
+            arrivals.append((frame[0] / 1e9 + noise.uniform(0.0, 0.2), frame))
+    taken = []
+    for server.now_s, frame in sorted(arrivals):
+        if not server.cause(frame):
+            taken.append((server.now_s, frame))
+
+    stamps = [frame[0] for _, frame in taken]
+    gaps = [later - earlier for (earlier, _), (later, _) in pairwise(taken)]
+    assert stamps == sorted(set(stamps))
+    assert server.guard.restarts == 0
+    assert len(taken) > 0.6 * len(arrivals)
+    assert max(gaps) < 1.0
 
 
 def test_a_late_joiner_is_served_at_once():

@@ -10,6 +10,7 @@ import fnmatch
 import importlib.util
 import os
 import random
+import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -17,6 +18,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from roi_codec_ros import bringup
@@ -398,3 +401,69 @@ def test_the_script_refuses_what_can_not_be_in_one_line(tmp_path, arguments):
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert calls == []
+
+
+# Enforced, where the DDS of the sourced ROS 2 has security
+
+# A member of the graph with an enclave of its own: says whether an image and diagnostics came.
+LISTENER = """
+import sys, time
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.qos import qos_profile_sensor_data
+from sensor_msgs.msg import Image
+
+rclpy.init(args=sys.argv)
+node, heard = rclpy.create_node("listener"), set()
+node.create_subscription(
+    Image, "/front/image_anonymized", lambda _: heard.add("image"), qos_profile_sensor_data
+)
+node.create_subscription(DiagnosticArray, "/diagnostics", lambda _: heard.add("diagnostics"), 10)
+deadline = time.monotonic() + 180.0
+while len(heard) < 2 and time.monotonic() < deadline:
+    rclpy.spin_once(node, timeout_sec=0.5)
+sys.exit(0 if len(heard) == 2 else 3)
+"""
+
+
+@pytest.mark.graph
+def test_secured_nodes_work_together_and_tell_outsiders_nothing(tmp_path, monkeypatch):
+    pytest.importorskip("rclpy", reason="ROS 2 is not sourced")
+    if shutil.which("ros2") is None or importlib.util.find_spec("sros2") is None:
+        pytest.skip("sros2 is not installed")
+    from graph_harness import Graph
+
+    from roi_codec_ros.codec import untrained_model
+
+    domain, keystore = random.SystemRandom().randrange(1, 100), tmp_path / "keys"
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))  # permissions hold for one domain
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    subprocess.run([sys.executable, str(SCRIPT), str(keystore), "--cameras", "front"], check=True)
+    subprocess.run(["ros2", "security", "create_enclave", str(keystore), "/listener"], check=True)
+    (tmp_path / "picture.png").write_bytes(
+        cv2.imencode(".png", np.full((96, 128, 3), 90, np.uint8))[1].tobytes()
+    )
+    model = str(tmp_path / "nano.safetensors")
+    untrained_model("nano", 0).save(model)
+    options = ProcessOptions(keystore=str(keystore))
+    specs = [
+        camera_graph("front", str(tmp_path / "picture.png"), model, threads=1)[0],
+        server_graph(["front"], models=[model], threads=1)[0],
+    ]
+    graph = Graph(domain, tmp_path)
+    try:
+        processes = [graph.start(spec, options=options) for spec in specs]
+        listener = subprocess.run(
+            [sys.executable, "-c", LISTENER, "--ros-args", "--enclave", "/listener"],
+            env={**os.environ, **options.environment()},
+            capture_output=True,
+            text=True,
+        )
+        if "security libraries" in listener.stderr:
+            pytest.skip("the DDS of this ROS 2 is built without security")
+
+        assert listener.returncode == 0, listener.stderr + graph.logs()
+        assert all(process.alive for process in processes)
+        assert graph.status("decoder: front") is None  # the harness has no enclave
+    finally:
+        graph.close()
