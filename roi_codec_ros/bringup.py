@@ -13,10 +13,11 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from roi_codec_ros import security
 from roi_codec_ros.codec.errors import UsageError
 from roi_codec_ros.parameters import NODE_PARAMETERS, Parameter, Value, parameters_of, yaml_value
 
@@ -28,6 +29,7 @@ ENCODER, DECODER, DETECTOR, TRACKER = (
     "tracker_node",
 )
 SERVER_EXECUTABLES = (DECODER, DETECTOR, TRACKER)
+LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*(/[A-Za-z][A-Za-z0-9_]*)*\Z")
 
 
@@ -49,6 +51,37 @@ class NodeSpec:
     def full_name(self) -> str:
         """Absolute node name, for example "/camera1/encoder"."""
         return f"{self.namespace.rstrip('/')}/{self.name}"
+
+
+@dataclass(frozen=True)
+class ProcessOptions:
+    """What goes with a process, whichever node it runs.
+
+    params_file: path, log_level: one of LOG_LEVELS, keystore: SROS2 keystore that the process is
+    to run secured with; each may be empty. Raises UsageError for another level.
+    """
+
+    params_file: str = ""
+    log_level: str = ""
+    keystore: str = ""
+
+    def __post_init__(self) -> None:
+        if self.log_level and self.log_level not in LOG_LEVELS:
+            raise UsageError(
+                f"log_level: expected one of {', '.join(LOG_LEVELS)}, found {self.log_level!r}"
+            )
+
+    def ros_arguments(self, spec: NodeSpec) -> list[str]:
+        """What follows --ros-args for a node. Raises UsageError if its enclave is not there."""
+        arguments = ["--log-level", self.log_level] if self.log_level else []
+        if self.keystore:
+            security.check_enclave(self.keystore, spec.full_name)
+            arguments += ["--enclave", spec.full_name]
+        return arguments
+
+    def environment(self) -> dict[str, str]:
+        """Environment variables to add."""
+        return security.environment(self.keystore)
 
 
 @dataclass(frozen=True)
@@ -121,8 +154,14 @@ def demo_graph(
     )
 
 
-def command(spec: NodeSpec, params_file: str | Path | None = None) -> list[str]:
+def command(
+    spec: NodeSpec,
+    params_file: str | Path | None = None,
+    options: ProcessOptions | None = None,
+) -> list[str]:
     """The argv that starts a spec as a process of this Python, no launch system needed.
+
+    options: their environment is for the caller to add.
 
     The spec's parameters win over the params_file, except over a section that the file writes
     under the full name of a node in a namespace (ROS reads those last).
@@ -131,6 +170,9 @@ def command(spec: NodeSpec, params_file: str | Path | None = None) -> list[str]:
     argv += ["-r", f"__node:={spec.name}", "-r", f"__ns:={spec.namespace}"]
     for source, target in spec.remappings:
         argv += ["-r", f"{source}:={target}"]
+    if options is not None:
+        argv += options.ros_arguments(spec)
+        params_file = params_file or options.params_file or None
     if params_file is not None:
         argv += ["--params-file", str(params_file)]
     # A rule that names the node wins over a file's section of that name; rules know no namespaces.
@@ -146,14 +188,14 @@ def camera_arguments() -> list[LaunchArgument]:
         LaunchArgument(
             "name", "Name of the camera: the namespace that its topics live in.", "camera"
         ),
-        _params_file_argument(),
+        *_process_arguments(),
     ]
     return own + _parameter_arguments([ENCODER])
 
 
 def server_arguments() -> list[LaunchArgument]:
     """The arguments of server.launch.py; `cameras:=front,back` takes names with commas."""
-    return [_params_file_argument(), *_parameter_arguments(SERVER_EXECUTABLES)]
+    return [*_process_arguments(), *_parameter_arguments(SERVER_EXECUTABLES)]
 
 
 def demo_arguments() -> list[LaunchArgument]:
@@ -162,7 +204,7 @@ def demo_arguments() -> list[LaunchArgument]:
         LaunchArgument(
             "name", "Name of the camera: the namespace that its topics live in.", "camera"
         ),
-        _params_file_argument(),
+        *_process_arguments(),
     ]
     left_out = {"cameras", "models"}  # they follow from name and model
     arguments = _parameter_arguments([ENCODER, *SERVER_EXECUTABLES])
@@ -223,8 +265,8 @@ def launch_description(kind: str) -> Any:
         given = {
             argument.name: context.launch_configurations[argument.name] for argument in arguments()
         }
-        params_file = given.get("params_file", "")
-        files = [params_file] if params_file else []
+        options = _process_options(given)
+        files = [options.params_file] if options.params_file else []
         return [
             Node(
                 package=PACKAGE,
@@ -233,6 +275,8 @@ def launch_description(kind: str) -> Any:
                 namespace=spec.namespace,
                 parameters=[*files, *([spec.parameters] if spec.parameters else [])],
                 remappings=list(spec.remappings),
+                ros_arguments=options.ros_arguments(spec),
+                additional_env=options.environment(),
                 output="screen",
             )
             for spec in build(given)
@@ -247,11 +291,28 @@ def launch_description(kind: str) -> Any:
     return LaunchDescription([*declared, OpaqueFunction(function=nodes)])
 
 
-def _params_file_argument() -> LaunchArgument:
-    return LaunchArgument(
-        "params_file",
-        "Parameters file (YAML) that all nodes of this launch file read; empty: none.",
-    )
+def _process_arguments() -> list[LaunchArgument]:
+    """One for each field of ProcessOptions."""
+    return [
+        LaunchArgument(
+            "params_file",
+            "Parameters file (YAML) that all nodes of this launch file read; empty: none.",
+        ),
+        LaunchArgument(
+            "log_level",
+            f"Least severity to log: {', '.join(LOG_LEVELS)}; empty: ROS's own (info).",
+        ),
+        LaunchArgument(
+            "keystore",
+            "SROS2 keystore to run secured with, as scripts/security_keystore makes it: nodes "
+            "then refuse to run without their enclave. Empty: whatever ROS_SECURITY_… say.",
+        ),
+    ]
+
+
+def _process_options(given: Mapping[str, str]) -> ProcessOptions:
+    names = [option.name for option in fields(ProcessOptions)]
+    return ProcessOptions(**{name: given.get(name, "") for name in names})
 
 
 def _parameter_arguments(executables: Sequence[str]) -> list[LaunchArgument]:
@@ -277,9 +338,10 @@ def _parameter_arguments(executables: Sequence[str]) -> list[LaunchArgument]:
 def _given(texts: Mapping[str, str], arguments: Sequence[LaunchArgument]) -> dict[str, Value]:
     """The arguments that were given, in their parameters' types."""
     values: dict[str, Value] = {}
+    of_processes = {option.name for option in fields(ProcessOptions)}
     for argument in arguments:
         text = texts.get(argument.name, "")
-        if text == "" or argument.name == "params_file":
+        if text == "" or argument.name in of_processes:
             continue
         values[argument.name] = (
             argument.parameters[0].coerce(text) if argument.parameters else text

@@ -238,6 +238,25 @@ NODE_PARAMETERS: dict[str, tuple[Parameter, ...]] = {
             (1, 100),
             live=True,
         ),
+        Parameter(
+            "restart_after_s",
+            1.0,
+            "A frame whose stamp or sequence is not newer than the last is refused as a replay, "
+            "until nothing else has come for this long, or the stamp is newer by this much: then "
+            "its encoder began anew, or its clock was set. 0: any order.",
+            "double",
+            (0.0, 60.0),
+            live=True,
+        ),
+        Parameter(
+            "max_age_s",
+            0.0,
+            "Frames whose stamps are farther than this from the server's clock are refused, which "
+            "needs clocks that agree. 0: any age.",
+            "double",
+            (0.0, 3600.0),
+            live=True,
+        ),
         STALE_AFTER,
     ),
     "detector_node": (

@@ -17,7 +17,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 
-from roi_codec_ros.bringup import NodeSpec, command
+from roi_codec_ros.bringup import NodeSpec, ProcessOptions, command
 
 PATIENCE_S = 180.0  # importing torch on a busy machine; nothing waits longer than it must
 POLL_S = 0.02
@@ -78,11 +78,16 @@ class Graph:
         self._spinner = threading.Thread(target=self._spin, daemon=True)
         self._spinner.start()
 
-    def start(self, spec: NodeSpec, params_file: Path | None = None) -> NodeProcess:
+    def start(
+        self,
+        spec: NodeSpec,
+        params_file: Path | None = None,
+        options: ProcessOptions | None = None,
+    ) -> NodeProcess:
         """Start one node as a process."""
         environment = {**os.environ, "ROS_DOMAIN_ID": str(self.domain_id)}
         log = self.folder / f"{len(self.processes)}-{spec.full_name.replace('/', '_')}.log"
-        process = NodeProcess(command(spec, params_file), log, environment)
+        process = NodeProcess(command(spec, params_file, options), log, environment)
         self.processes.append(process)
         return process
 

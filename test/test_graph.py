@@ -11,6 +11,7 @@ import array
 import importlib.util
 import os
 import random
+import re
 import shutil
 import signal
 import time
@@ -374,6 +375,29 @@ def test_the_only_image_topics_are_anonymized_ones(graph, running):
         f"/{CAMERA}/image_anonymized/compressed",
         f"/{CAMERA}/image_persons",
     }
+
+
+def test_diagnostics_hold_what_their_page_says_and_nothing_as_large_as_a_picture(graph, running):
+    page = (ROOT / "docs" / "diagnostics.md").read_text(encoding="utf-8")
+    subjects = {
+        f"{CAMERA}/encoder: codec": "`<camera>/encoder: codec`",
+        f"{CAMERA}/encoder: source": "`<camera>/encoder: source`",
+        f"decoder: {CAMERA}": "`decoder: <camera>`",
+        f"tracker: {CAMERA}": "`tracker: <camera>`",
+    }
+    if "detector" in running:
+        subjects[f"detector: {CAMERA}"] = "`detector: <camera>`"
+    for name, title in subjects.items():
+        section = page.split(f"## {title}\n")[1].split("\n## ")[0]
+        status = graph.wait_for(name, lambda name=name: graph.status(name))
+
+        told = {key for key in status if key not in ("level", "message")}
+        cells = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+        written = {key for cell in cells for key in re.findall(r"`([^`]+)`", cell)}
+
+        assert told - written == set(), name
+        assert written - told == set(), name
+        assert all(len(text) < 400 and text.isprintable() for text in status.values()), status
 
 
 # What goes wrong, and what stands

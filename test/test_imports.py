@@ -19,7 +19,8 @@ MAY_IMPORT = {
     "demo": {"codec", "perception"},
     "nodes": {"codec", "perception", "parameters"},
     "parameters": {"codec"},
-    "bringup": {"codec", "parameters"},
+    "security": {"codec"},
+    "bringup": {"codec", "parameters", "security"},
 }
 ROS_PACKAGES = {"rclpy", "rcl_interfaces", "builtin_interfaces", "ament_index_python", "launch"}
 # What may be imported where at all; elsewhere these must not appear.

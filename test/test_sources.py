@@ -303,3 +303,16 @@ def test_after_a_pause_frames_do_not_come_in_a_burst():
     limiter.allows(0.0, 10.0)
 
     assert [limiter.allows(t, 10.0) for t in (5.0, 5.01, 5.02, 5.1)] == [True, False, False, True]
+
+
+def test_a_login_in_an_address_is_for_the_camera_only():
+    """The text goes to logs and /diagnostics; the target opens the stream."""
+    address = "rtsp://admin:s3cret@10.0.0.7:554/live@1"
+
+    source = parse_source(address)
+
+    assert source.text == "rtsp://…@10.0.0.7:554/live@1"
+    assert source.target == address
+    pipeline = parse_source(f"rtspsrc location={address} ! decodebin ! appsink")
+    assert "s3cret" not in pipeline.text
+    assert "s3cret" in pipeline.target

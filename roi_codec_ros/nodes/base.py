@@ -24,9 +24,11 @@ from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValu
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter as RosParameter
+from std_msgs.msg import Header
 
 from roi_codec_ros.codec.errors import RoiCodecError, UsageError
 from roi_codec_ros.nodes import diagnostics, qos
+from roi_codec_ros.nodes.conversions import stamp_ns
 from roi_codec_ros.parameters import Parameter, Value, parameters_of
 
 RCLError = rclpy_implementation.RCLError
@@ -111,6 +113,10 @@ class ManagedNode(LifecycleNode):
                 f"expected different camera names, found {', '.join(names) or 'none'}"
             )
         return names
+
+    def age_s(self, header: Header) -> float:
+        """How long ago a stamp was by this node's clock, in seconds; negative from the future."""
+        return (self.get_clock().now().nanoseconds - stamp_ns(header)) / 1e9
 
     def publisher(self, message_type: type, topic: str, profile: Any = None) -> Any:
         """A publisher until clean-up that speaks only while active, its QoS open to overrides."""

@@ -4,8 +4,9 @@
     <camera>/latent ─► newest per camera ─► decode thread ─► <camera>/decoded_frame
                                                              <camera>/image_anonymized[/compressed]
 
-Nothing is decoded while nobody subscribes. A payload of an unknown model, or a damaged one, is
-counted and named; nothing is published for it.
+Nothing is decoded while nobody subscribes. A payload of an unknown model, a damaged one, and a
+frame that does not follow the last one (freshness.py) are counted and named; nothing is published
+for them.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from roi_codec_ros.msg import DecodedFrame as DecodedFrameMessage
 from roi_codec_ros.nodes.base import ManagedNode
 from roi_codec_ros.nodes.conversions import image_from_rgb, jpeg_from_rgb, stamp_ns
 from roi_codec_ros.nodes.diagnostics import Figure, Level, Status, rejects
+from roi_codec_ros.nodes.freshness import CAUSES, FreshnessGuard
 from roi_codec_ros.nodes.newest import NewestByKey
 from roi_codec_ros.nodes.statistics import SlidingWindow, Tally
 
@@ -45,18 +47,19 @@ class _Camera:
         self.jpegs = node.publisher(CompressedImage, f"{name}/image_anonymized/compressed")
         self.frames = node.publisher(DecodedFrameMessage, f"{name}/decoded_frame")
         self.received = SlidingWindow()
+        self.bits_per_pixel = SlidingWindow()
+        self.age_ms = SlidingWindow()
         self.decode_ms = SlidingWindow()
         self.decoded = 0
         self.replaced = 0
-        self.duplicates = 0
-        self.out_of_order = 0
+        self.guard = FreshnessGuard()
         self.rejects = Tally()
         self.last_reject = ""
         self.last_reject_s = float("-inf")
         self.last_received_s: float | None = None
         self.last_good_s: float | None = None
-        self.last_stamp_ns: int | None = None
         self.model = ""
+        self.model_identity = ""
 
     @property
     def wanted(self) -> bool:
@@ -105,19 +108,28 @@ class DecoderNode(ManagedNode):
         try:
             self._check(message)
         except _UnknownModelError as error:
-            self._refuse(camera, UNKNOWN_MODEL, error)
+            self._refuse(camera, UNKNOWN_MODEL, str(error))
             return
         except BitstreamError as error:
-            self._refuse(camera, BAD_PAYLOAD, error)
+            self._refuse(camera, BAD_PAYLOAD, str(error))
             return
-        stamp = stamp_ns(message.header)
-        if camera.last_stamp_ns is not None and stamp <= camera.last_stamp_ns:
-            # An older one may come from an encoder that began anew, so it is decoded all the same.
-            if stamp == camera.last_stamp_ns:
-                camera.duplicates += 1
-                return
-            camera.out_of_order += 1
-        camera.last_stamp_ns = stamp
+        restarts = camera.guard.restarts
+        refusal = camera.guard.check(
+            stamp_ns(message.header),
+            message.sequence,
+            heard_s=camera.last_received_s,
+            age_s=self.age_s(message.header),
+            restart_after_s=self.setting("restart_after_s"),
+            max_age_s=self.setting("max_age_s"),
+        )
+        if refusal is not None:
+            self._refuse(camera, refusal.cause, refusal.reason)
+            return
+        if camera.guard.restarts > restarts:
+            self.warn(
+                f"{camera.name} restart",
+                f"{camera.name}: a stream begins anew: {camera.guard.last_restart}",
+            )
         if self._waiting.put(camera.name, message):
             camera.replaced += 1
 
@@ -146,21 +158,24 @@ class DecoderNode(ManagedNode):
         try:
             decoded = self._decoder.decode(data)
         except BitstreamError as error:
-            self._refuse(camera, BAD_PAYLOAD, error)
+            self._refuse(camera, BAD_PAYLOAD, str(error))
             return
         decode_ms = 1e3 * (time.perf_counter() - started)
         self._publish(camera, message, decoded, len(data), decode_ms)
-        camera.model = decoded.model.name
+        camera.model, camera.model_identity = decoded.model.name, decoded.model.identity.hex()
+        height, width = decoded.coded_size
+        camera.bits_per_pixel.add(8.0 * len(data) / (height * width))
+        camera.age_ms.add(1e3 * self.age_s(message.header))
         camera.decoded += 1
         camera.decode_ms.add(decode_ms)
         camera.last_good_s = time.monotonic()
 
-    def _refuse(self, camera: _Camera, cause: str, error: BitstreamError) -> None:
+    def _refuse(self, camera: _Camera, cause: str, reason: str) -> None:
         count = camera.rejects.add(cause)
-        camera.last_reject, camera.last_reject_s = str(error), time.monotonic()
+        camera.last_reject, camera.last_reject_s = f"{cause}: {reason}", time.monotonic()
         self.warn(
             f"{camera.name} {cause}",
-            f"{camera.name}: payload refused ({cause}, {count} so far): {error}",
+            f"{camera.name}: payload refused ({cause}, {count} so far): {reason}",
         )
 
     def _publish(
@@ -188,17 +203,20 @@ class DecoderNode(ManagedNode):
         values: dict[str, Figure] = {
             "models": self._known,
             "model": camera.model,
+            "model_identity": camera.model_identity,
             "received_fps": camera.received.rate_hz,
             "kbit_s": camera.received.total_per_s / 1e3,
             "fps": camera.decode_ms.rate_hz,
+            "bpp": camera.bits_per_pixel.mean,
+            "age_ms_p50": camera.age_ms.percentile(50),
+            "age_ms_p95": camera.age_ms.percentile(95),
             "decode_ms_p50": camera.decode_ms.percentile(50),
             "decode_ms_p95": camera.decode_ms.percentile(95),
             "frames": camera.decoded,
             "dropped": camera.replaced,
-            "duplicates": camera.duplicates,
-            "out_of_order": camera.out_of_order,
-            f"rejected.{UNKNOWN_MODEL}": 0,
-            f"rejected.{BAD_PAYLOAD}": 0,
+            "restarts": camera.guard.restarts,
+            "last_restart": camera.guard.last_restart,
+            **{f"rejected.{cause}": 0 for cause in (UNKNOWN_MODEL, BAD_PAYLOAD, *CAUSES)},
             **rejects(camera.rejects),
             "last_reject": camera.last_reject,
         }

@@ -10,6 +10,7 @@ An image in which nobody is seen gives an empty array; no image gives no array.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from functools import partial
 
@@ -52,11 +53,14 @@ class _Camera:
                 Detection2DArray, f"{name}/detections", qos.reliable()
             )
         self.sizes = OriginalSizes()
+        self.received = SlidingWindow()
+        self.age_ms = SlidingWindow()
         self.detect_ms = SlidingWindow()
         self.persons_seen = SlidingWindow()
         self.detected = 0
         self.replaced = 0
         self.skipped = Tally()
+        self.last_skip, self.last_skip_s = "", float("-inf")
         self.last_s: float | None = None
 
 
@@ -78,6 +82,7 @@ class DetectorNode(ManagedNode):
             threads=self.setting("threads") or None,
             image_size=self.setting("image_size"),
         )
+        self._identity = hashlib.sha256(self._detector.weights.read_bytes()).hexdigest()
         self._cameras = {name: _Camera(self, name) for name in names}
         for name, camera in self._cameras.items():
             self.subscription(
@@ -103,6 +108,7 @@ class DetectorNode(ManagedNode):
         )
 
     def _on_image(self, camera: _Camera, message: Image) -> None:
+        camera.received.add(1.0)
         if self._waiting.put(camera.name, message):
             camera.replaced += 1
 
@@ -142,12 +148,14 @@ class DetectorNode(ManagedNode):
         if camera.images.get_subscription_count():
             camera.images.publish(image_from_rgb(draw_detections(image, found), message.header))
         camera.detected += 1
+        camera.age_ms.add(1e3 * self.age_s(message.header))
         camera.detect_ms.add(detect_ms)
         camera.persons_seen.add(len(found))
         camera.last_s = time.monotonic()
 
     def _skip(self, camera: _Camera, cause: str, reason: str) -> None:
         camera.skipped.add(cause)
+        camera.last_skip, camera.last_skip_s = f"{cause}: {reason}", time.monotonic()
         self.warn(f"{camera.name} {cause}", f"{camera.name}: image skipped: {reason}")
 
     # Diagnostics
@@ -158,17 +166,29 @@ class DetectorNode(ManagedNode):
     def _status(self, camera: _Camera) -> Status:
         values: dict[str, Figure] = {
             "weights": self._detector.weights.name,
+            "weights_identity": self._identity,
+            "received_fps": camera.received.rate_hz,
             "fps": camera.detect_ms.rate_hz,
             "detect_ms_p50": camera.detect_ms.percentile(50),
             "detect_ms_p95": camera.detect_ms.percentile(95),
+            "age_ms_p50": camera.age_ms.percentile(50),
+            "age_ms_p95": camera.age_ms.percentile(95),
             "persons_mean": camera.persons_seen.mean,
             "frames": camera.detected,
             "dropped": camera.replaced,
+            f"rejected.{UNKNOWN_SIZE}": 0,
+            f"rejected.{BAD_IMAGE}": 0,
             **rejects(camera.skipped),
         }
+        patience_s = self.setting("stale_after_s")
         level, message = Level.OK, f"detecting in {camera.detect_ms.rate_hz:.1f} frames/s"
-        if camera.last_s is None:
+        stale = camera.last_s is None or time.monotonic() - camera.last_s > patience_s
+        if time.monotonic() - camera.last_skip_s <= patience_s:
+            level = Level.ERROR if stale else Level.WARN
+            message = f"images skipped: {camera.last_skip}"
+        elif camera.last_s is None:
             level, message = Level.STALE, "no anonymized image yet"
-        elif (age_s := time.monotonic() - camera.last_s) > self.setting("stale_after_s"):
+        elif stale:
+            age_s = time.monotonic() - camera.last_s
             level, message = Level.STALE, f"no anonymized image for {age_s:.1f} s"
         return Status(camera.name, level, message, values, camera.name)

@@ -195,12 +195,13 @@ class EncoderNode(ManagedNode):
             "encode_ms_p95": self._encode_ms.percentile(95),
             "frames": self._published,
             "dropped": self._dropped,
+            "rejected.encoding": 0,
+            "rejected.frame": 0,
             **rejects(self._rejects),
         }
-        if self._last_frame is not None:
-            for name in ("original", "coded"):
-                height, width = getattr(self._last_frame, f"{name}_size")
-                values[f"{name}_size"] = f"{width}x{height}"
+        for name in ("original_size", "coded_size"):
+            height, width = getattr(self._last_frame, name, (0, 0))
+            values[name] = f"{width}x{height}"
         level, message = Level.OK, f"encoding {self._encode_ms.rate_hz:.1f} frames/s"
         capture = self._capture
         if capture is not None and capture.state.state == "ended":

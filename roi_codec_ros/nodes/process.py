@@ -77,7 +77,7 @@ def _run(
     status = 0
     try:
         rclpy.init(args=args)
-        node = getattr(importlib.import_module(module), node_class)()
+        node = _made(getattr(importlib.import_module(module), node_class))
         if node.setting("autostart"):
             status = _start(node)
         if status == 0:
@@ -99,6 +99,18 @@ def _run(
         node.destroy_node()
     rclpy.try_shutdown()
     return status, ended
+
+
+def _made(node_class: type[ManagedNode]) -> ManagedNode:
+    """The node; RoiCodecError where ROS will not have it, as secured and without its enclave."""
+    from rclpy.impl.implementation_singleton import rclpy_implementation
+
+    from roi_codec_ros.codec.errors import RoiCodecError
+
+    try:
+        return node_class()
+    except rclpy_implementation.RCLError as error:
+        raise RoiCodecError(" ".join(str(error).split())) from error
 
 
 def _missing_ros() -> str:

@@ -7,6 +7,7 @@ No ROS here. A topic source is told apart by `parse_source` and then left to the
 from __future__ import annotations
 
 import enum
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -22,11 +23,12 @@ from roi_codec_ros.codec.errors import RoiCodecError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 FOLDER_RATE_HZ = 10.0  # images have no rate of their own
-FIRST_RETRY_S, LAST_RETRY_S = 0.5, 8.0
+FIRST_RETRY_S, LAST_RETRY_S = 0.5, 1.5  # a camera that is back is not waited for any longer
 STREAM_TIMEOUT_MS = 5000
 LIVE = -1  # position of a frame that no file holds
 TOPIC_PREFIX = "topic:"
 DEFAULT_IMAGE_TOPIC = "image_raw"
+_LOGIN = re.compile(r"://[^/@\s]+@")
 
 
 class SourceError(RoiCodecError):
@@ -45,6 +47,7 @@ class SourceKind(enum.Enum):
 class Source:
     """A source as the user wrote it, and what it is.
 
+    text: for people to read, in logs and on topics: without the login that an address may hold.
     target: device number or path, file, folder, address, pipeline or topic name.
     """
 
@@ -69,7 +72,7 @@ def parse_source(text: str) -> Source:
     if text.isdecimal() or text.startswith("/dev/"):
         return Source(text, SourceKind.DEVICE, text)
     if "://" in text or "!" in text:
-        return Source(text, SourceKind.STREAM, text)
+        return Source(_LOGIN.sub("://…@", text), SourceKind.STREAM, text)
     path = Path(text).expanduser()
     if text and path.is_dir():
         if not _images_in(path):
@@ -219,7 +222,7 @@ class Capture:
     """Reads a source in a thread of its own and delivers its frames, until stopped.
 
     Files play in real time. A source that fails is opened again after 0.5 s, then after twice as
-    long each time, up to 8 s. `rate_hz` and `loop` may be set while it runs.
+    long each time, up to 1.5 s. `rate_hz` and `loop` may be set while it runs.
     """
 
     def __init__(

@@ -58,6 +58,7 @@ class _Camera:
         self.info: CameraInfo | None = None
         self.calibrated = False
         self.persons = SlidingWindow()
+        self.age_ms = SlidingWindow()
         self.heard_s: float | None = None
         self.mapped_s: float | None = None
         self.fault = ""
@@ -141,6 +142,7 @@ class TrackerNode(ManagedNode):
 
     def _on_persons(self, camera: _Camera, message: PersonArray) -> None:
         camera.persons.add(len(message.persons))
+        camera.age_ms.add(1e3 * self.age_s(message.header))
         camera.heard_s = time.monotonic()
         pose = self._pose(camera, message.header)
         if not camera.in_map:
@@ -342,6 +344,8 @@ class TrackerNode(ManagedNode):
     def _status(self, camera: _Camera) -> Status:
         values: dict[str, Figure] = {
             "fps": camera.persons.rate_hz,
+            "age_ms_p50": camera.age_ms.percentile(50),
+            "age_ms_p95": camera.age_ms.percentile(95),
             "persons_mean": camera.persons.mean,
             "calibrated": camera.calibrated,
             "in_map": camera.in_map,

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tells a camera's next frame from one that was recorded, delayed or sent by somebody else.
+
+No ROS here. What a frame says of itself is all there is to judge by: without DDS security a forger
+picks newer numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+DUPLICATE = "duplicate"
+REPLAYED = "replayed"
+SECOND_ENCODER = "second_encoder"
+STAMP_NOT_NEWER = "stamp_not_newer"
+STALE = "stale"
+AHEAD = "ahead"
+CAUSES = (DUPLICATE, REPLAYED, SECOND_ENCODER, STAMP_NOT_NEWER, STALE, AHEAD)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a frame is not taken. cause: one of CAUSES; reason: what was expected and found."""
+
+    cause: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class _Accepted:
+    stamp_ns: int
+    sequence: int
+    heard_s: float
+
+
+class FreshnessGuard:
+    """Follows one camera's stream by its stamps (capture time) and sequence (its encoder's count).
+
+    A frame is taken if it is the first one, if stamp and sequence are both newer than those of
+    the last one taken, if its stamp is newer by `restart_after_s` (an encoder that began anew, the
+    live camera beside a recording), or if nothing was taken for `restart_after_s` (a clock that
+    was set back), but never the last one again. Whatever is refused changes nothing: a flood of it
+    can not push the camera out, and no camera is locked out for longer than that silence lasts.
+    """
+
+    def __init__(self) -> None:
+        self._last: _Accepted | None = None
+        self.restarts = 0
+        self.last_restart = ""
+
+    def check(
+        self,
+        stamp_ns: int,
+        sequence: int,
+        *,
+        heard_s: float,
+        age_s: float = 0.0,
+        restart_after_s: float = 1.0,
+        max_age_s: float = 0.0,
+    ) -> Refusal | None:
+        """None if the frame is taken, and the following ones are then measured by it.
+
+        stamp_ns: capture time. sequence: counts up with every frame of one encoder. heard_s: a
+        monotonic time in seconds. age_s: the stamp's age by this machine's clock, negative for one
+        from the future. restart_after_s 0 takes frames in any order; max_age_s 0 takes any age,
+        and anything else needs a camera and a server whose clocks agree.
+        """
+        refusal = _check_age(age_s, max_age_s) if max_age_s > 0 else None
+        if refusal is None and self._last is not None:
+            refusal = self._follow(self._last, stamp_ns, sequence, heard_s, restart_after_s)
+        if refusal is None:
+            self._last = _Accepted(stamp_ns, sequence, heard_s)
+        return refusal
+
+    def _follow(
+        self, last: _Accepted, stamp_ns: int, sequence: int, heard_s: float, restart_after_s: float
+    ) -> Refusal | None:
+        newer_s = (stamp_ns - last.stamp_ns) / 1e9
+        ahead = sequence - last.sequence
+        if newer_s == 0 and ahead == 0:
+            return Refusal(DUPLICATE, f"expected a new frame, found frame {sequence} again")
+        if newer_s > 0 and ahead > 0:
+            return None
+        if max(newer_s, heard_s - last.heard_s) < restart_after_s:
+            return _out_of_order(newer_s, ahead)
+        self.restarts += 1
+        self.last_restart = f"stamps went on by {newer_s:.3f} s, the sequence by {ahead}"
+        return None
+
+
+def _check_age(age_s: float, max_age_s: float) -> Refusal | None:
+    if age_s > max_age_s:
+        return Refusal(STALE, f"expected a frame of the last {max_age_s:g} s, found {age_s:.1f} s")
+    if age_s < -max_age_s:
+        return Refusal(
+            AHEAD,
+            f"expected a stamp at most {max_age_s:g} s ahead of this clock, found {-age_s:.1f} s",
+        )
+    return None
+
+
+def _out_of_order(newer_s: float, ahead: int) -> Refusal:
+    """The refusal of a frame that does not follow the last one."""
+    if ahead > 0:
+        return Refusal(
+            STAMP_NOT_NEWER,
+            f"expected a newer stamp, found one {-newer_s:.3f} s older under a newer sequence: a "
+            "clock that was set back, stamps that stand still, or a recording",
+        )
+    if newer_s > 0:
+        return Refusal(
+            SECOND_ENCODER,
+            f"expected a newer sequence, found one {-ahead} back under a newer stamp: another "
+            "encoder uses this camera's name",
+        )
+    return Refusal(
+        REPLAYED,
+        f"expected a newer frame, found one {-newer_s:.3f} s older and {-ahead} frames back",
+    )

@@ -1,0 +1,382 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What breaks in the field, done to real processes: named in diagnostics, over when it ends.
+
+One camera, its decoder and a twin of the camera that waits. Images are small and the model is not
+trained: nothing here looks at pixels but to see that there are none but anonymized ones.
+docs/reliability.md lists the faults, also those that other tests hold.
+"""
+
+from __future__ import annotations
+
+import array
+import copy
+import itertools
+import os
+import random
+import shutil
+import struct
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="ROS 2 is not sourced")
+pytest.importorskip("roi_codec_ros.msg", reason="the messages are not built")
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from graph_harness import NEWEST, Graph, Inbox, NodeProcess
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import Image
+
+from roi_codec_ros.bringup import NodeSpec, ProcessOptions, camera_graph, server_graph
+from roi_codec_ros.codec import untrained_model
+from roi_codec_ros.codec.bitstream import HEADER_BYTES, Payload
+from roi_codec_ros.msg import CompressedLatent
+from roi_codec_ros.nodes.conversions import stamp_ns
+
+pytestmark = pytest.mark.graph
+
+CAMERA = "front"
+DECODER, CODEC, SOURCE = (
+    f"decoder: {CAMERA}",
+    f"{CAMERA}/encoder: codec",
+    f"{CAMERA}/encoder: source",
+)
+RATE_HZ = 10.0
+FLOOD_HZ, FLOOD_MESSAGES = 200.0, 600
+SPARE_BYTES = 64 << 20  # what a process may grow by under a fault; a queue of garbage is far more
+
+
+class CameraClock(threading.Thread):
+    """/clock for the encoders, which may be set: stamps are this clock's."""
+
+    def __init__(self, graph: Graph) -> None:
+        super().__init__(daemon=True)
+        self.offset_s = 0.0
+        self.ended = threading.Event()
+        self._publisher = graph.node.create_publisher(Clock, "/clock", 10)
+
+    def run(self) -> None:
+        while not self.ended.wait(0.02):
+            message = Clock()
+            seconds = time.time() + self.offset_s
+            message.clock.sec, message.clock.nanosec = int(seconds), int(seconds % 1 * 1e9)
+            self._publisher.publish(message)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> Path:
+    """Two untrained models and a folder `pictures`."""
+    folder = tmp_path_factory.mktemp("faults")
+    for seed, name in enumerate(("own", "other")):
+        untrained_model("nano", seed).save(folder / f"{name}.safetensors")
+    (folder / "pictures").mkdir()
+    for index in range(3):
+        picture = np.random.default_rng(index).integers(0, 255, (96, 128, 3), np.uint8)
+        cv2.imwrite(str(folder / "pictures" / f"{index}.png"), picture)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def graph(tmp_path_factory) -> Iterator[Graph]:
+    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    os.environ["ROS_LOCALHOST_ONLY"] = "1" if os.environ.get("ROS_DISTRO") == "humble" else "0"
+    graph = Graph(random.SystemRandom().randrange(1, 100), tmp_path_factory.mktemp("logs"))
+    yield graph
+    graph.close()
+
+
+@pytest.fixture(scope="module")
+def clock(graph) -> Iterator[CameraClock]:
+    clock = CameraClock(graph)
+    clock.start()
+    yield clock
+    clock.ended.set()
+    clock.join()
+
+
+@pytest.fixture(scope="module")
+def decoder_spec(files) -> NodeSpec:
+    return server_graph([CAMERA], models=[str(files / "own.safetensors")], threads=1)[0]
+
+
+@pytest.fixture(scope="module")
+def running(graph, clock, files, decoder_spec) -> dict[str, NodeProcess]:
+    """The camera, its decoder, and a second camera of the same name that is not yet active."""
+    params_file = files / "camera.yaml"
+    params_file.write_text("/**:\n  ros__parameters:\n    use_sim_time: true\n", encoding="utf-8")
+    (encoder,) = camera_graph(
+        CAMERA,
+        str(files / "pictures"),
+        str(files / "own.safetensors"),
+        rate_hz=RATE_HZ,
+        threads=1,
+    )
+    twin = replace(encoder, name="twin", parameters={**encoder.parameters, "autostart": False})
+    return {
+        "encoder": graph.start(encoder, params_file),
+        "decoder": graph.start(decoder_spec, options=ProcessOptions(log_level="warn")),
+        "twin": graph.start(twin, params_file),
+    }
+
+
+@pytest.fixture(scope="module")
+def images(graph, running) -> Inbox:
+    """The anonymized images from the first one on."""
+    inbox = graph.listen(Image, f"/{CAMERA}/image_anonymized", keep=100_000)
+    graph.wait_for("an image", lambda: inbox.last)
+    graph.wait_for("the twin", lambda: graph.status(f"{CAMERA}/twin: lifecycle"))
+    return inbox
+
+
+@pytest.fixture
+def healthy(graph, images, running) -> Iterator[Inbox]:
+    """Before and after each fault: images come, the decoder is content, everybody lives."""
+
+    def assure() -> None:
+        before = images.count
+        graph.wait_for("images", lambda: images.count > before + 2)
+        graph.wait_for("OK of the decoder", lambda: graph.status(DECODER)["level"] == "OK")
+        assert [name for name, process in running.items() if not process.alive] == []
+
+    assure()
+    yield images
+    assure()
+
+
+def resident_bytes(process: NodeProcess) -> int:
+    text = Path(f"/proc/{process.process.pid}/status").read_text(encoding="ascii")
+    return 1024 * int(next(line.split()[1] for line in text.splitlines() if "VmRSS" in line))
+
+
+def counted(graph: Graph, cause: str) -> int:
+    status = graph.status(DECODER)
+    return int(status[f"rejected.{cause}"]) if status else 0
+
+
+def change(graph: Graph, node: str, *transitions: int) -> None:
+    client = graph.node.create_client(ChangeState, f"{node}/change_state")
+    graph.wait_for("the service", client.service_is_ready)
+    for transition in transitions:
+        request = ChangeState.Request(transition=Transition(id=transition))
+        future = client.call_async(request)
+        assert graph.wait_for("its answer", lambda f=future: f.done() and f.result()).success
+    graph.node.destroy_client(client)
+
+
+# Garbage on the latents
+
+
+def forged(message: CompressedLatent, **changes: object) -> CompressedLatent:
+    message = copy.deepcopy(message)
+    for name, value in changes.items():
+        setattr(message, name, value)
+    return message
+
+
+def sealed(data: bytes) -> array.array:
+    """Bytes whose checksum is right whatever is in them."""
+    body, fields = data[HEADER_BYTES:], data[: HEADER_BYTES - 4]
+    return array.array(
+        "B", fields + struct.pack("<I", zlib.crc32(body, zlib.crc32(fields))) + body
+    )
+
+
+def garbage(recorded: list[CompressedLatent]) -> dict[str, Callable[[], CompressedLatent]]:
+    """Cause → a message that is to be refused for it, made of messages that were overheard."""
+    last, old = recorded[-1], recorded[0]
+    payload = Payload.from_bytes(bytes(old.data))
+    foreign = replace(payload, model_id=b"\xee" * 8).to_bytes()
+    huge = replace(payload, coded_height=65535, coded_width=65535).to_bytes()
+    ahead = last.sequence + 10**6
+    noise = random.Random(1)
+    return {
+        "unknown_model": lambda: forged(last, data=array.array("B", foreign), model="/dev/zero"),
+        "bad_payload": lambda: forged(last, data=array.array("B", noise.randbytes(200))),
+        "bad_payload, absurd size": lambda: forged(last, data=array.array("B", huge)),
+        "bad_payload, too long": lambda: forged(last, data=array.array("B", bytes(1 << 20))),
+        "bad_payload, empty": lambda: forged(last, data=array.array("B")),
+        "replayed": lambda: old,
+        "replayed, sound checksum": lambda: forged(
+            old, data=sealed(bytes(old.data[:HEADER_BYTES]) + noise.randbytes(len(payload.body)))
+        ),
+        "stamp_not_newer": lambda: forged(old, sequence=ahead),
+    }
+
+
+def test_the_seal_of_the_garbage_is_right(graph, healthy):
+    latents = graph.listen(CompressedLatent, f"/{CAMERA}/latent")
+    message = graph.wait_for("a latent", lambda: latents.last)
+    graph.forget(latents)
+
+    assert bytes(sealed(bytes(message.data))) == bytes(message.data)
+
+
+def test_a_flood_of_garbage_is_refused_by_cause_and_the_camera_is_served(graph, running, healthy):
+    latents = graph.listen(CompressedLatent, f"/{CAMERA}/latent", keep=1000)
+    graph.wait_for("latents", lambda: latents.count >= 10)
+    recorded = latents.messages
+    kinds = garbage(recorded)
+    causes = {kind.partition(",")[0] for kind in kinds}
+    counts = {cause: counted(graph, cause) for cause in causes}
+    memory, seen = resident_bytes(running["decoder"]), healthy.count
+    publisher = graph.node.create_publisher(CompressedLatent, f"/{CAMERA}/latent", NEWEST)
+    graph.wait_for("the decoder", lambda: publisher.get_subscription_count() >= 2)
+
+    def unnamed() -> set[str]:
+        return {cause for cause in causes if counted(graph, cause) <= counts[cause]}
+
+    makers = itertools.cycle(kinds.values())
+    sent, deadline = 0, time.monotonic() + 120.0
+    while sent < FLOOD_MESSAGES or (unnamed() and time.monotonic() < deadline):
+        publisher.publish(next(makers)())
+        sent += 1
+        time.sleep(1.0 / FLOOD_HZ)
+    during = healthy.messages[seen:]
+
+    assert unnamed() == set()
+    assert graph.status(DECODER)["level"] in ("WARN", "ERROR")
+    assert "payloads refused" in graph.status(DECODER)["message"]
+    assert len(during) > 0
+    stamps = [stamp_ns(message.header) for message in during]
+    assert stamps == sorted(set(stamps)), "a frame that was overheard has come through"
+    assert {(m.height, m.width) for m in during} == {(96, 128)}
+    assert resident_bytes(running["decoder"]) < memory + SPARE_BYTES
+    assert "Traceback" not in running["decoder"].log
+    graph.node.destroy_publisher(publisher)
+    graph.forget(latents)
+
+
+def test_a_log_level_leaves_out_what_is_less_severe(running, healthy):
+    assert f"{CAMERA}: payload refused" in running["decoder"].log
+    assert "[INFO]" not in running["decoder"].log
+    assert "[INFO]" in running["encoder"].log
+
+
+# Cameras and clocks
+
+
+def test_a_camera_that_is_gone_is_named_and_served_again_when_it_is_back(graph, files, healthy):
+    away = files / "away"
+    shutil.move(files / "pictures", away)
+    gone = graph.wait_for("ERROR", lambda: of_level(graph, SOURCE, "ERROR"))
+    graph.wait_for("STALE at the server", lambda: of_level(graph, DECODER, "STALE"))
+    shutil.move(away, files / "pictures")
+
+    graph.wait_for("the camera", lambda: of_level(graph, SOURCE, "OK"))
+    assert "next try in" in gone["message"]
+    assert int(graph.status(SOURCE)["losses"]) > 0
+
+
+def of_level(graph: Graph, name: str, level: str) -> dict[str, str] | None:
+    status = graph.status(name)
+    return status if status and status["level"] == level else None
+
+
+def test_a_clock_that_steps_back_is_named_and_the_camera_is_served_again(graph, clock, healthy):
+    newest = stamp_ns(healthy.last.header)
+    refused, restarts = counted(graph, "stamp_not_newer"), restarts_of(graph)
+    clock.offset_s -= 3600.0
+
+    graph.wait_for("older stamps", lambda: stamp_ns(healthy.last.header) < newest)
+    graph.wait_for("the restart", lambda: restarts_of(graph) == restarts + 1)
+
+    assert counted(graph, "stamp_not_newer") > refused
+    assert graph.status(DECODER)["last_restart"].startswith("stamps went on by -3")
+    stamps = [stamp_ns(message.header) for message in healthy.messages]
+    assert sum(b < a for a, b in itertools.pairwise(stamps)) == 1
+
+
+def restarts_of(graph: Graph) -> int:
+    return int(graph.status(DECODER)["restarts"])
+
+
+def test_two_cameras_with_one_name_are_named_and_do_not_mix(graph, running, healthy):
+    encoder = {"frames": int(graph.status(CODEC)["frames"]), "restarts": restarts_of(graph)}
+    refused = counted(graph, "second_encoder")
+    change(
+        graph,
+        f"/{CAMERA}/twin",
+        Transition.TRANSITION_CONFIGURE,
+        Transition.TRANSITION_ACTIVATE,
+    )
+
+    graph.wait_for("the cause", lambda: counted(graph, "second_encoder") >= refused + 10)
+    status = graph.status(DECODER)
+    change(graph, f"/{CAMERA}/twin", Transition.TRANSITION_DEACTIVATE)
+
+    assert status["level"] in ("WARN", "ERROR")
+    assert "second_encoder" in running["decoder"].log
+    assert restarts_of(graph) == encoder["restarts"]
+    assert int(graph.status(CODEC)["frames"]) > encoder["frames"]
+
+
+# Who listens
+
+
+def test_a_subscriber_that_never_reads_holds_nobody_up(graph, running, healthy):
+    memory = {name: resident_bytes(process) for name, process in running.items()}
+    node = rclpy.create_node("idle", context=graph.node.context)  # in no executor
+    everything = QoSProfile(
+        history=HistoryPolicy.KEEP_ALL, depth=1, reliability=ReliabilityPolicy.RELIABLE
+    )
+    node.create_subscription(DiagnosticArray, "/diagnostics", lambda _: None, everything)
+    node.create_subscription(Image, f"/{CAMERA}/image_anonymized", lambda _: None, NEWEST)
+    node.create_subscription(CompressedLatent, f"/{CAMERA}/latent", lambda _: None, NEWEST)
+    before, told = healthy.count, time.monotonic()
+
+    graph.wait_for("fifty images", lambda: healthy.count >= before + 50)
+    graph.wait_for("diagnostics", lambda: graph.status(DECODER, newer_than_s=told + 2.0))
+
+    grown = {name: resident_bytes(running[name]) - memory[name] for name in memory}
+    assert max(grown.values()) < SPARE_BYTES, grown
+    node.destroy_node()
+
+
+# Last: it replaces the decoder
+
+
+def test_a_decoder_that_comes_back_with_another_model_is_blind_and_says_so(
+    graph, running, decoder_spec, files, healthy
+):
+    running["decoder"].kill()
+    other = {**decoder_spec.parameters, "models": [str(files / "other.safetensors")]}
+    started = time.monotonic()
+    running["decoder"] = graph.start(replace(decoder_spec, parameters=other))
+    before = healthy.count
+
+    def refused() -> dict[str, str] | None:
+        status = graph.status(DECODER, newer_than_s=started)
+        return status if status and int(status["rejected.unknown_model"]) > 10 else None
+
+    status = graph.wait_for("the refusal", refused)
+
+    assert status["level"] == "ERROR"
+    assert graph.status(CODEC)["model_identity"][:16] in status["message"]
+    assert healthy.count == before
+    running["decoder"].kill()
+    running["decoder"] = graph.start(decoder_spec)
+
+
+def test_after_all_that_images_are_on_the_anonymized_topics_only(graph, images):
+    topics = {
+        topic
+        for topic, kinds in graph.node.get_topic_names_and_types()
+        if any("Image" in kind or "PointCloud" in kind for kind in kinds)
+    }
+
+    assert topics == {f"/{CAMERA}/image_anonymized", f"/{CAMERA}/image_anonymized/compressed"}
+
+
+def test_no_process_has_seen_anything_that_it_did_not_expect(graph, running, images):
+    assert "Traceback" not in graph.logs()
