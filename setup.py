@@ -32,11 +32,7 @@ def shared_files() -> list[tuple[str, list[str]]]:
             f"share/{NAME}/{folder}",
             sorted(str(p.relative_to(ROOT)) for p in (ROOT / folder).glob("*") if p.is_file()),
         )
-<<<<<<< HEAD
-        for folder in ("config", "config/training", "launch", "models")
-=======
-        for folder in ("config", "config/security", "launch", "models")
->>>>>>> wt_secure
+        for folder in ("config", "config/security", "config/training", "launch", "models")
     ]
 
 

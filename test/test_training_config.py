@@ -78,7 +78,7 @@ def test_objectives_of_heads_by_name() -> None:
     assert not paper.skip_unknown_heads
     several = asked("--objective", "fill,rate,adversary", "--head-cells", "1")
     assert several.regions["head"] == {
-        "fill": Fill(20.0, cells=1),
+        "fill": Fill(9.0, cells=1),
         "rate": Rate(),
         "adversary": Adversary(),
     }
