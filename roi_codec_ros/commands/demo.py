@@ -32,6 +32,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from roi_codec_ros.codec.errors import RoiCodecError, UsageError
 from roi_codec_ros.commands import demo_twin
 from roi_codec_ros.commands.common import add_json_option, positive, write_json
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from roi_codec_ros.demo.processes import ProcessGroup
     from roi_codec_ros.demo.report import Summary
     from roi_codec_ros.demo.results import Run
+    from roi_codec_ros.nodes.sources import Source
 
 RATE_HZ = 10.0
 SILENCE_S = 60.0
@@ -173,8 +176,37 @@ def _sources(args: argparse.Namespace, names: list[str]) -> dict[str, str]:
                 raise RoiCodecError(f"expected frames in {args.source}, found none to read")
         finally:
             reader.close()
+    if source.kind is SourceKind.VIDEO and args.pace != 1:
+        return dict.fromkeys(names, str(_at_another_pace(source, args)))
     text = args.source if source.live else str(Path(source.target).resolve())
     return dict.fromkeys(names, text)
+
+
+def _at_another_pace(source: Source, args: argparse.Namespace) -> Path:
+    """The same video, faster or slower: encoders play files in real time."""
+    from roi_codec_ros.demo.source import render_film
+    from roi_codec_ros.nodes.sources import open_source
+
+    path = (args.out / ".source" / "paced.avi").resolve()
+    path.parent.mkdir(exist_ok=True)
+    reader = open_source(source)
+
+    def frames() -> Iterator[np.ndarray]:
+        image = first
+        while image is not None:
+            yield image[..., ::-1]
+            image = reader.image() if reader.advance() else None
+
+    reader.advance()
+    first = reader.image()
+    assert first is not None  # it was read once before
+    rate_hz = reader.frame_rate_hz * args.pace
+    _say(f"playing {source.target} at {args.pace:g} of its speed")
+    try:
+        render_film(path, frames(), frame_size=first.shape[:2], frames_per_second=rate_hz)
+    finally:
+        reader.close()
+    return path
 
 
 def _cache_folder() -> Path:

@@ -49,7 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=positive_real,
         default=1.0,
         metavar="X",
-        help="seconds of the hall in a second: below 1 for slow machines (default 1)",
+        help="seconds of the hall, or of a video file, in a second: below 1 for slow machines "
+        "(default 1)",
     )
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="how people walk in the hall (default 0)"

@@ -40,6 +40,7 @@ _WATCHED_EDGE = (66, 84, 104)
 _VIEW = (44, 54, 68)
 _GRID = (34, 41, 51)
 _TRUTH = (255, 255, 255)
+_SHIFT = 4
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,7 @@ class MapPicture:
             self._watched = watched, self._with_cameras(watched)
         picture = self._watched[1].copy()
         radius = round(max(DOT_PX + 4, 0.24 * self.geometry.pixels_per_metre))
+        clear = DOT_PX if truth is None else radius - 1  # labels keep off the rings
         for x_m, y_m in truth if truth is not None else ():
             cv2.circle(picture, self.geometry.at(x_m, y_m), radius, _TRUTH, 1, cv2.LINE_AA)
         for index, mark in enumerate(tracks):
@@ -147,12 +149,14 @@ class MapPicture:
         for mark in tracks:
             label = f"#{mark.track_id}"
             place = draw_label(
-                picture, self.geometry, mark, label, taken, size=LABEL_PX, radius_px=DOT_PX
+                picture, self.geometry, mark, label, taken, size=LABEL_PX, radius_px=clear
             )
             taken.append(place)
-        height, middle = self.size[0], self.size[1] // 2
-        put_text(picture, title, (middle, 9), size=17, align="centre")
-        put_text(picture, note, (middle, height - 29), size=14, colour=MUTED, align="centre")
+        area, middle = self.geometry.area, self.size[1] // 2
+        top = self.geometry.at(0.0, area.top_m)[1] - 31
+        bottom = self.geometry.at(0.0, area.bottom_m)[1] + 11
+        put_text(picture, title, (middle, top), size=17, align="centre")
+        put_text(picture, note, (middle, bottom), size=14, colour=MUTED, align="centre")
         return picture
 
     def _draw_background(self, fill_views: bool) -> NDArray[np.uint8]:
@@ -165,7 +169,8 @@ class MapPicture:
         inside[:] = PANEL
         for camera in self._cameras.values() if fill_views else ():
             view = picture.copy()
-            cv2.fillPoly(view, [self._wedge(camera, camera.range_m)], _VIEW, cv2.LINE_AA)
+            wedge = self._wedge(camera, camera.range_m)
+            cv2.fillPoly(view, [wedge], _VIEW, cv2.LINE_AA, _SHIFT)
             shown = view[top:bottom, left:right]
             cv2.addWeighted(shown, 0.4, inside, 0.6, 0, dst=inside)
         return picture
@@ -194,8 +199,10 @@ class MapPicture:
         """Fill the watched cells and draw around them."""
         scale = self.geometry.pixels_per_metre * watched.cell_m
         column, row = self.geometry.pixel(watched.x_m, watched.y_m)
-        # Cells grow upwards, rows of the picture downwards.
-        matrix = np.array([[scale, 0, column], [0, -scale, row]], np.float64)
+        # Cells grow upwards, rows of the picture downwards; a cell's number is that of its middle.
+        matrix = np.array(
+            [[scale, 0, column + scale / 2], [0, -scale, row - scale / 2]], np.float64
+        )
         height, width = self.size
         mask = cv2.warpAffine(
             np.asarray(watched.cells * 255, np.uint8), matrix, (width, height),
@@ -214,9 +221,9 @@ class MapPicture:
         """A cone, a dot and the name; what the name covers."""
         cone = self._wedge(camera, CONE_M)
         overlay = picture.copy()
-        cv2.fillPoly(overlay, [cone], MAP, cv2.LINE_AA)
+        cv2.fillPoly(overlay, [cone], MAP, cv2.LINE_AA, _SHIFT)
         cv2.addWeighted(overlay, 0.25, picture, 0.75, 0, dst=picture)
-        cv2.polylines(picture, [cone], True, MAP, 1, cv2.LINE_AA)
+        cv2.polylines(picture, [cone], True, MAP, 1, cv2.LINE_AA, _SHIFT)
         column, row = self.geometry.at(camera.x_m, camera.y_m)
         cv2.circle(picture, (column, row), 8, MAP, -1, cv2.LINE_AA)
         width, height = text_size(name, 14)
@@ -228,14 +235,13 @@ class MapPicture:
         return x, y, x + width, y + height
 
     def _wedge(self, camera: ViewWedge, range_m: float) -> NDArray[np.int32]:
+        """Corners in px, as OpenCV's fixed-point numbers of _SHIFT bits."""
         angles = camera.heading_rad + np.linspace(-0.5, 0.5, 25) * camera.hfov_rad
-        arc = [
-            self.geometry.at(
-                camera.x_m + range_m * math.cos(angle), camera.y_m + range_m * math.sin(angle)
-            )
-            for angle in angles
+        corners = [
+            self.geometry.pixel(camera.x_m + reach * math.cos(a), camera.y_m + reach * math.sin(a))
+            for a, reach in ((0.0, 0.0), *((angle, range_m) for angle in angles))
         ]
-        return np.array([self.geometry.at(camera.x_m, camera.y_m), *arc], np.int32)
+        return np.rint(np.array(corners) * 2**_SHIFT).astype(np.int32)
 
 
 def _natural_size(area: Area) -> tuple[int, int]:

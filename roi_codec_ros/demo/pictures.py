@@ -220,6 +220,7 @@ def draw_persons(
     original_size: tuple[int, int],
     place: tuple[int, int, int, int],
     colour_of: Callable[[PersonMark, int], Colour] = person_colour,
+    label_of: Callable[[PersonMark], str] = person_label,
 ) -> None:
     """Draw boxes and labels onto a panel whose picture lies at `place` (x, y, width, height)."""
     for index, person in enumerate(persons):
@@ -229,7 +230,7 @@ def draw_persons(
         cv2.rectangle(panel, (left, top), (right, bottom), colour, 2, cv2.LINE_AA)
     for index, person in enumerate(persons):
         left, top, _, _ = box_in_panel(person.box, original_size, place)
-        _draw_chip(panel, person_label(person), left, top, colour_of(person, index))
+        _draw_chip(panel, label_of(person), left, top, colour_of(person, index))
 
 
 def _draw_chip(panel: np.ndarray, text: str, left: int, top: int, colour: Colour) -> None:

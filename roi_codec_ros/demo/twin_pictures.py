@@ -51,12 +51,17 @@ def track_colour(person: PersonMark, index: int) -> Colour:
     return person_colour(person, index) if person.track_id else MUTED
 
 
+def track_label(person: PersonMark) -> str:
+    """Short, as many may stand close together: the track, else how sure the detector is."""
+    return f"#{person.track_id}" if person.track_id else f"{100 * person.score:.0f} %"
+
+
 def decoded_panel(view: View, size: tuple[int, int]) -> NDArray[np.uint8]:
     """The decoded picture with its persons in the colours of their tracks."""
     if view.anonymized is None:
         return note_panel(size, "waiting for the first picture")
     panel, place = letterbox(view.anonymized, size)
-    draw_persons(panel, view.persons, view.original_size, place, track_colour)
+    draw_persons(panel, view.persons, view.original_size, place, track_colour, track_label)
     return panel
 
 
@@ -67,7 +72,7 @@ class TwinMap:
         self._twin = twin
         self._picture = MapPicture(twin.area(), twin.wedges(), size, floor=twin.floor)
 
-    def at(self, stamp_ns: int, title: str = "") -> NDArray[np.uint8]:
+    def at(self, stamp_ns: int, title: str = "", *, legend: bool = True) -> NDArray[np.uint8]:
         """What was known of the map at a time, and what was true under the same stamp."""
         twin = self._twin
         moment = map_at(twin.moments, stamp_ns)
@@ -78,14 +83,13 @@ class TwinMap:
             _, truth = twin.truth(moment.stamp_ns if moment is not None and known else stamp_ns)
             title += f"{len(truth)} people · "
         tracks = "1 track" if len(persons) == 1 else f"{len(persons)} tracks"
+        note = NOTE if truth is None else NOTE_TRUTH
         return self._picture.draw(
             persons,
             truth=truth,
             watched=watched_at(twin.watched, stamp_ns),
             title=title + tracks,
-            note=fit_text(
-                NOTE if truth is None else NOTE_TRUTH, 14, self._picture.size[1] - 2 * SIDE_PX
-            ),
+            note=fit_text(note, 14, self._picture.size[1] - 2 * SIDE_PX) if legend else "",
             colour_of=track_colour,
         )
 
@@ -233,5 +237,7 @@ def twin_sheet(
             text = fit_text(f"{name} · {caption}", 14, cell_width)
             put_text(page, text, (left, top + cell_height + 5), size=14, colour=MUTED)
             left += cell_width + MARGIN_PX
-        page[top : top + map_height, left : left + map_width] = from_above.at(stamp_ns)
+        page[top : top + map_height, left : left + map_width] = from_above.at(
+            stamp_ns, legend=False
+        )
     return page
