@@ -165,7 +165,7 @@ def test_ctrl_c_ends_every_process_and_still_reports(tmp_path, model, demos):
     children = children_of(demo.pid)
     assert len(children) == 6  # two encoders, the hall, and the server's three
     demo.send_signal(signal.SIGINT)
-    said, _ = demo.communicate(timeout=PATIENCE_S)
+    said, _ = demo.communicate(timeout=3 * PATIENCE_S)
     assert demo.returncode == 0, said
     assert alive(children) == set()
     report = json.loads((out / "report.json").read_text())
@@ -180,7 +180,7 @@ def test_the_hall_goes_through_the_whole_graph_into_the_map(tmp_path, model, dem
     arguments = ["--cameras", "2", "--seconds", "20", "--rate", "4", "--pace", "0.1"]
     demo = start(out, *arguments, "--model", model, "--detector", str(DETECTOR))
     demos.append(demo)
-    said, _ = demo.communicate(timeout=2 * PATIENCE_S)
+    said, _ = demo.communicate(timeout=3 * PATIENCE_S)
     assert demo.returncode == 0, said
 
     report = json.loads((out / "report.json").read_text())

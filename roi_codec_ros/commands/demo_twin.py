@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from roi_codec_ros.evaluation.tracking_scores import Sample
 
 HFOV_DEG = 60.0
-FACE_FRAMES = 24  # so many of a run's frames are searched for faces
+FACE_FRAMES = 12  # so many of a run's frames are searched for faces
 _SAMPLES_HZ = 10.0
 
 
