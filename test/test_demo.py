@@ -163,13 +163,37 @@ def test_ctrl_c_ends_every_process_and_still_reports(tmp_path, model, demos):
     demos.append(demo)
     read_until(demo, " s  camera1")  # the table has begun
     children = children_of(demo.pid)
-    assert len(children) == 5
+    assert len(children) == 6  # two encoders, the hall, and the server's three
     demo.send_signal(signal.SIGINT)
-    said, _ = demo.communicate(timeout=PATIENCE_S)
+    said, _ = demo.communicate(timeout=3 * PATIENCE_S)
     assert demo.returncode == 0, said
     assert alive(children) == set()
     report = json.loads((out / "report.json").read_text())
     assert [camera["name"] for camera in report["cameras"]] == ["camera1", "camera2"]
+
+
+@needs_detector
+@pytest.mark.graph
+def test_the_hall_goes_through_the_whole_graph_into_the_map(tmp_path, model, demos):
+    out = tmp_path / "out"
+    arguments = ["--cameras", "2", "--seconds", "20", "--rate", "4", "--pace", "0.1"]
+    demo = start(out, *arguments, "--model", model, "--detector", str(DETECTOR))
+    demos.append(demo)
+    said, _ = demo.communicate(timeout=3 * PATIENCE_S)
+    assert demo.returncode == 0, said
+
+    report = json.loads((out / "report.json").read_text())
+    assert set(report) == {"model", "seconds", "cameras", "twin", "faces"}
+    twin, faces = report["twin"], report["faces"]
+    assert twin["pace"] == 0.1 and 1 <= twin["persons"] <= 8
+    assert faces["frames"] >= 2 and faces["anonymized"] <= faces["camera"]
+    if "untrained" not in model:
+        assert twin["persons_found"] >= 1
+        assert twin["position_error_m"]["p50"] < 0.5
+    video = cv2.VideoCapture(str(out / "side_by_side.mp4"))
+    found, frame = video.read()
+    assert found and frame.shape[0] <= 1000 and frame.shape[1] > frame.shape[0]
+    assert (out / "log" / "hall.log").is_file()
 
 
 @needs_detector

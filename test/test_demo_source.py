@@ -149,7 +149,7 @@ def test_the_next_folder_is_taken_where_one_cannot_be_made(shots, tmp_path, monk
 
 
 def test_without_the_packages_the_error_says_what_to_do(monkeypatch):
-    monkeypatch.setattr(demo_source, "_package_root", lambda package: None)
+    monkeypatch.setattr(demo_source, "package_root", lambda package: None)
     with pytest.raises(RoiCodecError, match="--source"):
         installed_shots()
 

@@ -22,6 +22,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import yaml
 
 pytest.importorskip("rclpy", reason="ROS 2 is not sourced")
 pytest.importorskip("roi_codec_ros.msg", reason="the messages are not built")
@@ -31,6 +32,7 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
+from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from visualization_msgs.msg import MarkerArray
 
@@ -39,6 +41,7 @@ from roi_codec_ros.codec import untrained_model
 from roi_codec_ros.codec.models import model_directories
 from roi_codec_ros.msg import CompressedLatent, DecodedFrame, PersonArray
 from roi_codec_ros.nodes.conversions import image_from_rgb, rgb_from_image, stamp_ns
+from roi_codec_ros.parameters import NODE_PARAMETERS
 
 pytestmark = pytest.mark.graph
 
@@ -55,6 +58,13 @@ PHOTOGRAPHS = (  # in the order of the source; all carried by installed packages
 BUS, ZIDANE, ASTRONAUT = range(3)
 SIZES = {BUS: (1080, 810), ZIDANE: (720, 1280), ASTRONAUT: (512, 512)}
 RATE_HZ = 3.0
+RVIZ_SHOWS = {  # by the display's class
+    "rviz_default_plugins/Map": "nav_msgs/msg/OccupancyGrid",
+    "rviz_default_plugins/MarkerArray": "visualization_msgs/msg/MarkerArray",
+    "rviz_default_plugins/PointCloud2": "sensor_msgs/msg/PointCloud2",
+    "rviz_default_plugins/PoseArray": "geometry_msgs/msg/PoseArray",
+    "rviz_default_plugins/Image": "sensor_msgs/msg/Image",
+}
 
 
 def person_weights() -> Path | None:
@@ -398,6 +408,44 @@ def test_diagnostics_hold_what_their_page_says_and_nothing_as_large_as_a_picture
         assert told - written == set(), name
         assert written - told == set(), name
         assert all(len(text) < 400 and text.isprintable() for text in status.values()), status
+
+
+def test_rviz_shows_what_is_published_and_in_a_quality_that_is_offered(graph, running):
+    if person_weights() is None:
+        pytest.skip("the detector does not run")
+    shown = [display for display in rviz_displays() if "Topic" in display]
+    graph.wait_for("the tracker", lambda: graph.node.count_publishers("/persons/cloud"))
+
+    for display in shown:
+        wanted = display["Topic"]
+        topic = wanted["Value"].replace("/camera/", f"/{CAMERA}/")
+        offers = graph.wait_for(
+            topic, lambda topic=topic: graph.node.get_publishers_info_by_topic(topic)
+        )
+        assert {offer.topic_type for offer in offers} == {RVIZ_SHOWS[display["Class"]]}
+        for offer in offers:
+            profile = offer.qos_profile
+            if wanted["Reliability Policy"] == "Reliable":
+                assert profile.reliability == ReliabilityPolicy.RELIABLE
+            if wanted["Durability Policy"] == "Transient Local":
+                assert profile.durability == DurabilityPolicy.TRANSIENT_LOCAL
+    assert len(shown) == 6
+
+
+def test_rviz_looks_at_the_trackers_map():
+    [map_frame] = [p.default for p in NODE_PARAMETERS["tracker_node"] if p.name == "map_frame"]
+    assert rviz_manager()["Global Options"]["Fixed Frame"] == map_frame
+    assert "rviz_default_plugins/TF" in {display["Class"] for display in rviz_displays()}
+    assert all(display["Enabled"] == display["Value"] for display in rviz_displays())
+
+
+def rviz_manager():
+    text = (ROOT / "config" / "persons.rviz").read_text(encoding="utf-8")
+    return yaml.safe_load(text)["Visualization Manager"]
+
+
+def rviz_displays():
+    return rviz_manager()["Displays"]
 
 
 # What goes wrong, and what stands

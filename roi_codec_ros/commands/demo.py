@@ -3,10 +3,13 @@
 
 Starts an encoder per camera, decoder, detector and tracker as processes of their own that talk
 over DDS, watches them, and leaves a side-by-side video, a contact sheet and report.json behind.
-Without --source it films real photographs that installed packages carry: no camera, no download.
+Without --source one camera films photographs that installed packages carry: no camera, no
+download. Several cameras film people cut out of one, who walk through a simulated hall: their
+places are known, so that the report says how well they were followed.
 
 example:
   roi-codec demo
+  roi-codec demo --cameras 3
   roi-codec demo --source street.mp4 --seconds 60 --out street
   roi-codec demo --source /dev/video0 --seconds 0         until Ctrl-C
 """
@@ -29,7 +32,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from roi_codec_ros.codec.errors import RoiCodecError, UsageError
+from roi_codec_ros.commands import demo_twin
 from roi_codec_ros.commands.common import add_json_option, positive, write_json
 
 if TYPE_CHECKING:
@@ -37,6 +43,7 @@ if TYPE_CHECKING:
     from roi_codec_ros.demo.processes import ProcessGroup
     from roi_codec_ros.demo.report import Summary
     from roi_codec_ros.demo.results import Run
+    from roi_codec_ros.nodes.sources import Source
 
 RATE_HZ = 10.0
 SILENCE_S = 60.0
@@ -52,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--source",
         metavar="SOURCE",
         help="video or picture file, folder of pictures, /dev/videoN or stream address that every "
-        "camera shows (default: installed photographs behind a virtual camera)",
+        "camera shows (default: installed photographs behind a virtual camera, or a hall)",
     )
     parser.add_argument(
         "--detector",
@@ -89,6 +96,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder for the results (default demo_out)",
     )
+    demo_twin.add_arguments(parser)
     add_json_option(parser)
 
 
@@ -105,7 +113,7 @@ def run(args: argparse.Namespace) -> None:
         _say("note: the model is untrained; what it codes is not anonymized")
     with _Stop() as stop:
         finished = _run_graph(args, plan, stop)
-    _write_results(finished, args.out, args.json)
+    _write_results(finished, plan, args)
 
 
 # ------------------------------------------------------------------------------------ what to run
@@ -118,6 +126,7 @@ class Plan:
     sources: dict[str, str]
     model: Path
     weights: Path
+    twin: demo_twin.TwinPlan
     trained: bool = True
 
 
@@ -126,11 +135,15 @@ def _plan(args: argparse.Namespace) -> Plan:
     from roi_codec_ros.codec.models import find_model, model_directories
     from roi_codec_ros.perception.detector import find_weights
 
+    simulated = demo_twin.simulates(args)
     model = find_model(args.model)
     # Read here, so that a damaged file is refused before anything is started.
     trained = read_model(model).header.get("trained") is not False
     weights = find_weights(args.detector, model_directories())
-    return Plan(_sources(args), model.resolve(), weights.resolve(), trained)
+    names = camera_names(args.cameras)
+    sources = dict.fromkeys(names, "topic") if simulated else _sources(args, names)
+    twin = demo_twin.plan_twin(args, names)
+    return Plan(sources, model.resolve(), weights.resolve(), twin, trained)
 
 
 def camera_names(count: int) -> list[str]:
@@ -138,8 +151,7 @@ def camera_names(count: int) -> list[str]:
     return ["camera"] if count == 1 else [f"camera{number}" for number in range(1, count + 1)]
 
 
-def _sources(args: argparse.Namespace) -> dict[str, str]:
-    names = camera_names(args.cameras)
+def _sources(args: argparse.Namespace, names: list[str]) -> dict[str, str]:
     if args.source is None:
         from roi_codec_ros.demo.source import photograph_cameras
 
@@ -164,8 +176,37 @@ def _sources(args: argparse.Namespace) -> dict[str, str]:
                 raise RoiCodecError(f"expected frames in {args.source}, found none to read")
         finally:
             reader.close()
+    if source.kind is SourceKind.VIDEO and args.pace != 1:
+        return dict.fromkeys(names, str(_at_another_pace(source, args)))
     text = args.source if source.live else str(Path(source.target).resolve())
     return dict.fromkeys(names, text)
+
+
+def _at_another_pace(source: Source, args: argparse.Namespace) -> Path:
+    """The same video, faster or slower: encoders play files in real time."""
+    from roi_codec_ros.demo.source import render_film
+    from roi_codec_ros.nodes.sources import open_source
+
+    path = (args.out / ".source" / "paced.avi").resolve()
+    path.parent.mkdir(exist_ok=True)
+    reader = open_source(source)
+
+    def frames() -> Iterator[np.ndarray]:
+        image = first
+        while image is not None:
+            yield image[..., ::-1]
+            image = reader.image() if reader.advance() else None
+
+    reader.advance()
+    first = reader.image()
+    assert first is not None  # it was read once before
+    rate_hz = reader.frame_rate_hz * args.pace
+    _say(f"playing {source.target} at {args.pace:g} of its speed")
+    try:
+        render_film(path, frames(), frame_size=first.shape[:2], frames_per_second=rate_hz)
+    finally:
+        reader.close()
+    return path
 
 
 def _cache_folder() -> Path:
@@ -281,8 +322,12 @@ def _run_graph(args: argparse.Namespace, plan: Plan, stop: _Stop) -> Run:
         plan.sources,
         model=str(plan.model),
         detector=str(plan.weights),
-        camera_parameters={"rate_hz": args.rate, "threads": threads},
-        server_parameters={"threads": threads},
+        camera_parameters={
+            "rate_hz": args.rate,
+            "threads": threads,
+            **plan.twin.camera_parameters,
+        },
+        server_parameters={"threads": threads, **plan.twin.server_parameters},
     )
     environment = {
         **{name: str(threads) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")},
@@ -293,6 +338,9 @@ def _run_graph(args: argparse.Namespace, plan: Plan, stop: _Stop) -> Run:
     with ProcessGroup(environment, logs) as group:
         for spec in graph:
             group.start(_process_name(spec.full_name), command(spec))
+        filming = plan.twin.filming(args.rate or RATE_HZ)
+        if filming is not None:
+            group.start("hall", filming)
         # Not before the processes: they are forked from here, and ROS starts threads.
         from roi_codec_ros.nodes.demo_monitor import DemoMonitor
 
@@ -366,7 +414,7 @@ def _finished(plan: Plan, ledger: DemoLedger, start_s: float, end_s: float) -> R
         source = parse_source(text)
         if not source.live:
             raw_frames[camera] = SourceFrames(partial(open_source, source)).read
-    return Run(
+    finished = Run(
         model=ledger.model,
         seconds=end_s - start_s,
         summaries=ledger.summaries(start_s, end_s),
@@ -375,6 +423,7 @@ def _finished(plan: Plan, ledger: DemoLedger, start_s: float, end_s: float) -> R
         fields_of_view_deg=ledger.fields_of_view(),
         trained=plan.trained,
     )
+    return demo_twin.with_twin(finished, plan.twin, ledger)
 
 
 # ---------------------------------------------------------------------------------------- showing
@@ -456,16 +505,19 @@ class _LineTable:
 # ---------------------------------------------------------------------------------------- results
 
 
-def _write_results(finished: Run, out: Path, json_file: Path | None) -> None:
+def _write_results(finished: Run, plan: Plan, args: argparse.Namespace) -> None:
     from roi_codec_ros.demo.report import report, table_lines
     from roi_codec_ros.demo.results import write_contact_sheet, write_side_by_side
 
+    out = args.out
     content = report(finished.model, finished.seconds, finished.summaries)
+    finished, compared = demo_twin.with_truth(finished, plan.twin)
+    content.update(compared)
     write_json(out / "report.json", content)
-    if json_file is not None:
-        write_json(json_file, content)
+    if args.json is not None:
+        write_json(args.json, content)
     _say(f"\nover {finished.seconds:.1f} s (latencies: medians in ms; rates in kbit/s):")
-    for line in table_lines(finished.summaries):
+    for line in [*table_lines(finished.summaries), *demo_twin.truth_lines(content)]:
         _say(line)
     written = ["report.json"]
     if finished.cameras:

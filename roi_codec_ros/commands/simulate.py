@@ -83,15 +83,20 @@ def _filmed(
     """The same moments, each drawn into the video on its way."""
     import cv2
 
-    from roi_codec_ros.demo.hall import HallPicture
+    from roi_codec_ros.demo.hall import hall_picture, marks_of
     from roi_codec_ros.demo.results import open_writer
 
-    picture = HallPicture(hall.settings.floor, hall.cameras)
+    picture = hall_picture(hall.settings.floor, hall.cameras)
     height, width = picture.size
     writer = open_writer(path, (width, height))
     try:
         for sample, tracks in moments:
-            drawn = picture.draw(sample.person_xy, tracks)
+            drawn = picture.draw(
+                marks_of(tracks),
+                truth=sample.person_xy,
+                title=f"{sample.stamp:.1f} s",
+                note="rings: persons · dots: tracks with 95 % ellipses and a second's way",
+            )
             writer.write(cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
             yield sample, tracks
     finally:

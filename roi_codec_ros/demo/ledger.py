@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from roi_codec_ros.demo.map_book import MapBook, MapMoment, WatchedFloor, stamp_of
 from roi_codec_ros.demo.moments import FrameFacts, Moment, MomentStore
 from roi_codec_ros.demo.pictures import PersonMark
 from roi_codec_ros.demo.report import CameraRecord, Decoded, Detected, Summary
@@ -40,6 +41,7 @@ class DemoLedger:
             camera: OrderedDict() for camera in cameras
         }
         self._tracks_by_camera = False
+        self._map = MapBook()
         self._lock = threading.Lock()
 
     def silent_stage(self) -> tuple[str, str] | None:
@@ -58,6 +60,7 @@ class DemoLedger:
                 record.decoded.clear()
                 record.detected.clear()
                 self._stores[camera].clear()
+            self._map.clear()
         return time.monotonic()
 
     def summaries(self, start_s: float, end_s: float) -> list[Summary]:
@@ -69,6 +72,11 @@ class DemoLedger:
         """Every camera's complete frames by time."""
         with self._lock:
             return {camera: store.moments() for camera, store in self._stores.items()}
+
+    def map_moments(self) -> tuple[list[MapMoment], list[WatchedFloor]]:
+        """Who was where in the map of all cameras, and which floor was watched, by time."""
+        with self._lock:
+            return self._map.moments(), self._map.watched()
 
     def fields_of_view(self) -> dict[str, float]:
         """Horizontal field of view in degrees of each calibrated camera."""
@@ -104,7 +112,7 @@ class DemoLedger:
             self.model = message.model
             self._seen[camera] |= {"encoder", "decoder"}
             self._records[camera].decoded.append(decoded)
-            self._stores[camera].add_facts(_stamp_ns(message), facts)
+            self._stores[camera].add_facts(stamp_of(message), facts)
 
     def on_image(self, camera: str, stamp_ns: int, image: np.ndarray) -> None:
         """A decoded picture has come, uint8 [H, W, 3] RGB."""
@@ -117,7 +125,7 @@ class DemoLedger:
             self._seen[camera] |= {"encoder", "decoder", "detector"}
             if self._tracks_by_camera:
                 found = self._found[camera]
-                found[_stamp_ns(message)] = message
+                found[stamp_of(message)] = message
                 while len(found) > _WAITING:
                     found.popitem(last=False)
             else:
@@ -129,14 +137,20 @@ class DemoLedger:
             if message.camera not in self._records:  # one map of all cameras
                 for seen in self._seen.values():
                     seen.add("tracker")
+                self._map.add_tracks(message)
                 return
             self._seen[message.camera].add("tracker")
             self._tracks_by_camera = True
-            found = self._found[message.camera].pop(_stamp_ns(message), message)
+            found = self._found[message.camera].pop(stamp_of(message), message)
             self._came_through(message.camera, found, message)
 
+    def on_coverage(self, message: Any) -> None:
+        """The tracker says which floor is watched (fields of OccupancyGrid)."""
+        with self._lock:
+            self._map.add_coverage(message)
+
     def _came_through(self, camera: str, found: Any, tracked: Any) -> None:
-        stamp_ns = _stamp_ns(tracked)
+        stamp_ns = stamp_of(tracked)
         self._records[camera].detected.append(
             Detected(
                 arrival_s=time.monotonic(),
@@ -146,11 +160,6 @@ class DemoLedger:
             )
         )
         self._stores[camera].add_persons(stamp_ns, tuple(map(_mark, tracked.persons)))
-
-
-def _stamp_ns(message: Any) -> int:
-    stamp = message.header.stamp
-    return stamp.sec * 1_000_000_000 + stamp.nanosec
 
 
 def _mark(person: Any) -> PersonMark:

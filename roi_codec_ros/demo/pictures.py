@@ -11,9 +11,9 @@ from __future__ import annotations
 import functools
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -43,6 +43,7 @@ PERSON_COLOURS: tuple[Colour, ...] = (
 )
 
 MARGIN_PX = 12
+DOT_PX = 6
 TITLE_PX = 34
 CAPTION_PX = 28
 MAX_VIDEO_HEIGHT_PX = 1440
@@ -218,16 +219,18 @@ def draw_persons(
     persons: Sequence[PersonMark],
     original_size: tuple[int, int],
     place: tuple[int, int, int, int],
+    colour_of: Callable[[PersonMark, int], Colour] = person_colour,
+    label_of: Callable[[PersonMark], str] = person_label,
 ) -> None:
     """Draw boxes and labels onto a panel whose picture lies at `place` (x, y, width, height)."""
     for index, person in enumerate(persons):
-        colour = person_colour(person, index)
+        colour = colour_of(person, index)
         left, top, right, bottom = box_in_panel(person.box, original_size, place)
         cv2.rectangle(panel, (left, top), (right, bottom), (0, 0, 0), 4, cv2.LINE_AA)
         cv2.rectangle(panel, (left, top), (right, bottom), colour, 2, cv2.LINE_AA)
     for index, person in enumerate(persons):
         left, top, _, _ = box_in_panel(person.box, original_size, place)
-        _draw_chip(panel, person_label(person), left, top, person_colour(person, index))
+        _draw_chip(panel, label_of(person), left, top, colour_of(person, index))
 
 
 def _draw_chip(panel: np.ndarray, text: str, left: int, top: int, colour: Colour) -> None:
@@ -242,7 +245,7 @@ def _draw_chip(panel: np.ndarray, text: str, left: int, top: int, colour: Colour
 def anonymized_panel(view: View, size: tuple[int, int]) -> np.ndarray:
     """The decoded picture with its persons; a dark panel before the first one."""
     if view.anonymized is None:
-        return _note_panel(size, "waiting for the first picture")
+        return note_panel(size, "waiting for the first picture")
     panel, place = letterbox(view.anonymized, size)
     draw_persons(panel, view.persons, view.original_size, place)
     return panel
@@ -251,11 +254,12 @@ def anonymized_panel(view: View, size: tuple[int, int]) -> np.ndarray:
 def raw_panel(view: View, size: tuple[int, int]) -> np.ndarray:
     """The camera's own picture; a dark panel where it cannot be had."""
     if view.raw is None:
-        return _note_panel(size, "")
+        return note_panel(size, "")
     return letterbox(view.raw, size)[0]
 
 
-def _note_panel(size: tuple[int, int], note: str) -> np.ndarray:
+def note_panel(size: tuple[int, int], note: str) -> np.ndarray:
+    """A dark panel that says why there is no picture."""
     panel = np.empty((*size, 3), np.uint8)
     panel[:] = PANEL
     put_text(panel, note, (size[1] // 2, size[0] // 2 - 10), colour=MUTED, align="centre")
@@ -263,6 +267,17 @@ def _note_panel(size: tuple[int, int], note: str) -> np.ndarray:
 
 
 # ------------------------------------------------------------------------------------------- map
+
+
+class Geometry(Protocol):
+    """Where a point of the ground lies in a picture of `size` (height, width)."""
+
+    @property
+    def size(self) -> tuple[int, int]: ...
+    @property
+    def pixels_per_metre(self) -> float: ...
+    def pixel(self, x_m: float, y_m: float, /) -> tuple[float, float]:
+        """Column and row."""
 
 
 @dataclass(frozen=True)
@@ -363,7 +378,7 @@ def map_panel(
             _draw_bearing(picture, geometry, person, original_size, colour)
         else:
             draw_person_dot(picture, geometry, person, colour)
-    taken = [_mark_rectangle(geometry, person) for person in persons if person.position]
+    taken = [mark_rectangle(geometry, person) for person in persons if person.position]
     for person in persons:
         if person.position is not None:
             taken.append(_draw_distance(picture, geometry, person, taken))
@@ -396,20 +411,25 @@ def _draw_bearing(
 
 
 def draw_person_dot(
-    picture: np.ndarray, geometry: MapGeometry, person: PersonMark, colour: Colour
+    picture: np.ndarray,
+    geometry: Geometry,
+    person: PersonMark,
+    colour: Colour,
+    radius_px: int = DOT_PX,
 ) -> None:
     """A dot with spread and velocity; a ring at the border for a person beyond it."""
     point, inside = _on_the_map(geometry, person)
+    radius = radius_px * 16
     if inside:
         _draw_spread(picture, geometry, person, colour)
         _draw_velocity(picture, geometry, person, colour)
-        cv2.circle(picture, _fixed(point), 8 * 16, BACKGROUND, -1, cv2.LINE_AA, shift=4)
-        cv2.circle(picture, _fixed(point), 6 * 16, colour, -1, cv2.LINE_AA, shift=4)
+        cv2.circle(picture, _fixed(point), radius + 32, BACKGROUND, -1, cv2.LINE_AA, shift=4)
+        cv2.circle(picture, _fixed(point), radius, colour, -1, cv2.LINE_AA, shift=4)
     else:
-        cv2.circle(picture, _fixed(point), 6 * 16, colour, 2, cv2.LINE_AA, shift=4)
+        cv2.circle(picture, _fixed(point), radius, colour, 2, cv2.LINE_AA, shift=4)
 
 
-def _on_the_map(geometry: MapGeometry, person: PersonMark) -> tuple[tuple[float, float], bool]:
+def _on_the_map(geometry: Geometry, person: PersonMark) -> tuple[tuple[float, float], bool]:
     """Where a person's mark goes, at the border if it lies beyond, and whether it lies inside."""
     assert person.position is not None
     column, row = geometry.pixel(*person.position)
@@ -418,9 +438,13 @@ def _on_the_map(geometry: MapGeometry, person: PersonMark) -> tuple[tuple[float,
     return point, point == (column, row)
 
 
-def _mark_rectangle(geometry: MapGeometry, person: PersonMark) -> Rectangle:
+def mark_rectangle(geometry: Geometry, person: PersonMark, radius_px: int = DOT_PX) -> Rectangle:
+    """What a person's dot covers."""
     (column, row), _ = _on_the_map(geometry, person)
-    return round(column) - 7, round(row) - 7, round(column) + 7, round(row) + 7
+    reach = radius_px + 1
+    return (
+        round(column) - reach, round(row) - reach, round(column) + reach, round(row) + reach
+    )  # fmt: skip
 
 
 def _draw_distance(
@@ -430,21 +454,39 @@ def _draw_distance(
     assert person.position is not None
     name = f"#{person.track_id}  " if person.track_id else ""
     label = f"{name}{math.hypot(*person.position):.1f} m"
-    width, height = text_size(label, 13)
+    return draw_label(picture, geometry, person, label, taken)
+
+
+def draw_label(
+    picture: np.ndarray,
+    geometry: Geometry,
+    person: PersonMark,
+    label: str,
+    taken: Sequence[Rectangle],
+    *,
+    size: int = 13,
+    radius_px: int = DOT_PX,
+) -> Rectangle:
+    """Write a label beside a person's dot, where nothing else is, if there is room; its place."""
+    width, height = text_size(label, size)
     point, _ = _on_the_map(geometry, person)
     x, y = round(point[0]), round(point[1])
-    right, left, middle = x + 12, x - 12 - width, x - width // 2
+    right, left, middle = x + radius_px + 6, x - radius_px - 6 - width, x - width // 2
+    level, above, below = -height // 2, -height // 2 - 16, -height // 2 + 16
+    if person.velocity[0] > 0.1:  # an arrow leads to the right
+        right, left = left, right
     places = [
         (column, y + shift, column + width, y + shift + height)
         for column, shift in (
-            *((right, -9), (left, -9), (right, -25), (left, -25), (right, 7), (left, 7)),
-            *((middle, -28), (middle, 11)),
+            *((right, level), (left, level), (right, above), (left, above)),
+            *((right, below), (left, below)),
+            *((middle, -height - radius_px - 5), (middle, radius_px + 5)),
         )
     ]
     fitting = [place for place in places if place[0] >= 4 and place[2] <= geometry.size[1] - 4]
     free = [place for place in fitting if not any(_overlap(place, other) for other in taken)]
     chosen = (free or fitting or places)[0]
-    put_text(picture, label, chosen[:2], size=13, colour=TEXT)
+    put_text(picture, label, chosen[:2], size=size, colour=TEXT)
     return chosen
 
 
@@ -453,7 +495,7 @@ def _overlap(one: Rectangle, other: Rectangle) -> bool:
 
 
 def _draw_spread(
-    picture: np.ndarray, geometry: MapGeometry, person: PersonMark, colour: Colour
+    picture: np.ndarray, geometry: Geometry, person: PersonMark, colour: Colour
 ) -> None:
     """The ellipse in which the person is with 95 % (2.45 standard deviations), if it is known."""
     covariance = np.asarray(person.covariance, dtype=float).reshape(2, 2)
@@ -473,7 +515,7 @@ def _draw_spread(
 
 
 def _draw_velocity(
-    picture: np.ndarray, geometry: MapGeometry, person: PersonMark, colour: Colour
+    picture: np.ndarray, geometry: Geometry, person: PersonMark, colour: Colour
 ) -> None:
     """An arrow to where the person will be in one second."""
     if math.hypot(*person.velocity) < 0.1:
@@ -595,7 +637,7 @@ def contact_sheet(
         np.uint8,
     )
     page[:] = BACKGROUND
-    _compose_header(page, title, facts)
+    compose_header(page, title, facts)
     for index, moment in enumerate(moments):
         left = MARGIN_PX + (index % columns) * (cell_width + MARGIN_PX)
         top = header + (index // columns) * step_y
@@ -610,7 +652,8 @@ def contact_sheet(
     return page
 
 
-def _compose_header(page: np.ndarray, title: str, facts: Sequence[tuple[str, str]]) -> None:
+def compose_header(page: np.ndarray, title: str, facts: Sequence[tuple[str, str]]) -> None:
+    """The head of a page: its title, and below it large figures with what they are."""
     put_text(page, title, (MARGIN_PX, 14), size=24)
     room = (page.shape[1] - 2 * MARGIN_PX) // max(len(facts), 1)
     for index, (figure, meaning) in enumerate(facts):

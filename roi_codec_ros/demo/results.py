@@ -24,9 +24,12 @@ from roi_codec_ros.demo.pictures import (
     nice_range_m,
 )
 from roi_codec_ros.demo.report import RAW_BITS_PER_PIXEL, Summary, bit_rate
+from roi_codec_ros.demo.twin import Twin
+from roi_codec_ros.demo.twin_pictures import TwinLayout, TwinMap, twin_sheet
 
 VIDEO_FRAMES_PER_SECOND = 10
 SHEET_MOMENTS = 8
+SHEET_ROWS = 3  # of a run in the map
 _CODECS = ("mp4v", "avc1")  # avc1 is missing in most builds of OpenCV, and complains loudly
 RawFrame = Callable[[int], "np.ndarray | None"]
 
@@ -36,7 +39,9 @@ class Run:
     """A run that is over.
 
     moments: each camera's complete frames by time. raw_frames: for each camera whose source can be
-    read again, what returns its frame of a position (RGB). fields_of_view_deg: where calibrated.
+    read again, what returns its frame of a position (RGB). stamped_frames: the same by stamp, for
+    cameras that no file holds. fields_of_view_deg: where calibrated. twin: the map of all cameras,
+    where their poses are known.
     """
 
     model: str
@@ -47,6 +52,8 @@ class Run:
     fields_of_view_deg: Mapping[str, float] = field(default_factory=dict)
     default_field_of_view_deg: float = 60.0
     trained: bool = True
+    stamped_frames: Mapping[str, RawFrame] = field(default_factory=dict)
+    twin: Twin | None = None
 
     @property
     def cameras(self) -> list[str]:
@@ -75,10 +82,23 @@ def persons_phrase(count: int) -> str:
 
 
 def _view(run: Run, camera: str, moment: Moment, captions: tuple[str, str, str]) -> View:
-    raw_frame = run.raw_frames.get(camera)
-    raw = raw_frame(moment.facts.source_position) if raw_frame is not None else None
     size = moment.facts.original_size
-    return View(camera, raw, moment.image(), size, moment.persons, captions)
+    persons = moment.persons
+    if run.twin is not None:
+        persons = run.twin.named(camera, persons, moment.stamp_ns)
+    return View(camera, raw_picture(run, camera, moment), moment.image(), size, persons, captions)
+
+
+def raw_picture(run: Run, camera: str, moment: Moment) -> np.ndarray | None:
+    """What the camera saw at a moment, uint8 [H, W, 3] RGB; None where it cannot be had."""
+    if camera in run.stamped_frames:
+        return run.stamped_frames[camera](moment.stamp_ns)
+    raw_frame = run.raw_frames.get(camera)
+    return raw_frame(moment.facts.source_position) if raw_frame is not None else None
+
+
+def _has_raw(run: Run) -> bool:
+    return any(camera in {*run.raw_frames, *run.stamped_frames} for camera in run.cameras)
 
 
 def _video_captions(moment: Moment) -> tuple[str, str, str]:
@@ -94,29 +114,61 @@ def _video_captions(moment: Moment) -> tuple[str, str, str]:
 
 def side_by_side_frames(run: Run, layout: SideBySide) -> Iterator[np.ndarray]:
     """The video's frames, uint8 RGB, evenly over the time in which all cameras have pictures."""
+    for _, views in _views_over_time(run):
+        yield layout.compose(views)
+
+
+def twin_frames(run: Run, twin: Twin, layout: TwinLayout) -> Iterator[np.ndarray]:
+    """The same for a run in the map."""
+    from_above = TwinMap(twin, layout.map_size)
+    rates = bit_rate(sum(s.kbit_s for s in run.summaries))
+    raw = bit_rate(sum(s.raw_kbit_s for s in run.summaries))
+    caption = f"all cameras together {rates} instead of {raw} raw"
+    first_ns = None
+    for now_ns, views in _views_over_time(run):
+        first_ns = now_ns if first_ns is None else first_ns
+        picture = from_above.at(now_ns, f"{(now_ns - first_ns) / 1e9:.1f} s · ")
+        yield layout.compose(views, picture, caption)
+
+
+def _views_over_time(run: Run) -> Iterator[tuple[int, list[View]]]:
+    """A time in ns and what every camera shows then, VIDEO_FRAMES_PER_SECOND times a second."""
     cameras = run.cameras
-    start_ns = max(run.moments[camera][0].stamp_ns for camera in cameras)
-    end_ns = max(run.moments[camera][-1].stamp_ns for camera in cameras)
-    ticks = int((end_ns - start_ns) / 1e9 * VIDEO_FRAMES_PER_SECOND) + 1
     shown: dict[str, tuple[int, View]] = {}
-    for tick in range(ticks):
-        now_ns = start_ns + round(tick * 1e9 / VIDEO_FRAMES_PER_SECOND)
+    for now_ns in _times(run):
         for camera in cameras:
             moment = moment_at(run.moments[camera], now_ns)
-            assert moment is not None  # start_ns is not before any camera's first
+            assert moment is not None  # no time is before any camera's first
             if camera not in shown or shown[camera][0] != moment.stamp_ns:
                 view = _view(run, camera, moment, _video_captions(moment))
                 shown[camera] = (moment.stamp_ns, view)
-        yield layout.compose([shown[camera][1] for camera in cameras])
+        yield now_ns, [shown[camera][1] for camera in cameras]
 
 
-def layout_of(run: Run) -> SideBySide:
+def _times(run: Run) -> Iterator[int]:
+    """Times in ns, evenly from when all cameras have a picture to the last picture."""
+    start_ns = max(run.moments[camera][0].stamp_ns for camera in run.cameras)
+    end_ns = max(run.moments[camera][-1].stamp_ns for camera in run.cameras)
+    ticks = int((end_ns - start_ns) / 1e9 * VIDEO_FRAMES_PER_SECOND) + 1
+    for tick in range(ticks):
+        yield start_ns + round(tick * 1e9 / VIDEO_FRAMES_PER_SECOND)
+
+
+def layout_of(run: Run) -> SideBySide | TwinLayout:
     """The video's layout for the cameras of this run."""
     cameras = run.cameras
+    if run.twin is not None:
+        return TwinLayout.for_run(
+            len(cameras),
+            _usual_size(run),
+            run.twin.area(),
+            with_raw=_has_raw(run),
+            decoded_title=ANONYMIZED if run.trained else NOT_ANONYMIZED,
+        )
     return SideBySide.for_aspect(
         len(cameras),
         _usual_size(run),
-        with_raw=any(camera in run.raw_frames for camera in cameras),
+        with_raw=_has_raw(run),
         maps={camera: _scale(run, camera) for camera in cameras},
         decoded_title=ANONYMIZED if run.trained else NOT_ANONYMIZED,
     )
@@ -140,13 +192,20 @@ def write_side_by_side(run: Run, path: Path, on_frame: Callable[[], object] = la
     writer = open_writer(path, (width, height))
     count = 0
     try:
-        for frame in side_by_side_frames(run, layout):
+        for frame in _frames(run, layout):
             writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
             count += 1
             on_frame()
     finally:
         writer.release()
     return count
+
+
+def _frames(run: Run, layout: SideBySide | TwinLayout) -> Iterator[np.ndarray]:
+    if isinstance(layout, SideBySide):
+        return side_by_side_frames(run, layout)
+    assert run.twin is not None
+    return twin_frames(run, run.twin, layout)
 
 
 def open_writer(path: Path, size: tuple[int, int]) -> cv2.VideoWriter:
@@ -169,19 +228,40 @@ def write_contact_sheet(run: Run, path: Path) -> None:
     """
     if not run.cameras:
         raise RoiCodecError("expected pictures of the run, found none")
+    untrained = "" if run.trained else " · not anonymized"
+    title = f"roi-codec demo · model {run.model}{untrained}"
+    if run.twin is not None:
+        page = twin_sheet(_sheet_rows(run), run.twin, title=title, facts=_facts(run))
+    else:
+        page = contact_sheet(_sheet_views(run), title=title, facts=_facts(run))
+    if not cv2.imwrite(str(path), cv2.cvtColor(page, cv2.COLOR_RGB2BGR)):
+        raise RoiCodecError(f"cannot write {path}")
+
+
+def _sheet_views(run: Run) -> list[View]:
     each = max(SHEET_MOMENTS // len(run.cameras), 1)
     first_ns = min(moments[0].stamp_ns for moments in run.moments.values() if moments)
-    views = [
+    return [
         _view(run, camera, moment, ("", "", _sheet_caption(camera, moment, first_ns)))
         for camera in run.cameras
         for moment in spread(run.moments[camera], each)
     ]
-    untrained = "" if run.trained else " · not anonymized"
-    page = contact_sheet(
-        views, title=f"roi-codec demo · model {run.model}{untrained}", facts=_facts(run)
-    )
-    if not cv2.imwrite(str(path), cv2.cvtColor(page, cv2.COLOR_RGB2BGR)):
-        raise RoiCodecError(f"cannot write {path}")
+
+
+def _sheet_rows(run: Run) -> list[tuple[list[View], int, str]]:
+    """Rows of a page in the map: views, stamp and caption."""
+    times = list(_times(run))
+    step = len(times) / SHEET_ROWS
+    chosen = sorted({times[int((row + 0.5) * step)] for row in range(SHEET_ROWS)})
+    rows = []
+    for now_ns in chosen:
+        views = []
+        for camera in run.cameras:
+            moment = moment_at(run.moments[camera], now_ns)
+            assert moment is not None
+            views.append(_view(run, camera, moment, ("", "", "")))
+        rows.append((views, now_ns, f"{(now_ns - times[0]) / 1e9:.1f} s"))
+    return rows
 
 
 def _sheet_caption(camera: str, moment: Moment, first_ns: int) -> str:
@@ -196,6 +276,12 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     """The run's figures: sums of rates, means of the rest over the cameras."""
     summaries = [summary for summary in run.summaries if summary.frames]
     many = len(summaries) > 1
+    if run.twin is not None and run.twin.figures:
+        return [*_basic_facts(summaries, many)[:4], *run.twin.figures]
+    return _basic_facts(summaries, many)
+
+
+def _basic_facts(summaries: Sequence[Summary], many: bool) -> list[tuple[str, str]]:
     return [
         (
             f"{_mean([s.fps for s in summaries]):.1f}",

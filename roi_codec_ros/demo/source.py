@@ -105,7 +105,7 @@ def installed_shots() -> list[Shot]:
     """
     shots = []
     for package, file, seconds, views in _STORYBOARD:
-        root = _package_root(package)
+        root = package_root(package)
         if root is not None and (root / file).is_file():
             shots.append(Shot(root / file, views, seconds))
     if not shots:
@@ -116,7 +116,8 @@ def installed_shots() -> list[Shot]:
     return shots
 
 
-def _package_root(package: str) -> Path | None:
+def package_root(package: str) -> Path | None:
+    """The folder of an installed package; None where it is not installed."""
     spec = importlib.util.find_spec(package)  # finds without importing: ultralytics takes seconds
     if spec is None or spec.origin is None:
         return None
@@ -217,11 +218,12 @@ def film(
     opened: Path | None = None
     for shot, progress in schedule[start:] + schedule[:start]:
         if shot.photograph != opened:
-            photograph, opened = _read_photograph(shot.photograph), shot.photograph
+            photograph, opened = read_photograph(shot.photograph), shot.photograph
         yield look(photograph, glide(shot.views, progress), frame_size)
 
 
-def _read_photograph(path: Path) -> np.ndarray:
+def read_photograph(path: Path) -> np.ndarray:
+    """A picture file as uint8 [H, W, 3] BGR. Raises RoiCodecError."""
     try:
         with Image.open(path) as picture:
             return np.asarray(picture.convert("RGB"))[..., ::-1].copy()

@@ -38,7 +38,8 @@ class Sample:
 class TrackingScores:
     """idf1 in [0, 1], mota up to 1; errors over all matches, None without any; per minute of time.
 
-    false_tracks: tracks that were never matched to a person, at most MATCH_M away.
+    false_tracks: tracks that were never matched to a person, at most MATCH_M away. persons: that
+    were there at all; persons_found: those of them whom a track ever followed.
     """
 
     idf1: float
@@ -48,6 +49,8 @@ class TrackingScores:
     false_tracks: int
     false_tracks_per_minute: float
     switches: int
+    persons: int
+    persons_found: int
 
 
 def live_samples(hall: Hall, tracker: Tracker) -> Iterator[tuple[Sample, Tracks]]:
@@ -74,12 +77,14 @@ def score(samples: Iterable[Sample]) -> TrackingScores:
     )
     accumulator = motmetrics.MOTAccumulator(auto_id=True)
     ever: set[int] = set()
+    persons: set[int] = set()
     stamps: list[float] = []
     for sample in samples:
         distance = np.linalg.norm(sample.person_xy[:, None] - sample.track_xy[None], axis=2)
         allowed = np.where(distance <= MATCH_M, distance, np.nan)
         accumulator.update(sample.person_ids, sample.track_ids, allowed)
         ever.update(sample.track_ids.tolist())
+        persons.update(sample.person_ids.tolist())
         stamps.append(sample.stamp)
     if not stamps:
         raise RoiCodecError("expected samples of persons and tracks, found none")
@@ -99,6 +104,8 @@ def score(samples: Iterable[Sample]) -> TrackingScores:
         false_tracks=false_tracks,
         false_tracks_per_minute=false_tracks / minutes,
         switches=int(figures["num_switches"]),
+        persons=len(persons),
+        persons_found=len({int(person) for person in matches["OId"].unique()}),
     )
 
 

@@ -10,12 +10,14 @@ from typing import Protocol
 
 import numpy as np
 import rclpy
+from nav_msgs.msg import OccupancyGrid
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.qos import QoSProfile, QoSReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CameraInfo, Image
 
 from roi_codec_ros.msg import CompressedLatent, DecodedFrame, PersonArray
+from roi_codec_ros.nodes.qos import latched
 
 PIXELS = QoSProfile(depth=4, reliability=QoSReliabilityPolicy.BEST_EFFORT)
 PERSONS = QoSProfile(depth=20, reliability=QoSReliabilityPolicy.RELIABLE)
@@ -30,6 +32,7 @@ class Ledger(Protocol):
     def on_image(self, camera: str, stamp_ns: int, image: np.ndarray) -> None: ...
     def on_persons(self, camera: str, message: PersonArray) -> None: ...
     def on_tracks(self, message: PersonArray) -> None: ...
+    def on_coverage(self, message: OccupancyGrid) -> None: ...
 
 
 class DemoMonitor:
@@ -46,6 +49,9 @@ class DemoMonitor:
         for camera in cameras:
             self._subscribe(camera)
         self._node.create_subscription(PersonArray, "/persons/tracks", ledger.on_tracks, PERSONS)
+        self._node.create_subscription(
+            OccupancyGrid, "/persons/coverage", ledger.on_coverage, latched()
+        )
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self._node)
         self._thread = threading.Thread(target=self._spin, name="demo_monitor", daemon=True)

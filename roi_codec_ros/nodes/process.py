@@ -57,7 +57,7 @@ def run(
         sys.stderr.write(f"{Path(sys.argv[0]).stem}: {missing}\n")
         return 1
     if publishes_images:
-        _make_room_for_images()
+        make_room_for_images()
     status, ended = _run(module, node_class, args, signals)
     if args is None:
         _leave(status, ended)
@@ -126,7 +126,7 @@ def _missing_ros() -> str:
     return ""
 
 
-def _make_room_for_images() -> None:
+def make_room_for_images() -> None:
     """Name our Fast DDS profile, unless the user named one."""
     if any(os.environ.get(name) for name in PROFILE_VARIABLES):
         return
