@@ -19,6 +19,7 @@ VERBS: dict[str, str] = {
     "annotate": "make person and head boxes for photographs, with detectors",
     "train": "train a codec on photographs with person and head boxes",
     "export-model": "freeze a training checkpoint to a model file",
+    "export": "turn a model's encoder into an ONNX graph, for cameras without torch",
     "evaluate": "bits, person precision and faces found, beside JPEG and AV1",
     "audit": "what a face detector, and a listener with the model, can get out of a model's bits",
     "bench": "time the codec on this machine",

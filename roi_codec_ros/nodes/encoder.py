@@ -16,7 +16,7 @@ import numpy as np
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
-from roi_codec_ros.codec import EncodedFrame, Encoder, RoiCodecError, UsageError, load_model
+from roi_codec_ros.codec import EncodedFrame, RoiCodecError, UsageError, load_encoder
 from roi_codec_ros.msg import CompressedLatent
 from roi_codec_ros.nodes.base import STOP_TIMEOUT_S, ManagedNode
 from roi_codec_ros.nodes.camera_info import read_calibration, scaled_camera_info
@@ -71,10 +71,13 @@ class EncoderNode(ManagedNode):
     def configure(self) -> None:
         self._source: Source = parse_source(self.setting("source"))
         self._calibration = self._read_calibration()
-        model = load_model(self.setting("model"))
-        self._encoder = Encoder(
-            model, device=self.setting("device"), threads=self.setting("threads") or None
+        self._encoder = load_encoder(
+            self.setting("model"),
+            backend=self.setting("backend"),
+            device=self.setting("device"),
+            threads=self.setting("threads") or None,
         )
+        model = self._encoder.model
         self._frame_id = (
             self.setting("frame_id") or self.camera.replace("/", "_") + "_optical_frame"
         )
@@ -86,7 +89,7 @@ class EncoderNode(ManagedNode):
             self.subscription(CameraInfo, self.setting("camera_info_topic"), self._on_camera_info)
         self.get_logger().info(
             f"{self.camera}: source {self._source.text} ({self._source.kind.value}), "
-            f"model {model.name} ({model.id.hex()})"
+            f"model {model.name} ({model.id.hex()}), backend {self._encoder.backend.name}"
         )
 
     def activate(self) -> None:
@@ -188,6 +191,7 @@ class EncoderNode(ManagedNode):
         values: dict[str, Figure] = {
             "model": model.name,
             "model_identity": model.identity.hex(),
+            "backend": self._encoder.backend.name,
             "fps": self._encode_ms.rate_hz,
             "bpp": self._bits_per_pixel.mean,
             "kbit_s": self._payload_bits.total_per_s / 1e3,
