@@ -10,7 +10,7 @@ of, not which backend made it, and any decoder of that model reads it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,6 +24,10 @@ from roi_codec_ros.codec.torch_transforms import TorchBackend
 
 BACKENDS = ("torch", "torch-half", "onnxruntime", "openvino", "openvino-half")
 GRAPH_SUFFIX = ".onnx"
+MOST_SIZES = 4  # of frames that an OpenVINO backend keeps a compiled graph for
+
+Size = tuple[int, int]
+
 # By the name that a user gives as device; what comes first is tried first.
 ONNXRUNTIME_PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -215,21 +219,42 @@ class OpenVinoBackend(_Graph):
         else:
             settings["INFERENCE_PRECISION_HINT"] = "f16" if half else "f32"
         try:
-            graph = core.read_model(content)
-            text = graph.get_rt_info(["framework", METADATA_KEY]).astype(str)
+            self._graph = core.read_model(content)
+            text = self._graph.get_rt_info(["framework", METADATA_KEY]).astype(str)
             shape = [
                 side.get_length() if side.is_static else None
-                for side in graph.input(IMAGE).get_partial_shape()
+                for side in self._graph.input(IMAGE).get_partial_shape()
             ]
-            self._request = core.compile_model(graph, kind, settings).create_infer_request()
         except RuntimeError as error:
             raise _unreadable(where, error) from error
         self._adopt(text, shape, where)
+        self._compile: Callable[[Any], Any] = lambda graph: core.compile_model(
+            graph, kind, settings
+        )
+        self._requests: dict[Size, Any] = {}
 
     def symbols(self, image: np.ndarray) -> np.ndarray:
-        """As `Backend.symbols`."""
+        """As `Backend.symbols`; the first frame of a size takes longer."""
+        image = self._checked(image)
+        request = self._requests.get(image.shape[:2]) or self._request((*image.shape[:2],))
         # The request owns what it returns and writes over it at the next call.
-        return self._request.infer({IMAGE: self._checked(image)})[SYMBOLS].copy()
+        return request.infer({IMAGE: image})[SYMBOLS].copy()
+
+    def _request(self, size: Size) -> Any:
+        """Compiled for one size: a camera has one, and graphs for any size take twice as long."""
+        try:
+            graph = self._graph.clone()
+            graph.reshape({IMAGE: [*size, 3]})
+            request = self._compile(graph).create_infer_request()
+        except RuntimeError as error:
+            raise RoiCodecError(
+                f"expected {self.model.name} to run at {size[1]}×{size[0]} in OpenVINO; "
+                f"found: {' '.join(str(error).split())[:300]}"
+            ) from error
+        if len(self._requests) >= MOST_SIZES:
+            del self._requests[next(iter(self._requests))]
+        self._requests[size] = request
+        return request
 
 
 def _providers(device: str, available: Sequence[str]) -> list[Any]:

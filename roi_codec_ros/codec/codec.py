@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -65,11 +65,18 @@ class Encoder:
     """Turns camera frames into payloads with one model."""
 
     def __init__(
-        self, model: Model | Backend, *, device: str = "cpu", threads: int | None = None
+        self,
+        model: Model | Backend,
+        *,
+        device: str = "cpu",
+        threads: int | None = None,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """``model``: one to run with torch, or a backend that is open already, which ``device``
         and ``threads`` are not for. ``threads``: CPU threads, None leaves torch's own choice.
+        ``clock``: seconds, for the timings.
         """
+        self._clock = clock
         if isinstance(model, Model):
             self.backend: Backend = TorchBackend(model, device=device, threads=threads)
         else:
@@ -88,7 +95,7 @@ class Encoder:
         Raises:
             RoiCodecError: ``image`` is of another shape, type or size.
         """
-        started = time.perf_counter()
+        started = self._clock()
         _check_image(image)
         original = (image.shape[0], image.shape[1])
         coded = self.coded_size(original, max_width)
@@ -96,13 +103,13 @@ class Encoder:
             shrinks = coded[0] * coded[1] < original[0] * original[1]
             interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
             image = cv2.resize(image, coded[::-1], interpolation=interpolation)
-        resized = time.perf_counter()
+        resized = self._clock()
         symbols = self.symbols(image)
-        analysed = time.perf_counter()
+        analysed = self._clock()
         body = self._coder.encode(symbols)
-        entropy_coded = time.perf_counter()
+        entropy_coded = self._clock()
         data = Payload(self.model.id, *original, *coded, body).to_bytes()
-        done = time.perf_counter()
+        done = self._clock()
         return EncodedFrame(
             data=data,
             original_size=original,
