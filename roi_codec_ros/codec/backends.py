@@ -236,7 +236,8 @@ class OpenVinoBackend(_Graph):
     def symbols(self, image: np.ndarray) -> np.ndarray:
         """As `Backend.symbols`; the first frame of a size takes longer."""
         image = self._checked(image)
-        request = self._requests.get(image.shape[:2]) or self._request((*image.shape[:2],))
+        size = (image.shape[0], image.shape[1])
+        request = self._requests.get(size) or self._request(size)
         # The request owns what it returns and writes over it at the next call.
         return request.infer({IMAGE: image})[SYMBOLS].copy()
 

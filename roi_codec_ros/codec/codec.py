@@ -62,7 +62,7 @@ class DecodedFrame:
 
 
 class Encoder:
-    """Turns camera frames into payloads with one model."""
+    """Turns camera frames into payloads with one model; one frame at a time."""
 
     def __init__(
         self,
@@ -77,6 +77,7 @@ class Encoder:
         ``clock``: seconds, for the timings.
         """
         self._clock = clock
+        self._resized: np.ndarray | None = None  # written over by each frame
         if isinstance(model, Model):
             self.backend: Backend = TorchBackend(model, device=device, threads=threads)
         else:
@@ -102,7 +103,9 @@ class Encoder:
         if coded != original:
             shrinks = coded[0] * coded[1] < original[0] * original[1]
             interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-            image = cv2.resize(image, coded[::-1], interpolation=interpolation)
+            if self._resized is None or self._resized.shape[:2] != coded:
+                self._resized = np.empty((*coded, 3), np.uint8)
+            image = cv2.resize(image, coded[::-1], self._resized, interpolation=interpolation)
         resized = self._clock()
         symbols = self.symbols(image)
         analysed = self._clock()

@@ -59,6 +59,7 @@ class EncoderNode(ManagedNode):
         self._rejects = Tally()
         self._last_frame_s: float | None = None
         self._last_frame: EncodedFrame | None = None
+        self._info: tuple[CameraInfo | None, int, int, CameraInfo] | None = None
         self._encode_ms = SlidingWindow()
         self._payload_bits = SlidingWindow()
         self._bits_per_pixel = SlidingWindow()
@@ -78,6 +79,10 @@ class EncoderNode(ManagedNode):
             threads=self.setting("threads") or None,
         )
         model = self._encoder.model
+        # Publishing copies a message, so that one serves for all frames.
+        self._latent_message = CompressedLatent(model=model.name)
+        self._latent_message.model_id = np.frombuffer(model.id, np.uint8)
+        self._info = None
         self._frame_id = (
             self.setting("frame_id") or self.camera.replace("/", "_") + "_optical_frame"
         )
@@ -159,9 +164,7 @@ class EncoderNode(ManagedNode):
         position = content.position if isinstance(content, Frame) else LIVE
         self._latents.publish(self._latent(header, encoded, position, encode_ms))
         height, width = encoded.coded_size
-        info = scaled_camera_info(self._calibration or CameraInfo(), width, height)
-        info.header = header
-        self._infos.publish(info)
+        self._infos.publish(self._camera_info(header, width, height))
         self._last_frame, self._last_frame_s = encoded, time.monotonic()
         self._encode_ms.add(encode_ms)
         self._payload_bits.add(8.0 * len(encoded.data))
@@ -170,9 +173,9 @@ class EncoderNode(ManagedNode):
     def _latent(
         self, header: Header, encoded: EncodedFrame, position: int, encode_ms: float
     ) -> CompressedLatent:
-        model = self._encoder.model
-        message = CompressedLatent(header=header, model=model.name, encode_ms=encode_ms)
-        message.model_id = np.frombuffer(model.id, np.uint8)
+        message = self._latent_message
+        message.header = header
+        message.encode_ms = encode_ms
         message.original_height, message.original_width = encoded.original_size
         message.coded_height, message.coded_width = encoded.coded_size
         message.sequence = self._published
@@ -180,6 +183,15 @@ class EncoderNode(ManagedNode):
         message.source_position = position
         message.data = byte_array(encoded.data)
         return message
+
+    def _camera_info(self, header: Header, width: int, height: int) -> CameraInfo:
+        calibration = self._calibration
+        made = self._info
+        if made is None or made[0] is not calibration or made[1:3] != (width, height):
+            info = scaled_camera_info(calibration or CameraInfo(), width, height)
+            self._info = made = calibration, width, height, info
+        made[3].header = header
+        return made[3]
 
     # Diagnostics
 
