@@ -20,6 +20,7 @@ VERBS: dict[str, str] = {
     "train": "train a codec on photographs with person and head boxes",
     "export-model": "freeze a training checkpoint to a model file",
     "train-detector": "fine-tune a person detector on images that a codec decoded",
+    "export": "turn a model's encoder into an ONNX graph, for cameras without torch",
     "evaluate": "bits, person precision and faces found, beside JPEG and AV1",
     "audit": "what a face detector, and a listener with the model, can get out of a model's bits",
     "bench": "time the codec on this machine",

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from roi_codec_ros.codec.backends import BACKENDS
 from roi_codec_ros.codec.bitstream import DEFAULT_MAX_PIXELS
 from roi_codec_ros.codec.errors import UsageError
 
@@ -155,6 +156,14 @@ NODE_PARAMETERS: dict[str, tuple[Parameter, ...]] = {
         ),
         Parameter(
             "model", "fast", "Name of an installed model, or the path of a model file.", "string"
+        ),
+        Parameter(
+            "backend",
+            "torch",
+            "What runs the network: torch takes model files (.safetensors), onnxruntime and "
+            "openvino graphs that roi-codec export made of them (.onnx), found by the same names.",
+            "string",
+            choices=BACKENDS,
         ),
         DEVICE,
         THREADS,

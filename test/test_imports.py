@@ -30,7 +30,7 @@ ONLY_IN = {
     "facenet_pytorch": {"perception"},
 }
 # In the codec these cost seconds, or are not there on a small camera: only inside functions.
-LAZY_IN_CODEC = {"torch", "onnxruntime"}
+LAZY_IN_CODEC = {"torch", "onnxruntime", "onnx", "openvino"}
 TORCH_MODULES = {"networks.py"}
 
 

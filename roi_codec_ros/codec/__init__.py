@@ -4,8 +4,9 @@
 Imports nothing of the package's other folders, and torch only when a network is built.
 """
 
+from roi_codec_ros.codec.backends import BACKENDS, Backend, open_backend
 from roi_codec_ros.codec.bitstream import Payload
-from roi_codec_ros.codec.codec import DecodedFrame, Decoder, EncodedFrame, Encoder
+from roi_codec_ros.codec.codec import DecodedFrame, Decoder, EncodedFrame, Encoder, load_encoder
 from roi_codec_ros.codec.entropy import EntropyTables
 from roi_codec_ros.codec.errors import (
     BitstreamError,
@@ -19,7 +20,9 @@ from roi_codec_ros.codec.presets import PRESETS, Preset, get_preset
 from roi_codec_ros.codec.rans import RansCoder
 
 __all__ = [
+    "BACKENDS",
     "PRESETS",
+    "Backend",
     "BitstreamError",
     "DecodedFrame",
     "Decoder",
@@ -36,6 +39,8 @@ __all__ = [
     "find_model",
     "get_preset",
     "list_models",
+    "load_encoder",
     "load_model",
+    "open_backend",
     "untrained_model",
 ]

@@ -4,21 +4,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import cv2
 import numpy as np
 
+from roi_codec_ros.codec.backends import Backend, open_backend
 from roi_codec_ros.codec.bitstream import DEFAULT_MAX_PIXELS, Payload
-from roi_codec_ros.codec.devices import settle, torch_device
 from roi_codec_ros.codec.errors import BitstreamError, ModelFileError, RoiCodecError
 from roi_codec_ros.codec.model_file import Model
 from roi_codec_ros.codec.rans import RansCoder
-
-if TYPE_CHECKING:
-    from torch import nn
+from roi_codec_ros.codec.torch_transforms import TorchBackend, Transform
 
 MAX_SIDE_PX = 65535
 
@@ -30,7 +28,8 @@ class EncodedFrame:
     Attributes:
         data: the payload (docs/bitstream.md).
         original_size, coded_size: (height, width) before and after resizing.
-        timings_ms: ``resize``, ``analysis``, ``entropy`` and ``total``.
+        timings_ms: ``resize``, ``analysis`` (from pixels to symbols), ``entropy``, ``packing`` and
+            ``total``.
     """
 
     data: bytes
@@ -63,14 +62,28 @@ class DecodedFrame:
 
 
 class Encoder:
-    """Turns camera frames into payloads with one model."""
+    """Turns camera frames into payloads with one model; one frame at a time."""
 
-    def __init__(self, model: Model, *, device: str = "cpu", threads: int | None = None) -> None:
-        """``threads``: CPU threads of the whole process, None leaves torch's own choice."""
-        self.model = model
-        self._coder = RansCoder(model.tables)
-        self._analysis = _Transform(model, "analysis", device, threads)
-        self._mean = self._analysis.tensor(model.tensors["latent_mean"])[None, :, None, None]
+    def __init__(
+        self,
+        model: Model | Backend,
+        *,
+        device: str = "cpu",
+        threads: int | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        """``model``: one to run with torch, or a backend that is open already, which ``device``
+        and ``threads`` are not for. ``threads``: CPU threads, None leaves torch's own choice.
+        ``clock``: seconds, for the timings.
+        """
+        self._clock = clock
+        self._resized: np.ndarray | None = None  # written over by each frame
+        if isinstance(model, Model):
+            self.backend: Backend = TorchBackend(model, device=device, threads=threads)
+        else:
+            self.backend = model
+        self.model = self.backend.model
+        self._coder = RansCoder(self.model.tables)
 
     def encode(self, image: np.ndarray, *, max_width: int | None = None) -> EncodedFrame:
         """Code one frame.
@@ -83,21 +96,23 @@ class Encoder:
         Raises:
             RoiCodecError: ``image`` is of another shape, type or size.
         """
-        started = time.perf_counter()
+        started = self._clock()
         _check_image(image)
         original = (image.shape[0], image.shape[1])
         coded = self.coded_size(original, max_width)
         if coded != original:
             shrinks = coded[0] * coded[1] < original[0] * original[1]
             interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-            image = cv2.resize(image, coded[::-1], interpolation=interpolation)
-        resized = time.perf_counter()
+            if self._resized is None or self._resized.shape[:2] != coded:
+                self._resized = np.empty((*coded, 3), np.uint8)
+            image = cv2.resize(image, coded[::-1], self._resized, interpolation=interpolation)
+        resized = self._clock()
         symbols = self.symbols(image)
-        analysed = time.perf_counter()
+        analysed = self._clock()
         body = self._coder.encode(symbols)
-        payload = Payload(self.model.id, *original, *coded, body)
-        data = payload.to_bytes()
-        done = time.perf_counter()
+        entropy_coded = self._clock()
+        data = Payload(self.model.id, *original, *coded, body).to_bytes()
+        done = self._clock()
         return EncodedFrame(
             data=data,
             original_size=original,
@@ -105,7 +120,8 @@ class Encoder:
             timings_ms={
                 "resize": 1e3 * (resized - started),
                 "analysis": 1e3 * (analysed - resized),
-                "entropy": 1e3 * (done - analysed),
+                "entropy": 1e3 * (entropy_coded - analysed),
+                "packing": 1e3 * (done - entropy_coded),
                 "total": 1e3 * (done - started),
             },
         )
@@ -121,20 +137,14 @@ class Encoder:
 
     def symbols(self, image: np.ndarray) -> np.ndarray:
         """Quantised latent of a frame of coded size: int16 [C, ⌈H / stride⌉, ⌈W / stride⌉]."""
-        import torch
-        from torch.nn import functional
+        return self.backend.symbols(image)
 
-        height, width = image.shape[:2]
-        stride = self.model.preset.stride
-        with torch.inference_mode():
-            x = self._analysis.tensor(np.ascontiguousarray(image))
-            x = x.permute(2, 0, 1)[None].float().div_(255.0)
-            pad = (0, -width % stride, 0, -height % stride)
-            if any(pad):
-                x = functional.pad(x, pad, mode="replicate")
-            y = self._analysis.network(x.contiguous(memory_format=torch.channels_last))
-            y = (y - self._mean).round_().clamp_(-32768, 32767).to(torch.int16)
-        return y[0].contiguous().cpu().numpy()
+
+def load_encoder(
+    model: str | Path, *, backend: str = "torch", device: str = "cpu", threads: int | None = None
+) -> Encoder:
+    """An encoder for a model by name or path; arguments and errors as `backends.open_backend`."""
+    return Encoder(open_backend(backend, model, device=device, threads=threads))
 
 
 class Decoder:
@@ -157,7 +167,7 @@ class Decoder:
             model.id: (
                 model,
                 RansCoder(model.tables),
-                _Transform(model, "synthesis", device, threads),
+                Transform(model, "synthesis", device, threads),
             )
             for model in models
         }
@@ -203,45 +213,6 @@ class Decoder:
                 "total": 1e3 * (done - started),
             },
         )
-
-
-class _Transform:
-    """One of a model's two networks on its device."""
-
-    network: nn.Module
-
-    def __init__(self, model: Model, part: str, device: str, threads: int | None) -> None:
-        import torch
-
-        from roi_codec_ros.codec.networks import build_transforms
-
-        if threads:
-            torch.set_num_threads(threads)
-        self._device = torch_device(device)
-        # The meta device allocates nothing, so sizes that do not fit the weights cost nothing.
-        try:
-            with torch.device("meta"):
-                networks = dict(
-                    zip(("analysis", "synthesis"), build_transforms(model.preset), strict=True)
-                )
-            weights = {
-                key: torch.from_numpy(np.array(value)).float()
-                for key, value in model.weights(part).items()
-            }
-            networks[part].load_state_dict(weights, assign=True)
-        except (RuntimeError, TypeError) as error:
-            reason = " ".join(str(error).split())
-            raise ModelFileError(
-                f"expected weights of preset {model.preset.name} in model {model.name}; "
-                f"found: {reason}"
-            ) from error
-        self.network = settle(networks[part], self._device)
-
-    def tensor(self, values: np.ndarray):  # type: ignore[no-untyped-def]  # torch is not imported
-        """``values`` on the device."""
-        import torch
-
-        return torch.from_numpy(values).to(self._device)
 
 
 def _check_image(image: np.ndarray) -> None:

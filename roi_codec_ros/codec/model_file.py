@@ -8,6 +8,7 @@ metadata, under ``roi_codec``, the card as JSON. A model's identity is the SHA-2
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import hashlib
 import json
@@ -138,6 +139,35 @@ class Model:
         return Model.build(
             self.name, self.preset, self.tensors, self.tables, {**self.header, **entries}
         )
+
+    def to_text(self) -> str:
+        """Identity, card and tables without the networks: what an exported encoder carries."""
+        stub = Model.build(
+            self.name,
+            self.preset,
+            {"latent_mean": self.tensors["latent_mean"]},
+            self.tables,
+            self.header,
+        )
+        content = base64.b64encode(stub.content).decode("ascii")
+        return json.dumps({"identity": self.identity.hex(), "model": content})
+
+    @classmethod
+    def from_text(cls, text: str, where: str = "the exported model") -> Model:
+        """The model that `to_text` wrote, networks left out. Raises ModelFileError."""
+        try:
+            fields = json.loads(text)
+            identity = bytes.fromhex(fields["identity"])
+            content = base64.b64decode(fields["model"], validate=True)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelFileError(
+                f"expected {where} to describe its model; found: {error!r}"
+            ) from error
+        if len(identity) != hashlib.sha256().digest_size:
+            raise ModelFileError(
+                f"expected {where} to hold an identity of 32 bytes, found {len(identity)}"
+            )
+        return dataclasses.replace(cls.from_bytes(content, where), identity=identity)
 
     def save(self, path: str | Path) -> None:
         """Write the file; a file of that name stands until the new one is whole."""

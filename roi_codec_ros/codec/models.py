@@ -37,18 +37,27 @@ def model_directories() -> list[Path]:
 
 def find_model(name_or_path: str | Path) -> Path:
     """The file of a model, by path or name. Raises ModelFileError that lists what is there."""
+    return find_file(name_or_path, SUFFIX)
+
+
+def find_file(name_or_path: str | Path, suffix: str, hint: str = "") -> Path:
+    """The file with this suffix, by path or by name in the searched folders.
+
+    Raises ModelFileError that lists what is there, and ends with the hint.
+    """
     path = Path(name_or_path)
-    if path.suffix == SUFFIX and path.is_file():
+    if path.suffix == suffix and path.is_file():
         return path
     directories = model_directories()
     for directory in directories:
-        candidate = directory / f"{name_or_path}{SUFFIX}"
+        candidate = directory / f"{name_or_path}{suffix}"
         if candidate.is_file():
             return candidate
-    known = sorted({p.stem for d in directories for p in d.glob(f"*{SUFFIX}")})
+    known = sorted({p.stem for d in directories for p in d.glob(f"*{suffix}")})
     raise ModelFileError(
-        f"expected a model file or one of the installed models "
+        f"expected a model file ({suffix}) or one of the installed models "
         f"({', '.join(known) or 'none found'}); found {str(name_or_path)!r}"
+        + (f"; {hint}" if hint else "")
     )
 
 

@@ -3,6 +3,7 @@
 
 example:
   roi-codec encode photo.jpg photo.roic --model fast
+  roi-codec encode photo.jpg photo.roic --model fast.onnx --backend onnxruntime
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from roi_codec_ros.codec.backends import BACKENDS
 from roi_codec_ros.commands.common import add_json_option, read_image, write_bytes, write_json
 
 
@@ -17,16 +19,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("image", type=Path, metavar="IMAGE")
     parser.add_argument("out", type=Path, metavar="OUT.roic")
     parser.add_argument("--model", default="fast", help="name or file (default: %(default)s)")
+    parser.add_argument(
+        "--backend",
+        choices=BACKENDS,
+        default=BACKENDS[0],
+        help="what runs the network: torch takes model files, the others what roi-codec export "
+        "makes of them (default: %(default)s)",
+    )
+    parser.add_argument("--device", default="cpu", help="where it runs (default: %(default)s)")
     parser.add_argument("--max-width", type=int, help="scale wider images down to this")
     add_json_option(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    from roi_codec_ros.codec import Encoder, load_model
+    from roi_codec_ros.codec import load_encoder
 
     image = read_image(args.image)
-    model = load_model(args.model)
-    frame = Encoder(model).encode(image, max_width=args.max_width)
+    encoder = load_encoder(args.model, backend=args.backend, device=args.device)
+    model = encoder.model
+    frame = encoder.encode(image, max_width=args.max_width)
     write_bytes(args.out, frame.data)
     height, width = frame.coded_size
     print(
@@ -39,6 +50,7 @@ def run(args: argparse.Namespace) -> None:
             {
                 "model": model.name,
                 "model_id": model.id.hex(),
+                "backend": encoder.backend.name,
                 "bytes": len(frame.data),
                 "bits_per_pixel": frame.bits_per_pixel,
                 "original_size": frame.original_size,

@@ -9,7 +9,16 @@ import platform
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("numpy", "torch", "pillow", "opencv-python", "ultralytics", "facenet-pytorch")
+PACKAGES = (
+    "numpy",
+    "torch",
+    "onnxruntime",
+    "openvino",
+    "pillow",
+    "opencv-python",
+    "ultralytics",
+    "facenet-pytorch",
+)
 
 
 def describe_machine(*, device: str = "cpu", threads: int | None = None) -> dict[str, Any]:

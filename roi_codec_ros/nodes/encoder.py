@@ -16,7 +16,7 @@ import numpy as np
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
-from roi_codec_ros.codec import EncodedFrame, Encoder, RoiCodecError, UsageError, load_model
+from roi_codec_ros.codec import EncodedFrame, RoiCodecError, UsageError, load_encoder
 from roi_codec_ros.msg import CompressedLatent
 from roi_codec_ros.nodes.base import STOP_TIMEOUT_S, ManagedNode
 from roi_codec_ros.nodes.camera_info import read_calibration, scaled_camera_info
@@ -59,6 +59,7 @@ class EncoderNode(ManagedNode):
         self._rejects = Tally()
         self._last_frame_s: float | None = None
         self._last_frame: EncodedFrame | None = None
+        self._info: tuple[CameraInfo | None, int, int, CameraInfo] | None = None
         self._encode_ms = SlidingWindow()
         self._payload_bits = SlidingWindow()
         self._bits_per_pixel = SlidingWindow()
@@ -71,10 +72,17 @@ class EncoderNode(ManagedNode):
     def configure(self) -> None:
         self._source: Source = parse_source(self.setting("source"))
         self._calibration = self._read_calibration()
-        model = load_model(self.setting("model"))
-        self._encoder = Encoder(
-            model, device=self.setting("device"), threads=self.setting("threads") or None
+        self._encoder = load_encoder(
+            self.setting("model"),
+            backend=self.setting("backend"),
+            device=self.setting("device"),
+            threads=self.setting("threads") or None,
         )
+        model = self._encoder.model
+        # Publishing copies a message, so that one serves for all frames.
+        self._latent_message = CompressedLatent(model=model.name)
+        self._latent_message.model_id = np.frombuffer(model.id, np.uint8)
+        self._info = None
         self._frame_id = (
             self.setting("frame_id") or self.camera.replace("/", "_") + "_optical_frame"
         )
@@ -86,7 +94,7 @@ class EncoderNode(ManagedNode):
             self.subscription(CameraInfo, self.setting("camera_info_topic"), self._on_camera_info)
         self.get_logger().info(
             f"{self.camera}: source {self._source.text} ({self._source.kind.value}), "
-            f"model {model.name} ({model.id.hex()})"
+            f"model {model.name} ({model.id.hex()}), backend {self._encoder.backend.name}"
         )
 
     def activate(self) -> None:
@@ -156,9 +164,7 @@ class EncoderNode(ManagedNode):
         position = content.position if isinstance(content, Frame) else LIVE
         self._latents.publish(self._latent(header, encoded, position, encode_ms))
         height, width = encoded.coded_size
-        info = scaled_camera_info(self._calibration or CameraInfo(), width, height)
-        info.header = header
-        self._infos.publish(info)
+        self._infos.publish(self._camera_info(header, width, height))
         self._last_frame, self._last_frame_s = encoded, time.monotonic()
         self._encode_ms.add(encode_ms)
         self._payload_bits.add(8.0 * len(encoded.data))
@@ -167,9 +173,9 @@ class EncoderNode(ManagedNode):
     def _latent(
         self, header: Header, encoded: EncodedFrame, position: int, encode_ms: float
     ) -> CompressedLatent:
-        model = self._encoder.model
-        message = CompressedLatent(header=header, model=model.name, encode_ms=encode_ms)
-        message.model_id = np.frombuffer(model.id, np.uint8)
+        message = self._latent_message
+        message.header = header
+        message.encode_ms = encode_ms
         message.original_height, message.original_width = encoded.original_size
         message.coded_height, message.coded_width = encoded.coded_size
         message.sequence = self._published
@@ -177,6 +183,15 @@ class EncoderNode(ManagedNode):
         message.source_position = position
         message.data = byte_array(encoded.data)
         return message
+
+    def _camera_info(self, header: Header, width: int, height: int) -> CameraInfo:
+        calibration = self._calibration
+        made = self._info
+        if made is None or made[0] is not calibration or made[1:3] != (width, height):
+            info = scaled_camera_info(calibration or CameraInfo(), width, height)
+            self._info = made = calibration, width, height, info
+        made[3].header = header
+        return made[3]
 
     # Diagnostics
 
@@ -188,6 +203,7 @@ class EncoderNode(ManagedNode):
         values: dict[str, Figure] = {
             "model": model.name,
             "model_identity": model.identity.hex(),
+            "backend": self._encoder.backend.name,
             "fps": self._encode_ms.rate_hz,
             "bpp": self._bits_per_pixel.mean,
             "kbit_s": self._payload_bits.total_per_s / 1e3,

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An encoder's graph in 8-bit integers, calibrated on real images.
+
+Convolutions take uint8 activations, one scale and zero point for each, and int8 weights with a
+scale for each output channel; the latent itself is still rounded from float32. It is another
+function than the model's own: some symbols differ, and the decoder, which knows nothing of it,
+decodes what it is sent.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from roi_codec_ros.codec.errors import RoiCodecError
+from roi_codec_ros.codec.onnx_graph import IMAGE
+
+if TYPE_CHECKING:
+    import onnx
+
+
+def quantise(graph: onnx.ModelProto, images: Iterable[np.ndarray]) -> onnx.ModelProto:
+    """The int8 form of a graph that `onnx_graph.build_graph` made; its metadata are kept.
+
+    Args:
+        images: to calibrate on, uint8 [H, W, 3], RGB, of sizes that the graph takes. Some dozen
+            photographs of what the camera will see are enough.
+
+    Raises:
+        RoiCodecError: there is no image, or onnxruntime's quantiser is not installed.
+    """
+    try:
+        from onnxruntime import quantization
+    except ImportError as error:
+        raise RoiCodecError(
+            f"expected onnxruntime and onnx to quantise a graph, found: {error}"
+        ) from error
+    reader = _Reader(images)
+    logger = logging.getLogger()
+    level = logger.level
+    with tempfile.TemporaryDirectory() as folder:
+        source, result = Path(folder) / "float32.onnx", Path(folder) / "int8.onnx"
+        source.write_bytes(graph.SerializeToString())
+        try:
+            logger.setLevel(logging.ERROR)  # it advises at length to prepare graphs such as ours
+            quantization.quantize_static(
+                source,
+                result,
+                _as_calibration_reader(reader, quantization.CalibrationDataReader),
+                quant_format=quantization.QuantFormat.QDQ,
+                op_types_to_quantize=["Conv"],
+                per_channel=True,
+                activation_type=quantization.QuantType.QUInt8,
+                weight_type=quantization.QuantType.QInt8,
+                calibrate_method=quantization.CalibrationMethod.MinMax,
+            )
+        except ValueError as error:
+            if reader.count == 0:
+                raise RoiCodecError("expected images to calibrate on, found none") from error
+            raise
+        finally:
+            logger.setLevel(level)
+        import onnx
+
+        quantised = onnx.load(result)
+    _keep_pixels_as_they_are(quantised)
+    del quantised.metadata_props[:]
+    quantised.metadata_props.extend(graph.metadata_props)
+    onnx.checker.check_model(quantised)
+    return quantised
+
+
+class _Reader:
+    def __init__(self, images: Iterable[np.ndarray]) -> None:
+        self._images: Iterator[np.ndarray] = iter(images)
+        self.count = 0
+
+    def next(self) -> dict[str, np.ndarray] | None:
+        image = next(self._images, None)
+        if image is None:
+            return None
+        self.count += 1
+        return {IMAGE: np.ascontiguousarray(image)}
+
+
+def _as_calibration_reader(reader: _Reader, base: type) -> Any:
+    """The reader as the class that the quantiser insists on."""
+    return type("Reader", (base,), {"get_next": lambda self: reader.next()})()
+
+
+def _keep_pixels_as_they_are(graph: onnx.ModelProto) -> None:
+    """Hand the uint8 pixels to the first convolution, which else quantises them from floats.
+
+    Cast, Transpose, Unsqueeze, QuantizeLinear become Transpose, Unsqueeze. With the scale 1 and
+    the zero point 0 that images with black and white pixels calibrate to, no value changes.
+    """
+    import onnx
+
+    nodes, constants = graph.graph.node, {c.name: c for c in graph.graph.initializer}
+    cast = next(node for node in nodes if node.op_type == "Cast")
+    first = next(node for node in nodes if node.op_type == "QuantizeLinear")
+    path = [cast]
+    while path[-1].output[0] != first.input[0]:
+        following = [node for node in nodes if path[-1].output[0] in node.input]
+        if len(following) != 1:
+            return
+        path.append(following[0])
+    for name, value in zip(first.input[1:], (1.0, 0), strict=True):
+        constant = constants[name]
+        constant.CopyFrom(
+            onnx.numpy_helper.from_array(
+                np.array(value, onnx.numpy_helper.to_array(constant).dtype), name
+            )
+        )
+    for node in nodes:
+        for taken, given in ((cast.output[0], cast.input[0]), (first.output[0], first.input[0])):
+            for index, name in enumerate(node.input):
+                if name == taken:
+                    node.input[index] = given
+    nodes.remove(cast)
+    nodes.remove(first)
+    shapes = [v for v in graph.graph.value_info if v.name in {n.output[0] for n in path}]
+    for shape in shapes:
+        graph.graph.value_info.remove(shape)

@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One model by every backend: what share of symbols differs from torch's, and what it costs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from roi_codec_ros.cli import main
+from roi_codec_ros.codec import (
+    BACKENDS,
+    PRESETS,
+    Backend,
+    Decoder,
+    Encoder,
+    Model,
+    ModelFileError,
+    Payload,
+    RansCoder,
+    RoiCodecError,
+    UsageError,
+    load_encoder,
+    load_model,
+    open_backend,
+    untrained_model,
+)
+from roi_codec_ros.codec.backends import OnnxRuntimeBackend, find_graph
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+# Share of the symbols that may differ from torch's float32, and dB of PSNR that may be lost. Float
+# kernels add up in another order, which now and then moves a value over the edge of its bin.
+LIMITS = {
+    "torch": (0.0, 0.0),
+    "torch-half": (0.01, 0.1),
+    "onnxruntime": (1e-4, 0.01),
+    "openvino": (1e-4, 0.01),
+    "openvino-half": (0.01, 0.1),
+    "int8": (0.05, 0.5),
+}
+ROOT = Path(__file__).resolve().parents[1]
+PHOTOGRAPHS = ("astronaut", "coffee", "chelsea", "rocket")
+
+
+@pytest.fixture(scope="module")
+def photographs() -> list[np.ndarray]:
+    data = pytest.importorskip("skimage.data")
+    return [np.ascontiguousarray(getattr(data, name)()) for name in PHOTOGRAPHS]
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Model:
+    return load_model(ROOT / "models" / "fast.safetensors")
+
+
+@pytest.fixture(scope="module")
+def int8(shipped: Model, photographs: list[np.ndarray]) -> bytes:
+    """The shipped model's graph in int8, calibrated on two of the photographs."""
+    from roi_codec_ros.codec.onnx_graph import build_graph
+    from roi_codec_ros.codec.onnx_int8 import quantise
+
+    return quantise(build_graph(shipped), photographs[:2]).SerializeToString()
+
+
+def opened(name: str, model: Model, int8: bytes) -> Backend:
+    if name == "int8":
+        return OnnxRuntimeBackend(int8, threads=1)
+    if name.startswith("openvino"):
+        pytest.importorskip("openvino")
+    return open_backend(name, model, threads=1)
+
+
+def psnr_db(image: np.ndarray, reference: np.ndarray) -> float:
+    error = np.square(image.astype(np.float64) - reference).mean()
+    return float(10 * np.log10(255**2 / max(error, 1e-9)))
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_symbols_and_picture_stay_close_to_torchs(
+    name: str, shipped: Model, int8: bytes, photographs: list[np.ndarray]
+) -> None:
+    encoder, decoder = Encoder(opened(name, shipped, int8)), Decoder(shipped)
+    reference = Encoder(shipped)
+    differing, lost_db = [], []
+
+    for photograph in photographs:
+        ours, torchs = encoder.encode(photograph), reference.encode(photograph)
+        differing.append((encoder.symbols(photograph) != reference.symbols(photograph)).mean())
+        lost_db.append(
+            psnr_db(decoder.decode(torchs.data).image, photograph)
+            - psnr_db(decoder.decode(ours.data).image, photograph)
+        )
+
+    most_symbols, most_db = LIMITS[name]
+    assert np.mean(differing) <= most_symbols
+    assert np.mean(lost_db) <= most_db
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 5), (17, 33), (337, 509)])
+@pytest.mark.parametrize("preset", ["fast", "nano"])
+def test_a_graph_takes_every_size(preset: str, size: tuple[int, int]) -> None:
+    model = untrained_model(preset)
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+
+    symbols = open_backend("onnxruntime", model).symbols(image)
+
+    expected = open_backend("torch", model).symbols(image)
+    assert symbols.dtype == np.int16
+    assert symbols.shape == expected.shape
+    assert (symbols != expected).mean() <= 2e-3  # noise: many values near the edge of a bin
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_has_a_graph_whose_payloads_the_models_tables_read(preset: str) -> None:
+    model = untrained_model(preset)
+    height, width = model.preset.coded_size or (64, 48)
+    image = np.random.default_rng(1).integers(0, 256, (height, width, 3), np.uint8)
+
+    payload = Payload.from_bytes(Encoder(open_backend("onnxruntime", model)).encode(image).data)
+
+    expected = open_backend("torch", model).symbols(image)
+    received = RansCoder(model.tables).decode(payload.body, *expected.shape[1:])
+    assert payload.model_id == model.id
+    assert (received != expected).mean() <= 2e-3
+
+
+def test_an_exported_file_has_the_models_identity_and_tables(
+    shipped: Model, tmp_path: Path
+) -> None:
+    path = tmp_path / "fast.onnx"
+    assert main(["export", str(ROOT / "models" / "fast.safetensors"), "--onnx", str(path)]) == 0
+
+    exported = load_encoder(path, backend="onnxruntime").model
+
+    assert exported.identity == shipped.identity
+    assert exported.preset == shipped.preset
+    np.testing.assert_array_equal(exported.tables.cdf, shipped.tables.cdf)
+    np.testing.assert_array_equal(exported.tables.offsets, shipped.tables.offsets)
+
+
+def test_int8_by_the_command_is_smaller_and_runs(
+    photographs: list[np.ndarray], tmp_path: Path
+) -> None:
+    import cv2
+
+    (tmp_path / "photographs").mkdir()
+    cv2.imwrite(str(tmp_path / "photographs" / "a.png"), photographs[0][:200, :300, ::-1])
+    model = tmp_path / "shed.safetensors"
+    untrained_model("nano").save(model)
+    plain, small = tmp_path / "shed.onnx", tmp_path / "shed-int8.onnx"
+    assert main(["export", str(model), "--onnx", str(plain)]) == 0
+    calibration = ["--int8", "--calibration", str(tmp_path / "photographs"), "--size", "320x200"]
+    assert main(["export", str(model), "--onnx", str(small), *calibration]) == 0
+
+    image = photographs[0][:200, :320]
+    symbols = load_encoder(small, backend="onnxruntime").symbols(image)
+
+    assert small.stat().st_size < 0.7 * plain.stat().st_size
+    assert (symbols != load_encoder(plain, backend="onnxruntime").symbols(image)).mean() < 0.1
+
+
+def test_a_graph_of_one_size_refuses_others(tmp_path: Path) -> None:
+    model, path = tmp_path / "shed.safetensors", tmp_path / "shed.onnx"
+    untrained_model("nano").save(model)
+    assert main(["export", str(model), "--onnx", str(path), "--size", "64x48"]) == 0
+    encoder = load_encoder(path, backend="onnxruntime")
+
+    assert encoder.encode(np.zeros((48, 64, 3), np.uint8)).coded_size == (48, 64)
+    with pytest.raises(RoiCodecError, match=r"expected frames of 64×48.*found 48×64"):
+        encoder.encode(np.zeros((64, 48, 3), np.uint8))
+
+
+def test_graphs_are_found_by_the_models_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROI_CODEC_MODELS", str(tmp_path))
+    (tmp_path / "shed.onnx").write_bytes(b"")
+    assert (
+        find_graph("shed") == find_graph(tmp_path / "shed.safetensors") == tmp_path / "shed.onnx"
+    )
+    with pytest.raises(ModelFileError, match=r"\(shed\); found 'barn'; make one with: roi-codec"):
+        find_graph("barn")
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00" * 64, b"no graph at all"])
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_what_is_no_graph_is_refused_in_one_line(
+    backend: str, content: bytes, tmp_path: Path
+) -> None:
+    pytest.importorskip(backend)
+    path = tmp_path / "broken.onnx"
+    path.write_bytes(content)
+    with pytest.raises(ModelFileError, match=r"expected .*broken\.onnx to") as caught:
+        load_encoder(path, backend=backend)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_graph_of_somebody_else_is_refused() -> None:
+    from onnx import TensorProto, helper
+
+    values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1]) for n in ("x", "y")]
+    node = helper.make_node("Relu", ["x"], ["y"])
+    foreign = helper.make_model(
+        helper.make_graph([node], "foreign", values[:1], values[1:]),
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=8,
+    )
+    with pytest.raises(ModelFileError, match="expected the graph to go from image to symbols"):
+        OnnxRuntimeBackend(foreign.SerializeToString())
+
+
+def test_an_unknown_backend_or_device_is_one_clear_error() -> None:
+    model = untrained_model("nano")
+    with pytest.raises(UsageError, match=f"expected a backend among {', '.join(BACKENDS)}"):
+        open_backend("tflite", model)
+    with pytest.raises(RoiCodecError, match="expected a device among cpu, cuda, tensorrt"):
+        open_backend("onnxruntime", model, device="abacus")
+    with pytest.raises(RoiCodecError, match="expected an onnxruntime with TensorrtExecution"):
+        open_backend("onnxruntime", model, device="tensorrt")
+
+
+def test_a_camera_encodes_without_torch_or_compressai(
+    photographs: list[np.ndarray], tmp_path: Path
+) -> None:
+    import cv2
+
+    model, graph = ROOT / "models" / "fast.safetensors", tmp_path / "fast.onnx"
+    assert main(["export", str(model), "--onnx", str(graph)]) == 0
+    photograph, coded = tmp_path / "photo.png", tmp_path / "photo.roic"
+    cv2.imwrite(str(photograph), photographs[0][..., ::-1])
+    program = (
+        "import sys\n"
+        "from roi_codec_ros.cli import main\n"
+        "status = main(sys.argv[1:])\n"
+        "heavy = {'torch', 'compressai', 'onnx', 'ultralytics', 'scipy', 'matplotlib'}\n"
+        "print(status, sorted(heavy & set(sys.modules)))\n"
+    )
+    arguments = ["encode", photograph, coded, "--model", graph, "--backend", "onnxruntime"]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+
+    assert done.stdout.splitlines()[-1:] == ["0 []"], done.stderr
+    decoder = Decoder(load_model(model))
+    torchs = decoder.decode(Encoder(load_model(model)).encode(photographs[0]).data)
+    assert psnr_db(decoder.decode(coded.read_bytes()).image, torchs.image) > 50
