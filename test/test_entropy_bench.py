@@ -34,8 +34,3 @@ def test_bench_names_what_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "compressai", None)
     with pytest.raises(UsageError, match="install the training extra"):
         entropy_bench.measure((1, 2, 2), (1.0,), rounds=1)
-
-
-def test_bench_wants_to_know_what_to_measure(capsys):
-    assert main(["bench"]) == 2
-    assert "--entropy" in capsys.readouterr().err
