@@ -17,7 +17,7 @@ from roi_codec_ros.cli import main
 from roi_codec_ros.codec.errors import RoiCodecError, UsageError
 from roi_codec_ros.codec.models import untrained_model
 from roi_codec_ros.perception.annotations import Annotation, read_odgt
-from roi_codec_ros.training.detector import fine_tune
+from roi_codec_ros.training.detector import fine_tune, interpolate
 from roi_codec_ros.training.detector_data import (
     IGNORED_GREY,
     divide,
@@ -239,6 +239,7 @@ def site(tmp_path: Path) -> Path:
         ({"--split": "val"}, 1, "expected annotation_val.odgt"),
         ({"--image-size": "100"}, 2, "a multiple of 32 as image size, found 100"),
         ({"--originals": "2"}, 2, "a share of 0 to 1 for --originals, found 2"),
+        ({"--tuned-share": "-1"}, 2, "a share of 0 to 1 for --tuned-share, found -1"),
         ({"--freeze": "-1"}, 2, "expected 0 or more layers"),
         ({"--out": "{tmp}/tuned.onnx"}, 2, "expected --out to end in .pt"),
     ],
@@ -327,6 +328,28 @@ def test_a_tiny_run_gives_weights_with_a_card(
     assert "; 0 decoded now" in capsys.readouterr().out
     again = load_network(out).model.state_dict()
     assert all(value.equal(tuned[name]) for name, value in again.items())
+
+
+@needs_detector
+def test_the_result_stands_between_what_it_was_and_what_it_became() -> None:
+    pytest.importorskip("ultralytics")
+    import torch
+
+    from roi_codec_ros.perception.detector import load_network
+
+    network = load_network(Path(DETECTOR)).model.float()
+    name, weights = next(iter(network.named_parameters()))
+    began = weights.detach().clone()
+    with torch.no_grad():
+        weights += 4.0
+    assert interpolate(network, Path(DETECTOR), 0.25) == 0.25
+    assert network.state_dict()[name].allclose(began + 1.0, atol=1e-5)
+
+    network.model[-1].cv3[0][-1] = torch.nn.Conv2d(80, 3, 1)  # as for three classes
+    with torch.no_grad():
+        dict(network.named_parameters())[name].add_(1.0)
+    assert interpolate(network, Path(DETECTOR), 0.25) == 1.0
+    assert network.state_dict()[name].allclose(began + 2.0, atol=1e-5)
 
 
 @needs_detector

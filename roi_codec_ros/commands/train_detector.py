@@ -73,6 +73,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="share of the photographs to train on undecoded as well, 0 to 1 (default: 0.25)",
     )
+    parser.add_argument(
+        "--tuned-share",
+        type=float,
+        default=0.5,
+        metavar="SHARE",
+        help="of the fine-tuned weights in the result, the rest are those that it started from; "
+        "1 forgets most (default: 0.5)",
+    )
     parser.add_argument("--limit", type=positive, metavar="N", help="only so many photographs")
     parser.add_argument("--seed", type=int, default=1, help="default: %(default)s")
     parser.add_argument(
@@ -93,12 +101,14 @@ def run(args: argparse.Namespace) -> None:
     from roi_codec_ros.evaluation.machine import usable_cores
     from roi_codec_ros.perception.annotations_any import read_annotations
     from roi_codec_ros.perception.detector import find_weights
-    from roi_codec_ros.training.detector import fine_tune, save_weights
+    from roi_codec_ros.training.detector import fine_tune, interpolate, save_weights
     from roi_codec_ros.training.detector_data import divide, write_yolo_data
     from roi_codec_ros.training.detector_run import FineTuning
 
-    if not 0.0 <= args.originals <= 1.0:
-        raise UsageError(f"expected a share of 0 to 1 for --originals, found {args.originals:g}")
+    for option in ("originals", "tuned_share"):
+        if not 0.0 <= (share := getattr(args, option)) <= 1.0:
+            name = option.replace("_", "-")
+            raise UsageError(f"expected a share of 0 to 1 for --{name}, found {share:g}")
     if args.out.suffix != ".pt":
         raise UsageError(f"expected --out to end in .pt, found {args.out.name}")
     config = FineTuning(
@@ -137,6 +147,7 @@ def run(args: argparse.Namespace) -> None:
             identity=f"{started_from['sha256']} {images.digest}",
             on_step=bar.show,
         )
+    share = interpolate(tuned.network, weights, args.tuned_share)
     save_weights(tuned.network, args.out, config.image_size)
     after = judge.score(args.out)
     card = {
@@ -145,6 +156,7 @@ def run(args: argparse.Namespace) -> None:
         **_provenance(model, started_from, args),
         "images": images.summary,
         **_training(tuned, config, args, len(images.train_files)),
+        "tuned_share": share,
         "held_out_person_ap50": {
             kind: {"before": before[kind], "after": after[kind]} for kind in before
         },

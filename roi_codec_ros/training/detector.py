@@ -98,6 +98,28 @@ def fine_tune(
     return run.result(network.model)
 
 
+def interpolate(network: Any, weights: Path, share: float) -> float:
+    """Make ``network`` a mean of itself (``share``, 0 to 1) and of the ``weights`` it began as.
+
+    Half-way between a network and what it was fine-tuned to, much of what was learnt stands, and
+    most of what was forgotten is back (Wortsman et al., Robust fine-tuning of zero-shot models,
+    2022). Weights with other classes have another last layer: ``network`` then stays as it is.
+    Returns the share that was taken. Raises RoiCodecError for weights that can not be read.
+    """
+    began: Any = load_network(weights).model.float().state_dict()
+    network.float()
+    tuned = network.state_dict()
+    if any(began[key].shape != tuned[key].shape for key in tuned):
+        return 1.0
+    network.load_state_dict(
+        {
+            key: value if not value.is_floating_point() else began[key].lerp(value.cpu(), share)
+            for key, value in tuned.items()
+        }
+    )
+    return share
+
+
 def save_weights(network: Any, path: Path, image_size: int) -> None:
     """Write an ultralytics weights file: half precision, no optimizer, no paths of this machine.
 
