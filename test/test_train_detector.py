@@ -15,7 +15,7 @@ import pytest
 
 from roi_codec_ros.cli import main
 from roi_codec_ros.codec.errors import RoiCodecError, UsageError
-from roi_codec_ros.codec.models import untrained_model
+from roi_codec_ros.codec.models import load_model, untrained_model
 from roi_codec_ros.perception.annotations import Annotation, read_odgt
 from roi_codec_ros.training.detector import fine_tune, interpolate
 from roi_codec_ros.training.detector_data import (
@@ -312,7 +312,7 @@ def test_a_tiny_run_gives_weights_with_a_card(
     card = json.loads(out.with_suffix(".json").read_text())
     assert card["started_from"]["file"] == Path(DETECTOR).name
     assert len(card["started_from"]["sha256"]) == len(card["sha256"]) == 64
-    assert card["codec"]["id"] == untrained_model("nano").id.hex()
+    assert card["codec"]["id"] == load_model(str(codec)).id.hex()
     assert "AGPL-3.0" in card["licence"]
     assert card["data"] == {"name": "site", "split": "train"}
     assert (card["epochs"], card["steps"], card["image_size"]) == (1.0, 2, 64)
