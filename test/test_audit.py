@@ -16,6 +16,7 @@ from roi_codec_ros.cli import main
 from roi_codec_ros.codec.errors import RoiCodecError
 from roi_codec_ros.codec.models import untrained_model
 from roi_codec_ros.codec.presets import PRESETS
+from roi_codec_ros.codec.receptive_field import ReceptiveField, receptive_field
 from roi_codec_ros.evaluation.audit import (
     PLAIN,
     audit,
@@ -27,12 +28,10 @@ from roi_codec_ros.evaluation.inversions import INVERSIONS
 from roi_codec_ros.evaluation.leakage import (
     HeadBits,
     HeadMeter,
-    ReceptiveField,
     bits_of_boxes,
     erase,
     fano_success_bound,
     fano_table,
-    receptive_field,
 )
 from roi_codec_ros.evaluation.matching import pair_up, unite
 from roi_codec_ros.evaluation.versions import jpeg_at_rate

@@ -29,7 +29,7 @@ from roi_codec_ros.training.objectives import (
     known_pixels,
     read_regions,
 )
-from roi_codec_ros.training.receptive import Reach, receptive_field, touched_places
+from roi_codec_ros.training.receptive import Reach, reach_of, touched_places
 from roi_codec_ros.training.step import region_terms
 
 NONE = torch.zeros(0, 4)
@@ -177,8 +177,7 @@ def test_the_receptive_field_of_the_papers_networks(
     preset: str, reach: tuple[int, int, int]
 ) -> None:
     """n convolutions 5×5 of stride 2 see 2·(2^n − 1) pixels to either side of a centre."""
-    analysis, _ = build_transforms(get_preset(preset))
-    assert tuple(receptive_field(analysis, reach[0])) == reach
+    assert tuple(reach_of(get_preset(preset))) == reach
 
 
 def test_no_latent_beyond_its_reach_changes_with_a_pixel() -> None:
@@ -186,7 +185,7 @@ def test_no_latent_beyond_its_reach_changes_with_a_pixel() -> None:
     analysis, _ = build_transforms(get_preset("nano"))
     for parameter in analysis.parameters():
         nn.init.normal_(parameter, std=0.1)
-    reach = receptive_field(analysis, 16)
+    reach = reach_of(get_preset("nano"))
     x = torch.rand(1, 3, 320, 320)
     changed = x.clone()
     changed[..., 170, 150] += 10.0

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import copy
-import math
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from roi_codec_ros.codec.presets import Preset
+from roi_codec_ros.codec.receptive_field import receptive_field
 from roi_codec_ros.training.losses import Boxes, pixel_ranges
 
 
@@ -24,30 +24,12 @@ class Reach(NamedTuple):
     after: int
 
 
-def receptive_field(analysis: nn.Module, stride: int) -> Reach:
-    """The receptive field of an analysis [1, 3, H, W] → [1, C, H / stride, W / stride], measured.
-
-    A copy with positive convolutions and no biases has a positive derivative exactly where a place
-    sees a pixel, since nothing cancels; derivatives of two neighbouring places are looked at.
-    """
-    probe = copy.deepcopy(analysis).cpu().double()
-    with torch.no_grad():
-        for module in probe.modules():
-            if isinstance(module, nn.Conv2d):
-                module.weight.fill_(1.0 / module.weight[0].numel())
-                if module.bias is not None:
-                    module.bias.zero_()
-    places = 2 * math.ceil(128 / stride) + 4
-    before = after = 0
-    for place in (places // 2, places // 2 + 1):
-        x = torch.full((1, 3, 2 * stride, places * stride), 0.5, dtype=torch.float64)
-        x.requires_grad_()
-        probe(x)[0, :, 0, place].sum().backward()
-        assert x.grad is not None
-        seen = x.grad[0].abs().sum(dim=(0, 1)).nonzero()[:, 0]
-        before = max(before, place * stride - int(seen.min()))
-        after = max(after, int(seen.max()) + 1 - (place + 1) * stride)
-    return Reach(stride, before, max(after, 0))
+def reach_of(preset: Preset) -> Reach:
+    """The reach of a preset's analysis: its receptive field, the widest of the phases."""
+    field = receptive_field(preset)
+    before = max(-start for start, _ in field.ranges)
+    after = max(end for _, end in field.ranges) - field.stride
+    return Reach(field.stride, before, max(after, 0))
 
 
 def touched_places(boxes: Boxes, height: int, width: int, reach: Reach) -> Tensor:

@@ -24,7 +24,7 @@ from roi_codec_ros.training.objectives import (
     hidden_classes,
     known_pixels,
 )
-from roi_codec_ros.training.receptive import receptive_field
+from roi_codec_ros.training.receptive import reach_of
 from roi_codec_ros.training.trainable import TrainableCodec
 
 DetectorTerm = Callable[[Tensor, Tensor, Tensor], Distances]
@@ -40,7 +40,7 @@ class CodecLoss(nn.Module):
         self.attackers = nn.ModuleDict(make_attackers(config))
         self._config = config
         self._reduced = config.precision == "bf16"
-        self._reach = receptive_field(self.codec.analysis, get_preset(config.preset).stride)
+        self._reach = reach_of(get_preset(config.preset))
         self._detector = [detector]  # in a list: not one of this module's own networks
 
     def forward(
