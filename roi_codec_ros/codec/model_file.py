@@ -12,7 +12,6 @@ import base64
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +23,7 @@ import safetensors.numpy
 
 from roi_codec_ros.codec.entropy import EntropyTables
 from roi_codec_ros.codec.errors import ModelFileError
+from roi_codec_ros.codec.files import write_whole
 from roi_codec_ros.codec.presets import Preset
 
 FORMAT_VERSION = 1
@@ -171,11 +171,7 @@ class Model:
 
     def save(self, path: str | Path) -> None:
         """Write the file; a file of that name stands until the new one is whole."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        partial.write_bytes(self.content)
-        os.replace(partial, path)
+        write_whole(Path(path), self.content)
 
     def weights(self, part: str) -> dict[str, np.ndarray]:
         """The tensors below ``part`` (``analysis`` or ``synthesis``), the prefix taken off."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from roi_codec_ros.codec.errors import RoiCodecError
+from roi_codec_ros.codec.files import write_whole
 
 
 def add_json_option(parser: argparse.ArgumentParser) -> None:
@@ -80,13 +80,9 @@ def read_json(path: Path) -> Any:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file whole or not at all. Raises RoiCodecError."""
-    partial = path.with_name(path.name + ".partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(data)
-        os.replace(partial, path)
+        write_whole(path, data)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise RoiCodecError(f"expected to write {path}; found: {error.strerror}") from error
 
 

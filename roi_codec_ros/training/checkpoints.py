@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 
 from roi_codec_ros.codec.errors import RoiCodecError
+from roi_codec_ros.codec.files import write_whole
 from roi_codec_ros.codec.model_file import Model, read_model
 from roi_codec_ros.codec.models import SUFFIX
 from roi_codec_ros.codec.presets import get_preset
@@ -46,18 +46,11 @@ def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
 
     Raises RoiCodecError where that fails, for want of room for one; the old one stands then too.
     """
-    partial = path.with_name(path.name + ".partial")
     content = io.BytesIO()  # torch's own writer hides why the disk refused
     torch.save({"format": CHECKPOINT_FORMAT, **state}, content)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            file.write(content.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        write_whole(path, content.getbuffer(), durable=True)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         stands = "the last one stands" if path.is_file() else "there is none yet"
         raise RoiCodecError(
             f"expected to write a checkpoint to {path}, found: {error.strerror}; {stands}"

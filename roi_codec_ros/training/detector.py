@@ -6,6 +6,7 @@ ultralytics' trainer does the work, offline; `detector_run` is what we change of
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -14,6 +15,7 @@ from typing import Any
 
 from roi_codec_ros.codec.devices import torch_device
 from roi_codec_ros.codec.errors import RoiCodecError
+from roi_codec_ros.codec.files import write_whole
 from roi_codec_ros.perception.detector import PERSON_CLASS, load_network
 from roi_codec_ros.training.detector_run import FineTuned, FineTuning, Run, Step, trainer_class
 
@@ -147,9 +149,9 @@ def save_weights(network: Any, path: Path, image_size: int) -> None:
         "version": version("ultralytics"),
         "license": LICENCE,
     }
-    partial = path.with_name(path.name + ".partial")
+    file = io.BytesIO()  # torch's own writer hides why the disk refused
+    torch.save(content, file)
     try:
-        torch.save(content, partial)
-        partial.replace(path)
-    except (OSError, RuntimeError) as error:
-        raise RoiCodecError(f"expected to write {path}; found: {error}") from error
+        write_whole(path, file.getbuffer())
+    except OSError as error:
+        raise RoiCodecError(f"expected to write {path}; found: {error.strerror}") from error

@@ -12,7 +12,6 @@ What the file of an image is called says what it was made of, so that what is th
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roi_codec_ros.codec.errors import RoiCodecError
+from roi_codec_ros.codec.files import write_whole
 from roi_codec_ros.perception.annotations import Annotation, clip_boxes
 
 ImageArray = NDArray[np.uint8]
@@ -147,7 +147,7 @@ def write_images(
         try:
             path = folder / "images" / f"{annotation.image_id}-{_content_digest(annotation)}.png"
             if not path.is_file():
-                _write_whole(path, _png(hide_ignored(make(annotation), annotation)))
+                _write(path, _png(hide_ignored(make(annotation), annotation)))
                 written.made += 1
         except _NotWrittenError as error:
             raise RoiCodecError(str(error)) from error
@@ -155,7 +155,7 @@ def write_images(
             written.failures.append((annotation.image_id, str(error)))
         else:
             label = folder / "labels" / f"{path.stem}.txt"
-            _write_whole(label, yolo_label(annotation).encode())
+            _write(label, yolo_label(annotation).encode())
             written.images.append((annotation, path))
         on_image()
     return written
@@ -164,11 +164,11 @@ def write_images(
 def write_yolo_data(folder: Path, train: Sequence[Path], held_out: Sequence[Path]) -> Path:
     """The lists of images and the `data.yaml` that names them and the one class; its path."""
     for name, files in (("train", train), ("val", held_out)):
-        _write_whole(folder / f"{name}.txt", "".join(f"{f.resolve()}\n" for f in files).encode())
+        _write(folder / f"{name}.txt", "".join(f"{f.resolve()}\n" for f in files).encode())
     for stale in folder.glob("*/labels.cache"):  # ultralytics looks at names and sizes only
         stale.unlink()
     data = folder / "data.yaml"
-    _write_whole(
+    _write(
         data,
         f"path: {folder.resolve()}\ntrain: train.txt\nval: val.txt\nnames: [person]\n".encode(),
     )
@@ -179,12 +179,9 @@ class _NotWrittenError(RoiCodecError):
     """The disk, not the image, is at fault."""
 
 
-def _write_whole(path: Path, content: bytes) -> None:
-    partial = path.with_name(path.name + ".partial")
+def _write(path: Path, content: bytes) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(content)
-        os.replace(partial, path)
+        write_whole(path, content)
     except OSError as error:
         raise _NotWrittenError(f"expected to write {path}; found: {error.strerror}") from error
 
