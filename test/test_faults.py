@@ -11,7 +11,6 @@ from __future__ import annotations
 import array
 import copy
 import itertools
-import os
 import random
 import shutil
 import struct
@@ -85,15 +84,6 @@ def files(tmp_path_factory) -> Path:
         picture = np.random.default_rng(index).integers(0, 255, (96, 128, 3), np.uint8)
         cv2.imwrite(str(folder / "pictures" / f"{index}.png"), picture)
     return folder
-
-
-@pytest.fixture(scope="module")
-def graph(tmp_path_factory) -> Iterator[Graph]:
-    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-    os.environ["ROS_LOCALHOST_ONLY"] = "1" if os.environ.get("ROS_DISTRO") == "humble" else "0"
-    graph = Graph(random.SystemRandom().randrange(1, 100), tmp_path_factory.mktemp("logs"))
-    yield graph
-    graph.close()
 
 
 @pytest.fixture(scope="module")

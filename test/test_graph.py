@@ -10,12 +10,10 @@ from __future__ import annotations
 import array
 import importlib.util
 import os
-import random
 import re
 import shutil
 import signal
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +25,7 @@ import yaml
 pytest.importorskip("rclpy", reason="ROS 2 is not sourced")
 pytest.importorskip("roi_codec_ros.msg", reason="the messages are not built")
 
-from graph_harness import RELIABLE, Graph, NodeProcess
+from graph_harness import RELIABLE, NodeProcess
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
@@ -105,16 +103,6 @@ def models(tmp_path_factory) -> dict[str, str]:
         untrained_model("nano", seed).save(folder / f"{name}.safetensors")
     own = TRAINED_MODEL if TRAINED_MODEL.is_file() else folder / "untrained.safetensors"
     return {"own": str(own), "other": str(folder / "other.safetensors")}
-
-
-@pytest.fixture(scope="module")
-def graph(tmp_path_factory) -> Iterator[Graph]:
-    """An empty graph on a domain of its own."""
-    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-    os.environ["ROS_LOCALHOST_ONLY"] = "1" if os.environ.get("ROS_DISTRO") == "humble" else "0"
-    graph = Graph(random.SystemRandom().randrange(1, 100), tmp_path_factory.mktemp("logs"))
-    yield graph
-    graph.close()
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,6 @@ No pixels are needed: boxes are where the lenses would put people who stand at k
 from __future__ import annotations
 
 import math
-import os
-import random
 import signal
 import threading
 import time
@@ -110,15 +108,6 @@ class Hall:
         self._persons[name].publish(
             persons_from_detections(boxes(self.people, pose), header, name, 1.0)
         )
-
-
-@pytest.fixture(scope="module")
-def graph(tmp_path_factory) -> Iterator[Graph]:
-    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-    os.environ["ROS_LOCALHOST_ONLY"] = "1" if os.environ.get("ROS_DISTRO") == "humble" else "0"
-    graph = Graph(random.SystemRandom().randrange(1, 100), tmp_path_factory.mktemp("logs"))
-    yield graph
-    graph.close()
 
 
 def tracker_spec(**overrides):
