@@ -135,7 +135,16 @@ def test_code_distance_counts_only_places_that_are_coded_otherwise() -> None:
     wanted = torch.zeros(1, 2, 2, 2)
     y = wanted.clone()
     assert losses.code_distance(y, wanted).item() == 0.0
-    y[0, :, 0, 0] = torch.tensor([3.0, 4.0])  # 25
-    y[0, :, 1, 1] = torch.tensor([0.0, 1.0])  # 1
+    y[0, :, 0, 0] = torch.tensor([3.0, 4.0])
+    y[0, :, 1, 1] = torch.tensor([0.0, 1.0])
     y[0, :, 0, 1] = 0.4  # rounds to the same symbols
-    assert losses.code_distance(y, wanted).item() == pytest.approx(13.0)
+    first, second = 9.16 / 4 - 0.85**2 + 0.25, 17.16 / 4 - 1.35**2 + 0.25  # variances, a quarter
+    expected = (9 / first + 16 / second + 1 / second) / 2
+    assert losses.code_distance(y, wanted).item() == pytest.approx(expected)
+
+
+def test_code_distance_is_not_lowered_by_coarser_latents() -> None:
+    torch.manual_seed(0)
+    y, wanted = 100 * torch.randn(2, 1, 3, 8, 8)
+    finer, coarser = losses.code_distance(y, wanted), losses.code_distance(y / 10, wanted / 10)
+    assert coarser.item() == pytest.approx(finer.item(), rel=0.01)

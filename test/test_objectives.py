@@ -164,7 +164,8 @@ def test_the_code_of_a_photograph_that_is_its_own_filling_costs_nothing() -> Non
         told, y=4 * told.code(bright), code=lambda x: torch.zeros(1, 1, 2, 2)
     )
     ((_, term, _),) = region_terms(told, regions)
-    assert term.item() == pytest.approx(1.0)  # two places differ by one step, two not at all
+    # Two places differ by one step, two not at all; a variance of a quarter, and the quarter.
+    assert term.item() == pytest.approx(2.0)
 
 
 # ------------------------------------------------------------------------------------------- rate

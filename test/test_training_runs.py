@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,11 @@ pytest.importorskip("compressai")
 pytest.importorskip("lightning_fabric")
 
 from roi_codec_ros.cli import main
-from roi_codec_ros.codec import Model, RoiCodecError
+from roi_codec_ros.codec import Model, RoiCodecError, get_preset
+from roi_codec_ros.codec.entropy import EntropyTables
 from roi_codec_ros.codec.models import untrained_model
+from roi_codec_ros.codec.networks import build_transforms
+from roi_codec_ros.codec.presets import Preset
 from roi_codec_ros.perception.annotations_any import read_annotations
 from roi_codec_ros.training.checkpoints import read_checkpoint
 from roi_codec_ros.training.config import TrainingConfig
@@ -34,6 +38,19 @@ TINY = ["--preset", "nano", "--threads", "1", "--batch-size", "1", "--pictures-e
 TINY += ["--set", "crops.size=64"]
 EVERY_OBJECTIVE = ["--objective", "fill,code,rate,adversary"]
 EVERY_OBJECTIVE += ["--set", "regions.head.adversary={width: 8, restart_steps: 3}"]
+
+
+def save_model(preset: Preset, path: Path) -> torch.nn.Module:
+    """A model file of random weights; its analysis."""
+    torch.manual_seed(3)
+    analysis, synthesis = build_transforms(preset)
+    torch.nn.init.normal_(analysis.head.weight, std=0.01)
+    parts = (("analysis", analysis), ("synthesis", synthesis))
+    tensors = {f"{n}.{k}": v.numpy() for n, net in parts for k, v in net.state_dict().items()}
+    tensors["latent_mean"] = np.zeros(preset.latent_channels, np.float32)
+    tables = EntropyTables.laplace(preset.latent_channels)
+    Model.build(path.stem, preset, tensors, tables, card={}).save(path)
+    return analysis
 
 
 @pytest.fixture(scope="module")
@@ -207,6 +224,16 @@ def test_a_photograph_in_both_splits_is_an_error(
     assert "expected no photograph in both splits, found 3, the first a" in message
 
 
+def test_a_broken_split_to_judge_by_is_an_error(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "annotation_train.odgt").write_text((data / "annotation_train.odgt").read_text())
+    (tmp_path / "annotation_val.odgt").write_text("{")
+    (tmp_path / "images").symlink_to(data / "images")
+    assert main(arguments(tmp_path, tmp_path / "out", "--steps", 1)) == 1
+    assert "annotation_val.odgt" in capsys.readouterr().err
+
+
 def test_what_is_broken_is_left_out_and_counted(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -259,6 +286,35 @@ def test_a_new_run_starts_from_a_model_or_a_checkpoint(data: Path, tmp_path: Pat
     other = Trainer(TrainingConfig(preset="fast"), sampler, tmp_path / "other.pt")
     with pytest.raises(RoiCodecError, match=r"expected a checkpoint of preset 'fast'.*'nano'"):
         other.start_from(file)
+
+
+def test_what_the_preset_has_gained_since_changes_nothing_at_first(
+    data: Path, tmp_path: Path
+) -> None:
+    config = TrainingConfig(preset="nano", steps=1, crops=CropSettings(size=64))
+    sampler = CropSampler(read_annotations(data, "train"), config.crops)
+    preset = get_preset("nano")
+    added = ("context_blocks", "gated")
+    before = replace(preset, options={k: v for k, v in preset.options.items() if k not in added})
+    analysis = save_model(before, tmp_path / "before.safetensors")
+
+    run = Trainer(config, sampler, tmp_path / "checkpoint.pt")
+    run.start_from(tmp_path / "before.safetensors")
+
+    x = torch.rand(1, 3, 96, 64)
+    torch.testing.assert_close(run.model.analysis(x), analysis(x))
+    assert run.about["started_from"]["gained"] == ["analysis.context_blocks", "analysis.gate"]
+
+
+def test_a_model_of_other_sizes_is_no_start(data: Path, tmp_path: Path) -> None:
+    preset = get_preset("nano")
+    wider = replace(preset, options={**preset.options, "width": 2 * preset.options["width"]})
+    config = TrainingConfig(preset="nano", steps=1, crops=CropSettings(size=64))
+    sampler = CropSampler(read_annotations(data, "train"), config.crops)
+    save_model(wider, tmp_path / "wider.safetensors")
+    run = Trainer(config, sampler, tmp_path / "checkpoint.pt")
+    with pytest.raises(RoiCodecError, match=r"expected weights of the sizes of preset nano"):
+        run.start_from(tmp_path / "wider.safetensors")
 
 
 def test_a_checkpoint_of_the_format_before_is_read(data: Path, tmp_path: Path) -> None:

@@ -164,17 +164,26 @@ def lowest_frequencies(count: int, size: int) -> Tensor:
 class ShuffleAnalysis(nn.Module):
     """Pixels are shuffled down by 8 first, so that every convolution runs on a small map.
 
-        x ─► unshuffle 8 ─► stem ─┬─► down ─► body ─┬─────────────► + ─► head ─► + ─► y
-                                  │                 └─► context ──► ┘            │
-                                  └──────────────── skip ───────────────────────►┘
+        x ─► unshuffle 8 ─► stem ─┬─► down ─► body ─┬─────────────► + ─┬─► head ────► + ─► y
+                                  │                 └─► context ──► ┘  └─► gate ─► × ─► ┘
+                                  └──────────────── skip ────────────────────────►─┘
 
     The linear way through ``stem`` and ``skip`` starts as a 16×16 block DCT, the rest starts
     silent and learns what to change, above all what to leave out. ``context`` at stride 32 widens
-    the receptive field to some 180 pixels at little cost: what is to be hidden (a head) has to be
-    recognised before it is coded.
+    the receptive field at little cost, the more the more residual blocks it has: what is to be
+    hidden (a head) has to be recognised before it is coded. ``gate``, 0 to 2 for each latent,
+    starts at 1: to leave something out it has to be recognised, without it the rest would have to
+    compute the very details that are to be taken away.
     """
 
-    def __init__(self, latent_channels: int, stem_width: int, width: int) -> None:
+    def __init__(
+        self,
+        latent_channels: int,
+        stem_width: int,
+        width: int,
+        context_blocks: int = 0,
+        gated: bool = False,
+    ) -> None:
         super().__init__()
         self.shuffle = nn.PixelUnshuffle(8)
         self.stem = nn.Conv2d(3 * 8 * 8, stem_width, 1)
@@ -183,7 +192,9 @@ class ShuffleAnalysis(nn.Module):
         self.body = nn.Conv2d(width, width, 3, padding=1)
         self.context_down = nn.Conv2d(width, width, 3, stride=2, padding=1)
         self.context_body = nn.Conv2d(width, width, 3, padding=1)
+        self.context_blocks = nn.Sequential(*(ResidualBlock(width) for _ in range(context_blocks)))
         self.head = nn.Conv2d(width, latent_channels, 1)
+        self.gate = nn.Conv2d(width, latent_channels, 1) if gated else None
 
     def linear_parameters(self) -> list[nn.Parameter]:
         """What starts as a transform of many small weights, and wants smaller steps."""
@@ -200,14 +211,19 @@ class ShuffleAnalysis(nn.Module):
         skip = torch.einsum("cdijyx,sdyx->csij", quadrants, stem)
         for layer in (self.down, self.body, self.context_down, self.context_body):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-        nn.init.zeros_(self.head.weight)
+        silent = [self.head] if self.gate is None else [self.head, self.gate]
+        for layer in silent:
+            nn.init.zeros_(layer.weight)
+            _set_bias(layer, 0.0)
+        for block in self.context_blocks:
+            if isinstance(block, ResidualBlock):
+                _set_bias(block.second, 0.0)
         with torch.no_grad():
             self.stem.weight.copy_(stem.flatten(1)[:, :, None, None])
             self.skip.weight.copy_(gain * skip)
             # Mid-grey becomes 0, so that every latent is centred.
             _set_bias(self.stem, -0.5 * self.stem.weight.sum(dim=(1, 2, 3)))
             _set_bias(self.skip, 0.0)
-            _set_bias(self.head, 0.0)
         seen = torch.einsum("csij,sdyx->cdiyjx", skip, stem)
         return seen.reshape(len(blocks), -1)
 
@@ -216,10 +232,12 @@ class ShuffleAnalysis(nn.Module):
         x = functional.relu(self.down(stem))
         x = functional.relu(self.body(x))
         context = functional.relu(self.context_down(x))
-        context = functional.relu(self.context_body(context))
+        context = self.context_blocks(functional.relu(self.context_body(context)))
         context = functional.interpolate(context, scale_factor=2.0, mode="nearest")
         x = x + context[..., : x.shape[-2], : x.shape[-1]]
-        return self.head(x) + self.skip(stem)
+        if self.gate is None:
+            return self.head(x) + self.skip(stem)
+        return self.head(x) + 2.0 * self.gate(x).sigmoid() * self.skip(stem)
 
 
 class ShuffleSynthesis(nn.Module):
@@ -273,9 +291,13 @@ def build_shuffle(
     decoder_blocks: int,
     detail_width: int,
     detail_blocks: int,
+    context_blocks: int = 0,
+    gated: int = 0,
 ) -> tuple[nn.Module, nn.Module]:
     """Our presets: a cheap encoder on shuffled pixels, a decoder many times its size."""
-    analysis = ShuffleAnalysis(latent_channels, stem_width, width)
+    analysis = ShuffleAnalysis(
+        latent_channels, stem_width, width, context_blocks=context_blocks, gated=bool(gated)
+    )
     synthesis = ShuffleSynthesis(
         latent_channels, decoder_width, decoder_blocks, detail_width, detail_blocks
     )

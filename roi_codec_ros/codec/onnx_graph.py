@@ -173,13 +173,17 @@ def _shuffle(graph: _Graph, x: str, mean: np.ndarray) -> str:
     stem_weight = graph.weight("stem.weight")
     blocks = stem_weight.reshape(len(stem_weight), 3, SHUFFLE, SHUFFLE) / np.float32(255)
     stem = graph.convolution(x, blocks, graph.weight("stem.bias"), stride=SHUFFLE)
-    # One bias for the sum of the two: that of the head, and the mean to be taken off.
-    bias = graph.weight("skip.bias") + graph.weight("head.bias") - mean
-    skip = graph.convolution(stem, graph.weight("skip.weight"), bias, stride=2)
+    skip = graph.layer(stem, "skip", stride=2)
     y = graph.node("Relu", graph.layer(stem, "down", stride=2, padding=1))
     y = graph.node("Relu", graph.layer(y, "body", padding=1))
     context = graph.node("Relu", graph.layer(y, "context_down", stride=2, padding=1))
     context = graph.node("Relu", graph.layer(context, "context_body", padding=1))
+    block = 0
+    while graph.has(f"context_blocks.{block}.first.weight"):
+        name = f"context_blocks.{block}"
+        inner = graph.node("Relu", graph.layer(context, f"{name}.first", padding=1))
+        context = graph.node("Add", context, graph.layer(inner, f"{name}.second", padding=1))
+        block += 1
     doubled = graph.node(
         "Resize",
         context,
@@ -191,10 +195,12 @@ def _shuffle(graph: _Graph, x: str, mean: np.ndarray) -> str:
     )
     # An odd latent is one row or column shorter than its context.
     cut = graph.node("Slice", doubled, graph.constant([0] * 4), graph.node("Shape", y))
-    head_weight = graph.weight("head.weight")
-    head = graph.convolution(
-        graph.node("Add", y, cut), head_weight, np.zeros(len(head_weight), np.float32)
-    )
+    seen = graph.node("Add", y, cut)
+    head = graph.convolution(seen, graph.weight("head.weight"), graph.weight("head.bias") - mean)
+    if graph.has("gate.weight"):
+        gate = graph.node("Sigmoid", graph.layer(seen, "gate"))
+        twice = graph.constant(np.array(2, np.float32))
+        skip = graph.node("Mul", graph.node("Mul", gate, twice), skip)
     return graph.node("Add", head, skip)
 
 

@@ -57,6 +57,8 @@ PRESETS: dict[str, Preset] = {
             options={
                 "stem_width": 48,
                 "width": 96,
+                "context_blocks": 2,
+                "gated": 1,
                 "decoder_width": 192,
                 "decoder_blocks": 3,
                 "detail_width": 64,
@@ -72,6 +74,8 @@ PRESETS: dict[str, Preset] = {
             options={
                 "stem_width": 96,
                 "width": 160,
+                "context_blocks": 3,
+                "gated": 1,
                 "decoder_width": 256,
                 "decoder_blocks": 4,
                 "detail_width": 96,
@@ -87,6 +91,8 @@ PRESETS: dict[str, Preset] = {
             options={
                 "stem_width": 24,
                 "width": 48,
+                "context_blocks": 1,
+                "gated": 1,
                 "decoder_width": 160,
                 "decoder_blocks": 2,
                 "detail_width": 48,

@@ -146,18 +146,14 @@ def configuration(args: argparse.Namespace) -> TrainingConfig:
 
 
 def _photographs(args: argparse.Namespace, config: TrainingConfig) -> AnnotationSet:
-    """The split to train on, of which no photograph is in the one to judge by."""
-    from roi_codec_ros.codec.errors import RoiCodecError
-    from roi_codec_ros.perception.annotations_any import read_annotations
+    """The split to train on, of which no photograph is in the one to judge by, if there is one."""
+    from roi_codec_ros.perception.annotations_any import has_split, read_annotations
     from roi_codec_ros.training.data import check_apart, check_classes
 
     annotations = read_annotations(args.data, args.split, needs_persons=False)
     check_classes(config.regions, annotations)
-    try:
+    if args.split != args.val_split and has_split(args.data, args.val_split):
         judged = read_annotations(args.data, args.val_split, needs_persons=False)
-    except RoiCodecError:
-        return annotations  # there may be none here
-    if args.split != args.val_split:
         check_apart(annotations, judged)
     return annotations
 

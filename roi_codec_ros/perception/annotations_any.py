@@ -29,6 +29,13 @@ def read_annotations(
     return _without_missing(_read(root, split, needs_persons), root)
 
 
+def has_split(data_dir: str | Path, split: str) -> bool:
+    """Whether annotations of a split are there, whole or broken."""
+    root = Path(data_dir)
+    odgt = (root / f"annotation_{split}.odgt").is_file()
+    return odgt or find_coco(root, split) is not None or find_yolo(root, split) is not None
+
+
 def _read(root: Path, split: str, needs_persons: bool) -> AnnotationSet:
     if any(root.glob("annotation_*.odgt")):
         return read_odgt(root, split)

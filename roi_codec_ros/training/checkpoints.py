@@ -12,9 +12,8 @@ import torch
 
 from roi_codec_ros.codec.errors import RoiCodecError
 from roi_codec_ros.codec.files import write_whole
-from roi_codec_ros.codec.model_file import Model, read_model
+from roi_codec_ros.codec.model_file import read_model
 from roi_codec_ros.codec.models import SUFFIX
-from roi_codec_ros.codec.presets import get_preset
 from roi_codec_ros.training.trainable import TrainableCodec
 
 CHECKPOINT_FORMAT = 3
@@ -69,34 +68,50 @@ def initial_weights(path: Path, preset: str) -> tuple[dict[str, torch.Tensor], d
 
     path: a checkpoint, whose averaged weights are taken, or a model file. A model file holds no
     densities of the entropy model, only tables: they begin anew, around the file's latent means.
-    Raises RoiCodecError where it is of another preset than ``preset``.
+    What the preset has gained since that was trained starts as in a new network, where it changes
+    nothing of what the network computes; the card names it.
+    Raises RoiCodecError where it is of another preset than ``preset``, or of other sizes.
     """
-    if path.suffix == SUFFIX:
-        model = read_model(path)
-        _check_preset(model.preset.name, preset, path)
-        return _weights_of_model(model), {"model": model.name, "id": model.id.hex()}
-    state = read_checkpoint(path)
-    _check_preset(state["preset"], preset, path)
-    return dict(state["average"]), {"checkpoint": path.name, "steps": state["step"]}
-
-
-def _weights_of_model(model: Model) -> dict[str, torch.Tensor]:
-    codec = TrainableCodec(get_preset(model.preset.name).name)
+    weights, found, origin = _weights_of_model(path) if path.suffix == SUFFIX else _averaged(path)
+    _check_preset(found, preset, path)
+    codec = TrainableCodec(preset)
     try:
-        for part in ("analysis", "synthesis"):
-            weights = {k: torch.tensor(v).float() for k, v in model.weights(part).items()}
-            getattr(codec, part).load_state_dict(weights)
+        report = codec.load_state_dict(weights, strict=False)
     except RuntimeError as error:
-        reason = " ".join(str(error).split())
         raise RoiCodecError(
-            f"expected model {model.name} to have the sizes of preset {model.preset.name}, "
-            f"found: {reason}"
+            f"expected weights of the sizes of preset {preset} at {path}, "
+            f"found: {' '.join(str(error).split())}"
         ) from error
+    if report.unexpected_keys:
+        raise RoiCodecError(
+            f"expected weights that preset {preset} has at {path}, "
+            f"found {', '.join(report.unexpected_keys[:3])}"
+        )
+    gained = sorted({".".join(key.split(".")[:2]) for key in report.missing_keys})
+    if path.suffix == SUFFIX:
+        gained = [name for name in gained if not name.startswith("bottleneck.")]
+    return dict(codec.state_dict()), origin | ({"gained": gained} if gained else {})
+
+
+def _averaged(path: Path) -> tuple[dict[str, torch.Tensor], str, dict[str, Any]]:
+    """Weights, preset and origin of a checkpoint."""
+    state = read_checkpoint(path)
+    origin = {"checkpoint": path.name, "steps": state["step"]}
+    return dict(state["average"]), state["preset"], origin
+
+
+def _weights_of_model(path: Path) -> tuple[dict[str, torch.Tensor], str, dict[str, Any]]:
+    """Weights, preset and origin of a model file."""
+    model = read_model(path)
+    weights = {
+        f"{part}.{key}": torch.tensor(value).float()
+        for part in ("analysis", "synthesis")
+        for key, value in model.weights(part).items()
+    }
     means = torch.tensor(model.tensors["latent_mean"])[:, None, None]
     spread = torch.tensor([-_QUANTILE_SPREAD, 0.0, _QUANTILE_SPREAD])
-    with torch.no_grad():
-        codec.bottleneck.quantiles.copy_(means + spread)
-    return dict(codec.state_dict())
+    weights["bottleneck.quantiles"] = means + spread
+    return weights, model.preset.name, {"model": model.name, "id": model.id.hex()}
 
 
 def _check_preset(found: str, wanted: str, path: Path) -> None:

@@ -124,10 +124,9 @@ class Trainer:
 
     def start_from(self, path: Path) -> None:
         """Begin a new run at the weights of a checkpoint or a model file. Raises RoiCodecError."""
-        weights, origin = initial_weights(path, self.config.preset)
+        weights, self.about["started_from"] = initial_weights(path, self.config.preset)
         self.model.load_state_dict(weights)
         self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
-        self.about["started_from"] = origin
 
     def save(self) -> None:
         """Write the checkpoint; the old one stands until the new one is whole."""
