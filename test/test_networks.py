@@ -80,6 +80,11 @@ def test_lowest_frequencies_are_orthonormal() -> None:
     torch.testing.assert_close(basis @ basis.T, torch.eye(48), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize(("small", "large", "size"), [(24, 48, 8), (48, 96, 8), (64, 96, 16)])
+def test_a_larger_basis_begins_with_a_smaller_one(small: int, large: int, size: int) -> None:
+    assert torch.equal(lowest_frequencies(large, size)[:small], lowest_frequencies(small, size))
+
+
 def test_unknown_preset_is_one_clear_error() -> None:
     with pytest.raises(UsageError, match=r"expected a preset among fast, .*; found 'faster'"):
         get_preset("faster")

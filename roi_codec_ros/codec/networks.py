@@ -131,6 +131,7 @@ class ResidualBlock(nn.Module):
         self.first = nn.Conv2d(channels, channels, 3, padding=1)
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
         nn.init.zeros_(self.second.weight)
+        _set_bias(self.second, 0.0)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.second(functional.relu(self.first(x)))
@@ -139,8 +140,9 @@ class ResidualBlock(nn.Module):
 def lowest_frequencies(count: int, size: int) -> Tensor:
     """Orthonormal colour DCT basis of blocks: float32 [count, 3, size, size], lowest first.
 
-    Five eighths of it are brightness, the rest is shared by two opponent colours; used to start
-    networks as a transform that already codes images.
+    Of every sixteen ten are brightness and three each are two opponent colours, so that a larger
+    basis begins with a smaller one; used to start networks as a transform that already codes
+    images.
     """
     positions = (torch.arange(size, dtype=torch.float64) + 0.5) / size
     waves = torch.cos(torch.pi * torch.arange(size, dtype=torch.float64)[:, None] * positions)
@@ -151,13 +153,13 @@ def lowest_frequencies(count: int, size: int) -> Tensor:
     )
     colours = torch.tensor([[1, 1, 1], [1, 0, -1], [1, -2, 1]], dtype=torch.float64)
     colours /= colours.norm(dim=1, keepdim=True)
-    chroma = count * 3 // 16
-    shares = (count - 2 * chroma, chroma, chroma)
-    basis = [
-        colour[:, None, None] * waves[u][:, None] * waves[v]
-        for colour, share in zip(colours, shares, strict=True)
-        for u, v in order[:share]
-    ]
+    turns = (0, 1, 2, 0, 0, 0, 1, 2, 0, 0, 0, 1, 2, 0, 0, 0)
+    taken, basis = [0, 0, 0], []
+    for index in range(count):
+        colour = turns[index % len(turns)]
+        u, v = order[taken[colour]]
+        taken[colour] += 1
+        basis.append(colours[colour][:, None, None] * waves[u][:, None] * waves[v])
     return torch.stack(basis).float()
 
 
@@ -215,9 +217,6 @@ class ShuffleAnalysis(nn.Module):
         for layer in silent:
             nn.init.zeros_(layer.weight)
             _set_bias(layer, 0.0)
-        for block in self.context_blocks:
-            if isinstance(block, ResidualBlock):
-                _set_bias(block.second, 0.0)
         with torch.no_grad():
             self.stem.weight.copy_(stem.flatten(1)[:, :, None, None])
             self.skip.weight.copy_(gain * skip)

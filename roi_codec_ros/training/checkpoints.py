@@ -14,6 +14,8 @@ from roi_codec_ros.codec.errors import RoiCodecError
 from roi_codec_ros.codec.files import write_whole
 from roi_codec_ros.codec.model_file import read_model
 from roi_codec_ros.codec.models import SUFFIX
+from roi_codec_ros.codec.presets import PRESETS
+from roi_codec_ros.training.growth import can_grow, grown
 from roi_codec_ros.training.trainable import TrainableCodec
 
 CHECKPOINT_FORMAT = 3
@@ -70,11 +72,16 @@ def initial_weights(path: Path, preset: str) -> tuple[dict[str, torch.Tensor], d
     densities of the entropy model, only tables: they begin anew, around the file's latent means.
     What the preset has gained since that was trained starts as in a new network, where it changes
     nothing of what the network computes; the card names it.
-    Raises RoiCodecError where it is of another preset than ``preset``, or of other sizes.
+    A smaller preset of the same architecture grows into this one (growth.py).
+    Raises RoiCodecError where it is of any other preset than ``preset``, or of other sizes.
     """
     weights, found, origin = _weights_of_model(path) if path.suffix == SUFFIX else _averaged(path)
-    _check_preset(found, preset, path)
     codec = TrainableCodec(preset)
+    if found != preset and found in PRESETS and can_grow(PRESETS[found], PRESETS[preset]):
+        weights = grown(weights, codec.state_dict())
+        origin |= {"grown_from": found}
+    else:
+        _check_preset(found, preset, path)
     try:
         report = codec.load_state_dict(weights, strict=False)
     except RuntimeError as error:

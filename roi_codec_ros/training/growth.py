@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A larger network that starts with what a smaller one has learnt.
+
+Every tensor of the smaller network becomes the first corner of the larger one's; what the larger
+one has beside that starts as it does in a new network, except that nothing of it reaches the old
+outputs. So the first latents of the larger network are those of the smaller one, and so is its
+reconstruction, but for what the added latents carry: the next frequencies of a block transform.
+Their gates open and close as the old ones do on average: what has been learnt to be left out is
+left out of them too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from roi_codec_ros.codec.presets import Preset
+
+_MODULATED = "bottleneck."  # by channel alone: no channel reaches another
+
+
+def can_grow(small: Preset, large: Preset) -> bool:
+    """Whether a network of one preset fits into a corner of another's, both of our design."""
+    sizes = small.options.keys() | large.options.keys()
+    return (
+        small.architecture == large.architecture == "shuffle"
+        and small.latent_channels <= large.latent_channels
+        and all(small.options.get(key, 0) <= large.options.get(key, 0) for key in sizes)
+    )
+
+
+@torch.no_grad()
+def grown(small: Mapping[str, Tensor], large: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state of a new ``large`` network with that of the ``small`` one in it.
+
+    Tensors are [out, in, …] or [out]; what ``small`` lacks stays as it is in ``large``.
+    """
+    state = {name: value.clone() for name, value in large.items()}
+    for name, value in small.items():
+        target = state[name]
+        corner = tuple(slice(0, size) for size in value.shape)
+        if value.ndim == 4 and not name.startswith(_MODULATED) and not _is_base(name):
+            target[: value.shape[0], value.shape[1] :] = 0.0
+        target[corner] = value
+        if name.startswith("analysis.gate."):
+            target[value.shape[0] :] = target[: value.shape[0]].mean(dim=0)
+    return state
+
+
+def _is_base(name: str) -> bool:
+    """The linear way out, by which added latents show from the start."""
+    return name == "synthesis.base.weight"
