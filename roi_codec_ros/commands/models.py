@@ -4,6 +4,7 @@
 example:
   roi-codec models
   roi-codec models fast                                   the whole model card
+  roi-codec models fast --curve learning.png              how its training went
   roi-codec models fast --measured evaluation.json        write measured figures into the card
 """
 
@@ -13,9 +14,12 @@ import argparse
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from roi_codec_ros.commands.common import add_json_option, read_json, write_json
+
+if TYPE_CHECKING:
+    from roi_codec_ros.codec import Model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,6 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="REPORT",
         help="fill the card of this model from what `roi-codec evaluate --json REPORT` measured",
     )
+    parser.add_argument(
+        "--curve", type=Path, metavar="FILE", help="draw the learning curve of this model's card"
+    )
     add_json_option(parser)
 
 
@@ -35,11 +42,15 @@ def run(args: argparse.Namespace) -> None:
 
     if args.measured and not args.model:
         raise UsageError("expected the model that --measured belongs to, found none")
+    if args.curve and not args.model:
+        raise UsageError("expected the model that --curve belongs to, found none")
     if args.model:
         model = load_model(args.model)
         if args.measured:
             model = with_figures(model, read_json(args.measured))
             model.save(find_model(args.model))
+        if args.curve:
+            _draw_curve(model, args.curve)
         print(json.dumps(model.header, indent=2))
         if args.json:
             write_json(args.json, dict(model.header))
@@ -64,6 +75,16 @@ def run(args: argparse.Namespace) -> None:
         )
     if args.json:
         write_json(args.json, {"models": rows})
+
+
+def _draw_curve(model: Model, path: Path) -> None:
+    from roi_codec_ros.codec import RoiCodecError
+    from roi_codec_ros.evaluation.curve_plot import plot_curve
+
+    curve = model.header.get("training", {}).get("curve")
+    if not curve:
+        raise RoiCodecError(f"expected a learning curve in the card of {model.name}, found none")
+    plot_curve(curve, f"{model.name} ({model.id.hex()})", path)
 
 
 def _line(row: Mapping[str, Any]) -> str:

@@ -178,6 +178,7 @@ def _print_report(annotations: AnnotationSet, sampler: CropSampler, broken: list
 
 
 def _train(trainer: Trainer, sampler: CropSampler, out: Path, board: Any) -> None:
+    from roi_codec_ros.training.curve import LOG_NAME
     from roi_codec_ros.training.pictures import PictureStrip, write_strip
     from roi_codec_ros.training.progress import ProgressLog
     from roi_codec_ros.training.trainer import StepReport
@@ -188,7 +189,7 @@ def _train(trainer: Trainer, sampler: CropSampler, out: Path, board: Any) -> Non
         return
     every = trainer.config.pictures_every
     strip = PictureStrip(sampler) if every else None
-    with ProgressLog(out / "log.jsonl", board=board, start=spent) as log:
+    with ProgressLog(out / LOG_NAME, board=board, start=spent) as log:
 
         def show(report: StepReport) -> None:
             log(report)

@@ -13,6 +13,7 @@ from roi_codec_ros.codec.errors import RoiCodecError, UsageError
 from roi_codec_ros.codec.model_file import Model
 from roi_codec_ros.codec.presets import get_preset
 from roi_codec_ros.training.checkpoints import averaged_codec, read_checkpoint
+from roi_codec_ros.training.curve import LOG_NAME, learning_curve
 
 
 def freeze(
@@ -22,7 +23,8 @@ def freeze(
 
     name: what the model is called, its preset's name unless given. blend: another checkpoint of
     the same run, and the share from 0 to 1 that its weights have in the model. The card tells how
-    it was trained; figures are measured later. Raises RoiCodecError where there is no checkpoint.
+    it was trained, with the curve of the log beside the checkpoint; figures are measured later.
+    Raises RoiCodecError where there is no checkpoint.
     """
     state = read_checkpoint(checkpoint)
     blended = {}
@@ -54,6 +56,7 @@ def freeze(
     }
     tensors["latent_mean"] = network.means().numpy().astype(np.float32)
     preset = get_preset(state["preset"])
+    curve = learning_curve(checkpoint.parent / LOG_NAME)
     return Model.build(
         name=name or preset.name,
         preset=preset,
@@ -68,6 +71,7 @@ def freeze(
                 "minutes": round(state["elapsed_s"] / 60.0, 1),
                 "history": state["history"],
                 **blended,
+                **({"curve": curve} if curve else {}),
             },
         },
     )
