@@ -103,7 +103,8 @@ def initial_weights(path: Path, preset: str) -> tuple[dict[str, torch.Tensor], d
 def _averaged(path: Path) -> tuple[dict[str, torch.Tensor], str, dict[str, Any]]:
     """Weights, preset and origin of a checkpoint."""
     state = read_checkpoint(path)
-    origin = {"checkpoint": path.name, "steps": state["step"]}
+    minutes = round(state["elapsed_s"] / 60.0, 1)
+    origin = {"checkpoint": path.name, "steps": state["step"], "minutes": minutes}
     return dict(state["average"]), state["preset"], origin
 
 
