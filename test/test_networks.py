@@ -63,9 +63,10 @@ def test_latent_and_image_have_the_presets_sizes(name: str) -> None:
     assert x.shape == (2, 3, height, width)
 
 
-def test_our_presets_start_as_a_transform_that_codes_images() -> None:
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_start_as_a_transform_that_codes_images(preset: str) -> None:
     torch.manual_seed(0)
-    analysis, synthesis = build_transforms(get_preset("fast"))
+    analysis, synthesis = build_transforms(get_preset(preset))
     ramp = torch.linspace(0.2, 0.8, 64)
     smooth = torch.stack(
         [ramp.expand(64, 64), ramp[:, None].expand(64, 64), 1 - ramp.expand(64, 64)]

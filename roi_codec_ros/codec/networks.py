@@ -23,6 +23,8 @@ from roi_codec_ros.codec.presets import Preset
 
 Builder = Callable[..., tuple[nn.Module, nn.Module]]
 _ARCHITECTURES: dict[str, Builder] = {}
+# What networks start with: steps per unit of an orthonormal coefficient of pixels in [0, 1].
+QUANTISER_GAIN = 3.0
 
 
 def register_architecture(name: str) -> Callable[[Builder], Builder]:
@@ -47,6 +49,12 @@ def build_transforms(preset: Preset) -> tuple[nn.Module, nn.Module]:
             f"found {preset.architecture!r}"
         ) from None
     return builder(preset.latent_channels, **preset.options)
+
+
+def _set_bias(layer: nn.Conv2d | nn.ConvTranspose2d, value: Tensor | float) -> None:
+    assert layer.bias is not None
+    with torch.no_grad():
+        layer.bias.copy_(torch.as_tensor(value))
 
 
 # --------------------------------------------------------------------------- the paper's network
@@ -111,16 +119,47 @@ def build_paper(channels: int, hidden_layers: int) -> tuple[nn.Module, nn.Module
         if not last:
             analysis.append(SimplifiedGDN(channels))
             synthesis.append(SimplifiedGDN(channels, inverse=True))
+    if not analysis[0].weight.is_meta:
+        _start_as_transform(analysis, synthesis, channels)
     return nn.Sequential(*analysis), nn.Sequential(*synthesis)
 
 
+@torch.no_grad()
+def _start_as_transform(
+    analysis: list[nn.Module], synthesis: list[nn.Module], channels: int
+) -> None:
+    """Make the paper's networks compute a block transform and its inverse, GDN nearly linear.
+
+    The paper does not say what it starts from. After s convolutions the first channels are the
+    lowest frequencies of blocks of 2^s pixels; those to spare see them too, but none
+    of what they say is heard.
+    """
+    convolutions = [layer for layer in analysis if isinstance(layer, nn.Conv2d)]
+    mirrored = [layer for layer in synthesis if isinstance(layer, nn.ConvTranspose2d)][::-1]
+    basis = torch.eye(3)[:, :, None, None]
+    for stage, (layer, mirror) in enumerate(zip(convolutions, mirrored, strict=True), start=1):
+        half = 2 ** (stage - 1)
+        blocks = lowest_frequencies(min(channels, 3 * 4**stage), 2 * half)
+        quadrants = blocks.unfold(2, half, half).unfold(3, half, half)
+        weight = torch.einsum("cdijyx,sdyx->csij", quadrants, basis)
+        gain = QUANTISER_GAIN if layer is convolutions[-1] else 1.0
+        used, seen = weight.shape[:2]
+        layer.weight[:used] = 0.0
+        layer.weight[:used, :seen, 2:4, 2:4] = gain * weight
+        mirror.weight[:, :seen] = 0.0
+        mirror.weight[used:] = 0.0
+        mirror.weight[:used, :seen, 2:4, 2:4] = weight / gain
+        _set_bias(layer, 0.0)
+        _set_bias(mirror, 0.0)
+        basis = blocks
+    _set_bias(convolutions[0], -0.5 * convolutions[0].weight.sum(dim=(1, 2, 3)))
+    _set_bias(mirrored[0], 0.5)
+    for module in (*analysis, *synthesis):
+        if isinstance(module, SimplifiedGDN):
+            module.gamma.mul_(0.1)  # a square root
+
+
 # ------------------------------------------------------------------------------- our own networks
-
-
-def _set_bias(layer: nn.Conv2d, value: Tensor | float) -> None:
-    assert layer.bias is not None
-    with torch.no_grad():
-        layer.bias.copy_(torch.as_tensor(value))
 
 
 class ResidualBlock(nn.Module):
@@ -157,6 +196,8 @@ def lowest_frequencies(count: int, size: int) -> Tensor:
     taken, basis = [0, 0, 0], []
     for index in range(count):
         colour = turns[index % len(turns)]
+        if taken[colour] == len(order):
+            colour = taken.index(min(taken))
         u, v = order[taken[colour]]
         taken[colour] += 1
         basis.append(colours[colour][:, None, None] * waves[u][:, None] * waves[v])
@@ -301,7 +342,6 @@ def build_shuffle(
         latent_channels, decoder_width, decoder_blocks, detail_width, detail_blocks
     )
     if not analysis.stem.weight.is_meta:  # which a model file's weights will take the place of
-        gain = 3.0  # quantisation steps per unit of an orthonormal coefficient of [0, 1] pixels
         blocks = lowest_frequencies(latent_channels, 16)
-        synthesis.start_as(analysis.start_as(blocks, gain), gain)
+        synthesis.start_as(analysis.start_as(blocks, QUANTISER_GAIN), QUANTISER_GAIN)
     return analysis, synthesis
