@@ -53,3 +53,9 @@ def test_a_report_of_another_model_is_refused() -> None:
 def test_what_is_no_report_is_refused(broken: Any) -> None:
     with pytest.raises(RoiCodecError, match="expected a report"):
         with_figures(MODEL, broken)
+
+
+def test_the_share_of_faces_left_is_the_cards() -> None:
+    assert MODEL.faces_left is None
+    assert with_figures(MODEL, report(MODEL.id.hex())).faces_left == pytest.approx(12 / 411)
+    assert MODEL.with_card(figures={"faces": "many"}).faces_left is None

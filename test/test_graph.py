@@ -663,6 +663,19 @@ def test_a_missing_camera_is_reported_and_does_not_end_the_node(graph, running, 
     assert process.stop(signal.SIGTERM)[0] == 0
 
 
+def test_a_model_that_leaves_faces_is_named_at_the_start(graph, running, tmp_path):
+    leaky = untrained_model("nano").with_card(figures={"faces": 200, "original_faces": 400})
+    leaky.save(tmp_path / "leaky.safetensors")
+    (spec,) = camera_graph("leaky", "/dev/video97", str(tmp_path / "leaky.safetensors"), threads=1)
+    process = graph.start(spec)
+
+    status = graph.wait_for("its diagnostics", lambda: graph.status("leaky/encoder: codec"))
+
+    assert status["faces_left"] == "0.500"
+    assert "leaves 50% of faces to a face detector" in process.log
+    assert process.stop(signal.SIGTERM)[0] == 0
+
+
 # The end
 
 

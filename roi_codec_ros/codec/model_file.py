@@ -59,6 +59,18 @@ class Model:
         """The first 8 bytes of the identity: what payloads carry."""
         return self.identity[:ID_BYTES]
 
+    @property
+    def faces_left(self) -> float | None:
+        """Share of the faces in photographs that a face detector still finds in decoded ones.
+
+        As the card says it was measured; None where it says nothing of it.
+        """
+        figures = self.header.get("figures")
+        try:
+            return float(figures["faces"]) / max(float(figures["original_faces"]), 1.0)  # type: ignore[index]
+        except (KeyError, TypeError, ValueError):
+            return None
+
     @classmethod
     def build(
         cls,

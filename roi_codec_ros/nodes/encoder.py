@@ -16,7 +16,7 @@ import numpy as np
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
-from roi_codec_ros.codec import EncodedFrame, RoiCodecError, UsageError, load_encoder
+from roi_codec_ros.codec import EncodedFrame, Model, RoiCodecError, UsageError, load_encoder
 from roi_codec_ros.msg import CompressedLatent
 from roi_codec_ros.nodes.base import STOP_TIMEOUT_S, ManagedNode
 from roi_codec_ros.nodes.camera_info import read_calibration, scaled_camera_info
@@ -36,6 +36,7 @@ from roi_codec_ros.nodes.statistics import SlidingWindow, Tally
 
 TAKE_TIMEOUT_S = 0.2
 STALE_AFTER_S = 2.0
+MANY_FACES = 0.1  # of those in the photographs; a model that leaves more is none to hide behind
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,8 @@ class EncoderNode(ManagedNode):
             f"{self.camera}: source {self._source.text} ({self._source.kind.value}), "
             f"model {model.name} ({model.id.hex()}), backend {self._encoder.backend.name}"
         )
+        if complaint := _privacy_complaint(model):
+            self.get_logger().warning(f"{self.camera}: {complaint}")
 
     def activate(self) -> None:
         self._waiting: NewestByKey[_Waiting] = NewestByKey()
@@ -203,6 +206,7 @@ class EncoderNode(ManagedNode):
         values: dict[str, Figure] = {
             "model": model.name,
             "model_identity": model.identity.hex(),
+            "faces_left": "unknown" if model.faces_left is None else f"{model.faces_left:.3f}",
             "backend": self._encoder.backend.name,
             "fps": self._encode_ms.rate_hz,
             "bpp": self._bits_per_pixel.mean,
@@ -262,3 +266,15 @@ class EncoderNode(ManagedNode):
                 "expected the driver's topic as camera_info_topic, found this node's own"
             )
         return read_calibration(path) if path else None
+
+
+def _privacy_complaint(model: Model) -> str:
+    """What whoever starts a camera with this model should know; empty for one that hides faces."""
+    if model.faces_left is None:
+        return f"nobody has measured how many faces model {model.name} leaves: roi-codec evaluate"
+    if model.faces_left > MANY_FACES:
+        return (
+            f"model {model.name} leaves {model.faces_left:.0%} of faces to a face detector, by "
+            "its card: it does not anonymize"
+        )
+    return ""
