@@ -50,7 +50,7 @@ class Fill:
 class Code:
     """weight: price of the distance to the latents of the filled photograph."""
 
-    weight: float = number(0.0015, 0.0)
+    weight: float = number(0.001, 0.0)
 
 
 @dataclass(frozen=True)
