@@ -51,7 +51,7 @@ def test_a_plain_run_takes_the_presets_configuration() -> None:
     assert config.regions["head"] == {"fill": Fill(10.0, cells=2), "code": Code(0.001)}
     assert (config.minutes, config.steps, config.preset) == (120.0, None, "fast")
     assert (config.feature_weight, config.detection_weight) == (0.0, 0.0)
-    assert asked("--feature-detector", "yolov8n.pt").feature_weight == 0.3
+    assert asked("--feature-detector", "yolov8n.pt").feature_weight == 0.45
 
 
 def test_options_override_the_file(tmp_path: Path) -> None:
