@@ -4,6 +4,7 @@
     /<camera>/encoder ─ /<camera>/latent ─► /decoder ─ /<camera>/image_anonymized ─► /detector
     /detector ─ /<camera>/persons ─► /tracker ─► /persons/{tracks,poses,cloud,coverage,markers}
 
+A graph lists nodes, each as a process of its own; `joined` puts decoder and detector into one.
 Launch files, the demo and the tests all start what these functions return. A spec holds only the
 parameters that were given; any other keeps the value of a parameters file, else its default.
 """
@@ -22,23 +23,27 @@ from roi_codec_ros.codec.errors import UsageError
 from roi_codec_ros.parameters import NODE_PARAMETERS, Parameter, Value, parameters_of, yaml_value
 
 PACKAGE = "roi_codec_ros"
-ENCODER, DECODER, DETECTOR, TRACKER = (
+ENCODER, DECODER, DETECTOR, TRACKER, SERVER = (
     "encoder_node",
     "decoder_node",
     "detector_node",
     "tracker_node",
+    "server_node",
 )
 SERVER_EXECUTABLES = (DECODER, DETECTOR, TRACKER)
+JOINED_EXECUTABLES = (DECODER, DETECTOR)  # what a server_node holds
 LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*(/[A-Za-z][A-Za-z0-9_]*)*\Z")
+_SERVER_NAME = re.compile(r"[A-Za-z0-9_]*\Z")
 
 
 @dataclass(frozen=True)
 class NodeSpec:
-    """One node process.
+    """One process, of one node or of several.
 
     executable: as installed, for example "encoder_node". namespace: absolute, "/" or "/camera1".
-    parameters: the given ones only, by name. remappings: pairs of (from, to).
+    parameters: the given ones only, by name. remappings: pairs of (from, to). nodes: those of a
+    process that holds several; it then has a name, for its enclave, and nothing else of its own.
     """
 
     executable: str
@@ -46,6 +51,7 @@ class NodeSpec:
     namespace: str
     parameters: dict[str, Value]
     remappings: tuple[tuple[str, str], ...] = ()
+    nodes: tuple[NodeSpec, ...] = ()
 
     @property
     def full_name(self) -> str:
@@ -94,6 +100,14 @@ class LaunchArgument:
     parameters: tuple[Parameter, ...] = field(default=(), repr=False)
 
 
+SEPARATE = LaunchArgument(
+    "separate",
+    "true: decoder and detector as a process each, for bags of images and other publishers; "
+    "false: both in one, so that no image crosses DDS between them.",
+    "false",
+)
+
+
 def camera_graph(
     name: str = "camera", source: str = "0", model: str = "fast", **encoder_parameters: Any
 ) -> list[NodeSpec]:
@@ -111,12 +125,15 @@ def server_graph(
     *,
     models: Sequence[str] = ("fast",),
     detector: str = "",
+    server_name: str = "",
     **parameters: Any,
 ) -> list[NodeSpec]:
     """What runs on the server: decoder, detector and tracker for all cameras.
 
-    detector: path of YOLO weights; empty lets the node search. Every other keyword goes to each of
-    the three nodes that has a parameter of that name. Raises UsageError as camera_graph does.
+    detector: path of YOLO weights; empty lets the node search. server_name: where there are
+    several servers; its nodes are then called decoder_<server_name> and so on. Every other keyword
+    goes to each of the three nodes that has a parameter of that name. Raises UsageError as
+    camera_graph does.
     """
     if not cameras:
         raise UsageError("expected at least one camera, found none")
@@ -129,10 +146,20 @@ def server_graph(
         given["weights"] = detector
     known = {parameter for node in SERVER_EXECUTABLES for parameter in parameters_of(node)}
     _refuse_unknown(given, known)
-    return [
-        _spec(executable, executable.removesuffix("_node"), "/", _for_node(executable, given))
-        for executable in SERVER_EXECUTABLES
-    ]
+    return _server_specs(given, server_name)
+
+
+def joined(specs: Sequence[NodeSpec]) -> list[NodeSpec]:
+    """The same nodes with decoder and detector in one process, where both are among them.
+
+    No image then crosses DDS from one to the other.
+    """
+    held = tuple(spec for spec in specs if spec.executable in JOINED_EXECUTABLES)
+    if tuple(spec.executable for spec in held) != JOINED_EXECUTABLES:
+        return list(specs)
+    name = held[0].name.replace("decoder", "server", 1)
+    process = NodeSpec(SERVER, name, held[0].namespace, {}, nodes=held)
+    return [process if spec is held[0] else spec for spec in specs if spec not in held[1:]]
 
 
 def demo_graph(
@@ -167,18 +194,37 @@ def command(
     under the full name of a node in a namespace (ROS reads those last).
     """
     argv = [sys.executable, "-m", f"{PACKAGE}.nodes.{spec.executable}", "--ros-args"]
-    argv += ["-r", f"__node:={spec.name}", "-r", f"__ns:={spec.namespace}"]
-    for source, target in spec.remappings:
-        argv += ["-r", f"{source}:={target}"]
+    argv += _names(spec)
     if options is not None:
         argv += options.ros_arguments(spec)
         params_file = params_file or options.params_file or None
     if params_file is not None:
         argv += ["--params-file", str(params_file)]
-    # A rule that names the node wins over a file's section of that name; rules know no namespaces.
-    prefix = f"{spec.name}:" if spec.namespace == "/" else ""
-    for name, value in spec.parameters.items():
-        argv += ["-p", f"{prefix}{name}:={yaml_value(value)}"]
+    return argv + _parameters(spec)
+
+
+def _names(spec: NodeSpec) -> list[str]:
+    """Arguments that give a process's nodes their names and remappings."""
+    argv = []
+    for node in spec.nodes or (spec,):
+        # A rule for one node of several begins with its name: for this one, as the code has it.
+        made = f"{node.executable.removesuffix('_node')}:" if spec.nodes else ""
+        called = f"{node.name}:" if spec.nodes else ""
+        argv += ["-r", f"{made}__node:={node.name}", "-r", f"{made}__ns:={node.namespace}"]
+        for source, target in node.remappings:
+            argv += ["-r", f"{called}{source}:={target}"]
+    return argv
+
+
+def _parameters(spec: NodeSpec) -> list[str]:
+    """Arguments that give a process's nodes their parameters."""
+    argv = []
+    for node in spec.nodes or (spec,):
+        # A rule that names the node wins over a file's section of that name, and is for that node
+        # alone; rules know no namespaces.
+        prefix = f"{node.name}:" if node.namespace == "/" else ""
+        for name, value in node.parameters.items():
+            argv += ["-p", f"{prefix}{name}:={yaml_value(value)}"]
     return argv
 
 
@@ -195,7 +241,27 @@ def camera_arguments() -> list[LaunchArgument]:
 
 def server_arguments() -> list[LaunchArgument]:
     """The arguments of server.launch.py; `cameras:=front,back` takes names with commas."""
-    return [*_process_arguments(), *_parameter_arguments(SERVER_EXECUTABLES)]
+    own = [
+        LaunchArgument(
+            "server_name",
+            "Name of this server, where there are several: its nodes are then called "
+            "decoder_<server_name>, detector_<server_name>, tracker_<server_name>.",
+        ),
+        LaunchArgument(
+            "tracker",
+            "false: without a tracker, where one follows the cameras of several servers "
+            "(tracker.launch.py).",
+            "true",
+        ),
+        SEPARATE,
+        *_process_arguments(),
+    ]
+    return own + _parameter_arguments(SERVER_EXECUTABLES)
+
+
+def tracker_arguments() -> list[LaunchArgument]:
+    """The arguments of tracker.launch.py: one map of the cameras of several servers."""
+    return [*_process_arguments(), *_parameter_arguments([TRACKER])]
 
 
 def demo_arguments() -> list[LaunchArgument]:
@@ -204,6 +270,7 @@ def demo_arguments() -> list[LaunchArgument]:
         LaunchArgument(
             "name", "Name of the camera: the namespace that its topics live in.", "camera"
         ),
+        SEPARATE,
         *_process_arguments(),
     ]
     left_out = {"cameras", "models"}  # they follow from name and model
@@ -222,10 +289,14 @@ def camera_launch(given: Mapping[str, str]) -> list[NodeSpec]:
 def server_launch(given: Mapping[str, str]) -> list[NodeSpec]:
     """The nodes for the arguments of server.launch.py; what is not given stays the nodes' own."""
     values = _given(given, server_arguments())
-    return [
-        _spec(executable, executable.removesuffix("_node"), "/", _for_node(executable, values))
-        for executable in SERVER_EXECUTABLES
-    ]
+    specs = _server_specs(values, given.get("server_name", ""))
+    with_tracker = _flag(given, "tracker", default=True)
+    return [spec for spec in specs if with_tracker or spec.executable != TRACKER]
+
+
+def tracker_launch(given: Mapping[str, str]) -> list[NodeSpec]:
+    """The node for the arguments of tracker.launch.py."""
+    return [_spec(TRACKER, "tracker", "/", _given(given, tracker_arguments()))]
 
 
 def demo_launch(given: Mapping[str, str]) -> list[NodeSpec]:
@@ -238,22 +309,20 @@ def demo_launch(given: Mapping[str, str]) -> list[NodeSpec]:
         server["models"] = [values["model"]]
     return [
         _spec(ENCODER, "encoder", "/" + name, _for_node(ENCODER, values)),
-        *(
-            _spec(executable, executable.removesuffix("_node"), "/", _for_node(executable, server))
-            for executable in SERVER_EXECUTABLES
-        ),
+        *_server_specs(server),
     ]
 
 
 LAUNCHES = {
     "camera": (camera_arguments, camera_launch),
     "server": (server_arguments, server_launch),
+    "tracker": (tracker_arguments, tracker_launch),
     "demo": (demo_arguments, demo_launch),
 }
 
 
 def launch_description(kind: str) -> Any:
-    """The launch.LaunchDescription of "camera", "server" or "demo" (needs ROS's launch)."""
+    """The launch.LaunchDescription of one of LAUNCHES (needs ROS's launch)."""
     from launch.actions import DeclareLaunchArgument, OpaqueFunction
     from launch_ros.actions import Node
 
@@ -267,19 +336,24 @@ def launch_description(kind: str) -> Any:
         }
         options = _process_options(given)
         files = [options.params_file] if options.params_file else []
+        specs = build(given)
         return [
             Node(
                 package=PACKAGE,
                 executable=spec.executable,
-                name=spec.name,
-                namespace=spec.namespace,
+                # Names of several nodes in one process are arguments.
+                name=None if spec.nodes else spec.name,
+                namespace=None if spec.nodes else spec.namespace,
                 parameters=[*files, *([spec.parameters] if spec.parameters else [])],
                 remappings=list(spec.remappings),
-                ros_arguments=options.ros_arguments(spec),
+                ros_arguments=[
+                    *options.ros_arguments(spec),
+                    *([*_names(spec), *_parameters(spec)] if spec.nodes else []),
+                ],
                 additional_env=options.environment(),
                 output="screen",
             )
-            for spec in build(given)
+            for spec in (specs if _flag(given, "separate") else joined(specs))
         ]
 
     declared = [
@@ -341,12 +415,37 @@ def _given(texts: Mapping[str, str], arguments: Sequence[LaunchArgument]) -> dic
     of_processes = {option.name for option in fields(ProcessOptions)}
     for argument in arguments:
         text = texts.get(argument.name, "")
-        if text == "" or argument.name in of_processes:
+        if text == "" or argument.name in of_processes | {"server_name", "tracker", "separate"}:
             continue
         values[argument.name] = (
             argument.parameters[0].coerce(text) if argument.parameters else text
         )
     return values
+
+
+def _flag(given: Mapping[str, str], name: str, *, default: bool = False) -> bool:
+    """An argument that is true or false; raises UsageError for anything else."""
+    text = given.get(name, "")
+    if text.lower() not in ("", "true", "false"):
+        raise UsageError(f"{name}: expected true or false, found {text!r}")
+    return text.lower() == "true" if text else default
+
+
+def _server_specs(given: Mapping[str, Any], server_name: str = "") -> list[NodeSpec]:
+    if not _SERVER_NAME.match(server_name):
+        raise UsageError(
+            f"server_name: expected letters, digits and underscores, found {server_name!r}"
+        )
+    suffix = f"_{server_name}" if server_name else ""
+    return [
+        _spec(
+            executable,
+            executable.removesuffix("_node") + suffix,
+            "/",
+            _for_node(executable, given),
+        )
+        for executable in SERVER_EXECUTABLES
+    ]
 
 
 def _spec(executable: str, name: str, namespace: str, given: Mapping[str, Any]) -> NodeSpec:
