@@ -10,7 +10,14 @@ from pathlib import Path
 import pytest
 
 from roi_codec_ros import bringup
-from roi_codec_ros.bringup import NodeSpec, camera_graph, command, demo_graph, server_graph
+from roi_codec_ros.bringup import (
+    NodeSpec,
+    camera_graph,
+    command,
+    demo_graph,
+    joined,
+    server_graph,
+)
 from roi_codec_ros.codec.errors import UsageError
 from roi_codec_ros.parameters import NODE_PARAMETERS, parameters_of
 
@@ -91,6 +98,36 @@ def test_command_names_node_namespace_remappings_and_parameters():
     ]
 
 
+def test_a_server_joins_decoder_and_detector_and_leaves_the_tracker_alone():
+    apart = server_graph(["a"], threads=2)
+
+    server, tracker = joined(apart)
+
+    assert (server.executable, server.full_name, server.parameters) == (
+        "server_node",
+        "/server",
+        {},
+    )
+    assert server.nodes == tuple(apart[:2])
+    assert tracker == apart[2]
+    assert joined(apart[1:]) == apart[1:]  # no decoder, nothing to join
+
+
+def test_the_command_of_several_nodes_tells_each_its_own():
+    server, _ = joined(server_graph(["a"], confidence=0.5, server_name="north"))
+
+    argv = command(server)
+
+    assert argv[2:] == [
+        "roi_codec_ros.nodes.server_node",
+        "--ros-args",
+        *("-r", "decoder:__node:=decoder_north", "-r", "decoder:__ns:=/"),
+        *("-r", "detector:__node:=detector_north", "-r", "detector:__ns:=/"),
+        *("-p", 'decoder_north:cameras:=["a"]', "-p", 'decoder_north:models:=["fast"]'),
+        *("-p", 'detector_north:cameras:=["a"]', "-p", "detector_north:confidence:=0.5"),
+    ]
+
+
 @pytest.mark.parametrize("name", ["", "1st", "a b", "/front", "front/", "ä", "a//b"])
 def test_a_name_that_ros_would_refuse_is_refused(name):
     with pytest.raises(UsageError, match="camera name"):
@@ -105,6 +142,8 @@ def test_a_name_that_ros_would_refuse_is_refused(name):
         (lambda: server_graph([]), "none"),
         (lambda: server_graph(["a", "a"]), "a, a"),
         (lambda: camera_graph(max_width=-1), "-1"),
+        (lambda: server_graph(["a"], server_name="no-rth"), "no-rth"),
+        (lambda: bringup.server_launch({"tracker": "yes"}), "yes"),
     ],
 )
 def test_a_graph_that_can_not_work_is_refused(make, found):
@@ -148,6 +187,15 @@ def test_server_launch_takes_camera_names_with_commas():
 
     assert all(spec.parameters["cameras"] == ["front", "back"] for spec in specs)
     assert [spec.parameters.get("confidence") for spec in specs] == [None, 0.4, None]
+
+
+def test_a_named_server_without_a_tracker_leaves_the_map_to_one_that_has_all_cameras():
+    north = bringup.server_launch({"cameras": "a", "server_name": "north", "tracker": "false"})
+    (tracker,) = bringup.tracker_launch({"cameras": "a,b"})
+
+    assert [spec.full_name for spec in north] == ["/decoder_north", "/detector_north"]
+    assert tracker.full_name == "/tracker"
+    assert tracker.parameters == {"cameras": ["a", "b"]}
 
 
 def test_demo_launch_gives_the_servers_nodes_the_cameras_name_and_model():

@@ -91,15 +91,25 @@ def test_launch_files_are_plain_python(kind):
         (
             "server",
             ["cameras:=front,back"],
-            ["decoder_node /decoder", "detector_node /detector", "tracker_node /tracker"],
+            ["server_node None", "tracker_node /tracker"],
         ),
+        (
+            "server",
+            ["cameras:=front,back", "separate:=true", "server_name:=north"],
+            [
+                "decoder_node /decoder_north",
+                "detector_node /detector_north",
+                "tracker_node /tracker_north",
+            ],
+        ),
+        ("server", ["cameras:=front", "tracker:=false"], ["server_node None"]),
+        ("tracker", ["cameras:=front,back"], ["tracker_node /tracker"]),
         (
             "demo",
             ["name:=door", "model:=nano"],
             [
                 "encoder_node /door/encoder",
-                "decoder_node /decoder",
-                "detector_node /detector",
+                "server_node None",
                 "tracker_node /tracker",
             ],
         ),
@@ -126,8 +136,8 @@ def test_a_launched_tracker_runs_with_its_arguments_and_ends_on_sigint(tmp_path)
             def generate_launch_description():
                 arguments, build = bringup.LAUNCHES["server"]
                 only = lambda given: [s for s in build(given) if s.executable == "tracker_node"]
-                bringup.LAUNCHES["tracker"] = (arguments, only)
-                return bringup.launch_description("tracker")
+                bringup.LAUNCHES["server"] = (arguments, only)
+                return bringup.launch_description("server")
             """
         ),
         encoding="utf-8",

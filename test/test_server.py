@@ -12,6 +12,7 @@ import importlib.util
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -345,3 +346,34 @@ def test_two_servers_share_the_cameras_and_one_goes_on_without_the_other(graph, 
 def level(graph: Graph, name: str) -> str | None:
     status = graph.status(name, newer_than_s=time.monotonic() - 3.0)
     return status["level"] if status else None
+
+
+# The bench
+
+
+def test_the_bench_runs_a_server_and_writes_a_row_for_it(tmp_path):
+    report = tmp_path / "server.json"
+    model = tmp_path / "model.safetensors"
+    untrained_model("nano", 0).save(model)
+    arguments = ["--cameras", "2", "--rate", "2", "--seconds", "3", "--sizes", "96x64"]
+    arguments += ["--processes", "1", "--threads", "1", "--model", str(model)]
+    program = [sys.executable, "-m", "roi_codec_ros.cli", "bench", "--server", *arguments]
+    program += ["--weights", str(person_weights()), "--json", str(report)]
+    # A domain of its own, as for a user who has named none.
+    environment = {k: v for k, v in os.environ.items() if k != "ROS_DOMAIN_ID"}
+
+    done = subprocess.run(program, env=environment, capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stderr
+    written = json.loads(report.read_text(encoding="utf-8"))
+    (row,) = written["rows"]
+    assert (row["processes"], row["cameras"]) == (1, 2)
+    assert 2 < row["in_fps"] < 5
+    assert 0 < row["out_fps"] <= row["in_fps"]
+    assert row["dropped"]["total"] == round(3 * (row["in_fps"] - row["out_fps"]), 0)
+    assert 0 < row["latency_ms"]["p50"] <= row["latency_ms"]["p95"] <= row["latency_ms"]["p99"]
+    assert row["cpu_percent"] > 0
+    assert row["memory_mib"] > 100
+    assert written["saturates_at"] == {"1": 2 if row["saturated"] else None}
+    assert written["server"]["size"] == "96x64"
+    assert "one process" in done.stdout

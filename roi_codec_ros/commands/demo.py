@@ -106,7 +106,7 @@ def run(args: argparse.Namespace) -> None:
     Raises RoiCodecError for what can't be run, and KeyboardInterrupt when told to stop before the
     first frame came through; later a stop is the regular end.
     """
-    _check_ros()
+    check_ros()
     _prepare_folder(args.out)
     plan = _plan(args)
     if not plan.trained:
@@ -217,7 +217,8 @@ def _cache_folder() -> Path:
         return Path("/nonexistent")
 
 
-def _check_ros() -> None:
+def check_ros() -> None:
+    """Raise RoiCodecError unless ROS 2 and this package's messages can be imported."""
     for module, what in (("rclpy", "ROS 2"), ("roi_codec_ros.msg", "this package's messages")):
         if importlib.util.find_spec(module) is None:
             raise RoiCodecError(
