@@ -35,7 +35,8 @@ def visit(entities):
         if type(entity).__name__ == "OpaqueFunction":
             for node in found:
                 node._perform_substitutions(context)
-                print(node.node_package, node.node_executable, node.node_name)
+                named = "" if "unspecified" in node.node_name else f" {node.node_name}"
+                print(node.node_package, node.node_executable + named)
         elif found:
             visit(found)
 visit(description.entities)
@@ -91,7 +92,7 @@ def test_launch_files_are_plain_python(kind):
         (
             "server",
             ["cameras:=front,back"],
-            ["server_node None", "tracker_node /tracker"],
+            ["server_node", "tracker_node /tracker"],
         ),
         (
             "server",
@@ -102,14 +103,14 @@ def test_launch_files_are_plain_python(kind):
                 "tracker_node /tracker_north",
             ],
         ),
-        ("server", ["cameras:=front", "tracker:=false"], ["server_node None"]),
+        ("server", ["cameras:=front", "tracker:=false"], ["server_node"]),
         ("tracker", ["cameras:=front,back"], ["tracker_node /tracker"]),
         (
             "demo",
             ["name:=door", "model:=nano"],
             [
                 "encoder_node /door/encoder",
-                "server_node None",
+                "server_node",
                 "tracker_node /tracker",
             ],
         ),
