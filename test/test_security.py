@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 import pytest
 
-from roi_codec_ros import bringup
+from roi_codec_ros import launching
 from roi_codec_ros.bringup import ProcessOptions, camera_graph, command, joined, server_graph
 from roi_codec_ros.codec.errors import UsageError
 from roi_codec_ros.security import (
@@ -339,9 +339,9 @@ def test_a_keystore_that_is_not_there_or_lacks_an_enclave_is_one_clear_error(tmp
         command(spec, options=other)
 
 
-@pytest.mark.parametrize("kind", bringup.LAUNCHES)
+@pytest.mark.parametrize("kind", launching.LAUNCHES)
 def test_every_launch_file_has_the_arguments_of_processes(kind):
-    arguments, build = bringup.LAUNCHES[kind]
+    arguments, build = launching.LAUNCHES[kind]
     given = {"keystore": "/k", "log_level": "warn", "params_file": "p.yaml"}
 
     names = {argument.name for argument in arguments()}
