@@ -162,7 +162,7 @@ def test_ctrl_c_ends_every_process_and_still_reports(tmp_path, model, demos):
     demos.append(demo)
     read_until(demo, " s  camera1")  # the table has begun
     children = children_of(demo.pid)
-    assert len(children) == 6  # two encoders, the hall, and the server's three
+    assert len(children) == 5  # two encoders, the hall, server and tracker
     demo.send_signal(signal.SIGINT)
     said, _ = demo.communicate(timeout=3 * PATIENCE_S)
     assert demo.returncode == 0, said
