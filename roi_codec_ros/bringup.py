@@ -4,8 +4,10 @@
     /<camera>/encoder ─ /<camera>/latent ─► /decoder ─ /<camera>/image_anonymized ─► /detector
     /detector ─ /<camera>/persons ─► /tracker ─► /persons/{tracks,poses,cloud,coverage,markers}
 
-Launch files, the demo and the tests all start what these functions return. A spec holds only the
-parameters that were given; any other keeps the value of a parameters file, else its default.
+A graph lists nodes, each as a process of its own; `joined` puts decoder and detector into one.
+Launch files (launching.py), the demo and the tests start what these functions return. A spec holds
+only the parameters that were given; any other keeps the value of a parameters file, else its
+default.
 """
 
 from __future__ import annotations
@@ -13,32 +15,36 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from roi_codec_ros import security
 from roi_codec_ros.codec.errors import UsageError
-from roi_codec_ros.parameters import NODE_PARAMETERS, Parameter, Value, parameters_of, yaml_value
+from roi_codec_ros.parameters import Value, parameters_of, yaml_value
 
 PACKAGE = "roi_codec_ros"
-ENCODER, DECODER, DETECTOR, TRACKER = (
+ENCODER, DECODER, DETECTOR, TRACKER, SERVER = (
     "encoder_node",
     "decoder_node",
     "detector_node",
     "tracker_node",
+    "server_node",
 )
 SERVER_EXECUTABLES = (DECODER, DETECTOR, TRACKER)
+JOINED_EXECUTABLES = (DECODER, DETECTOR)  # what a server_node holds
 LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*(/[A-Za-z][A-Za-z0-9_]*)*\Z")
+_SERVER_NAME = re.compile(r"[A-Za-z0-9_]*\Z")
 
 
 @dataclass(frozen=True)
 class NodeSpec:
-    """One node process.
+    """One process, of one node or of several.
 
     executable: as installed, for example "encoder_node". namespace: absolute, "/" or "/camera1".
-    parameters: the given ones only, by name. remappings: pairs of (from, to).
+    parameters: the given ones only, by name. remappings: pairs of (from, to). nodes: those of a
+    process that holds several; it then has a name, for its enclave, and nothing else of its own.
     """
 
     executable: str
@@ -46,6 +52,7 @@ class NodeSpec:
     namespace: str
     parameters: dict[str, Value]
     remappings: tuple[tuple[str, str], ...] = ()
+    nodes: tuple[NodeSpec, ...] = ()
 
     @property
     def full_name(self) -> str:
@@ -84,16 +91,6 @@ class ProcessOptions:
         return security.environment(self.keystore)
 
 
-@dataclass(frozen=True)
-class LaunchArgument:
-    """An argument of a launch file; an empty default means that the node's own value stands."""
-
-    name: str
-    description: str
-    default: str = ""
-    parameters: tuple[Parameter, ...] = field(default=(), repr=False)
-
-
 def camera_graph(
     name: str = "camera", source: str = "0", model: str = "fast", **encoder_parameters: Any
 ) -> list[NodeSpec]:
@@ -101,9 +98,9 @@ def camera_graph(
 
     Raises UsageError for a name that is no ROS name, an unknown parameter or a wrong value.
     """
-    _check_camera_name(name)
+    check_camera_name(name)
     given = {"source": source, "model": model, **encoder_parameters}
-    return [_spec(ENCODER, "encoder", "/" + name, given)]
+    return [node_spec(ENCODER, "encoder", "/" + name, given)]
 
 
 def server_graph(
@@ -111,17 +108,20 @@ def server_graph(
     *,
     models: Sequence[str] = ("fast",),
     detector: str = "",
+    server_name: str = "",
     **parameters: Any,
 ) -> list[NodeSpec]:
     """What runs on the server: decoder, detector and tracker for all cameras.
 
-    detector: path of YOLO weights; empty lets the node search. Every other keyword goes to each of
-    the three nodes that has a parameter of that name. Raises UsageError as camera_graph does.
+    detector: path of YOLO weights; empty lets the node search. server_name: where there are
+    several servers; its nodes are then called decoder_<server_name> and so on. Every other keyword
+    goes to each of the three nodes that has a parameter of that name. Raises UsageError as
+    camera_graph does.
     """
     if not cameras:
         raise UsageError("expected at least one camera, found none")
     for camera in cameras:
-        _check_camera_name(camera)
+        check_camera_name(camera)
     if len(set(cameras)) != len(cameras):
         raise UsageError(f"expected different camera names, found {', '.join(cameras)}")
     given = {"cameras": list(cameras), "models": list(models), **parameters}
@@ -129,10 +129,20 @@ def server_graph(
         given["weights"] = detector
     known = {parameter for node in SERVER_EXECUTABLES for parameter in parameters_of(node)}
     _refuse_unknown(given, known)
-    return [
-        _spec(executable, executable.removesuffix("_node"), "/", _for_node(executable, given))
-        for executable in SERVER_EXECUTABLES
-    ]
+    return server_specs(given, server_name)
+
+
+def joined(specs: Sequence[NodeSpec]) -> list[NodeSpec]:
+    """The same nodes with decoder and detector in one process, where both are among them.
+
+    No image then crosses DDS from one to the other.
+    """
+    held = tuple(spec for spec in specs if spec.executable in JOINED_EXECUTABLES)
+    if tuple(spec.executable for spec in held) != JOINED_EXECUTABLES:
+        return list(specs)
+    name = held[0].name.replace("decoder", "server", 1)
+    process = NodeSpec(SERVER, name, held[0].namespace, {}, nodes=held)
+    return [process if spec is held[0] else spec for spec in specs if spec not in held[1:]]
 
 
 def demo_graph(
@@ -167,189 +177,58 @@ def command(
     under the full name of a node in a namespace (ROS reads those last).
     """
     argv = [sys.executable, "-m", f"{PACKAGE}.nodes.{spec.executable}", "--ros-args"]
-    argv += ["-r", f"__node:={spec.name}", "-r", f"__ns:={spec.namespace}"]
-    for source, target in spec.remappings:
-        argv += ["-r", f"{source}:={target}"]
+    argv += name_arguments(spec)
     if options is not None:
         argv += options.ros_arguments(spec)
         params_file = params_file or options.params_file or None
     if params_file is not None:
         argv += ["--params-file", str(params_file)]
-    # A rule that names the node wins over a file's section of that name; rules know no namespaces.
-    prefix = f"{spec.name}:" if spec.namespace == "/" else ""
-    for name, value in spec.parameters.items():
-        argv += ["-p", f"{prefix}{name}:={yaml_value(value)}"]
+    return argv + parameter_arguments(spec)
+
+
+def name_arguments(spec: NodeSpec) -> list[str]:
+    """Arguments that give a process's nodes their names and remappings."""
+    argv = []
+    for node in spec.nodes or (spec,):
+        # A rule for one node of several begins with its name: for this one, as the code has it.
+        made = f"{node.executable.removesuffix('_node')}:" if spec.nodes else ""
+        called = f"{node.name}:" if spec.nodes else ""
+        argv += ["-r", f"{made}__node:={node.name}", "-r", f"{made}__ns:={node.namespace}"]
+        for source, target in node.remappings:
+            argv += ["-r", f"{called}{source}:={target}"]
     return argv
 
 
-def camera_arguments() -> list[LaunchArgument]:
-    """The arguments of camera.launch.py."""
-    own = [
-        LaunchArgument(
-            "name", "Name of the camera: the namespace that its topics live in.", "camera"
-        ),
-        *_process_arguments(),
-    ]
-    return own + _parameter_arguments([ENCODER])
+def parameter_arguments(spec: NodeSpec) -> list[str]:
+    """Arguments that give a process's nodes their parameters."""
+    argv = []
+    for node in spec.nodes or (spec,):
+        # A rule that names the node wins over a file's section of that name, and is for that node
+        # alone; rules know no namespaces.
+        prefix = f"{node.name}:" if node.namespace == "/" else ""
+        for name, value in node.parameters.items():
+            argv += ["-p", f"{prefix}{name}:={yaml_value(value)}"]
+    return argv
 
 
-def server_arguments() -> list[LaunchArgument]:
-    """The arguments of server.launch.py; `cameras:=front,back` takes names with commas."""
-    return [*_process_arguments(), *_parameter_arguments(SERVER_EXECUTABLES)]
-
-
-def demo_arguments() -> list[LaunchArgument]:
-    """The arguments of demo.launch.py: one camera and the server on one machine."""
-    own = [
-        LaunchArgument(
-            "name", "Name of the camera: the namespace that its topics live in.", "camera"
-        ),
-        *_process_arguments(),
-    ]
-    left_out = {"cameras", "models"}  # they follow from name and model
-    arguments = _parameter_arguments([ENCODER, *SERVER_EXECUTABLES])
-    return own + [argument for argument in arguments if argument.name not in left_out]
-
-
-def camera_launch(given: Mapping[str, str]) -> list[NodeSpec]:
-    """The nodes for the arguments of camera.launch.py, as text; empty text means not given."""
-    values = _given(given, camera_arguments())
-    name = _text(values.pop("name", "camera"))
-    _check_camera_name(name)
-    return [_spec(ENCODER, "encoder", "/" + name, values)]
-
-
-def server_launch(given: Mapping[str, str]) -> list[NodeSpec]:
-    """The nodes for the arguments of server.launch.py; what is not given stays the nodes' own."""
-    values = _given(given, server_arguments())
+def server_specs(given: Mapping[str, Any], server_name: str = "") -> list[NodeSpec]:
+    if not _SERVER_NAME.match(server_name):
+        raise UsageError(
+            f"server_name: expected letters, digits and underscores, found {server_name!r}"
+        )
+    suffix = f"_{server_name}" if server_name else ""
     return [
-        _spec(executable, executable.removesuffix("_node"), "/", _for_node(executable, values))
+        node_spec(
+            executable,
+            executable.removesuffix("_node") + suffix,
+            "/",
+            for_node(executable, given),
+        )
         for executable in SERVER_EXECUTABLES
     ]
 
 
-def demo_launch(given: Mapping[str, str]) -> list[NodeSpec]:
-    """The nodes for the arguments of demo.launch.py."""
-    values = _given(given, demo_arguments())
-    name = _text(values.pop("name", "camera"))
-    _check_camera_name(name)
-    server: dict[str, Any] = {**values, "cameras": [name]}
-    if "model" in values:
-        server["models"] = [values["model"]]
-    return [
-        _spec(ENCODER, "encoder", "/" + name, _for_node(ENCODER, values)),
-        *(
-            _spec(executable, executable.removesuffix("_node"), "/", _for_node(executable, server))
-            for executable in SERVER_EXECUTABLES
-        ),
-    ]
-
-
-LAUNCHES = {
-    "camera": (camera_arguments, camera_launch),
-    "server": (server_arguments, server_launch),
-    "demo": (demo_arguments, demo_launch),
-}
-
-
-def launch_description(kind: str) -> Any:
-    """The launch.LaunchDescription of "camera", "server" or "demo" (needs ROS's launch)."""
-    from launch.actions import DeclareLaunchArgument, OpaqueFunction
-    from launch_ros.actions import Node
-
-    from launch import LaunchDescription
-
-    arguments, build = LAUNCHES[kind]
-
-    def nodes(context: Any) -> list[Any]:
-        given = {
-            argument.name: context.launch_configurations[argument.name] for argument in arguments()
-        }
-        options = _process_options(given)
-        files = [options.params_file] if options.params_file else []
-        return [
-            Node(
-                package=PACKAGE,
-                executable=spec.executable,
-                name=spec.name,
-                namespace=spec.namespace,
-                parameters=[*files, *([spec.parameters] if spec.parameters else [])],
-                remappings=list(spec.remappings),
-                ros_arguments=options.ros_arguments(spec),
-                additional_env=options.environment(),
-                output="screen",
-            )
-            for spec in build(given)
-        ]
-
-    declared = [
-        DeclareLaunchArgument(
-            argument.name, default_value=argument.default, description=argument.description
-        )
-        for argument in arguments()
-    ]
-    return LaunchDescription([*declared, OpaqueFunction(function=nodes)])
-
-
-def _process_arguments() -> list[LaunchArgument]:
-    """One for each field of ProcessOptions."""
-    return [
-        LaunchArgument(
-            "params_file",
-            "Parameters file (YAML) that all nodes of this launch file read; empty: none.",
-        ),
-        LaunchArgument(
-            "log_level",
-            f"Least severity to log: {', '.join(LOG_LEVELS)}; empty: ROS's own (info).",
-        ),
-        LaunchArgument(
-            "keystore",
-            "SROS2 keystore to run secured with, as scripts/security_keystore makes it: nodes "
-            "then refuse to run without their enclave. Empty: whatever ROS_SECURITY_… say.",
-        ),
-    ]
-
-
-def _process_options(given: Mapping[str, str]) -> ProcessOptions:
-    names = [option.name for option in fields(ProcessOptions)]
-    return ProcessOptions(**{name: given.get(name, "") for name in names})
-
-
-def _parameter_arguments(executables: Sequence[str]) -> list[LaunchArgument]:
-    """One argument for each parameter name; nodes that share a name share the argument."""
-    by_name: dict[str, list[tuple[str, Parameter]]] = {}
-    for executable in executables:
-        for parameter in NODE_PARAMETERS[executable]:
-            by_name.setdefault(parameter.name, []).append((executable, parameter))
-    arguments = []
-    for name, users in by_name.items():
-        parameter = users[0][1]
-        who = ", ".join(executable for executable, _ in users)
-        description = (
-            f"[{who}, {parameter.type}] {parameter.description} "
-            f"Not given: the parameters file's, else {yaml_value(parameter.default)}."
-        )
-        arguments.append(
-            LaunchArgument(name, description, parameters=tuple(user[1] for user in users))
-        )
-    return arguments
-
-
-def _given(texts: Mapping[str, str], arguments: Sequence[LaunchArgument]) -> dict[str, Value]:
-    """The arguments that were given, in their parameters' types."""
-    values: dict[str, Value] = {}
-    of_processes = {option.name for option in fields(ProcessOptions)}
-    for argument in arguments:
-        text = texts.get(argument.name, "")
-        if text == "" or argument.name in of_processes:
-            continue
-        values[argument.name] = (
-            argument.parameters[0].coerce(text) if argument.parameters else text
-        )
-    return values
-
-
-def _spec(executable: str, name: str, namespace: str, given: Mapping[str, Any]) -> NodeSpec:
+def node_spec(executable: str, name: str, namespace: str, given: Mapping[str, Any]) -> NodeSpec:
     known = parameters_of(executable)
     _refuse_unknown(given, known)
     return NodeSpec(
@@ -360,7 +239,7 @@ def _spec(executable: str, name: str, namespace: str, given: Mapping[str, Any]) 
     )
 
 
-def _for_node(executable: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def for_node(executable: str, given: Mapping[str, Any]) -> dict[str, Any]:
     known = parameters_of(executable)
     return {name: value for name, value in given.items() if name in known}
 
@@ -373,12 +252,8 @@ def _refuse_unknown(given: Mapping[str, Any], known: Any) -> None:
         )
 
 
-def _check_camera_name(name: str) -> None:
+def check_camera_name(name: str) -> None:
     if not _NAME.match(name):
         raise UsageError(
             f"expected a camera name of letters, digits and underscores, found {name!r}"
         )
-
-
-def _text(value: Value) -> str:
-    return value if isinstance(value, str) else str(value)

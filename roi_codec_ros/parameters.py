@@ -14,6 +14,7 @@ from typing import TypeAlias
 
 from roi_codec_ros.codec.backends import BACKENDS
 from roi_codec_ros.codec.bitstream import DEFAULT_MAX_PIXELS
+from roi_codec_ros.codec.devices import GPU_BATCH
 from roi_codec_ros.codec.errors import UsageError
 
 Value: TypeAlias = str | int | float | bool | list[str]
@@ -128,6 +129,15 @@ DEVICE = Parameter(
 THREADS = Parameter(
     "threads", 0, "CPU threads of the network; 0 leaves the choice to torch.", "integer", (0, 256)
 )
+MAX_BATCH = Parameter(
+    "max_batch",
+    0,
+    "Most images, of different cameras, that the network takes at once. 0: as many as wait, up to "
+    f"{GPU_BATCH}, on a GPU; one by one on a CPU, where they would only wait for each other.",
+    "integer",
+    (0, 256),
+    live=True,
+)
 CAMERAS = Parameter(
     "cameras",
     ["camera"],
@@ -232,6 +242,7 @@ NODE_PARAMETERS: dict[str, tuple[Parameter, ...]] = {
         ),
         DEVICE,
         THREADS,
+        MAX_BATCH,
         Parameter(
             "max_pixels",
             DEFAULT_MAX_PIXELS,
@@ -304,6 +315,7 @@ NODE_PARAMETERS: dict[str, tuple[Parameter, ...]] = {
         ),
         DEVICE,
         THREADS,
+        MAX_BATCH,
         STALE_AFTER,
     ),
     "tracker_node": (

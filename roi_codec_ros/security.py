@@ -3,7 +3,8 @@
 
     config/security/<node>.policy.xml ─ camera names ─► policy of one enclave ─► ros2 security
 
-An enclave (the identity of a process, with its key and its permissions) has the node's full name.
+An enclave (the identity of a process, with its key and its permissions) has the node's full name;
+that of decoder and detector in one process is /server.
 Nothing here makes keys: `scripts/security_keystore` has `ros2 security` do that.
 """
 
@@ -20,6 +21,7 @@ from roi_codec_ros.codec.share import share_folders
 
 PLACEHOLDER = "CAMERA"
 SERVER_NODES = ("decoder", "detector", "tracker")
+SERVER = "server"  # decoder and detector in one process
 # What DDS security reads of an enclave.
 ENCLAVE_FILES = (
     "cert.pem",
@@ -55,13 +57,21 @@ def encoder_policy(camera: str, *, image_topic: str = "", camera_info_topic: str
     return _filled(root, [camera])
 
 
-def server_policy(node: str, cameras: Sequence[str]) -> str:
-    """The policy (XML) of "decoder", "detector" or "tracker", enclave /<node>, for cameras."""
-    if node not in SERVER_NODES:
-        raise UsageError(f"expected one of {', '.join(SERVER_NODES)}, found {node!r}")
+def server_policy(node: str, cameras: Sequence[str], server_name: str = "") -> str:
+    """The policy (XML) of one of SERVER_NODES or SERVER, enclave /<node>, for cameras.
+
+    server_name: as `bringup.server_graph` takes it; the enclave is then /<node>_<server_name>.
+    """
+    if node not in (*SERVER_NODES, SERVER):
+        raise UsageError(f"expected one of {', '.join((*SERVER_NODES, SERVER))}, found {node!r}")
     if not cameras:
         raise UsageError("expected at least one camera, found none")
-    return _filled(_read(node), cameras)
+    root = _read(node)
+    if server_name:
+        for tag, key in (("enclave", "path"), ("profile", "node")):
+            for element in root.iter(tag):
+                element.set(key, f"{element.get(key)}_{server_name}")
+    return _filled(root, cameras)
 
 
 def check_enclave(keystore: str, enclave: str) -> None:

@@ -9,8 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from roi_codec_ros import bringup
-from roi_codec_ros.bringup import NodeSpec, camera_graph, command, demo_graph, server_graph
+from roi_codec_ros import launching
+from roi_codec_ros.bringup import (
+    NodeSpec,
+    camera_graph,
+    command,
+    demo_graph,
+    joined,
+    server_graph,
+)
 from roi_codec_ros.codec.errors import UsageError
 from roi_codec_ros.parameters import NODE_PARAMETERS, parameters_of
 
@@ -91,6 +98,36 @@ def test_command_names_node_namespace_remappings_and_parameters():
     ]
 
 
+def test_a_server_joins_decoder_and_detector_and_leaves_the_tracker_alone():
+    apart = server_graph(["a"], threads=2)
+
+    server, tracker = joined(apart)
+
+    assert (server.executable, server.full_name, server.parameters) == (
+        "server_node",
+        "/server",
+        {},
+    )
+    assert server.nodes == tuple(apart[:2])
+    assert tracker == apart[2]
+    assert joined(apart[1:]) == apart[1:]  # no decoder, nothing to join
+
+
+def test_the_command_of_several_nodes_tells_each_its_own():
+    server, _ = joined(server_graph(["a"], confidence=0.5, server_name="north"))
+
+    argv = command(server)
+
+    assert argv[2:] == [
+        "roi_codec_ros.nodes.server_node",
+        "--ros-args",
+        *("-r", "decoder:__node:=decoder_north", "-r", "decoder:__ns:=/"),
+        *("-r", "detector:__node:=detector_north", "-r", "detector:__ns:=/"),
+        *("-p", 'decoder_north:cameras:=["a"]', "-p", 'decoder_north:models:=["fast"]'),
+        *("-p", 'detector_north:cameras:=["a"]', "-p", "detector_north:confidence:=0.5"),
+    ]
+
+
 @pytest.mark.parametrize("name", ["", "1st", "a b", "/front", "front/", "ä", "a//b"])
 def test_a_name_that_ros_would_refuse_is_refused(name):
     with pytest.raises(UsageError, match="camera name"):
@@ -105,6 +142,8 @@ def test_a_name_that_ros_would_refuse_is_refused(name):
         (lambda: server_graph([]), "none"),
         (lambda: server_graph(["a", "a"]), "a, a"),
         (lambda: camera_graph(max_width=-1), "-1"),
+        (lambda: server_graph(["a"], server_name="no-rth"), "no-rth"),
+        (lambda: launching.server_launch({"tracker": "yes"}), "yes"),
     ],
 )
 def test_a_graph_that_can_not_work_is_refused(make, found):
@@ -115,9 +154,9 @@ def test_a_graph_that_can_not_work_is_refused(make, found):
 # Launch arguments
 
 
-@pytest.mark.parametrize("kind", bringup.LAUNCHES)
+@pytest.mark.parametrize("kind", launching.LAUNCHES)
 def test_a_launch_without_arguments_leaves_every_value_to_the_nodes(kind):
-    arguments, build = bringup.LAUNCHES[kind]
+    arguments, build = launching.LAUNCHES[kind]
 
     specs = build({argument.name: argument.default for argument in arguments()})
 
@@ -125,9 +164,9 @@ def test_a_launch_without_arguments_leaves_every_value_to_the_nodes(kind):
     assert given <= {"cameras"}
 
 
-@pytest.mark.parametrize("kind", bringup.LAUNCHES)
+@pytest.mark.parametrize("kind", launching.LAUNCHES)
 def test_every_parameter_of_a_launch_files_nodes_is_an_argument_of_it(kind):
-    arguments, build = bringup.LAUNCHES[kind]
+    arguments, build = launching.LAUNCHES[kind]
     names = [argument.name for argument in arguments()]
 
     wanted = {p.name for spec in build({}) for p in NODE_PARAMETERS[spec.executable]}
@@ -137,21 +176,30 @@ def test_every_parameter_of_a_launch_files_nodes_is_an_argument_of_it(kind):
 
 
 def test_launch_arguments_arrive_in_their_types():
-    (encoder,) = bringup.camera_launch({"name": "front", "source": "0", "rate_hz": "5"})
+    (encoder,) = launching.camera_launch({"name": "front", "source": "0", "rate_hz": "5"})
 
     assert encoder.full_name == "/front/encoder"
     assert encoder.parameters == {"source": "0", "rate_hz": 5.0}
 
 
 def test_server_launch_takes_camera_names_with_commas():
-    specs = bringup.server_launch({"cameras": "front,back", "confidence": "0.4"})
+    specs = launching.server_launch({"cameras": "front,back", "confidence": "0.4"})
 
     assert all(spec.parameters["cameras"] == ["front", "back"] for spec in specs)
     assert [spec.parameters.get("confidence") for spec in specs] == [None, 0.4, None]
 
 
+def test_a_named_server_without_a_tracker_leaves_the_map_to_one_that_has_all_cameras():
+    north = launching.server_launch({"cameras": "a", "server_name": "north", "tracker": "false"})
+    (tracker,) = launching.tracker_launch({"cameras": "a,b"})
+
+    assert [spec.full_name for spec in north] == ["/decoder_north", "/detector_north"]
+    assert tracker.full_name == "/tracker"
+    assert tracker.parameters == {"cameras": ["a", "b"]}
+
+
 def test_demo_launch_gives_the_servers_nodes_the_cameras_name_and_model():
-    encoder, decoder, *_ = bringup.demo_launch({"name": "door", "model": "nano"})
+    encoder, decoder, *_ = launching.demo_launch({"name": "door", "model": "nano"})
 
     assert encoder.full_name == "/door/encoder"
     assert decoder.parameters == {"cameras": ["door"], "models": ["nano"]}
@@ -160,4 +208,4 @@ def test_demo_launch_gives_the_servers_nodes_the_cameras_name_and_model():
 def test_there_is_a_launch_file_for_each_kind():
     files = {path.name for path in (ROOT / "launch").glob("*.launch.py")}
 
-    assert files == {f"{kind}.launch.py" for kind in bringup.LAUNCHES}
+    assert files == {f"{kind}.launch.py" for kind in launching.LAUNCHES}

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from roi_codec_ros.codec import (
     load_model,
     untrained_model,
 )
+from roi_codec_ros.codec.devices import batch_limit
 
 SIZES = [(1, 1), (7, 5), (513, 511), (1080, 1920)]
 
@@ -97,6 +99,87 @@ def test_a_payload_cannot_claim_more_pixels_than_allowed() -> None:
         Decoder(model, max_pixels=64 * 64 - 1).decode(data)
 
 
+# ------------------------------------------------------------------------------------ batches
+
+
+def photographs() -> list[np.ndarray]:
+    """Three of one size and one of another."""
+    data = pytest.importorskip("skimage.data", reason="its photographs are the test's frames")
+    astronaut, coffee = data.astronaut(), data.coffee()
+    return [astronaut, astronaut[:, ::-1].copy(), coffee[:, :512], astronaut[::-1].copy()]
+
+
+def test_frames_of_a_batch_are_those_of_each_payload_alone() -> None:
+    trained = Path(__file__).resolve().parents[1] / "models" / "fast.safetensors"
+    model = load_model(trained) if trained.is_file() else untrained_model("fast")
+    encoder, decoder = Encoder(model), Decoder(model)
+    payloads = [encoder.encode(image).data for image in photographs()]
+
+    together = decoder.decode_batch(payloads)
+
+    assert [frame.coded_size for frame in together] == [p.shape[:2] for p in photographs()]
+    for frame, payload in zip(together, payloads, strict=True):
+        apart = np.abs(frame.image.astype(int) - decoder.decode(payload).image)
+        # Sums in another order: a value near a half may round to the other side.
+        assert apart.max() <= 1
+        assert (apart > 0).mean() < 1e-3
+
+
+def test_what_is_wrong_with_one_payload_is_said_of_it_alone() -> None:
+    ours, foreign = untrained_model("nano", seed=1), untrained_model("nano", seed=2)
+    good = [Encoder(ours).encode(noise(48, 64)).data for _ in range(2)]
+    stranger = Encoder(foreign).encode(noise(48, 64)).data
+    hollow = dataclasses.replace(Payload.from_bytes(good[0]), body=b"\xff" * 40).to_bytes()
+    bad = [b"", good[0][:-1], stranger, hollow]
+    decoder = Decoder(ours)
+
+    outcomes = decoder.decode_batch([good[0], *bad, good[1]])
+
+    first, *refused, last = outcomes
+    for data, outcome in zip(bad, refused, strict=True):
+        with pytest.raises(BitstreamError) as caught:
+            decoder.decode(data)
+        assert isinstance(outcome, BitstreamError)
+        assert str(outcome) == str(caught.value)
+    for frame in (first, last):
+        assert not isinstance(frame, BitstreamError)
+        np.testing.assert_array_equal(frame.image, decoder.decode(good[0]).image)
+    assert decoder.decode_batch([]) == []
+
+
+def test_a_batch_takes_no_more_pixels_than_a_frame_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does it mix models and sizes: what goes through the network at once is counted."""
+    models = [untrained_model("nano", seed=1), untrained_model("nano", seed=2)]
+    sizes = [(32, 32)] * 5 + [(32, 48)]
+    payloads = [Encoder(models[0]).encode(noise(*size)).data for size in sizes]
+    payloads.append(Encoder(models[1]).encode(noise(32, 32)).data)
+    decoder = Decoder(models, max_pixels=2 * 32 * 32)
+    batches: list[tuple[int, bytes, int]] = []
+    synthesise = decoder._synthesise
+
+    def counted(latents):  # type: ignore[no-untyped-def]
+        payload = latents[0].payload
+        batches.append((len(latents), payload.model_id, payload.coded_width))
+        return synthesise(latents)
+
+    monkeypatch.setattr(decoder, "_synthesise", counted)
+
+    assert len(decoder.decode_batch(payloads)) == len(payloads)
+    first, second = (model.id for model in models)
+    of_one_kind = [(2, first, 32), (2, first, 32), (1, first, 32)]
+    assert batches == [*of_one_kind, (1, first, 48), (1, second, 32)]
+
+
+@pytest.mark.parametrize(
+    ("most", "device", "limit"),
+    [(0, "cpu", 1), (0, "cuda", 8), (0, "cuda:1", 8), (3, "cpu", 3), (3, "cuda", 3)],
+)
+def test_a_batch_is_as_large_as_told_or_as_suits_the_device(
+    most: int, device: str, limit: int
+) -> None:
+    assert batch_limit(most, device) == limit
+
+
 @pytest.mark.parametrize(
     "image",
     [
@@ -146,8 +229,6 @@ def test_what_is_no_model_file_is_refused(tmp_path: Path, content: bytes) -> Non
 
 
 def test_sizes_that_do_not_fit_the_weights_are_refused_without_allocating_them() -> None:
-    import dataclasses
-
     model = untrained_model("nano")
     options = {**model.preset.options, "decoder_width": 4096, "decoder_blocks": 64}
     forged = Model.build(

@@ -148,8 +148,7 @@ def test_the_demo_leaves_its_report_and_its_pictures(tmp_path, model, demos):
     assert sheet.shape[1] >= 360 and sheet.std() > 20
     assert {path.name for path in (out / "log").glob("*.log")} == {
         "camera.encoder.log",
-        "decoder.log",
-        "detector.log",
+        "server.log",
         "tracker.log",
     }
 
@@ -163,7 +162,7 @@ def test_ctrl_c_ends_every_process_and_still_reports(tmp_path, model, demos):
     demos.append(demo)
     read_until(demo, " s  camera1")  # the table has begun
     children = children_of(demo.pid)
-    assert len(children) == 6  # two encoders, the hall, and the server's three
+    assert len(children) == 5  # two encoders, the hall, server and tracker
     demo.send_signal(signal.SIGINT)
     said, _ = demo.communicate(timeout=3 * PATIENCE_S)
     assert demo.returncode == 0, said
@@ -203,7 +202,7 @@ def test_ctrl_c_while_starting_ends_every_process(tmp_path, model, demos):
     demos.append(demo)
     read_until(demo, "starting ")
     children = children_of(demo.pid)
-    assert len(children) == 4
+    assert len(children) == 3  # encoder, server, tracker
     demo.send_signal(signal.SIGTERM)
     started = time.monotonic()
     demo.communicate(timeout=PATIENCE_S)
@@ -249,4 +248,4 @@ def test_a_node_that_dies_is_named_and_ends_the_demo(tmp_path, model):
     said, _ = demo.communicate(timeout=PATIENCE_S)
     assert demo.returncode == 1
     last = said.strip().splitlines()[-1]
-    assert last.startswith("roi-codec demo: detector ended with status 1") and "broken.pt" in last
+    assert last.startswith("roi-codec demo: server ended with status 1") and "broken.pt" in last

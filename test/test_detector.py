@@ -14,6 +14,7 @@ import pytest
 from roi_codec_ros.codec.errors import RoiCodecError
 from roi_codec_ros.perception import detector
 from roi_codec_ros.perception.detector import PersonDetector, find_weights
+from roi_codec_ros.perception.letterbox import Letterbox
 
 WEIGHTS = Path(
     os.environ.get("ROI_CODEC_TEST_DETECTOR")
@@ -137,6 +138,99 @@ def test_people_of_a_photograph_are_found_in_its_pixels():
     assert (np.diff(found.score) <= 0).all()
     assert len(nobody) == 0
     assert nobody.image_size == (37, 91)
+
+
+def photographs() -> list[np.ndarray]:
+    """Of several sizes; two pairs of them have one letterboxed size."""
+    assets = Path(str(importlib.util.find_spec("ultralytics").origin)).parent / "assets"
+    bus, zidane = (
+        cv2.cvtColor(cv2.imread(str(assets / name)), cv2.COLOR_BGR2RGB)
+        for name in ("bus.jpg", "zidane.jpg")
+    )
+    return [
+        bus,
+        zidane,
+        bus[:, ::-1].copy(),
+        cv2.resize(zidane, (641, 363)),
+        np.zeros((1, 5000, 3), np.uint8),  # letterboxed it has less than a pixel of height
+    ]
+
+
+@needs_ultralytics
+@needs_weights
+def test_people_of_a_batch_are_those_of_each_image_alone():
+    network = PersonDetector(WEIGHTS)
+
+    together = network.detect_batch(photographs(), confidence=0.1)
+
+    assert [found.image_size for found in together] == [p.shape[:2] for p in photographs()]
+    assert [len(found) > 0 for found in together] == [True, True, True, True, False]
+    for found, photograph in zip(together, photographs(), strict=True):
+        alone = network.detect(photograph, confidence=0.1)
+        assert found.xyxy == pytest.approx(alone.xyxy, abs=0.01)
+        assert found.score == pytest.approx(alone.score, abs=1e-4)
+    assert network.detect_batch([]) == []
+
+
+@needs_ultralytics
+@needs_weights
+def test_images_of_one_letterboxed_size_go_through_together(monkeypatch):
+    network = PersonDetector(WEIGHTS)
+    batches = []
+    predict = network._predict
+
+    def counted(inputs, *rest):
+        batches.append([image.shape[:2] for image in inputs])
+        return predict(inputs, *rest)
+
+    monkeypatch.setattr(network, "_predict", counted)
+
+    network.detect_batch(photographs())
+
+    # 1080×810, 720×1280 with its neighbour, and the flat one
+    assert batches == [[(640, 480)] * 2, [(384, 640)] * 2, [(32, 640)]]
+
+
+@needs_ultralytics
+@needs_weights
+def test_boxes_are_those_that_ultralytics_gives_for_an_image():
+    """Its own letterbox and ours are the same."""
+    network = PersonDetector(WEIGHTS)
+    for photograph in photographs()[:4]:
+        (result,) = network._network.predict(
+            np.ascontiguousarray(photograph[:, :, ::-1]),
+            conf=0.1,
+            iou=0.7,
+            imgsz=640,
+            classes=network._person_classes,
+            verbose=False,
+        )
+
+        found = network.detect(photograph, confidence=0.1)
+
+        assert found.xyxy == pytest.approx(result.boxes.xyxy.numpy(), abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("size", "longest", "inner", "outer", "corner"),
+    [
+        ((360, 640), 640, (360, 640), (384, 640), (12, 0)),
+        ((1080, 810), 640, (640, 480), (640, 480), (0, 0)),
+        ((100, 200), 300, (160, 320), (160, 320), (0, 0)),  # 300 is no multiple of the stride
+        ((1, 9000), 640, (1, 640), (32, 640), (15, 0)),
+        ((37, 91), 640, (260, 640), (288, 640), (14, 0)),
+    ],
+)
+def test_a_letterbox_keeps_the_aspect_and_pads_to_the_stride(size, longest, inner, outer, corner):
+    box = Letterbox.of(size, longest, 32)
+
+    assert (box.inner_size, box.outer_size, (box.top, box.left)) == (inner, outer, corner)
+    whole = [[corner[1], corner[0], corner[1] + inner[1], corner[0] + inner[0]]]
+    back = box.to_image(np.array(whole, np.float32))
+    assert back[0] == pytest.approx([0, 0, size[1], size[0]], abs=1e-3)
+    image = box.apply(np.full((*size, 3), 7, np.uint8))
+    assert image.shape == (*outer, 3)
+    assert (image == 7).all(axis=2).sum() == inner[0] * inner[1]
 
 
 @needs_ultralytics

@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "parameters": {"codec"},
     "security": {"codec"},
     "bringup": {"codec", "parameters", "security"},
+    "launching": {"bringup", "codec", "parameters"},
 }
 ROS_PACKAGES = {"rclpy", "rcl_interfaces", "builtin_interfaces", "ament_index_python", "launch"}
 # What may be imported where at all; elsewhere these must not appear.
@@ -88,7 +89,7 @@ def test_only_nodes_import_ros(path):
 
     found = {
         name
-        for name in imports(path, only_at_import_time=room(path) == "bringup")
+        for name in imports(path, only_at_import_time=room(path) == "launching")
         if name.split(".")[0] in ROS_PACKAGES
         or name.split(".")[0].endswith("_msgs")
         or name.startswith(f"{PACKAGE}.msg")

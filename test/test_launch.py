@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from roi_codec_ros import bringup
+from roi_codec_ros import launching
 
 ROOT = Path(__file__).resolve().parents[1]
 PATIENCE_S = 180.0
@@ -35,7 +35,8 @@ def visit(entities):
         if type(entity).__name__ == "OpaqueFunction":
             for node in found:
                 node._perform_substitutions(context)
-                print(node.node_package, node.node_executable, node.node_name)
+                named = "" if "unspecified" in node.node_name else f" {node.node_name}"
+                print(node.node_package, node.node_executable + named)
         elif found:
             visit(found)
 visit(description.entities)
@@ -76,7 +77,7 @@ def describe(kind: str, *arguments: str) -> list[str]:
     return outcome.stdout.splitlines()
 
 
-@pytest.mark.parametrize("kind", bringup.LAUNCHES)
+@pytest.mark.parametrize("kind", launching.LAUNCHES)
 def test_launch_files_are_plain_python(kind):
     text = (ROOT / "launch" / f"{kind}.launch.py").read_text(encoding="utf-8")
 
@@ -91,15 +92,25 @@ def test_launch_files_are_plain_python(kind):
         (
             "server",
             ["cameras:=front,back"],
-            ["decoder_node /decoder", "detector_node /detector", "tracker_node /tracker"],
+            ["server_node", "tracker_node /tracker"],
         ),
+        (
+            "server",
+            ["cameras:=front,back", "separate:=true", "server_name:=north"],
+            [
+                "decoder_node /decoder_north",
+                "detector_node /detector_north",
+                "tracker_node /tracker_north",
+            ],
+        ),
+        ("server", ["cameras:=front", "tracker:=false"], ["server_node"]),
+        ("tracker", ["cameras:=front,back"], ["tracker_node /tracker"]),
         (
             "demo",
             ["name:=door", "model:=nano"],
             [
                 "encoder_node /door/encoder",
-                "decoder_node /decoder",
-                "detector_node /detector",
+                "server_node",
                 "tracker_node /tracker",
             ],
         ),
@@ -121,13 +132,13 @@ def test_a_launched_tracker_runs_with_its_arguments_and_ends_on_sigint(tmp_path)
     file.write_text(
         textwrap.dedent(
             """
-            from roi_codec_ros import bringup
+            from roi_codec_ros import launching
 
             def generate_launch_description():
-                arguments, build = bringup.LAUNCHES["server"]
+                arguments, build = launching.LAUNCHES["server"]
                 only = lambda given: [s for s in build(given) if s.executable == "tracker_node"]
-                bringup.LAUNCHES["tracker"] = (arguments, only)
-                return bringup.launch_description("tracker")
+                launching.LAUNCHES["server"] = (arguments, only)
+                return launching.launch_description("server")
             """
         ),
         encoding="utf-8",

@@ -29,6 +29,35 @@ def test_no_key_starves_another():
     assert [slot.take(0.0), slot.take(0.0)] == [("a", 2), ("b", 1)]
 
 
+def test_all_that_waits_is_taken_in_the_order_of_waiting():
+    slot = NewestByKey()
+    for key, item in (("a", 1), ("b", 1), ("c", 1), ("a", 2)):
+        slot.put(key, item)
+
+    assert slot.take_all(0.0, at_most=2) == [("a", 2), ("b", 1)]
+    slot.put("a", 3)  # has had its turn: behind c
+    assert slot.take_all(0.0, at_most=8) == [("c", 1), ("a", 3)]
+    assert slot.take_all(0.0, at_most=8) == []
+
+
+def test_there_is_room_once_something_was_taken():
+    slot = NewestByKey()
+    slot.put("a", 1)
+    slot.put("b", 1)
+
+    assert not slot.wait_for_room(2, timeout_s=0.0)
+    threading.Timer(0.05, slot.take, (0.0,)).start()
+    assert slot.wait_for_room(2, timeout_s=30.0)
+
+
+def test_nobody_waits_for_room_where_nothing_is_taken_any_longer():
+    slot = NewestByKey()
+    slot.put("a", 1)
+    threading.Timer(0.05, slot.close).start()
+
+    assert slot.wait_for_room(1, timeout_s=30.0)
+
+
 def test_closing_wakes_who_waits_and_forgets():
     slot = NewestByKey()
     taken = []

@@ -22,15 +22,23 @@ import cv2
 import numpy as np
 import pytest
 
-from roi_codec_ros import bringup
-from roi_codec_ros.bringup import ProcessOptions, camera_graph, command, server_graph
+from roi_codec_ros import launching
+from roi_codec_ros.bringup import ProcessOptions, camera_graph, command, joined, server_graph
 from roi_codec_ros.codec.errors import UsageError
-from roi_codec_ros.security import ENCLAVE_FILES, SERVER_NODES, encoder_policy, server_policy
+from roi_codec_ros.security import (
+    ENCLAVE_FILES,
+    SERVER,
+    SERVER_NODES,
+    encoder_policy,
+    server_policy,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 POLICIES = ROOT / "config" / "security"
 SCRIPT = ROOT / "scripts" / "security_keystore"
 CAMERAS = ("front", "hall/back")
+PROCESSES = ("encoder", *SERVER_NODES, SERVER)
+SERVER_NAME = "north"
 RAW_TOPICS = (
     "/front/image_raw",
     "/front/image_raw/compressed",
@@ -53,20 +61,20 @@ class Policy:
     @staticmethod
     def read(text: str) -> Policy:
         (enclave,) = ElementTree.fromstring(text).iter("enclave")
-        (profile,) = enclave.iter("profile")
-        namespace, node = profile.get("ns", "").rstrip("/"), profile.get("node", "")
         rules: dict[tuple[str, str], list[str]] = {}
-        for expressions in profile:
-            for way, rule in expressions.items():
-                names = [e.text or "" for e in expressions]
-                rules.setdefault((way, rule), []).extend(
-                    n
-                    if n.startswith("/")
-                    else n.replace("~", f"{namespace}/{node}")
-                    if n.startswith("~")
-                    else f"{namespace}/{n}"
-                    for n in names
-                )
+        for profile in enclave.iter("profile"):  # one for each node of the process
+            namespace, node = profile.get("ns", "").rstrip("/"), profile.get("node", "")
+            for expressions in profile:
+                for way, rule in expressions.items():
+                    names = [e.text or "" for e in expressions]
+                    rules.setdefault((way, rule), []).extend(
+                        n
+                        if n.startswith("/")
+                        else n.replace("~", f"{namespace}/{node}")
+                        if n.startswith("~")
+                        else f"{namespace}/{n}"
+                        for n in names
+                    )
         return Policy(enclave.get("path", ""), rules)
 
     def names(self, way: str) -> set[str]:
@@ -82,13 +90,13 @@ class Policy:
 def policy_of(node: str, cameras: tuple[str, ...] = CAMERAS) -> Policy:
     if node == "encoder":
         return Policy.read(encoder_policy(cameras[0]))
-    return Policy.read(server_policy(node, cameras))
+    return Policy.read(server_policy(node, cameras, SERVER_NAME if node == SERVER else ""))
 
 
 # The policies by themselves
 
 
-@pytest.mark.parametrize("node", ["encoder", *SERVER_NODES])
+@pytest.mark.parametrize("node", PROCESSES)
 def test_a_policy_file_has_the_form_of_sros2(node):
     """Its schema, version 0.2.0, in short; the real one is asked below where it is installed."""
     root = ElementTree.parse(POLICIES / f"{node}.policy.xml").getroot()
@@ -113,7 +121,7 @@ def test_a_policy_file_has_the_form_of_sros2(node):
             assert set(element.attrib.values()) <= {"ALLOW", "DENY"}
 
 
-@pytest.mark.parametrize("node", ["encoder", *SERVER_NODES])
+@pytest.mark.parametrize("node", PROCESSES)
 def test_sros2_takes_the_policies(node, tmp_path):
     """Both as they lie in the package and with the cameras' names in them."""
     pytest.importorskip("lxml", reason="lxml is not installed")
@@ -128,11 +136,13 @@ def test_sros2_takes_the_policies(node, tmp_path):
 
 def test_an_enclave_has_the_nodes_full_name():
     specs = [camera_graph("front")[0], *server_graph(CAMERAS)]
+    named = joined(server_graph(CAMERAS, server_name=SERVER_NAME))[0]
 
     assert [policy_of(spec.name).enclave for spec in specs] == [s.full_name for s in specs]
+    assert policy_of(SERVER).enclave == named.full_name == f"/{SERVER}_{SERVER_NAME}"
 
 
-@pytest.mark.parametrize("node", ["encoder", *SERVER_NODES])
+@pytest.mark.parametrize("node", PROCESSES)
 @pytest.mark.parametrize("topic", RAW_TOPICS)
 def test_raw_images_are_denied(node, topic):
     policy = policy_of(node)
@@ -171,7 +181,7 @@ def test_an_encoder_may_not_speak_for_another_camera_and_only_the_decoder_hears_
     assert hears == ["decoder"]
 
 
-@pytest.mark.parametrize("node", ["encoder", *SERVER_NODES])
+@pytest.mark.parametrize("node", PROCESSES)
 def test_nobody_may_call_services_nor_name_anything_by_a_pattern(node):
     policy = policy_of(node)
 
@@ -208,15 +218,21 @@ def used(tmp_path_factory) -> Iterator[dict[str, dict[str, set[str]]]]:
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     os.environ["ROS_LOCALHOST_ONLY"] = "1" if os.environ.get("ROS_DISTRO") == "humble" else "0"
     graph = Graph(random.SystemRandom().randrange(1, 100), folder)
+    given = {"models": [model], "detector": str(weights or ""), "threads": 1}
     specs = [
         camera_graph("front", "/dev/video97", model, threads=1)[0],
-        *server_graph(CAMERAS, models=[model], detector=str(weights or ""), threads=1),
+        *server_graph(CAMERAS, **given),
     ]
+    # Beside them, under other names, decoder and detector in one process.
+    server = joined(server_graph(CAMERAS, server_name=SERVER_NAME, **given))[0]
+    processes = [*specs, server]
+    specs += server.nodes
     if weights is None or importlib.util.find_spec("ultralytics") is None:
-        specs = [spec for spec in specs if spec.name != "detector"]
+        processes = [spec for spec in processes if spec.name not in ("detector", server.name)]
+        specs = [spec for spec in specs if spec.name != "detector" and spec not in server.nodes]
     subjects = {"encoder": "front/encoder: codec", "tracker": "tracker: front"}
     try:
-        for spec in specs:
+        for spec in processes:
             graph.start(spec, params_file)
         for spec in specs:
             subject = subjects.get(spec.name, f"{spec.name}: front")
@@ -235,7 +251,11 @@ def used(tmp_path_factory) -> Iterator[dict[str, dict[str, set[str]]]]:
         for spec in specs:  # discovery goes on after a first message has come
             graph.wait_for("its parameters' services", lambda s=spec: names(s, "service"))
             graph.wait_for("its clock", lambda s=spec: "/clock" in names(s, "subscriber"))
-        yield {spec.name: {way: names(spec, what) for way, what in ways.items()} for spec in specs}
+        found = {spec.name: {w: names(spec, what) for w, what in ways.items()} for spec in specs}
+        held = [found[spec.name] for spec in server.nodes if spec.name in found]
+        if held:
+            found[SERVER] = {way: set().union(*(node[way] for node in held)) for way in ways}
+        yield found
     finally:
         graph.close()
 
@@ -244,20 +264,22 @@ def only_elsewhere(node: str) -> dict[str, set[str]]:
     """What a node needs only where another package or a newer ROS 2 is installed."""
     found = {name: importlib.util.find_spec(name) for name in ("vision_msgs", "tf2_ros")}
     absent: dict[str, set[str]] = {"publish": set(), "subscribe": set(), "reply": set()}
-    if found["vision_msgs"] is None and node == "detector":
+    if found["vision_msgs"] is None and node in ("detector", SERVER):
         absent["publish"] = {f"/{camera}/detections" for camera in CAMERAS}
     if found["vision_msgs"] is None and node == "tracker":
         absent["publish"] = {"/persons/detections"}
     if found["tf2_ros"] is None and node == "tracker":
         absent["subscribe"] = {"/tf", "/tf_static"}
     if os.environ.get("ROS_DISTRO") == "humble":
-        name = "/front/encoder" if node == "encoder" else f"/{node}"
-        absent["reply"] = {f"{name}/get_type_description"}
+        names = {"encoder": ["/front/encoder"]}.get(node, [f"/{node}"])
+        if node == SERVER:
+            names = [f"/{held}_{SERVER_NAME}" for held in ("decoder", "detector")]
+        absent["reply"] = {f"{name}/get_type_description" for name in names}
     return absent
 
 
 @pytest.mark.graph
-@pytest.mark.parametrize("node", ["encoder", *SERVER_NODES])
+@pytest.mark.parametrize("node", PROCESSES)
 def test_what_a_node_uses_is_allowed_and_what_is_allowed_it_uses(used, node):
     if node not in used:
         pytest.skip("no person weights, or no ultralytics")
@@ -317,9 +339,9 @@ def test_a_keystore_that_is_not_there_or_lacks_an_enclave_is_one_clear_error(tmp
         command(spec, options=other)
 
 
-@pytest.mark.parametrize("kind", bringup.LAUNCHES)
+@pytest.mark.parametrize("kind", launching.LAUNCHES)
 def test_every_launch_file_has_the_arguments_of_processes(kind):
-    arguments, build = bringup.LAUNCHES[kind]
+    arguments, build = launching.LAUNCHES[kind]
     given = {"keystore": "/k", "log_level": "warn", "params_file": "p.yaml"}
 
     names = {argument.name for argument in arguments()}
@@ -370,10 +392,19 @@ def test_the_script_has_ros2_make_each_nodes_enclave_and_permissions(tmp_path):
     done, calls = run_script(tmp_path, "keys", "--cameras", "front", "back")
 
     assert done.returncode == 0, done.stderr
-    enclaves = ["/front/encoder", "/back/encoder", "/decoder", "/detector", "/tracker"]
+    enclaves = ["/front/encoder", "/back/encoder", "/decoder", "/detector", "/tracker", "/server"]
     assert [c[1] for c in calls].count("create_keystore") == 1
     assert [c[3] for c in calls if c[1] == "create_enclave"] == enclaves
     assert [c[3] for c in calls if c[1] == "create_permission"] == enclaves
+
+
+def test_the_script_makes_enclaves_for_a_server_of_a_name(tmp_path):
+    done, calls = run_script(tmp_path, "keys", "--cameras", "front", "--server-name", "north")
+
+    assert done.returncode == 0, done.stderr
+    enclaves = [c[3] for c in calls if c[1] == "create_permission"]
+    nodes = ("decoder", "detector", "tracker", "server")
+    assert enclaves == ["/front/encoder", *(f"/{node}_north" for node in nodes)]
 
 
 def test_the_script_leaves_no_enclave_that_may_do_anything(tmp_path):

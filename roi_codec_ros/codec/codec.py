@@ -51,7 +51,8 @@ class DecodedFrame:
         image: uint8 [H, W, 3], RGB, of the coded size.
         original_size, coded_size: (height, width) before and after the encoder's resizing.
         model: the model that the payload was made with.
-        timings_ms: ``entropy``, ``synthesis`` and ``total``.
+        timings_ms: ``entropy``, ``synthesis`` (of all frames that went through the network with
+            this one) and ``total``, their sum.
     """
 
     image: np.ndarray
@@ -175,8 +176,39 @@ class Decoder:
     def decode(self, data: bytes) -> DecodedFrame:
         """Reconstruct one frame. Raises BitstreamError for anything but a good payload of a known
         model; its sentence says what was expected and what was found."""
-        import torch
+        (outcome,) = self.decode_batch([data])
+        if isinstance(outcome, BitstreamError):
+            raise outcome
+        return outcome
 
+    def decode_batch(self, payloads: Sequence[bytes]) -> list[DecodedFrame | BitstreamError]:
+        """Reconstruct several frames; those of one model and size go through the network together.
+
+        In the order of ``payloads``; what `decode` would have raised for one stands in its place.
+        A batch holds no more pixels than one frame may (``max_pixels``), so that many large frames
+        take no more memory than a single one.
+        """
+        outcomes: list[DecodedFrame | BitstreamError | None] = [None] * len(payloads)
+        alike: dict[tuple[bytes, int, int], list[tuple[int, _Latent]]] = {}
+        for index, data in enumerate(payloads):
+            try:
+                latent = self._read(data)
+            except BitstreamError as error:
+                outcomes[index] = error
+                continue
+            payload = latent.payload
+            key = (payload.model_id, payload.coded_height, payload.coded_width)
+            alike.setdefault(key, []).append((index, latent))
+        for (_, height, width), group in alike.items():
+            most = max(1, self._max_pixels // (height * width))
+            for start in range(0, len(group), most):
+                indices, latents = zip(*group[start : start + most], strict=True)
+                for index, frame in zip(indices, self._synthesise(latents), strict=True):
+                    outcomes[index] = frame
+        return [outcome for outcome in outcomes if outcome is not None]
+
+    def _read(self, data: bytes) -> _Latent:
+        """The symbols of a payload. Raises BitstreamError."""
         started = time.perf_counter()
         payload = Payload.from_bytes(data, max_pixels=self._max_pixels)
         if payload.model_id not in self._by_id:
@@ -184,7 +216,7 @@ class Decoder:
             raise BitstreamError(
                 f"expected a payload of model {known}; found one of model {payload.model_id.hex()}"
             )
-        model, coder, synthesis = self._by_id[payload.model_id]
+        model, coder, _ = self._by_id[payload.model_id]
         height, width = payload.coded_height, payload.coded_width
         if model.preset.coded_size not in (None, (height, width)):
             raise BitstreamError(
@@ -193,26 +225,47 @@ class Decoder:
             )
         stride = model.preset.stride
         symbols = coder.decode(payload.body, -(-height // stride), -(-width // stride))
-        read = time.perf_counter()
+        return _Latent(payload, symbols, 1e3 * (time.perf_counter() - started))
+
+    def _synthesise(self, latents: Sequence[_Latent]) -> list[DecodedFrame]:
+        """Frames of latents that share model and coded size."""
+        import torch
+
+        started = time.perf_counter()
+        first = latents[0].payload
+        model, _, synthesis = self._by_id[first.model_id]
+        height, width = first.coded_height, first.coded_width
         with torch.inference_mode():
-            y = synthesis.tensor(symbols)[None].float()
+            y = synthesis.tensor(np.stack([latent.symbols for latent in latents])).float()
             y += synthesis.tensor(model.tensors["latent_mean"])[None, :, None, None]
             x = synthesis.network(y.contiguous(memory_format=torch.channels_last))
-            x = x[0, :, :height, :width].permute(1, 2, 0)
-            image = (x * 255.0).round_().clamp_(0, 255).nan_to_num_(0).to(torch.uint8)
-        pixels = image.contiguous().cpu().numpy()
-        done = time.perf_counter()
-        return DecodedFrame(
-            image=pixels,
-            original_size=(payload.original_height, payload.original_width),
-            coded_size=(height, width),
-            model=model,
-            timings_ms={
-                "entropy": 1e3 * (read - started),
-                "synthesis": 1e3 * (done - read),
-                "total": 1e3 * (done - started),
-            },
-        )
+            x = x[:, :, :height, :width].permute(0, 2, 3, 1)
+            images = (x * 255.0).round_().clamp_(0, 255).nan_to_num_(0).to(torch.uint8)
+        pixels = images.contiguous().cpu().numpy()
+        synthesis_ms = 1e3 * (time.perf_counter() - started)
+        return [
+            DecodedFrame(
+                image=image,
+                original_size=(latent.payload.original_height, latent.payload.original_width),
+                coded_size=(height, width),
+                model=model,
+                timings_ms={
+                    "entropy": latent.entropy_ms,
+                    "synthesis": synthesis_ms,
+                    "total": latent.entropy_ms + synthesis_ms,
+                },
+            )
+            for latent, image in zip(latents, pixels, strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class _Latent:
+    """A payload that was read. symbols: int16 [C, h, w]."""
+
+    payload: Payload
+    symbols: np.ndarray
+    entropy_ms: float
 
 
 def _check_image(image: np.ndarray) -> None:

@@ -11,6 +11,19 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+GPU_BATCH = 8
+
+
+def batch_limit(most: int, device: str) -> int:
+    """How many images a network takes at once: ``most``, or for 0 what suits the device.
+
+    On a CPU that is one: a batch takes there as long as its images one after another
+    (docs/scaling.md), so that all of them would wait for the last.
+    """
+    if most:
+        return most
+    return 1 if device.startswith("cpu") else GPU_BATCH
+
 
 def torch_device(name: str) -> torch.device:
     """The device called ``name`` (``cpu``, ``cuda``, ``cuda:1``). Raises RoiCodecError."""

@@ -4,10 +4,19 @@
 A preset without an installed model is timed with untrained weights, whose bits mean nothing. The
 int8 backends are calibrated on the photographs themselves.
 
+--server starts decoder and detector as nodes, in one process and in two, feeds them payloads of
+photographs under fresh stamps for more and more cameras, and says where persons no longer come for
+95 % of the frames. --json then gets {"machine", "server": its settings, "rows": [{"processes",
+"cameras", "in_fps", "out_fps" (frames/s, all cameras together), "latency_ms": {"p50", "p95",
+"p99"} (stamp to persons received), "dropped": {"total" (frames without persons), "decoder",
+"detector" (by their own counters)}, "cpu_percent" (of one core), "memory_mib" (resident, all
+processes of the server), "saturated"}], "saturates_at": {processes: cameras or null}}.
+
 example:
   roi-codec bench --images photographs/ --json bench.json --plot bench.png
   roi-codec bench --presets fast --sizes 512x512 --threads 1 --backends onnxruntime torch
   roi-codec bench --entropy --json entropy.json      our entropy coder beside compressai's
+  roi-codec bench --server --cameras 1,2,4,8,16 --json server.json
 """
 
 from __future__ import annotations
@@ -18,6 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roi_codec_ros.codec.errors import RoiCodecError, UsageError
+from roi_codec_ros.commands import bench_server
 from roi_codec_ros.commands.common import (
     add_json_option,
     check_writable,
@@ -56,15 +66,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="default: all that are installed, onnxruntime-int8 and openvino-int8 among them",
     )
     parser.add_argument(
-        "--sizes", nargs="+", type=image_size, default=DEFAULT_SIZES, metavar="WIDTHxHEIGHT"
+        "--sizes",
+        nargs="+",
+        type=image_size,
+        metavar="WIDTHxHEIGHT",
+        help="default: 512x512 1280x720 1920x1080; --server: 640x360",
     )
     parser.add_argument(
         "--threads",
         nargs="+",
         type=_threads,
-        default=(1, None),
         metavar="N",
-        help="default: 1 all",
+        help="default: 1 all; --server: torch's choice",
     )
     parser.add_argument("--rounds", type=positive, default=7, help="default: %(default)s")
     parser.add_argument(
@@ -72,13 +85,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--plot", type=Path, metavar="FILE", help="bits against time, as a figure")
     add_json_option(parser)
+    bench_server.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     for path in (args.json, args.plot):
         if path:
             check_writable(path)
-    if args.entropy:
+    if args.server:
+        bench_server.run(args)
+    elif args.entropy:
         _run_entropy(args)
     else:
         _run_encode(args)
@@ -92,11 +108,11 @@ def _run_encode(args: argparse.Namespace) -> None:
     from roi_codec_ros.evaluation.machine import describe_machine, usable_cores
 
     cores = usable_cores()
-    threads = tuple(dict.fromkeys(count or cores for count in args.threads))
+    threads = tuple(dict.fromkeys(count or cores for count in args.threads or (1, None)))
     bench = EncodeBench(
         presets=tuple(args.presets or PRESETS),
         backends=_backends(args.backends),
-        sizes=tuple(args.sizes),
+        sizes=tuple(args.sizes or DEFAULT_SIZES),
         threads=threads,
         cores=cores,
         rounds=args.rounds,
@@ -135,12 +151,16 @@ def _backends(named: list[str] | None) -> tuple[str, ...]:
     return tuple(named or installed)
 
 
+def photographs_in(folder: Path) -> list[Path]:
+    """The image files of a folder, by name. Raises RoiCodecError."""
+    if not folder.is_dir():
+        raise RoiCodecError(f"expected a folder of photographs at {folder}, found none")
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+
+
 def _photographs(folder: Path | None) -> list[np.ndarray]:
     if folder is not None:
-        if not folder.is_dir():
-            raise RoiCodecError(f"expected a folder of photographs at {folder}, found none")
-        paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
-        return [read_image(path) for path in paths]
+        return [read_image(path) for path in photographs_in(folder)]
     try:
         from skimage import data
     except ImportError as error:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run the whole graph on one machine and show what it does: frames, bits, latency, persons.
 
-Starts an encoder per camera, decoder, detector and tracker as processes of their own that talk
+Starts an encoder per camera, decoder and detector in one process, and a tracker, all of which talk
 over DDS, watches them, and leaves a side-by-side video, a contact sheet and report.json behind.
 Without --source one camera films photographs that installed packages carry: no camera, no
 download. Several cameras film people cut out of one, who walk through a simulated hall: their
@@ -106,7 +106,7 @@ def run(args: argparse.Namespace) -> None:
     Raises RoiCodecError for what can't be run, and KeyboardInterrupt when told to stop before the
     first frame came through; later a stop is the regular end.
     """
-    _check_ros()
+    check_ros()
     _prepare_folder(args.out)
     plan = _plan(args)
     if not plan.trained:
@@ -217,7 +217,8 @@ def _cache_folder() -> Path:
         return Path("/nonexistent")
 
 
-def _check_ros() -> None:
+def check_ros() -> None:
+    """Raise RoiCodecError unless ROS 2 and this package's messages can be imported."""
     for module, what in (("rclpy", "ROS 2"), ("roi_codec_ros.msg", "this package's messages")):
         if importlib.util.find_spec(module) is None:
             raise RoiCodecError(
@@ -309,7 +310,7 @@ class _Stop:
 
 
 def _run_graph(args: argparse.Namespace, plan: Plan, stop: _Stop) -> Run:
-    from roi_codec_ros.bringup import command, demo_graph
+    from roi_codec_ros.bringup import command, demo_graph, joined
     from roi_codec_ros.demo.ledger import DemoLedger
     from roi_codec_ros.demo.processes import ProcessGroup
     from roi_codec_ros.evaluation.machine import usable_cores
@@ -336,7 +337,7 @@ def _run_graph(args: argparse.Namespace, plan: Plan, stop: _Stop) -> Run:
         "RCUTILS_COLORIZED_OUTPUT": "0",
     }
     with ProcessGroup(environment, logs) as group:
-        for spec in graph:
+        for spec in joined(graph):
             group.start(_process_name(spec.full_name), command(spec))
         filming = plan.twin.filming(args.rate or RATE_HZ)
         if filming is not None:
@@ -375,9 +376,9 @@ def _await_persons(group: ProcessGroup, ledger: DemoLedger, stop: _Stop) -> None
 def _silence(group: ProcessGroup, stage: str, camera: str) -> str:
     from roi_codec_ros.demo.processes import silence_message
 
-    name = f"{camera}.{stage}" if stage == "encoder" else stage
+    process = {"encoder": f"{camera}.encoder", "decoder": "server", "detector": "server"}
     said = f"the {stage} has sent nothing for {camera} in {SILENCE_S:g} s"
-    return silence_message(said, group.find(name))
+    return silence_message(said, group.find(process.get(stage, stage)))
 
 
 def _watch(

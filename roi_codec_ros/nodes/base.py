@@ -6,9 +6,9 @@ from __future__ import annotations
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.srv import ChangeState
@@ -32,6 +32,7 @@ from roi_codec_ros.nodes.conversions import stamp_ns
 from roi_codec_ros.parameters import Parameter, Value, parameters_of
 
 RCLError = rclpy_implementation.RCLError
+Item = TypeVar("Item")
 
 STOP_TIMEOUT_S = 0.4  # per thread; a camera driver may hang for much longer
 WARN_EVERY_S = 5.0
@@ -162,6 +163,14 @@ class ManagedNode(LifecycleNode):
         )
         self._threads.append(thread)
         thread.start()
+
+    def each(self, step: Callable[[Item], None], items: Iterable[Item]) -> None:
+        """Do a step with each item; one that raises is reported and spoils no other."""
+        for item in items:
+            try:
+                step(item)
+            except Exception as error:  # noqa: BLE001 (reported)
+                self._report(error)
 
     @property
     def active(self) -> bool:

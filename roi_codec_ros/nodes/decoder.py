@@ -2,11 +2,12 @@
 """decoder_node: latents of one or many cameras in, anonymized images out.
 
     <camera>/latent ─► newest per camera ─► decode thread ─► <camera>/decoded_frame
-                                                             <camera>/image_anonymized[/compressed]
+                                                  │          <camera>/image_anonymized[/compressed]
+                                                  └────────► a detector in the same process
 
-Nothing is decoded while nobody subscribes. A payload of an unknown model, a damaged one, and a
-frame that does not follow the last one (freshness.py) are counted and named; nothing is published
-for them.
+Nothing is decoded while nobody subscribes and no detector asks. A payload of an unknown model, a
+damaged one, and a frame that does not follow the last one (freshness.py) are counted and named;
+nothing is published for them.
 """
 
 from __future__ import annotations
@@ -25,12 +26,14 @@ from roi_codec_ros.codec import (
     Payload,
     load_model,
 )
+from roi_codec_ros.codec.devices import batch_limit
 from roi_codec_ros.msg import CompressedLatent
 from roi_codec_ros.msg import DecodedFrame as DecodedFrameMessage
 from roi_codec_ros.nodes.base import ManagedNode
 from roi_codec_ros.nodes.conversions import image_from_rgb, jpeg_from_rgb, stamp_ns
 from roi_codec_ros.nodes.diagnostics import Figure, Level, Status, rejects
 from roi_codec_ros.nodes.freshness import CAUSES, FreshnessGuard
+from roi_codec_ros.nodes.handover import AnonymizedFrame, FrameTaker
 from roi_codec_ros.nodes.newest import NewestByKey
 from roi_codec_ros.nodes.statistics import SlidingWindow, Tally
 
@@ -62,7 +65,7 @@ class _Camera:
         self.model_identity = ""
 
     @property
-    def wanted(self) -> bool:
+    def subscribed(self) -> bool:
         return self.images.get_subscription_count() > 0 or self.jpegs.get_subscription_count() > 0
 
 
@@ -74,6 +77,11 @@ class DecoderNode(ManagedNode):
     def __init__(self) -> None:
         super().__init__("decoder")
         self._cameras: dict[str, _Camera] = {}
+        self._taker: FrameTaker | None = None
+
+    def hand_to(self, taker: FrameTaker) -> None:
+        """Hand every frame that it wants to a node of the same process. Call before it spins."""
+        self._taker = taker
 
     def configure(self) -> None:
         names = self.camera_names()
@@ -146,25 +154,55 @@ class DecoderNode(ManagedNode):
 
     def _decode_next(self) -> None:
         """In the decode thread."""
-        taken = self._waiting.take(TAKE_TIMEOUT_S)
-        if taken is None:
+        if not self._worth_decoding():
             return
-        camera, message = self._cameras[taken[0]], taken[1]
-        data = bytes(message.data)
-        if not camera.wanted:
-            camera.last_good_s = time.monotonic()
-            return
+        limit = batch_limit(self.setting("max_batch"), self.setting("device"))
+        wanted: list[tuple[_Camera, CompressedLatent]] = []
+        for name, message in self._waiting.take_all(TAKE_TIMEOUT_S, limit):
+            camera = self._cameras[name]
+            if self._wanted(camera):
+                wanted.append((camera, message))
+            else:
+                camera.last_good_s = time.monotonic()
         started = time.perf_counter()
-        try:
-            decoded = self._decoder.decode(data)
-        except BitstreamError as error:
-            self._refuse(camera, BAD_PAYLOAD, str(error))
-            return
+        outcomes = self._decoder.decode_batch([bytes(message.data) for _, message in wanted])
         decode_ms = 1e3 * (time.perf_counter() - started)
-        self._publish(camera, message, decoded, len(data), decode_ms)
-        camera.model, camera.model_identity = decoded.model.name, decoded.model.identity.hex()
-        height, width = decoded.coded_size
-        camera.bits_per_pixel.add(8.0 * len(data) / (height * width))
+        self.each(
+            lambda frame: self._finish(*frame[0], frame[1], decode_ms),
+            zip(wanted, outcomes, strict=True),
+        )
+
+    def _worth_decoding(self) -> bool:
+        """False while the detector beside us has enough to do and nobody else looks.
+
+        The latents that wait meanwhile are replaced by newer ones, at no cost but their bytes.
+        """
+        if self._taker is None or any(camera.subscribed for camera in self._cameras.values()):
+            return True
+        return self._taker.wait_for_room(TAKE_TIMEOUT_S)
+
+    def _wanted(self, camera: _Camera) -> bool:
+        return camera.subscribed or (self._taker is not None and self._taker.wants(camera.name))
+
+    def _finish(
+        self,
+        camera: _Camera,
+        message: CompressedLatent,
+        outcome: DecodedFrame | BitstreamError,
+        decode_ms: float,
+    ) -> None:
+        if isinstance(outcome, BitstreamError):
+            self._refuse(camera, BAD_PAYLOAD, str(outcome))
+            return
+        if self._taker is not None and self._taker.wants(camera.name):
+            self._taker.put(
+                camera.name, AnonymizedFrame(message.header, outcome.image, outcome.original_size)
+            )
+        payload_bytes = len(message.data)
+        self._publish(camera, message, outcome, payload_bytes, decode_ms)
+        camera.model, camera.model_identity = outcome.model.name, outcome.model.identity.hex()
+        height, width = outcome.coded_size
+        camera.bits_per_pixel.add(8.0 * payload_bytes / (height * width))
         camera.age_ms.add(1e3 * self.age_s(message.header))
         camera.decoded += 1
         camera.decode_ms.add(decode_ms)
@@ -187,7 +225,8 @@ class DecoderNode(ManagedNode):
         decode_ms: float,
     ) -> None:
         # The frame's data go first: whoever gets the image finds them there already.
-        camera.frames.publish(_frame_message(latent, decoded, payload_bytes, decode_ms))
+        if camera.frames.get_subscription_count():
+            camera.frames.publish(_frame_message(latent, decoded, payload_bytes, decode_ms))
         if camera.images.get_subscription_count():
             camera.images.publish(image_from_rgb(decoded.image, latent.header))
         if camera.jpegs.get_subscription_count():
@@ -230,9 +269,16 @@ class DecoderNode(ManagedNode):
             return (Level.WARN if good else Level.ERROR), f"payloads refused: {camera.last_reject}"
         if camera.last_received_s is None:
             return Level.STALE, "no latent received yet"
+        if (
+            not good
+            and camera.last_good_s is not None
+            and now - camera.last_received_s <= patience_s
+        ):
+            idle_s = now - camera.last_good_s
+            return Level.ERROR, f"latents arrive, none decoded for {idle_s:.1f} s: too many to do"
         if not good:
             return Level.STALE, f"no latent for {now - camera.last_received_s:.1f} s"
-        if not camera.wanted:
+        if not self._wanted(camera):
             return Level.OK, "latents arrive; nobody subscribes to the images"
         return Level.OK, f"decoding {camera.decode_ms.rate_hz:.1f} frames/s"
 

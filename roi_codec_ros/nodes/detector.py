@@ -3,7 +3,7 @@
 
     <camera>/image_anonymized ─► newest per camera ─► detect thread ─► <camera>/persons
     <camera>/decoded_frame ─► original size by stamp ──┘               <camera>/image_persons
-                                                                       <camera>/detections
+    or a decoder of the same process ──────────────────┘               <camera>/detections
 
 An image in which nobody is seen gives an empty array; no image gives no array.
 """
@@ -16,6 +16,7 @@ from functools import partial
 
 from sensor_msgs.msg import Image
 
+from roi_codec_ros.codec.devices import batch_limit
 from roi_codec_ros.codec.models import model_directories
 from roi_codec_ros.msg import DecodedFrame, PersonArray
 from roi_codec_ros.nodes import qos
@@ -28,10 +29,12 @@ from roi_codec_ros.nodes.conversions import (
     stamp_ns,
 )
 from roi_codec_ros.nodes.diagnostics import Figure, Level, Status, rejects
+from roi_codec_ros.nodes.handover import AnonymizedFrame
 from roi_codec_ros.nodes.matching import OriginalSizes
 from roi_codec_ros.nodes.newest import NewestByKey
 from roi_codec_ros.nodes.statistics import SlidingWindow, Tally
 from roi_codec_ros.nodes.vision import Detection2DArray, detection_array
+from roi_codec_ros.perception.detections import Detections
 from roi_codec_ros.perception.detector import PersonDetector, find_weights
 from roi_codec_ros.perception.drawing import draw_detections
 
@@ -69,9 +72,12 @@ class DetectorNode(ManagedNode):
 
     executable = "detector_node"
 
-    def __init__(self) -> None:
+    def __init__(self, *, subscribes: bool = True) -> None:
+        """``subscribes``: to the decoder's topics; else a decoder of this process hands over."""
         super().__init__("detector")
+        self._subscribes = subscribes
         self._cameras: dict[str, _Camera] = {}
+        self._waiting: NewestByKey[Image | AnonymizedFrame] = NewestByKey()
 
     def configure(self) -> None:
         names = self.camera_names()
@@ -84,7 +90,7 @@ class DetectorNode(ManagedNode):
         )
         self._identity = hashlib.sha256(self._detector.weights.read_bytes()).hexdigest()
         self._cameras = {name: _Camera(self, name) for name in names}
-        for name, camera in self._cameras.items():
+        for name, camera in self._cameras.items() if self._subscribes else ():
             self.subscription(
                 DecodedFrame, f"{name}/decoded_frame", partial(self._on_frame, camera)
             )
@@ -92,13 +98,27 @@ class DetectorNode(ManagedNode):
         self.get_logger().info(f"cameras {', '.join(names)}; weights {weights}")
 
     def activate(self) -> None:
-        self._waiting: NewestByKey[Image] = NewestByKey()
+        self._waiting = NewestByKey()
         self.start_worker("detect", self._detect_next)
 
     def interrupt(self) -> None:
         self._waiting.close()
 
-    # Images come in
+    # Images come in, from the decoder beside us (handover.FrameTaker)
+
+    def wants(self, camera: str) -> bool:
+        """As `FrameTaker.wants`."""
+        return self.active and camera in self._cameras
+
+    def wait_for_room(self, timeout_s: float) -> bool:
+        """As `FrameTaker.wait_for_room`."""
+        return not self.active or self._waiting.wait_for_room(self._batch_limit, timeout_s)
+
+    def put(self, camera: str, frame: AnonymizedFrame) -> None:
+        """As `FrameTaker.put`."""
+        self._leave(self._cameras[camera], frame)
+
+    # Images come in, from topics
 
     def _on_frame(self, camera: _Camera, message: DecodedFrame) -> None:
         camera.sizes.add(
@@ -108,47 +128,68 @@ class DetectorNode(ManagedNode):
         )
 
     def _on_image(self, camera: _Camera, message: Image) -> None:
+        self._leave(camera, message)
+
+    def _leave(self, camera: _Camera, image: Image | AnonymizedFrame) -> None:
         camera.received.add(1.0)
-        if self._waiting.put(camera.name, message):
+        if self._waiting.put(camera.name, image):
             camera.replaced += 1
 
     # Persons go out
 
+    @property
+    def _batch_limit(self) -> int:
+        return batch_limit(self.setting("max_batch"), self.setting("device"))
+
     def _detect_next(self) -> None:
         """In the detect thread."""
-        taken = self._waiting.take(TAKE_TIMEOUT_S)
-        if taken is None:
-            return
-        camera, message = self._cameras[taken[0]], taken[1]
-        original = camera.sizes.find(
-            stamp_ns(message.header), (message.height, message.width), SIZE_TIMEOUT_S
-        )
-        if original is None:
-            self._skip(camera, UNKNOWN_SIZE, "the size of the camera's image is unknown")
-            return
+        frames = []
+        for name, item in self._waiting.take_all(TAKE_TIMEOUT_S, self._batch_limit):
+            camera = self._cameras[name]
+            frame = item if isinstance(item, AnonymizedFrame) else self._read(camera, item)
+            if frame is not None:
+                frames.append((camera, frame))
         started = time.perf_counter()
-        try:
-            image = rgb_from_image(message)
-        except ImageMessageError as error:
-            self._skip(camera, BAD_IMAGE, str(error))
-            return
-        found = self._detector.detect(
-            image,
+        found = self._detector.detect_batch(
+            [frame.image for _, frame in frames],
             confidence=self.setting("confidence"),
             iou=self.setting("iou"),
             image_size=self.setting("image_size"),
         )
         detect_ms = 1e3 * (time.perf_counter() - started)
-        in_original = found.scale_to(original)
+        self.each(
+            lambda seen: self._finish(*seen[0], seen[1], detect_ms),
+            zip(frames, found, strict=True),
+        )
+
+    def _read(self, camera: _Camera, message: Image) -> AnonymizedFrame | None:
+        """The frame of an image message; None, counted and named, if there is none in it."""
+        original = camera.sizes.find(
+            stamp_ns(message.header), (message.height, message.width), SIZE_TIMEOUT_S
+        )
+        if original is None:
+            self._skip(camera, UNKNOWN_SIZE, "the size of the camera's image is unknown")
+            return None
+        try:
+            return AnonymizedFrame(message.header, rgb_from_image(message), original)
+        except ImageMessageError as error:
+            self._skip(camera, BAD_IMAGE, str(error))
+            return None
+
+    def _finish(
+        self, camera: _Camera, frame: AnonymizedFrame, found: Detections, detect_ms: float
+    ) -> None:
+        header = frame.header
+        in_original = found.scale_to(frame.original_size)
         camera.persons.publish(
-            persons_from_detections(in_original, message.header, camera.name, detect_ms)
+            persons_from_detections(in_original, header, camera.name, detect_ms)
         )
         if camera.detections is not None and camera.detections.get_subscription_count():
-            camera.detections.publish(detection_array(in_original, message.header))
+            camera.detections.publish(detection_array(in_original, header))
         if camera.images.get_subscription_count():
-            camera.images.publish(image_from_rgb(draw_detections(image, found), message.header))
+            camera.images.publish(image_from_rgb(draw_detections(frame.image, found), header))
         camera.detected += 1
-        camera.age_ms.add(1e3 * self.age_s(message.header))
+        camera.age_ms.add(1e3 * self.age_s(header))
         camera.detect_ms.add(detect_ms)
         camera.persons_seen.add(len(found))
         camera.last_s = time.monotonic()

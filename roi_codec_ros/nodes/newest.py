@@ -29,7 +29,7 @@ class NewestByKey(Generic[Item]):
                 return False
             replaced = key in self._waiting
             self._waiting[key] = item
-            self._changed.notify()
+            self._changed.notify_all()
             return replaced
 
     def take(self, timeout_s: float) -> tuple[str, Item] | None:
@@ -38,7 +38,23 @@ class NewestByKey(Generic[Item]):
             self._changed.wait_for(lambda: self._waiting or self._closed, timeout_s)
             if self._closed or not self._waiting:
                 return None
+            self._changed.notify_all()
             return self._waiting.popitem(last=False)
+
+    def take_all(self, timeout_s: float, at_most: int) -> list[tuple[str, Item]]:
+        """All that wait, or the first `at_most`; none after the timeout or once closed."""
+        first = self.take(timeout_s)
+        taken = [] if first is None else [first]
+        while taken and len(taken) < at_most and (item := self.take(0.0)) is not None:
+            taken.append(item)
+        return taken
+
+    def wait_for_room(self, at_most: int, timeout_s: float) -> bool:
+        """Wait until fewer than `at_most` wait, or it is closed; False after the timeout."""
+        with self._changed:
+            return self._changed.wait_for(
+                lambda: len(self._waiting) < at_most or self._closed, timeout_s
+            )
 
     def close(self) -> None:
         """Forget what waits and wake whoever takes."""

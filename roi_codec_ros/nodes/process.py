@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs a node as a process: starts it, spins it, ends it at once on SIGINT and SIGTERM.
+"""Runs nodes as a process: starts them, spins them, ends them at once on SIGINT and SIGTERM.
 
 Imports nothing heavy before the signals are in hand, so that a Ctrl-C while torch is being
 imported ends as quietly as any other.
@@ -12,7 +12,7 @@ import importlib
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,14 +40,15 @@ class _StopSignals:
 
 def run(
     module: str,
-    node_class: str,
+    maker: str,
     args: Sequence[str] | None = None,
     *,
     publishes_images: bool = False,
 ) -> int:
-    """Run a node until SIGINT or SIGTERM; the exit status.
+    """Run a node, or several, until SIGINT or SIGTERM; the exit status.
 
-    1 if it was to start by itself and could not: a supervisor then sees that it failed.
+    1 if one was to start by itself and could not: a supervisor then sees that it failed.
+    maker: what makes the node or the nodes, by its name in the module.
     args: None for the process's own; the process then ends here and nothing is returned.
     publishes_images: give Fast DDS the shared memory that images need (config/fastdds.xml).
     """
@@ -58,14 +59,14 @@ def run(
         return 1
     if publishes_images:
         make_room_for_images()
-    status, ended = _run(module, node_class, args, signals)
+    status, ended = _run(module, maker, args, signals)
     if args is None:
         _leave(status, ended)
     return status
 
 
 def _run(
-    module: str, node_class: str, args: Sequence[str] | None, signals: _StopSignals
+    module: str, maker: str, args: Sequence[str] | None, signals: _StopSignals
 ) -> tuple[int, bool]:
     """The exit status, and whether all threads have ended."""
     import rclpy
@@ -73,42 +74,43 @@ def _run(
 
     from roi_codec_ros.codec.errors import RoiCodecError
 
-    node: ManagedNode | None = None
+    nodes: list[ManagedNode] = []
     status = 0
     try:
         rclpy.init(args=args)
-        node = _made(getattr(importlib.import_module(module), node_class))
-        if node.setting("autostart"):
-            status = _start(node)
+        nodes = _made(getattr(importlib.import_module(module), maker))
+        status = next(filter(None, map(_start, nodes)), 0)
         if status == 0:
             executor = SingleThreadedExecutor()
-            executor.add_node(node)
+            for node in nodes:
+                executor.add_node(node)
             signals.starting = False
             executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     except RoiCodecError as error:
-        rclpy.logging.get_logger(node_class).fatal(str(error))
+        rclpy.logging.get_logger(maker).fatal(str(error))
         status = 1
     except Exception:
         if rclpy.ok():  # else it comes from the context that a signal has closed
             raise
     signals.starting = False
-    ended = node is None or node.halt()
-    if node is not None:
+    hanging = [node for node in nodes if not node.halt()]
+    for node in nodes:
         node.destroy_node()
     rclpy.try_shutdown()
-    return status, ended
+    return status, not hanging
 
 
-def _made(node_class: type[ManagedNode]) -> ManagedNode:
-    """The node; RoiCodecError where ROS will not have it, as secured and without its enclave."""
+def _made(maker: Callable[[], ManagedNode | list[ManagedNode]]) -> list[ManagedNode]:
+    """The nodes; RoiCodecError where ROS will not have one, as secured and without its enclave."""
     from rclpy.impl.implementation_singleton import rclpy_implementation
 
     from roi_codec_ros.codec.errors import RoiCodecError
 
     try:
-        return node_class()
+        made = maker()
+        return made if isinstance(made, list) else [made]
     except rclpy_implementation.RCLError as error:
         raise RoiCodecError(" ".join(str(error).split())) from error
 
@@ -139,9 +141,11 @@ def make_room_for_images() -> None:
 
 
 def _start(node: ManagedNode) -> int:
-    """Configure and activate; the exit status if that is where it ends."""
+    """Configure and activate, unless a manager is to; the exit status if that is where it ends."""
     from rclpy.lifecycle import TransitionCallbackReturn
 
+    if not node.setting("autostart"):
+        return 0
     for transition in (node.trigger_configure, node.trigger_activate):
         if transition() != TransitionCallbackReturn.SUCCESS:
             node.publish_diagnostics()

@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 from roi_codec_ros.codec.devices import torch_device
 from roi_codec_ros.codec.errors import RoiCodecError
 from roi_codec_ros.perception.detections import Detections
+from roi_codec_ros.perception.letterbox import Letterbox
 
 WEIGHTS_PATTERN = "person-*.pt"
 FETCHED_WEIGHTS = "yolov8n.pt"
 PERSON_CLASS = "person"
+STRIDE = 32  # of the coarsest features of a YOLOv8: sides are multiples of it
 
 
 class PersonDetector:
@@ -63,23 +65,54 @@ class PersonDetector:
 
         image: uint8 [H, W, 3] RGB of any size; it is letterboxed, so the aspect is kept.
         """
-        height, width = image.shape[:2]
-        # ultralytics takes NumPy images as BGR, as OpenCV reads them.
-        bgr = np.ascontiguousarray(image[:, :, ::-1])
+        (found,) = self.detect_batch(
+            [image], confidence=confidence, iou=iou, image_size=image_size
+        )
+        return found
+
+    def detect_batch(
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        *,
+        confidence: float = 0.25,
+        iou: float = 0.7,
+        image_size: int | None = None,
+    ) -> list[Detections]:
+        """As `detect`, for several images; those of one letterboxed size go through together."""
+        boxes = [
+            Letterbox.of((image.shape[0], image.shape[1]), image_size or self.image_size, STRIDE)
+            for image in images
+        ]
+        found: dict[int, Detections] = {}
+        for size in dict.fromkeys(box.outer_size for box in boxes):
+            indices = [index for index, box in enumerate(boxes) if box.outer_size == size]
+            # ultralytics takes NumPy images as BGR, as OpenCV reads them.
+            inputs = [
+                np.ascontiguousarray(boxes[index].apply(images[index])[:, :, ::-1])
+                for index in indices
+            ]
+            for index, result in zip(
+                indices, self._predict(inputs, confidence, iou, max(size)), strict=True
+            ):
+                xyxy = boxes[index].to_image(result.boxes.xyxy.cpu().numpy())
+                score = result.boxes.conf.cpu().numpy()
+                image_hw = boxes[index].image_size
+                found[index] = Detections.from_arrays(xyxy, score, image_hw).clip()
+        return [found[index] for index in range(len(images))]
+
+    def _predict(
+        self, inputs: list[NDArray[np.uint8]], confidence: float, iou: float, longest: int
+    ) -> Any:
         with self._lock:  # its predictor keeps per-call state
-            result = self._network.predict(
-                bgr,
+            return self._network.predict(
+                inputs,
                 conf=confidence,
                 iou=iou,
-                imgsz=image_size or self.image_size,
+                imgsz=longest,
                 classes=self._person_classes,
                 device=self.device,
                 verbose=False,
-            )[0]
-        boxes = result.boxes
-        return Detections.from_arrays(
-            boxes.xyxy.cpu().numpy(), boxes.conf.cpu().numpy(), (height, width)
-        ).clip()
+            )
 
 
 def feature_pyramid(weights: str | os.PathLike[str], layers: Sequence[int]) -> Any:
