@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -19,22 +19,26 @@ from typing import Any
 import numpy as np
 
 from roi_codec_ros.demo.map_book import stamp_of
-from roi_codec_ros.demo.report import Latency
 
 FLAT = 0.02  # the most that memory may have grown by, of what it was first
-CREEP = 0.10  # the most that the median latency may have grown by
+CREEP = 0.10  # the most that the latency of the fastest tenth of the frames may have grown by
 _MIB = 1 << 20
 
 
 @dataclass(frozen=True)
 class ProcessSample:
-    """One look at a process: resident memory, whole and with its part of what is shared."""
+    """One look at a process.
+
+    Resident memory is whole, and with its part of what is shared. waited_s: how long its threads
+    have waited for a core so far.
+    """
 
     at_s: float
     rss_mib: float
     pss_mib: float
     threads: int
     files: int
+    waited_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -65,13 +69,27 @@ def sample_process(pid: int) -> ProcessSample | None:
     folder = Path("/proc") / str(pid)
     try:
         rollup = _kib(folder / "smaps_rollup", ("Rss", "Pss"))
-        threads = len(os.listdir(folder / "task"))
+        threads = os.listdir(folder / "task")
         files = len(os.listdir(folder / "fd"))
+        waited_ns = sum(_waited_ns(folder / "task" / thread) for thread in threads)
     except OSError:
         return None
     return ProcessSample(
-        time.monotonic(), rollup["Rss"] / 1024, rollup["Pss"] / 1024, threads, files
+        time.monotonic(),
+        rollup["Rss"] / 1024,
+        rollup["Pss"] / 1024,
+        len(threads),
+        files,
+        waited_ns / 1e9,
     )
+
+
+def _waited_ns(thread: Path) -> int:
+    """On the run queue; 0 where the kernel does not count it."""
+    try:
+        return int((thread / "schedstat").read_text(encoding="ascii").split()[1])
+    except (OSError, IndexError):
+        return 0
 
 
 def _kib(path: Path, names: Sequence[str]) -> dict[str, int]:
@@ -157,7 +175,9 @@ def soak_result(
     """The figures of both spans, and what they come to.
 
     memory_flat: no process and not all of them together grew by more than FLAT. latency_steady:
-    the median did not grow by more than CREEP.
+    the 10th percentile did not grow by more than CREEP. A queue that grows delays every frame;
+    what else runs on the machine delays the median as it comes and goes. `waited` tells of that:
+    seconds in a second that threads would have run and had no core.
     """
     rows = {name: _process_row(samples, first, last) for name, samples in processes.items()}
     together = {
@@ -165,24 +185,27 @@ def soak_result(
         "pss_mib": _pair(*(sum(row["pss_mib"][key] for row in rows.values()) for key in _KEYS)),
     }
     passages = book.passages()
-    latency = {
-        key: asdict(Latency.of([p.latency_ms for p in passages if p.at_s in span]))
-        for key, span in zip(_KEYS, (first, last), strict=True)
+    spans = dict(zip(_KEYS, (first, last), strict=True))
+    latency = {key: latency_row(passages, span) for key, span in spans.items()}
+    waited = {
+        key: sum(_waited_s(samples, span) for samples in processes.values()) / 60 / span.minutes
+        for key, span in spans.items()
     }
     frames = {
         key: {
             "per_minute": sum(p.at_s in span for p in passages) / span.minutes,
             "sent_per_minute": book.sent(span) / span.minutes,
         }
-        for key, span in zip(_KEYS, (first, last), strict=True)
+        for key, span in spans.items()
     }
     growths = [row["rss_mib"]["growth"] for row in (*rows.values(), together)]
-    medians = [latency[key]["p50"] for key in _KEYS]
-    steady = None not in medians and medians[1] <= (1 + CREEP) * medians[0]
+    fastest = [latency[key]["p10"] for key in _KEYS]
+    steady = None not in fastest and fastest[1] <= (1 + CREEP) * fastest[0]
     return {
         "processes": rows,
         "together": together,
         "latency_ms": latency,
+        "waited": waited,
         "frames": frames,
         "frames_in_all": len(passages),
         "memory_flat": max(growths) <= FLAT,
@@ -191,6 +214,17 @@ def soak_result(
 
 
 _KEYS = ("first", "last")
+
+
+def latency_row(passages: Sequence[Passage], span: Span) -> dict[str, float | None]:
+    """Percentiles of the frames of a span in ms; None where there was none."""
+    found = [passage.latency_ms for passage in passages if passage.at_s in span]
+    return {f"p{p}": float(np.percentile(found, p)) if found else None for p in (10, 50, 95)}
+
+
+def _waited_s(samples: Sequence[ProcessSample], span: Span) -> float:
+    found = [sample.waited_s for sample in samples if sample.at_s in span]
+    return found[-1] - found[0] if found else 0.0
 
 
 def _process_row(samples: Sequence[ProcessSample], first: Span, last: Span) -> dict[str, Any]:
@@ -231,9 +265,11 @@ def table_lines(result: Mapping[str, Any]) -> list[str]:
     lines.append(f"{_memory('together', together)} {'':>7} {together['pss_mib']['last']:>9.1f}")
     first, last = (result["latency_ms"][key] for key in _KEYS)
     lines.append(
-        f"capture to tracks: p50 {_ms(first['p50'])} → {_ms(last['p50'])} ms, "
-        f"p95 {_ms(first['p95'])} → {_ms(last['p95'])} ms"
+        "capture to tracks: "
+        + ", ".join(f"{p} {_ms(first[p])} → {_ms(last[p])} ms" for p in ("p10", "p50", "p95"))
     )
+    first, last = (f"{result['waited'][key]:.2f}" for key in _KEYS)
+    lines.append(f"waited for a core: {first} → {last} s in a second, all threads together")
     first, last = (result["frames"][key] for key in _KEYS)
     lines.append(
         f"frames a minute: {first['per_minute']:.1f} of {first['sent_per_minute']:.1f} sent → "
@@ -246,7 +282,7 @@ def verdict(result: Mapping[str, Any]) -> str:
     """One line."""
     memory = "flat" if result["memory_flat"] else "NOT flat"
     latency = "does not creep" if result["latency_steady"] else "CREEPS"
-    return f"memory {memory} within {FLAT:.0%}, latency {latency} (median within {CREEP:.0%})"
+    return f"memory {memory} within {FLAT:.0%}, latency {latency} (p10 within {CREEP:.0%})"
 
 
 def _memory(name: str, row: Mapping[str, Any]) -> str:
