@@ -194,19 +194,26 @@ def test_a_network_camera_that_dies_is_named_and_served_again_when_it_is_back(
     graph.start(camera_graph(STREAMED, address, str(link.model), threads=1)[0])
     gone = graph.wait_for("ERROR", lambda: at_level(graph, source, "ERROR"))
     assert "found nothing that opens; next try in" in gone["message"]
-    for _ in range(2):  # comes up, dies, and comes back
-        server = helper(graph, "mjpeg_server.py", str(port))
-        graph.wait_for("a stream", lambda s=server: "serving" in s.log)
-        recovery = graph.recovery(latents, images, time.monotonic())
-        graph.wait_for("OK", lambda: at_level(graph, source, "OK"))
-        server.kill()
-        graph.wait_for("STALE at the server", lambda: at_level(graph, stale, "STALE"))
-        gone = graph.wait_for("ERROR", lambda: at_level(graph, source, "ERROR"))
+    server = serving(graph, port)
+    graph.wait_for("images", lambda: images.last)
+    server.kill()
+    graph.wait_for("STALE at the server", lambda: at_level(graph, stale, "STALE"))
+    gone = graph.wait_for("ERROR", lambda: at_level(graph, source, "ERROR"))
+    serving(graph, port)
+    recovery = graph.recovery(latents, images, time.monotonic())
+    graph.wait_for("OK", lambda: at_level(graph, source, "OK"))
 
     record_property("recovery", f"{recovery.seconds:.2f} s")
     assert f"://…@127.0.0.1:{port}" in gone["message"]
     assert "secret" not in graph.logs()
     assert recovery.frames == 0
+
+
+def serving(graph: Graph, port: int) -> NodeProcess:
+    """A camera that has come up."""
+    server = helper(graph, "mjpeg_server.py", str(port))
+    graph.wait_for("a stream", lambda: "serving" in server.log)
+    return server
 
 
 def at_level(graph: Graph, name: str, level: str) -> dict[str, str] | None:
