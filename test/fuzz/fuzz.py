@@ -36,8 +36,9 @@ def main() -> None:
 
         with atheris.instrument_imports(include=["roi_codec_ros", "targets"]):
             from targets import TARGETS
-        target = TARGETS[name]
-        target(b"")  # imports inside functions, too
+
+            target = TARGETS[name]
+            target(b"")  # imports inside functions, too
         atheris.Setup([sys.argv[0], *rest], target)
         atheris.Fuzz()
 
