@@ -3,8 +3,8 @@
 
     encoder ─ latent_sent ─► relay, a process that writes down what it did ─ latent ─► decoder
 
-What the relay let through is what the decoder is held to. Loss of packets, before DDS has put them
-together to frames, is what network_trial.py does, where the system permits it.
+What the relay let through is what the decoder is held to. It loses whole frames: where a network
+loses packets, a frame of many of them is lost more often.
 """
 
 from __future__ import annotations

@@ -176,6 +176,7 @@ class Nodes:
 
     def __init__(self) -> None:
         import rclpy
+        import scipy.optimize  # noqa: F401 (the tracker's first match would import it, slowly)
         from builtin_interfaces.msg import Time
         from std_msgs.msg import Header
 
