@@ -104,6 +104,13 @@ def test_size_is_found_by_coded_size_only_where_that_is_unique():
     assert sizes.find(9, (1, 1)) is None
 
 
+def test_a_size_without_pixels_is_none():
+    sizes = OriginalSizes()
+    sizes.add(1, (360, 640), (0, 640))
+
+    assert sizes.find(1, (360, 640)) is None
+
+
 def test_sizes_that_somebody_makes_up_do_not_pile_up():
     sizes = OriginalSizes(remembered=2)
     for stamp in range(100):

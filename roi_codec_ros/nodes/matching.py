@@ -24,7 +24,9 @@ class OriginalSizes:
         self._changed = threading.Condition()
 
     def add(self, stamp_ns: int, coded_size: Size, original_size: Size) -> None:
-        """What the decoder says of one frame. Sizes are height and width in pixels."""
+        """What the decoder says of one frame. Sizes are height and width in pixels; 0 is none."""
+        if 0 in original_size:
+            return
         with self._changed:
             self._by_stamp[stamp_ns] = original_size
             if len(self._by_stamp) > self._remembered:
