@@ -7,7 +7,7 @@
     python test/fuzz/fuzz.py TARGET --replay FOLDER                 run all files once
 
 For example `mkdir found; python test/fuzz/fuzz.py roic -max_total_time=600 found
-test/fuzz/corpus/roic`; -merge=1 keeps only what adds coverage.
+test/fuzz/corpus/roic`.
 """
 
 from __future__ import annotations
