@@ -26,6 +26,7 @@ VERBS: dict[str, str] = {
     "bench": "time the codec on this machine",
     "calibrate-ground": "find where a camera stands, from points with known places",
     "simulate": "track simulated people through a hall with four cameras, and score the tracks",
+    "soak": "run the whole graph for long, and see whether memory and latency stay",
     "demo": "run the whole graph on photographs, a video or a camera",
 }
 

@@ -24,3 +24,16 @@ def graph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Graph]:
     graph = Graph(random.SystemRandom().randrange(1, 100), tmp_path_factory.mktemp("logs"))
     yield graph
     graph.close()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how long recoveries took: measured here, bounded nowhere, since machines are busy."""
+    lines = [
+        f"{report.nodeid}: {value}"
+        for report in terminalreporter.stats.get("passed", [])
+        for name, value in report.user_properties
+        if name == "recovery" and report.when == "call"
+    ]
+    if lines:
+        terminalreporter.section("from the end of a fault to the first good image")
+        terminalreporter.write_line("\n".join(lines))

@@ -8,7 +8,9 @@ import signal
 import subprocess
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -56,6 +58,18 @@ class NodeProcess:
         if self.alive:
             self.process.kill()
         self.process.wait(PATIENCE_S)
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """How long a camera's images stayed away after a fault was over.
+
+    seconds: by this machine, busy or not: to be noted, not to be asserted. frames: how many of the
+    camera's came meanwhile and gave no image, which is what our own rules cost.
+    """
+
+    seconds: float
+    frames: int
 
 
 class Graph:
@@ -116,6 +130,22 @@ class Graph:
                 raise AssertionError(f"no {what} within {timeout_s:g} s\n{self.logs()}")
             time.sleep(POLL_S)
 
+    def recovery(
+        self,
+        latents: Inbox,
+        images: Inbox,
+        over_s: float,
+        good: Callable[[Any], bool] = lambda image: True,
+    ) -> Recovery:
+        """Wait for the first good image since a fault was over (seconds, monotonic)."""
+
+        def first() -> float | None:
+            return next((at_s for at_s, image in images.since(over_s) if good(image)), None)
+
+        back_s = self.wait_for("good images again", first)
+        spent = sum(at_s < back_s for at_s, _ in latents.since(over_s)) - 1
+        return Recovery(back_s - over_s, max(0, spent))
+
     def status(self, name: str, newer_than_s: float = 0.0) -> dict[str, str] | None:
         """Key values of the last diagnostics under a name, with its "level" and "message"."""
         found = self._statuses.get(name)
@@ -157,22 +187,28 @@ class Graph:
 
 
 class Inbox:
-    """The last messages of a topic."""
+    """The last messages of a topic, and when they came (seconds, monotonic)."""
 
     def __init__(self, keep: int) -> None:
         self.subscription: Any = None
-        self._keep = keep
-        self._messages: list[Any] = []
+        self._arrived: deque[tuple[float, Any]] = deque(maxlen=keep)
         self.count = 0
 
     def add(self, message: Any) -> None:
+        self._arrived.append((time.monotonic(), message))
         self.count += 1
-        self._messages = [*self._messages[1 - self._keep :], message]
+
+    def since(self, at_s: float) -> list[tuple[float, Any]]:
+        """What came after a time, with the times."""
+        return [(arrived_s, message) for arrived_s, message in self._copy() if arrived_s > at_s]
 
     @property
     def messages(self) -> list[Any]:
-        return list(self._messages)
+        return [message for _, message in self._copy()]
 
     @property
     def last(self) -> Any:
-        return self._messages[-1] if self._messages else None
+        return self._arrived[-1][1] if self._arrived else None
+
+    def _copy(self) -> list[tuple[float, Any]]:
+        return list(self._arrived)  # in one step of the interpreter: the listener goes on adding

@@ -12,6 +12,7 @@ import pytest
 from roi_codec_ros.nodes.freshness import (
     AHEAD,
     DUPLICATE,
+    LATE,
     REPLAYED,
     SECOND_ENCODER,
     STALE,
@@ -77,15 +78,19 @@ def test_loss_and_jitter_cost_frames_but_neither_order_nor_silence(loss: float):
         frame = camera.frame()
         if noise.random() >= loss:
             arrivals.append((frame[0] / 1e9 + noise.uniform(0.0, 0.2), frame))
-    taken = []
+    taken, causes = [], set()
     for server.now_s, frame in sorted(arrivals):
-        if not server.cause(frame):
+        cause = server.cause(frame)
+        causes.add(cause)
+        if not cause:
             taken.append((server.now_s, frame))
 
     stamps = [frame[0] for _, frame in taken]
     gaps = [later - earlier for (earlier, _), (later, _) in pairwise(taken)]
     assert stamps == sorted(set(stamps))
     assert server.guard.restarts == 0
+    assert causes == {"", LATE}
+    assert abs(server.guard.lost - (2000 - len(arrivals))) <= 2  # the last ones may be on the way
     assert len(taken) > 0.6 * len(arrivals)
     assert max(gaps) < 1.0
 
@@ -104,6 +109,38 @@ def test_lost_frames_are_no_reason_to_refuse():
 
     assert server.cause(camera.frame()) == ""
     assert server.guard.restarts == 0
+
+
+def test_what_never_came_is_counted_and_what_came_late_is_not():
+    camera = Camera()
+    server, recorded = following(camera)
+    skipped = [camera.frame() for _ in range(7)]
+    assert server.cause(camera.frame()) == ""
+    assert server.guard.lost == 7
+
+    assert [server.cause(frame) for frame in skipped[:2]] == [LATE, LATE]
+    assert server.cause(skipped[0]) == REPLAYED, "it has come by now"
+    assert server.cause(recorded[3]) == REPLAYED
+    assert server.guard.lost == 5
+
+
+def test_an_encoder_that_begins_anew_has_lost_nothing():
+    camera = Camera()
+    server, _ = following(camera)
+    camera.sequence = 0
+    assert server.seconds_until_taken(camera) < RECOVERY_S
+
+    assert server.guard.lost == 0
+
+
+def test_a_sequence_far_ahead_is_not_remembered_frame_by_frame():
+    camera = Camera()
+    server, _ = following(camera)
+    sequence, camera.sequence = camera.sequence, 2**63
+
+    assert server.cause(camera.frame()) == ""
+    assert server.guard.lost == 2**63 - sequence
+    assert len(server.guard._skipped) <= 256
 
 
 def test_the_last_frame_again_is_never_taken_however_long_it_is_sent():

@@ -133,6 +133,25 @@ def test_size_is_found_by_coded_size_only_where_that_is_unique():
     assert sizes.find(9, (1, 1)) is None
 
 
+def test_a_size_without_pixels_is_none():
+    sizes = OriginalSizes()
+    sizes.add(1, (360, 640), (0, 640))
+
+    assert sizes.find(1, (360, 640)) is None
+
+
+def test_sizes_that_somebody_makes_up_do_not_pile_up():
+    sizes = OriginalSizes(remembered=2)
+    for stamp in range(100):
+        sizes.add(stamp, (360, 640), (stamp, stamp))
+        sizes.add(stamp, (stamp, 1), (7, 7))
+
+    assert sizes.find(200, (360, 640)) is None
+    assert sizes.find(200, (99, 1)) == (7, 7)
+    assert sizes.find(200, (97, 1)) is None
+    assert len(sizes._by_stamp) == len(sizes._by_coded_size) == 2
+
+
 def test_size_that_arrives_late_is_waited_for():
     sizes = OriginalSizes()
     threading.Timer(0.05, sizes.add, (1, (360, 640), (1080, 1920))).start()

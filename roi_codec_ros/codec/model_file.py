@@ -31,6 +31,7 @@ METADATA_KEY = "roi_codec"
 ID_BYTES = 8
 MAX_FILE_BYTES = 1 << 30
 _LARGEST_OPTION = 4096
+_MOST_LAYERS = 64  # of one kind: a network of thousands takes a minute to be found to be none
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,7 +226,7 @@ def _read_preset(fields: Any, where: str) -> Preset:
             coded_size=None
             if coded_size is None
             else (_size(coded_size[0]), _size(coded_size[1])),
-            options={str(key): _size(value) for key, value in fields["options"].items()},
+            options={str(key): _option(key, value) for key, value in fields["options"].items()},
             description=str(fields.get("description", "")),
         )
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
@@ -235,7 +236,11 @@ def _read_preset(fields: Any, where: str) -> Preset:
     return preset
 
 
-def _size(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= _LARGEST_OPTION:
-        raise ValueError(f"expected a whole number from 1 to {_LARGEST_OPTION}, found {value!r}")
+def _option(name: str, value: Any) -> int:
+    return _size(value, _MOST_LAYERS if name.endswith(("_blocks", "_layers")) else _LARGEST_OPTION)
+
+
+def _size(value: Any, largest: int = _LARGEST_OPTION) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= largest:
+        raise ValueError(f"expected a whole number from 1 to {largest}, found {value!r}")
     return value

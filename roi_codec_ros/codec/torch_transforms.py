@@ -17,6 +17,8 @@ from roi_codec_ros.codec.model_file import Model
 if TYPE_CHECKING:
     from torch import nn
 
+_LONGEST_REASON = 500  # torch names every weight that is missing
+
 
 class Transform:
     """One of a model's two networks on its device.
@@ -57,7 +59,7 @@ class Transform:
             }
             networks[part].load_state_dict(weights, assign=True)
         except (RuntimeError, TypeError) as error:
-            reason = " ".join(str(error).split())
+            reason = " ".join(str(error).split())[:_LONGEST_REASON]
             raise ModelFileError(
                 f"expected weights of preset {model.preset.name} in model {model.name}; "
                 f"found: {reason}"

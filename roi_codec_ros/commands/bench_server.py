@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from roi_codec_ros.codec.models import find_model, model_directories
-    from roi_codec_ros.commands.demo import check_ros, private_ros_environment
+    from roi_codec_ros.demo.running import check_ros, private_ros_environment
     from roi_codec_ros.evaluation.machine import describe_machine
     from roi_codec_ros.evaluation.server_bench import saturates_at
     from roi_codec_ros.perception.detector import find_weights

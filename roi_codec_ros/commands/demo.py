@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run the whole graph on one machine and show what it does: frames, bits, latency, persons.
 
-Starts an encoder per camera, decoder and detector in one process, and a tracker, all of which talk
+Starts an encoder per camera, decoder, detector and tracker as processes of their own that talk
 over DDS, watches them, and leaves a side-by-side video, a contact sheet and report.json behind.
 Without --source one camera films photographs that installed packages carry: no camera, no
 download. Several cameras film people cut out of one, who walk through a simulated hall: their
@@ -18,15 +18,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib.util
 import os
 import shutil
-import signal
-import socket
 import sys
-import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -37,6 +33,16 @@ import numpy as np
 from roi_codec_ros.codec.errors import RoiCodecError, UsageError
 from roi_codec_ros.commands import demo_twin
 from roi_codec_ros.commands.common import add_json_option, positive, write_json
+from roi_codec_ros.demo.running import (
+    Stop,
+    await_persons,
+    check_ros,
+    node_environment,
+    prepare_folder,
+    private_ros_environment,
+    process_name,
+    threads_per_process,
+)
 
 if TYPE_CHECKING:
     from roi_codec_ros.demo.ledger import DemoLedger
@@ -46,12 +52,9 @@ if TYPE_CHECKING:
     from roi_codec_ros.nodes.sources import Source
 
 RATE_HZ = 10.0
-SILENCE_S = 60.0
 ROLLING_S = 3.0
 _BOLD, _DIM, _PLAIN = "\x1b[1m", "\x1b[2m", "\x1b[0m"
 _HIDE_CURSOR, _SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
-_DOMAINS = range(1, 102)  # 0 is everybody's; above 101 the ports run into the system's own
-_FIRST_PORT, _PORTS_PER_DOMAIN = 7400, 250
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -107,11 +110,11 @@ def run(args: argparse.Namespace) -> None:
     first frame came through; later a stop is the regular end.
     """
     check_ros()
-    _prepare_folder(args.out)
+    prepare_folder(args.out)
     plan = _plan(args)
     if not plan.trained:
         _say("note: the model is untrained; what it codes is not anonymized")
-    with _Stop() as stop:
+    with Stop() as stop:
         finished = _run_graph(args, plan, stop)
     _write_results(finished, plan, args)
 
@@ -217,99 +220,10 @@ def _cache_folder() -> Path:
         return Path("/nonexistent")
 
 
-def check_ros() -> None:
-    """Raise RoiCodecError unless ROS 2 and this package's messages can be imported."""
-    for module, what in (("rclpy", "ROS 2"), ("roi_codec_ros.msg", "this package's messages")):
-        if importlib.util.find_spec(module) is None:
-            raise RoiCodecError(
-                f"expected {what}, found no Python module {module}: source a ROS 2 workspace that "
-                "has this package, or run scripts/demo, which sets up everything"
-            )
-
-
-def _prepare_folder(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        probe = out / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise RoiCodecError(
-            f"expected a writable folder for --out {out}, found: {error}"
-        ) from error
-
-
-def threads_per_process(cores: int, cameras: int) -> int:
-    """Threads for each of encoders, decoder and detector so that they share the cores, 1 to 4."""
-    return max(1, min(4, cores // (cameras + 2)))
-
-
-def private_ros_environment(given: Mapping[str, str], log_folder: Path) -> dict[str, str]:
-    """The variables that keep the demo's graph to itself; what the user has set stays as it is.
-
-    given: the environment. Only this machine is searched for peers, in a domain that nobody uses.
-    """
-    added: dict[str, str] = {}
-    if "ROS_DOMAIN_ID" not in given:
-        added["ROS_DOMAIN_ID"] = str(_free_domain())
-    if not {"ROS_LOCALHOST_ONLY", "ROS_AUTOMATIC_DISCOVERY_RANGE"} & set(given):
-        if given.get("ROS_DISTRO") == "humble":
-            added["ROS_LOCALHOST_ONLY"] = "1"
-        else:
-            added["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-    if "ROS_LOG_DIR" not in given:
-        added["ROS_LOG_DIR"] = str(log_folder / "ros")
-    return added
-
-
-def _free_domain() -> int:
-    """A domain whose first discovery port nobody on this machine listens on."""
-    start = os.getpid() % len(_DOMAINS)
-    for offset in range(len(_DOMAINS)):
-        domain = _DOMAINS[(start + offset) % len(_DOMAINS)]
-        port = _FIRST_PORT + _PORTS_PER_DOMAIN * domain + 10  # unicast discovery of participant 0
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            try:
-                probe.bind(("", port))
-            except OSError:
-                continue
-            return domain
-    return _DOMAINS[start]
-
-
 # ---------------------------------------------------------------------------------------- running
 
 
-class _Stop:
-    """Turns SIGINT, SIGTERM and SIGHUP into a flag; a second one raises KeyboardInterrupt."""
-
-    def __init__(self) -> None:
-        self.reason = ""  # the signal's name
-        self._flag = threading.Event()
-        self._before: dict[int, object] = {}
-
-    def __enter__(self) -> _Stop:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup
-                self._before[number] = signal.signal(number, self._on_signal)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
-
-    def _on_signal(self, number: int, _: object) -> None:
-        if self._flag.is_set():
-            raise KeyboardInterrupt
-        self.reason = signal.Signals(number).name
-        self._flag.set()
-
-    def wait(self, seconds: float) -> bool:
-        """Sleep, or less if told to stop; whether told to stop."""
-        return self._flag.wait(seconds)
-
-
-def _run_graph(args: argparse.Namespace, plan: Plan, stop: _Stop) -> Run:
+def _run_graph(args: argparse.Namespace, plan: Plan, stop: Stop) -> Run:
     from roi_codec_ros.bringup import command, demo_graph, joined
     from roi_codec_ros.demo.ledger import DemoLedger
     from roi_codec_ros.demo.processes import ProcessGroup
@@ -330,15 +244,9 @@ def _run_graph(args: argparse.Namespace, plan: Plan, stop: _Stop) -> Run:
         },
         server_parameters={"threads": threads, **plan.twin.server_parameters},
     )
-    environment = {
-        **{name: str(threads) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")},
-        "PYTHONUNBUFFERED": "1",
-        **os.environ,
-        "RCUTILS_COLORIZED_OUTPUT": "0",
-    }
-    with ProcessGroup(environment, logs) as group:
+    with ProcessGroup(node_environment(threads), logs) as group:
         for spec in joined(graph):
-            group.start(_process_name(spec.full_name), command(spec))
+            group.start(process_name(spec.full_name), command(spec))
         filming = plan.twin.filming(args.rate or RATE_HZ)
         if filming is not None:
             group.start("hall", filming)
@@ -347,45 +255,18 @@ def _run_graph(args: argparse.Namespace, plan: Plan, stop: _Stop) -> Run:
 
         ledger = DemoLedger(list(plan.sources))
         with DemoMonitor(list(plan.sources), ledger):
-            _await_persons(group, ledger, stop)
+            _say(f"starting {', '.join(child.name for child in group.children)}")
+            await_persons(group, ledger, stop)
             start_s = ledger.restart()
             end_s = _watch(args, group, ledger, stop, start_s)
     return _finished(plan, ledger, start_s, end_s)
-
-
-def _process_name(full_name: str) -> str:
-    return full_name.strip("/").replace("/", ".")
-
-
-def _await_persons(group: ProcessGroup, ledger: DemoLedger, stop: _Stop) -> None:
-    """Wait until the frames of every camera have gone the whole way."""
-    _say(f"starting {', '.join(child.name for child in group.children)}")
-    silent = ledger.silent_stage()
-    since_s = time.monotonic()
-    while silent is not None:
-        group.check()
-        if stop.wait(0.1):
-            raise KeyboardInterrupt
-        now_silent = ledger.silent_stage()
-        if now_silent != silent:
-            silent, since_s = now_silent, time.monotonic()
-        elif time.monotonic() - since_s > SILENCE_S:
-            raise RoiCodecError(_silence(group, *silent))
-
-
-def _silence(group: ProcessGroup, stage: str, camera: str) -> str:
-    from roi_codec_ros.demo.processes import silence_message
-
-    process = {"encoder": f"{camera}.encoder", "decoder": "server", "detector": "server"}
-    said = f"the {stage} has sent nothing for {camera} in {SILENCE_S:g} s"
-    return silence_message(said, group.find(process.get(stage, stage)))
 
 
 def _watch(
     args: argparse.Namespace,
     group: ProcessGroup,
     ledger: DemoLedger,
-    stop: _Stop,
+    stop: Stop,
     start_s: float,
 ) -> float:
     """Show the table until the time is over or the user has seen enough; when that was."""

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from roi_codec_ros.codec.errors import RoiCodecError
+from roi_codec_ros.codec.files import write_whole
 from roi_codec_ros.demo.moments import Moment, moment_at, spread
 from roi_codec_ros.demo.pictures import (
     ANONYMIZED,
@@ -26,6 +27,7 @@ from roi_codec_ros.demo.pictures import (
 from roi_codec_ros.demo.report import RAW_BITS_PER_PIXEL, Summary, bit_rate
 from roi_codec_ros.demo.twin import Twin
 from roi_codec_ros.demo.twin_pictures import TwinLayout, TwinMap, twin_sheet
+from roi_codec_ros.demo.videos import write_video
 
 VIDEO_FRAMES_PER_SECOND = 10
 SHEET_MOMENTS = 8
@@ -183,22 +185,20 @@ def _usual_size(run: Run) -> tuple[int, int]:
 def write_side_by_side(run: Run, path: Path, on_frame: Callable[[], object] = lambda: None) -> int:
     """Write the side-by-side video (MP4) and return the number of its frames.
 
-    Raises RoiCodecError when no moment is complete or no codec can write the file.
+    The file appears whole or not at all. Raises RoiCodecError when no moment is complete or the
+    file can not be written.
     """
     if not run.cameras:
         raise RoiCodecError("expected pictures of the run, found none")
     layout = layout_of(run)
     height, width = layout.size
-    writer = open_writer(path, (width, height))
-    count = 0
-    try:
+
+    def frames() -> Iterator[np.ndarray]:
         for frame in _frames(run, layout):
-            writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
-            count += 1
+            yield cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
             on_frame()
-    finally:
-        writer.release()
-    return count
+
+    return write_video(path, lambda file: open_writer(file, (width, height)), frames())
 
 
 def _frames(run: Run, layout: SideBySide | TwinLayout) -> Iterator[np.ndarray]:
@@ -234,8 +234,11 @@ def write_contact_sheet(run: Run, path: Path) -> None:
         page = twin_sheet(_sheet_rows(run), run.twin, title=title, facts=_facts(run))
     else:
         page = contact_sheet(_sheet_views(run), title=title, facts=_facts(run))
-    if not cv2.imwrite(str(path), cv2.cvtColor(page, cv2.COLOR_RGB2BGR)):
-        raise RoiCodecError(f"cannot write {path}")
+    _, png = cv2.imencode(".png", cv2.cvtColor(page, cv2.COLOR_RGB2BGR))
+    try:
+        write_whole(path, png.data)
+    except OSError as error:
+        raise RoiCodecError(f"expected to write {path}; found: {error.strerror}") from error
 
 
 def _sheet_views(run: Run) -> list[View]:

@@ -22,6 +22,7 @@ import numpy as np
 from PIL import Image
 
 from roi_codec_ros.codec.errors import RoiCodecError
+from roi_codec_ros.demo.videos import write_video
 
 LOG = logging.getLogger(__name__)
 
@@ -242,28 +243,21 @@ def render_film(
 
     The file appears whole or not at all. Raises RoiCodecError when it cannot be written.
     """
-    unfinished = path.with_name(f".{os.getpid()}-{path.name}")
-    writer = cv2.VideoWriter(
-        str(unfinished),
-        cv2.CAP_OPENCV_MJPEG,
-        cv2.VideoWriter.fourcc(*"MJPG"),
-        frames_per_second,
-        (frame_size[1], frame_size[0]),
-    )
-    try:
+
+    def open_writer(file: Path) -> cv2.VideoWriter:
+        writer = cv2.VideoWriter(
+            str(file),
+            cv2.CAP_OPENCV_MJPEG,
+            cv2.VideoWriter.fourcc(*"MJPG"),
+            frames_per_second,
+            (frame_size[1], frame_size[0]),
+        )
         if not writer.isOpened():
             raise RoiCodecError(f"cannot write the demo's video to {path}")
         writer.set(cv2.VIDEOWRITER_PROP_QUALITY, JPEG_QUALITY)
-        count = 0
-        for frame in frames:
-            writer.write(frame)
-            count += 1
-        writer.release()
-        os.replace(unfinished, path)
-    finally:
-        writer.release()
-        unfinished.unlink(missing_ok=True)
-    return count
+        return writer
+
+    return write_video(path, open_writer, frames)
 
 
 def photograph_cameras(

@@ -39,6 +39,7 @@ from roi_codec_ros.nodes.statistics import SlidingWindow, Tally
 
 TAKE_TIMEOUT_S = 0.2
 UNKNOWN_MODEL, BAD_PAYLOAD = "unknown_model", "bad_payload"
+LOSS_TO_NAME = 0.02  # of the frames that came; now and then one is lost anywhere
 
 
 class _Camera:
@@ -50,6 +51,7 @@ class _Camera:
         self.jpegs = node.publisher(CompressedImage, f"{name}/image_anonymized/compressed")
         self.frames = node.publisher(DecodedFrameMessage, f"{name}/decoded_frame")
         self.received = SlidingWindow()
+        self.lost = SlidingWindow()
         self.bits_per_pixel = SlidingWindow()
         self.age_ms = SlidingWindow()
         self.decode_ms = SlidingWindow()
@@ -121,7 +123,7 @@ class DecoderNode(ManagedNode):
         except BitstreamError as error:
             self._refuse(camera, BAD_PAYLOAD, str(error))
             return
-        restarts = camera.guard.restarts
+        restarts, lost = camera.guard.restarts, camera.guard.lost
         refusal = camera.guard.check(
             stamp_ns(message.header),
             message.sequence,
@@ -130,6 +132,8 @@ class DecoderNode(ManagedNode):
             restart_after_s=self.setting("restart_after_s"),
             max_age_s=self.setting("max_age_s"),
         )
+        if camera.guard.lost != lost:
+            camera.lost.add(camera.guard.lost - lost)
         if refusal is not None:
             self._refuse(camera, refusal.cause, refusal.reason)
             return
@@ -253,6 +257,8 @@ class DecoderNode(ManagedNode):
             "decode_ms_p95": camera.decode_ms.percentile(95),
             "frames": camera.decoded,
             "dropped": camera.replaced,
+            "lost": camera.guard.lost,
+            "lost_fps": camera.lost.total_per_s,
             "restarts": camera.guard.restarts,
             "last_restart": camera.guard.last_restart,
             **{f"rejected.{cause}": 0 for cause in (UNKNOWN_MODEL, BAD_PAYLOAD, *CAUSES)},
@@ -280,7 +286,11 @@ class DecoderNode(ManagedNode):
             return Level.STALE, f"no latent for {now - camera.last_received_s:.1f} s"
         if not self._wanted(camera):
             return Level.OK, "latents arrive; nobody subscribes to the images"
-        return Level.OK, f"decoding {camera.decode_ms.rate_hz:.1f} frames/s"
+        decoding = f"decoding {camera.decode_ms.rate_hz:.1f} frames/s"
+        lost_fps = camera.lost.total_per_s
+        if lost_fps > LOSS_TO_NAME * camera.received.rate_hz:
+            return Level.WARN, f"{decoding}; {lost_fps:.1f} frames/s are lost on the way"
+        return Level.OK, decoding
 
 
 class _UnknownModelError(BitstreamError):

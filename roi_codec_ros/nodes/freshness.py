@@ -7,15 +7,18 @@ picks newer numbers.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass
 
 DUPLICATE = "duplicate"
+LATE = "late"
 REPLAYED = "replayed"
 SECOND_ENCODER = "second_encoder"
 STAMP_NOT_NEWER = "stamp_not_newer"
 STALE = "stale"
 AHEAD = "ahead"
-CAUSES = (DUPLICATE, REPLAYED, SECOND_ENCODER, STAMP_NOT_NEWER, STALE, AHEAD)
+CAUSES = (DUPLICATE, LATE, REPLAYED, SECOND_ENCODER, STAMP_NOT_NEWER, STALE, AHEAD)
+_REMEMBERED = 256  # skipped frames that may still come
 
 
 @dataclass(frozen=True)
@@ -39,12 +42,17 @@ class FreshnessGuard:
     A frame is taken if it is the first one, if stamp and sequence are both newer than those of
     the last one taken, if its stamp is newer by `restart_after_s` (an encoder that began anew, the
     live camera beside a recording), or if nothing was taken for `restart_after_s` (a clock that
-    was set back), but never the last one again. Whatever is refused changes nothing: a flood of it
-    can not push the camera out, and no camera is locked out for longer than that silence lasts.
+    was set back), but never the last one again. Whatever is refused changes nothing of that: a
+    flood of it can not push the camera out, and no camera is locked out for longer than that
+    silence lasts.
+
+    lost: frames that the encoder counted and that never came, since the stream began.
     """
 
     def __init__(self) -> None:
         self._last: _Accepted | None = None
+        self._skipped: OrderedDict[int, None] = OrderedDict()
+        self.lost = 0
         self.restarts = 0
         self.last_restart = ""
 
@@ -80,12 +88,25 @@ class FreshnessGuard:
         if newer_s == 0 and ahead == 0:
             return Refusal(DUPLICATE, f"expected a new frame, found frame {sequence} again")
         if newer_s > 0 and ahead > 0:
+            self._skip(last.sequence + 1, sequence)
             return None
         if max(newer_s, heard_s - last.heard_s) < restart_after_s:
+            if newer_s <= 0 and sequence in self._skipped:
+                del self._skipped[sequence]
+                self.lost -= 1
+                return Refusal(LATE, f"expected a newer frame, found one {-newer_s:.3f} s late")
             return _out_of_order(newer_s, ahead)
+        self._skipped.clear()
         self.restarts += 1
         self.last_restart = f"stamps went on by {newer_s:.3f} s, the sequence by {ahead}"
         return None
+
+    def _skip(self, first: int, end: int) -> None:
+        """Count the frames from the first to before the end as lost, until they come after all."""
+        self.lost += end - first
+        self._skipped.update(dict.fromkeys(range(max(first, end - _REMEMBERED), end)))
+        while len(self._skipped) > _REMEMBERED:
+            self._skipped.popitem(last=False)
 
 
 def _check_age(age_s: float, max_age_s: float) -> Refusal | None:

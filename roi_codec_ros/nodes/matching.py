@@ -20,16 +20,21 @@ class OriginalSizes:
     def __init__(self, remembered: int = REMEMBERED) -> None:
         self._remembered = remembered
         self._by_stamp: OrderedDict[int, Size] = OrderedDict()
-        self._by_coded_size: dict[Size, set[Size]] = {}
+        self._by_coded_size: OrderedDict[Size, Size | None] = OrderedDict()  # None: several
         self._changed = threading.Condition()
 
     def add(self, stamp_ns: int, coded_size: Size, original_size: Size) -> None:
-        """What the decoder says of one frame. Sizes are height and width in pixels."""
+        """What the decoder says of one frame. Sizes are height and width in pixels; 0 is none."""
+        if 0 in original_size:
+            return
         with self._changed:
             self._by_stamp[stamp_ns] = original_size
             if len(self._by_stamp) > self._remembered:
                 self._by_stamp.popitem(last=False)
-            self._by_coded_size.setdefault(coded_size, set()).add(original_size)
+            known = self._by_coded_size.pop(coded_size, original_size)
+            self._by_coded_size[coded_size] = original_size if known == original_size else None
+            if len(self._by_coded_size) > self._remembered:
+                self._by_coded_size.popitem(last=False)
             self._changed.notify_all()
 
     def find(self, stamp_ns: int, coded_size: Size, timeout_s: float = 0.0) -> Size | None:
@@ -38,5 +43,4 @@ class OriginalSizes:
             self._changed.wait_for(lambda: stamp_ns in self._by_stamp, timeout_s)
             if stamp_ns in self._by_stamp:
                 return self._by_stamp[stamp_ns]
-            candidates = self._by_coded_size.get(coded_size, set())
-            return next(iter(candidates)) if len(candidates) == 1 else None
+            return self._by_coded_size.get(coded_size)

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where fuzzing starts: one good input of each kind, and some near the edges."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from targets import _CHANNELS, _SCALES, _decoder, _small_model
+
+from roi_codec_ros.codec import Encoder
+from roi_codec_ros.codec.bitstream import Payload
+from roi_codec_ros.codec.entropy import EntropyTables
+from roi_codec_ros.codec.model_file import METADATA_KEY
+from roi_codec_ros.codec.rans import RansCoder
+
+
+def write_seeds(target: str, folder: Path) -> None:
+    """Write the seeds of a target as files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for index, data in enumerate(_SEEDS[target]()):
+        (folder / f"seed{index}").write_bytes(data)
+
+
+def _payload() -> Iterator[bytes]:
+    for sides in ((1, 1, 1, 1), (1080, 1920, 48, 64), (64, 64, 64, 64), (65535, 65535, 1, 4096)):
+        yield Payload(bytes(8), *sides, bytes(40)).to_bytes()
+
+
+def _entropy() -> Iterator[bytes]:
+    rng = np.random.default_rng(1)
+    for index, scale in enumerate(_SCALES):
+        coder = RansCoder(EntropyTables.laplace(_CHANNELS, scale))
+        for height, width in ((1, 1), (2, 3), (8, 8)):
+            symbols = np.rint(rng.laplace(0, scale, (_CHANNELS, height, width))).astype(np.int16)
+            symbols[0, 0, 0] = 32767
+            yield bytes((index, height - 1, width - 1)) + coder.encode(symbols)
+
+
+def _roic() -> Iterator[bytes]:
+    encoder = Encoder(_decoder().models[0])
+    for height, width in ((16, 16), (17, 1), (64, 64)):
+        image = np.random.default_rng(2).integers(0, 255, (height, width, 3), np.uint8)
+        yield encoder.encode(image).data
+
+
+def _model() -> Iterator[bytes]:
+    content = _small_model().content
+    length = int.from_bytes(content[:8], "little")
+    header = content[8 : 8 + length]
+    card = json.loads(header)["__metadata__"][METADATA_KEY]
+    yield b"b" + content
+    yield b"h" + header
+    yield b"c" + card.encode()
+    yield b"p" + json.dumps(json.loads(card)["preset"]).encode()
+    yield b"t" + content[8 + length :]
+
+
+def _messages() -> Iterator[bytes]:
+    """Kind, camera, stamp, frame id, and what `targets` takes for each kind."""
+
+    def head(kind: int, camera: int, seconds: int) -> bytes:
+        return struct.pack("<BBiIH", kind, camera, seconds, 5, 0)
+
+    coded = Payload(bytes(8), 16, 16, 16, 16, bytes(40)).to_bytes()
+    latent = struct.pack("<QH", 1, 0) + struct.pack("<H", len(coded)) + coded + b"\1\1"
+    yield head(0, 0, 1) + latent + head(0, 0, 2) + latent
+    frame = struct.pack("<IIHH", 480, 640, 4, 6)
+    pixels = bytes(72)
+    for encoding, depth in ((0, 3), (4, 1), (5, 2), (9, 1)):
+        image = bytes((encoding, 0, 4, 6, 6 * depth))
+        image += struct.pack("<H", 24 * depth) + pixels[: 24 * depth]
+        yield head(1, 0, 1) + frame + head(2, 0, 1) + image
+    lens = struct.pack("<BBHHB", 0, 0, 640, 480, 4) + struct.pack("<4e", 0.1, 0.01, 0, 0)
+    lens += struct.pack("<9e", 500, 0, 320, 0, 500, 240, 0, 0, 1)
+    person = struct.pack("<IB5e", 1, 0, 0.9, 300, 100, 60, 200)
+    persons = struct.pack("<HBHHfB", 0, 0, 480, 640, 5.0, 2) + person + person
+    for camera in (0, 1):
+        moving = b"".join(head(3, camera, seconds) + persons for seconds in (1, 2, 3))
+        yield head(4, camera, 1) + lens + moving
+
+
+_SEEDS = {
+    "payload": _payload,
+    "entropy": _entropy,
+    "roic": _roic,
+    "model": _model,
+    "messages": _messages,
+}

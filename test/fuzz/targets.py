@@ -1,0 +1,331 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is fuzzed: bytes in, and nothing may come out but a refusal or a result that is right.
+
+Each target takes any bytes. A RoiCodecError is a refusal; anything else that is raised is a find.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import struct
+import tempfile
+import zlib
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from roi_codec_ros.codec import rans_reference
+from roi_codec_ros.codec.bitstream import HEADER_BYTES, Payload
+from roi_codec_ros.codec.codec import Decoder
+from roi_codec_ros.codec.entropy import EntropyTables
+from roi_codec_ros.codec.errors import BitstreamError, ModelFileError, RoiCodecError
+from roi_codec_ros.codec.model_file import METADATA_KEY, Model
+from roi_codec_ros.codec.models import untrained_model
+from roi_codec_ros.codec.presets import get_preset
+from roi_codec_ros.codec.rans import RansCoder
+
+MAX_PIXELS = 64 * 64
+_SCALES = (0.2, 1.0, 30.0)
+_CHANNELS = 8
+
+
+def sealed(data: bytes) -> bytes:
+    """With magic, version, length and checksum made right, so that the fields are reached."""
+    data = data.ljust(HEADER_BYTES, b"\0")
+    body = data[HEADER_BYTES:]
+    fields = b"ROIC\x01\0" + data[6:22] + struct.pack("<I", len(body))
+    return fields + struct.pack("<I", zlib.crc32(body, zlib.crc32(fields))) + body
+
+
+def payload(data: bytes) -> None:
+    """The header, as it came and with a right seal; what is read is written the same way."""
+    for form in (data, sealed(data)):
+        try:
+            read = Payload.from_bytes(form, max_pixels=MAX_PIXELS)
+        except BitstreamError:
+            continue
+        assert read.to_bytes() == form
+        assert read.coded_height * read.coded_width <= MAX_PIXELS
+
+
+@cache
+def _coders() -> list[tuple[RansCoder, rans_reference.Coder]]:
+    tables = [EntropyTables.laplace(_CHANNELS, scale) for scale in _SCALES]
+    return [(RansCoder(table), rans_reference.Coder(table)) for table in tables]
+
+
+def entropy(data: bytes) -> None:
+    """Bodies: kernel and reference agree, and what they decode is coded as the same bytes."""
+    if len(data) < 3:
+        return
+    kernel, reference = _coders()[data[0] % len(_SCALES)]
+    height, width, body = data[1] % 8 + 1, data[2] % 8 + 1, data[3:]
+    try:
+        symbols = kernel.decode(body, height, width)
+    except BitstreamError:
+        symbols = None
+    try:
+        expected = reference.decode(body, height, width)
+    except ValueError:
+        expected = None
+    assert (symbols is None) == (expected is None)
+    if symbols is not None:
+        assert np.array_equal(symbols, expected)
+        assert kernel.encode(symbols) == body
+
+
+@cache
+def _decoder() -> Decoder:
+    return Decoder(untrained_model("nano"), threads=1, max_pixels=MAX_PIXELS)
+
+
+def roic(data: bytes) -> None:
+    """A whole `.roic` file: as it came, and sealed under the identity of a known model."""
+    known = _decoder().models[0].id
+    for form in (data, sealed(data[:6].ljust(6, b"\0") + known + data[14:])):
+        try:
+            frame = _decoder().decode(form)
+        except BitstreamError:
+            continue
+        assert frame.image.shape == (*frame.coded_size, 3)
+        assert frame.image.dtype == np.uint8
+        assert frame.coded_size[0] * frame.coded_size[1] <= MAX_PIXELS
+
+
+@cache
+def _small_model() -> Model:
+    """Four latent channels and no networks."""
+    preset = replace(get_preset("nano"), latent_channels=4)
+    mean = {"latent_mean": np.zeros(4, np.float32)}
+    return Model.build("small", preset, mean, EntropyTables.laplace(4, 0.2), {"steps": 1})
+
+
+def model(data: bytes) -> None:
+    """A model file: any bytes, or one whose header, card or tables they are."""
+    kind, rest = data[:1], data[1:]
+    content = _small_model().content
+    length = int.from_bytes(content[:8], "little")
+    header, tensors = json.loads(content[8 : 8 + length]), content[8 + length :]
+    if kind == b"h":
+        content = len(rest).to_bytes(8, "little") + rest + tensors
+    elif kind in (b"c", b"p"):
+        text = rest.decode("utf-8", "replace")
+        if kind == b"p":
+            card = json.loads(header["__metadata__"][METADATA_KEY])
+            try:
+                card["preset"] = json.loads(text)
+            except ValueError:
+                return
+            text = json.dumps(card)
+        header["__metadata__"][METADATA_KEY] = text
+        head = json.dumps(header).encode()
+        content = len(head).to_bytes(8, "little") + head + tensors
+    elif kind == b"t":
+        content = content[: 8 + length] + rest[: len(tensors)] + tensors[len(rest) :]
+    else:
+        content = rest
+    try:
+        read = Model.from_bytes(content)
+    except ModelFileError:
+        return
+    RansCoder(read.tables)
+    try:
+        Decoder(read)
+    except RoiCodecError:
+        return
+    raise AssertionError("expected a model without networks to decode nothing")
+
+
+class Taker:
+    """Takes values off the front of some bytes; zeros once they are used up."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = 0
+
+    @property
+    def left(self) -> int:
+        return max(0, len(self._data) - self._at)
+
+    def take(self, layout: str) -> Any:
+        """One value of a struct layout such as "<I"."""
+        size = struct.calcsize(layout)
+        taken = self._data[self._at : self._at + size].ljust(size, b"\0")
+        self._at += size
+        return struct.unpack(layout, taken)[0]
+
+    def bytes(self, most: int) -> bytes:
+        """As many as the next two bytes say, at most `most`."""
+        count = min(self.take("<H"), most, self.left)
+        self._at += count
+        return self._data[self._at - count : self._at]
+
+    def small(self, most: int) -> int:
+        return self.take("B") % (most + 1)
+
+
+class Nodes:
+    """Decoder, detector and tracker in this process, fed by hand, on no executor."""
+
+    CAMERAS = ("front", "yard")  # only the first has a place in the map
+
+    def __init__(self) -> None:
+        import rclpy
+        import scipy.optimize  # noqa: F401 (the tracker's first match would import it, slowly)
+        from builtin_interfaces.msg import Time
+        from std_msgs.msg import Header
+
+        from roi_codec_ros.nodes import detector as detector_module
+        from roi_codec_ros.nodes.decoder import DecoderNode
+        from roi_codec_ros.nodes.detector import DetectorNode
+        from roi_codec_ros.nodes.tracker import TrackerNode
+        from roi_codec_ros.perception.detections import Detections
+
+        self._header, self._time = Header, Time
+        path = Path(tempfile.mkdtemp(prefix="roi_codec_fuzz_")) / "model.safetensors"
+        untrained_model("nano").save(path)
+        rclpy.init(
+            args=[
+                "--ros-args", "--log-level", "fatal",
+                "-p", f"cameras:=[{','.join(self.CAMERAS)}]",
+                "-p", f"models:=[{path}]",
+                "-p", "camera_poses:=['front: 0 0 2.6 0 0.5 0']",
+                "-p", "threads:=1",
+            ]
+        )  # fmt: skip
+        self.decoder, self.tracker = DecoderNode(), TrackerNode()
+        for node in (self.decoder, self.tracker):
+            node.trigger_configure()
+            assert node.failure is None, node.failure
+            node.trigger_activate()
+        self.detector = DetectorNode()
+        detector_module.SIZE_TIMEOUT_S = 0.0
+        box = [[1.0, 2.0, 3.0, 4.0]]
+
+        class OneBox:
+            def detect(self, image: np.ndarray, **_: object) -> Detections:
+                return Detections.from_arrays(box, [0.5], image.shape[:2])
+
+        self.detector._detector = OneBox()
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything that messages have left behind."""
+        from roi_codec_ros.nodes import decoder, detector, tracker
+        from roi_codec_ros.nodes.newest import NewestByKey
+        from roi_codec_ros.perception.tracking import Tracker
+
+        cameras = self.tracker._cameras
+        self.tracker._cameras = {
+            name: tracker._Camera(name, cameras[name].pose) for name in self.CAMERAS
+        }
+        self.tracker._tracker = Tracker(self.tracker._settings_of_tracks)
+        for node, module in ((self.decoder, decoder), (self.detector, detector)):
+            if not node._cameras:
+                node._cameras = {name: module._Camera(node, name) for name in self.CAMERAS}
+        for camera in self.decoder._cameras.values():
+            camera.guard = decoder.FreshnessGuard()
+        for camera in self.detector._cameras.values():
+            camera.sizes = detector.OriginalSizes()
+        self.detector._waiting = NewestByKey()
+
+    def header(self, taker: Taker) -> Any:
+        stamp = self._time(sec=taker.take("<i"), nanosec=taker.take("<I"))
+        return self._header(stamp=stamp, frame_id=taker.bytes(16).decode("latin-1"))
+
+
+@cache
+def _nodes() -> Nodes:
+    return Nodes()
+
+
+def messages(data: bytes) -> None:
+    """Up to eight messages, one after the other, to the callbacks of the nodes that get them."""
+    nodes, taker = _nodes(), Taker(data)
+    nodes.reset()
+    for _ in itertools.takewhile(lambda _: taker.left, range(8)):
+        kind, camera = taker.small(len(_SENDERS) - 1), Nodes.CAMERAS[taker.small(1)]
+        _SENDERS[kind](nodes, camera, taker)
+    for node in (nodes.decoder, nodes.tracker):
+        node.statuses()
+
+
+def _latent(nodes: Nodes, camera: str, taker: Taker) -> None:
+    from roi_codec_ros.msg import CompressedLatent
+
+    message = CompressedLatent(header=nodes.header(taker), sequence=taker.take("<Q"))
+    message.model = taker.bytes(80).decode("latin-1")
+    content = taker.bytes(200)
+    message.data = sealed(content) if taker.small(1) else content
+    if taker.small(1):
+        known = nodes.decoder._decoder.models[0].id
+        message.data = sealed(content[:6].ljust(6, b"\0") + known + content[14:])
+    nodes.decoder._on_latent(nodes.decoder._cameras[camera], message)
+
+
+def _frame(nodes: Nodes, camera: str, taker: Taker) -> None:
+    from roi_codec_ros.msg import DecodedFrame
+
+    message = DecodedFrame(header=nodes.header(taker))
+    message.original_height, message.original_width = taker.take("<I"), taker.take("<I")
+    message.coded_height, message.coded_width = taker.take("<H"), taker.take("<H")
+    nodes.detector._on_frame(nodes.detector._cameras[camera], message)
+
+
+def _image(nodes: Nodes, camera: str, taker: Taker) -> None:
+    from sensor_msgs.msg import Image
+
+    from roi_codec_ros.nodes.conversions import ENCODINGS
+
+    encoding = (*ENCODINGS, "rgb16", "")[taker.small(len(ENCODINGS) + 1)]
+    message = Image(header=nodes.header(taker), encoding=encoding)
+    layout = "<I" if taker.small(15) == 15 else "B"
+    message.height, message.width, message.step = (taker.take(layout) for _ in range(3))
+    message.data = taker.bytes(4096)
+    nodes.detector._on_image(nodes.detector._cameras[camera], message)
+    nodes.detector._detect_next()
+
+
+def _persons(nodes: Nodes, camera: str, taker: Taker) -> None:
+    from roi_codec_ros.msg import Person, PersonArray
+
+    message = PersonArray(header=nodes.header(taker), camera=taker.bytes(8).decode("latin-1"))
+    layout = "<I" if taker.small(7) == 7 else "<H"
+    message.image_height, message.image_width = taker.take(layout), taker.take(layout)
+    message.detect_ms = taker.take("<f")
+    for _ in range(taker.small(6)):
+        person = Person(track_id=taker.take("<I"), position_valid=bool(taker.small(1)))
+        # Half precision: whole and absurd numbers, infinities and NaNs are all near.
+        for name in ("score", "x", "y", "width", "height"):
+            setattr(person, name, taker.take("<e"))
+        message.persons.append(person)
+    nodes.tracker._on_persons(nodes.tracker._cameras[camera], message)
+
+
+def _camera_info(nodes: Nodes, camera: str, taker: Taker) -> None:
+    from sensor_msgs.msg import CameraInfo
+
+    names = ("plumb_bob", "rational_polynomial", "equidistant", "fisheye", "", "x")
+    message = CameraInfo(header=nodes.header(taker))
+    message.distortion_model = names[taker.small(len(names) - 1)]
+    layout = "<I" if taker.small(7) == 7 else "<H"
+    message.width, message.height = taker.take(layout), taker.take(layout)
+    message.d = [taker.take("<e") for _ in range(taker.small(14))]
+    message.k = [taker.take("<e") for _ in range(9)]
+    nodes.tracker._on_info(nodes.tracker._cameras[camera], message)
+
+
+_SENDERS = (_latent, _frame, _image, _persons, _camera_info)
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    "payload": payload,
+    "entropy": entropy,
+    "roic": roic,
+    "model": model,
+    "messages": messages,
+}
