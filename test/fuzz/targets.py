@@ -208,8 +208,8 @@ class Nodes:
         box = [[1.0, 2.0, 3.0, 4.0]]
 
         class OneBox:
-            def detect(self, image: np.ndarray, **_: object) -> Detections:
-                return Detections.from_arrays(box, [0.5], image.shape[:2])
+            def detect_batch(self, images: list[np.ndarray], **_: object) -> list[Detections]:
+                return [Detections.from_arrays(box, [0.5], i.shape[:2]) for i in images]
 
         self.detector._detector = OneBox()
         self.reset()
