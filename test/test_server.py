@@ -187,7 +187,7 @@ def test_persons_are_those_of_each_frame_by_itself(graph, persons, scenes):
         assert arrays[NOBODY].persons == []
         stamps = [stamp_ns(message.header) for message in inbox.messages]
         assert stamps == sorted(set(stamps))
-    assert sum(len(scene.persons) for scene in scenes.values()) >= 3
+    assert sum(len(scene.persons) for scene in scenes.values()) >= 2  # else nothing was compared
 
 
 def of_each_size(messages, sizes):

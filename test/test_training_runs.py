@@ -283,8 +283,8 @@ def test_a_new_run_starts_from_a_model_or_a_checkpoint(data: Path, tmp_path: Pat
     again.start_from(tmp_path / "checkpoint.pt")
     torch.testing.assert_close(again.average[name], expected)
     assert (again.step, again.about["started_from"]["steps"]) == (0, 0)
-    other = Trainer(TrainingConfig(preset="fast"), sampler, tmp_path / "other.pt")
-    with pytest.raises(RoiCodecError, match=r"expected a checkpoint of preset 'fast'.*'nano'"):
+    other = Trainer(TrainingConfig(preset="paper-128-2"), sampler, tmp_path / "other.pt")
+    with pytest.raises(RoiCodecError, match=r"expected a .* of preset 'paper-128-2'.*'nano'"):
         other.start_from(file)
 
 
