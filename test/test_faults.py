@@ -158,7 +158,7 @@ def healthy(graph, images, running) -> Iterator[Inbox]:
 
     def content() -> bool:
         status = graph.status(DECODER)
-        return status["level"] == "OK" or "lost on the way" in status["message"]
+        return bool(status) and (status["level"] == "OK" or "lost on the way" in status["message"])
 
     def assure() -> None:
         before = images.count
