@@ -14,9 +14,12 @@ from pathlib import Path
 import pytest
 
 from roi_codec_ros.codec.errors import RoiCodecError
-from roi_codec_ros.commands.demo import camera_names
 from roi_codec_ros.demo.processes import Child, ProcessGroup
-from roi_codec_ros.demo.running import private_ros_environment, threads_per_process
+from roi_codec_ros.demo.running import (
+    camera_names,
+    private_ros_environment,
+    threads_per_process,
+)
 
 PYTHON = [sys.executable, "-c"]
 STUBBORN = (

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import threading
 import time
@@ -114,13 +115,16 @@ def test_a_process_is_looked_at():
     thread = threading.Thread(target=release.wait)
     before = sample_process(os.getpid())
     thread.start()
-    ballast = np.ones(32 << 20, np.uint8)
+    # Pages of its own: an array could lie in memory that the process already has.
+    ballast = mmap.mmap(-1, 32 << 20)
+    ballast.write(bytes(len(ballast)))
 
     after = sample_process(os.getpid())
     release.set()
+    ballast.close()
 
     assert before is not None and after is not None
-    assert after.rss_mib - before.rss_mib == pytest.approx(ballast.nbytes / 2**20, abs=8)
+    assert after.rss_mib - before.rss_mib == pytest.approx(32, abs=8)
     assert after.threads == before.threads + 1
     assert after.files == before.files
     assert sample_process(2**22 + 1) is None

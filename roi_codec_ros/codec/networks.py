@@ -138,10 +138,8 @@ def _start_as_transform(
     mirrored = [layer for layer in synthesis if isinstance(layer, nn.ConvTranspose2d)][::-1]
     basis = torch.eye(3)[:, :, None, None]
     for stage, (layer, mirror) in enumerate(zip(convolutions, mirrored, strict=True), start=1):
-        half = 2 ** (stage - 1)
-        blocks = lowest_frequencies(min(channels, 3 * 4**stage), 2 * half)
-        quadrants = blocks.unfold(2, half, half).unfold(3, half, half)
-        weight = torch.einsum("cdijyx,sdyx->csij", quadrants, basis)
+        blocks = lowest_frequencies(min(channels, 3 * 4**stage), 2**stage)
+        weight = _by_quadrants(blocks, basis)
         gain = QUANTISER_GAIN if layer is convolutions[-1] else 1.0
         used, seen = weight.shape[:2]
         layer.weight[:used] = 0.0
@@ -174,6 +172,16 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.second(functional.relu(self.first(x)))
+
+
+def _by_quadrants(blocks: Tensor, basis: Tensor) -> Tensor:
+    """The 2 × 2 kernel that makes inner products with ``blocks`` of those with a smaller basis.
+
+    blocks: [C, 3, 2 n, 2 n]; basis: orthonormal, [S, 3, n, n]. Returns [C, S, 2, 2].
+    """
+    half = basis.shape[-1]
+    quadrants = blocks.unfold(2, half, half).unfold(3, half, half)  # [C, 3, 2, 2, n, n]
+    return torch.einsum("cdijyx,sdyx->csij", quadrants, basis)
 
 
 def lowest_frequencies(count: int, size: int) -> Tensor:
@@ -250,8 +258,7 @@ class ShuffleAnalysis(nn.Module):
         lets through, which span what the latent then holds; [latent_channels, 768].
         """
         stem = lowest_frequencies(self.stem.out_channels, 8)
-        quadrants = blocks.unfold(2, 8, 8).unfold(3, 8, 8)  # [C, 3, 2, 2, 8, 8]
-        skip = torch.einsum("cdijyx,sdyx->csij", quadrants, stem)
+        skip = _by_quadrants(blocks, stem)
         for layer in (self.down, self.body, self.context_down, self.context_body):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         silent = [self.head] if self.gate is None else [self.head, self.gate]

@@ -36,6 +36,7 @@ from roi_codec_ros.commands.common import add_json_option, positive, write_json
 from roi_codec_ros.demo.running import (
     Stop,
     await_persons,
+    camera_names,
     check_ros,
     node_environment,
     prepare_folder,
@@ -147,11 +148,6 @@ def _plan(args: argparse.Namespace) -> Plan:
     sources = dict.fromkeys(names, "topic") if simulated else _sources(args, names)
     twin = demo_twin.plan_twin(args, names)
     return Plan(sources, model.resolve(), weights.resolve(), twin, trained)
-
-
-def camera_names(count: int) -> list[str]:
-    """``camera``, or ``camera1``, ``camera2``, … for more than one."""
-    return ["camera"] if count == 1 else [f"camera{number}" for number in range(1, count + 1)]
 
 
 def _sources(args: argparse.Namespace, names: list[str]) -> dict[str, str]:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run cameras and server for long, and see whether memory and latency stay as they were.
 
-An encoder per camera, decoder, detector and tracker run as processes of their own over DDS. The
+An encoder per camera, the server and the tracker run as processes of their own over DDS. The
 first minutes after the warm-up are held against the last ones. The exit status is 1 if memory grew
 by more than 2 % or the latency of the fastest tenth of the frames by more than 10 %.
 
@@ -26,10 +26,10 @@ from roi_codec_ros.commands.common import (
     positive_real,
     write_json,
 )
-from roi_codec_ros.commands.demo import camera_names
 from roi_codec_ros.demo.running import (
     Stop,
     await_persons,
+    camera_names,
     check_ros,
     node_environment,
     prepare_folder,
@@ -125,7 +125,7 @@ def _graph(args: argparse.Namespace) -> list[NodeSpec]:
 
 
 def _soak(args: argparse.Namespace, stop: Stop) -> dict[str, Any]:
-    from roi_codec_ros.bringup import command
+    from roi_codec_ros.bringup import command, joined
     from roi_codec_ros.demo.processes import ProcessGroup
     from roi_codec_ros.demo.soak import (
         SoakBook,
@@ -140,7 +140,7 @@ def _soak(args: argparse.Namespace, stop: Stop) -> dict[str, Any]:
     specs = _graph(args)
     os.environ.update(private_ros_environment(os.environ, (args.out / "log").resolve()))
     with ProcessGroup(node_environment(1), args.out / "log") as group:
-        for spec in specs:
+        for spec in joined(specs):
             group.start(process_name(spec.full_name), command(spec))
         # Not before the processes: they are forked from here, and ROS starts threads.
         from roi_codec_ros.nodes.demo_monitor import DemoMonitor

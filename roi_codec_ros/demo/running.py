@@ -51,6 +51,11 @@ def prepare_folder(out: Path) -> None:
         ) from error
 
 
+def camera_names(count: int) -> list[str]:
+    """``camera``, or ``camera1``, ``camera2``, … for more than one."""
+    return ["camera"] if count == 1 else [f"camera{number}" for number in range(1, count + 1)]
+
+
 def threads_per_process(cores: int, cameras: int) -> int:
     """Threads for each of encoders, decoder and detector so that they share the cores, 1 to 4."""
     return max(1, min(4, cores // (cameras + 2)))

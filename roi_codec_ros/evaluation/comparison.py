@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,11 +13,11 @@ from numpy.typing import NDArray
 from roi_codec_ros.codec.errors import RoiCodecError
 from roi_codec_ros.evaluation.baselines import BASELINES, HIGHEST_QUALITY
 from roi_codec_ros.evaluation.bench import RAW_BITS_PER_PIXEL, Bench
+from roi_codec_ros.evaluation.drawing import figure_bytes, new_figure
 from roi_codec_ros.evaluation.methods import Method
 from roi_codec_ros.evaluation.pictures import resize
 from roi_codec_ros.perception.annotations import Annotation
 from roi_codec_ros.perception.detections import Detections
-from roi_codec_ros.perception.packages import optional
 
 ImageArray = NDArray[np.uint8]
 
@@ -27,7 +26,6 @@ LEAST_HEADS = 2
 PERSON_COLOUR = "#35d07f"
 FACE_COLOUR = "#ff2d9b"
 PANEL_INCHES = 3.4
-DOTS_PER_INCH = 160
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,13 +103,10 @@ def nearest_rate(
 
 def draw_panels(rows: Sequence[Sequence[Panel]]) -> bytes:
     """PNG: persons framed green, faces magenta, the rate and both counts beneath each panel."""
-    optional("matplotlib", needed_for="the picture", install="pip install matplotlib")
-    from matplotlib.figure import Figure
-
     height, width = rows[0][0].image.shape[:2]
     columns = max(len(row) for row in rows)
     size = (PANEL_INCHES * columns, (PANEL_INCHES * height / width + 0.65) * len(rows))
-    figure = Figure(figsize=size, dpi=DOTS_PER_INCH, layout="constrained")
+    figure = new_figure(size)
     grid = figure.subplots(len(rows), columns, squeeze=False)
     for axes_row, panels in zip(grid, rows, strict=True):
         for axes, panel in zip(axes_row, panels, strict=True):
@@ -122,9 +117,7 @@ def draw_panels(rows: Sequence[Sequence[Panel]]) -> bytes:
             axes.set_xlabel(_caption(panel), size=9)
             _frame(axes, panel.persons, PERSON_COLOUR)
             _frame(axes, panel.faces, FACE_COLOUR)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+    return figure_bytes(figure)
 
 
 def _caption(panel: Panel) -> str:

@@ -7,25 +7,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from roi_codec_ros.codec.errors import RoiCodecError
+from roi_codec_ros.evaluation.drawing import new_figure, save_figure
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
 def plot_rows(rows: Sequence[dict[str, Any]], path: Path) -> None:
     """Write the rows of the fewest threads as a figure. Raises RoiCodecError."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     threads = min(row["threads"] for row in rows)
     shown = [row for row in rows if row["threads"] == threads]
     sizes = list(dict.fromkeys(row["size"] for row in shown))
     series = list(dict.fromkeys(_series(row) for row in shown))
-    figure, axes = pyplot.subplots(
-        1, len(sizes), figsize=(5 * len(sizes) + 2.5, 4.5), sharey=True, squeeze=False
-    )
+    figure = new_figure((5 * len(sizes) + 2.5, 4.5), 120)
+    axes = figure.subplots(1, len(sizes), sharey=True, squeeze=False)
     for panel, size in zip(axes[0], sizes, strict=True):
         for index, name in enumerate(series):
             points = [row for row in shown if row["size"] == size and _series(row) == name]
@@ -40,15 +34,9 @@ def plot_rows(rows: Sequence[dict[str, Any]], path: Path) -> None:
         panel.grid(alpha=0.3)
     axes[0, 0].set_ylabel("bits per pixel")
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="center right", fontsize="small")
+    figure.legend(handles, labels, loc="outside right center", fontsize="small")
     figure.suptitle(f"{threads} thread{'s' if threads > 1 else ''}")
-    figure.tight_layout(rect=(0, 0, 1 - 2.5 / (5 * len(sizes) + 2.5), 1))
-    try:
-        figure.savefig(path, dpi=120)
-    except (OSError, ValueError) as error:
-        raise RoiCodecError(f"expected to write a figure to {path}; found: {error}") from error
-    finally:
-        pyplot.close(figure)
+    save_figure(figure, path)
 
 
 def _series(row: dict[str, Any]) -> str:

@@ -3,19 +3,17 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from roi_codec_ros.evaluation.drawing import figure_bytes, new_figure
 from roi_codec_ros.evaluation.paper import FIGURE_4, ROWS, key_of
 from roi_codec_ros.evaluation.tables import row_name
-from roi_codec_ros.perception.packages import optional
 
 Row = Mapping[str, Any]
 
 OURS_COLOUR = "#c2185b"
 BASELINE_COLOURS = ("#1f77b4", "#e69f00", "#009e73", "#7f7f7f")
-DOTS_PER_INCH = 160
 LOWEST_AP_SHOWN = 1e-5  # where a logarithmic axis shows an AP of nothing
 
 
@@ -46,7 +44,7 @@ def figure_4(report: Mapping[str, Any]) -> bytes:
     handles, labels = persons.get_legend_handles_labels()
     if handles:
         figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 6))
-    return _png(figure)
+    return figure_bytes(figure)
 
 
 def figure_5(report: Mapping[str, Any]) -> bytes:
@@ -83,7 +81,7 @@ def figure_5(report: Mapping[str, Any]) -> bytes:
         axes.set_ylabel("time for an image [ms] (log)")
         axes.set_title(title)
         axes.grid(True, axis="y", which="major", color="0.9")
-    return _png(figure)
+    return figure_bytes(figure)
 
 
 def _precision_curves(axes: Any, rows: Sequence[Row], key: str, lowest: float) -> None:
@@ -173,15 +171,5 @@ def _title(method: str) -> str:
 
 
 def _subplots(columns: int, size: tuple[float, float]) -> tuple[Any, Any]:
-    optional("matplotlib", needed_for="figures", install="pip install matplotlib")
-    from matplotlib.figure import Figure
-
-    # Not pyplot: it keeps global state and looks for a display.
-    figure = Figure(figsize=size, dpi=DOTS_PER_INCH, layout="constrained")
+    figure = new_figure(size)
     return figure, figure.subplots(1, columns)
-
-
-def _png(figure: Any) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()

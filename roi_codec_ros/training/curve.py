@@ -19,7 +19,7 @@ def learning_curve(log: Path, points: int = 24) -> dict[str, list[float | None]]
 
     ``step`` is the last of each part; a figure that a part does not have is None there. A run
     that was taken up at an earlier step counts from there on as it went the last time. Empty
-    without a log. Raises RoiCodecError for a log that is none.
+    without a log or a step in it. Raises RoiCodecError for a log that is none.
     """
     if not log.is_file():
         return {}
@@ -32,8 +32,10 @@ def learning_curve(log: Path, points: int = 24) -> dict[str, list[float | None]]
             lines.append(line)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RoiCodecError(f"expected a training log at {log}, found: {error!r}") from error
+    if not lines:
+        return {}
     count = min(points, len(lines))
-    edges = [len(lines) * part // count for part in range(count + 1)] if count else [0]
+    edges = [len(lines) * part // count for part in range(count + 1)]
     parts = [lines[first:end] for first, end in itertools.pairwise(edges)]
     names = dict.fromkeys(name for line in lines for name in line)
     curve: dict[str, list[float | None]] = {"step": [part[-1]["step"] for part in parts]}

@@ -18,8 +18,6 @@ from torch import Tensor
 
 from roi_codec_ros.codec.presets import Preset
 
-_MODULATED = "bottleneck."  # by channel alone: no channel reaches another
-
 
 def can_grow(small: Preset, large: Preset) -> bool:
     """Whether a network of one preset fits into a corner of another's, both of our design."""
@@ -41,7 +39,7 @@ def grown(small: Mapping[str, Tensor], large: Mapping[str, Tensor]) -> dict[str,
     for name, value in small.items():
         target = state[name]
         corner = tuple(slice(0, size) for size in value.shape)
-        if value.ndim == 4 and not name.startswith(_MODULATED) and not _is_base(name):
+        if value.ndim == 4 and not _is_base(name):
             target[: value.shape[0], value.shape[1] :] = 0.0
         target[corner] = value
         if name.startswith("analysis.gate."):
