@@ -4,9 +4,10 @@
 Every tensor of the smaller network becomes the first corner of the larger one's; what the larger
 one has beside that starts as it does in a new network, except that nothing of it reaches the old
 outputs. So the first latents of the larger network are those of the smaller one, and so is its
-reconstruction, but for what the added latents carry: the next frequencies of a block transform.
-Their gates open and close as the old ones do on average: what has been learnt to be left out is
-left out of them too.
+reconstruction. The added latents carry the next frequencies of a block transform, which the
+reconstruction learns to hear: given them at once, the picture that a trained network makes got
+worse, not better, since it does not compute a block transform any more. Their gates open and
+close as the old ones do on average: what has been learnt to be left out is left out of them too.
 """
 
 from __future__ import annotations
@@ -39,14 +40,9 @@ def grown(small: Mapping[str, Tensor], large: Mapping[str, Tensor]) -> dict[str,
     for name, value in small.items():
         target = state[name]
         corner = tuple(slice(0, size) for size in value.shape)
-        if value.ndim == 4 and not _is_base(name):
+        if value.ndim == 4:
             target[: value.shape[0], value.shape[1] :] = 0.0
         target[corner] = value
         if name.startswith("analysis.gate."):
             target[value.shape[0] :] = target[: value.shape[0]].mean(dim=0)
     return state
-
-
-def _is_base(name: str) -> bool:
-    """The linear way out, by which added latents show from the start."""
-    return name == "synthesis.base.weight"
