@@ -48,7 +48,7 @@ def test_the_papers_numbers(preset: str, epochs: int) -> None:
 
 def test_a_plain_run_takes_the_presets_configuration() -> None:
     config = asked()
-    assert config.regions["head"] == {"fill": Fill(10.0, cells=2), "code": Code(0.001)}
+    assert config.regions["head"] == {"fill": Fill(14.0, cells=2), "code": Code(0.0014)}
     assert (config.minutes, config.steps, config.preset) == (120.0, None, "fast")
     assert (config.feature_weight, config.detection_weight) == (0.0, 0.0)
     assert asked("--feature-detector", "yolov8n.pt").feature_weight == 0.45
@@ -78,7 +78,7 @@ def test_objectives_of_heads_by_name() -> None:
     assert not paper.skip_unknown_heads
     several = asked("--objective", "fill,rate,adversary", "--head-cells", "1")
     assert several.regions["head"] == {
-        "fill": Fill(10.0, cells=1),
+        "fill": Fill(14.0, cells=1),
         "rate": Rate(),
         "adversary": Adversary(),
     }
