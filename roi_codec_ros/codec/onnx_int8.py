@@ -2,9 +2,10 @@
 """An encoder's graph in 8-bit integers, calibrated on real images.
 
 Convolutions take uint8 activations, one scale and zero point for each, and int8 weights with a
-scale for each output channel; the latent itself is still rounded from float32. It is another
-function than the model's own: some symbols differ, and the decoder, which knows nothing of it,
-decodes what it is sent.
+scale for each output channel. The last ones, which make the latent, stay in float32, since their
+errors go into the symbols as they are: they are small, and half of the symbols that differ come
+from them. It is another function than the model's own: some symbols differ, and the decoder,
+which knows nothing of it, decodes what it is sent.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ def quantise(graph: onnx.ModelProto, images: Iterable[np.ndarray]) -> onnx.Model
                 _as_calibration_reader(reader, quantization.CalibrationDataReader),
                 quant_format=quantization.QuantFormat.QDQ,
                 op_types_to_quantize=["Conv"],
+                nodes_to_exclude=_last_convolutions(graph),
                 per_channel=True,
                 activation_type=quantization.QuantType.QUInt8,
                 weight_type=quantization.QuantType.QInt8,
@@ -73,6 +75,25 @@ def quantise(graph: onnx.ModelProto, images: Iterable[np.ndarray]) -> onnx.Model
     quantised.metadata_props.extend(graph.metadata_props)
     onnx.checker.check_model(quantised)
     return quantised
+
+
+def _last_convolutions(graph: onnx.ModelProto) -> list[str]:
+    """The names of those convolutions whose output comes to the latent through no other."""
+    makers = {output: node for node in graph.graph.node for output in node.output}
+    names: list[str] = []
+    seen: set[str] = set()
+    waiting = [value.name for value in graph.graph.output]
+    while waiting:
+        value = waiting.pop()
+        node = makers.get(value)
+        if node is None or value in seen:
+            continue
+        seen.add(value)
+        if node.op_type == "Conv":
+            names.append(node.name)
+        else:
+            waiting.extend(node.input)
+    return names
 
 
 class _Reader:
