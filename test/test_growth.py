@@ -48,6 +48,18 @@ def test_added_latents_are_gated_as_the_old_ones_are_on_average() -> None:
         torch.testing.assert_close(row, gate_old.weight.mean(dim=0))
 
 
+def test_added_latents_cost_no_more_bits_than_the_last_of_the_old() -> None:
+    old, new = trained("nano"), TrainableCodec("fast")
+    new.load_state_dict(grown(old.state_dict(), new.state_dict()))
+    channels = PRESETS["nano"].latent_channels
+    y = torch.randn(1, 1, 4, 4)
+    with torch.inference_mode():
+        old_likelihoods = old.bottleneck(y.expand(1, channels, 4, 4))[1]
+        likelihoods = new.eval().bottleneck(y.expand(1, PRESETS["fast"].latent_channels, 4, 4))[1]
+    for channel in range(channels, likelihoods.shape[1]):
+        torch.testing.assert_close(likelihoods[:, channel], old_likelihoods[:, -1])
+
+
 def test_only_what_fits_grows() -> None:
     assert can_grow(PRESETS["nano"], PRESETS["fast"])
     assert can_grow(PRESETS["fast"], PRESETS["quality"])

@@ -69,7 +69,7 @@ PRESETS: dict[str, Preset] = {
         Preset(
             name="quality",
             architecture="shuffle",
-            latent_channels=96,
+            latent_channels=64,
             stride=16,
             options={
                 "stem_width": 96,

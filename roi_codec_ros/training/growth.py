@@ -8,6 +8,8 @@ reconstruction. The added latents carry the next frequencies of a block transfor
 reconstruction learns to hear: given them at once, the picture that a trained network makes got
 worse, not better, since it does not compute a block transform any more. Their gates open and
 close as the old ones do on average: what has been learnt to be left out is left out of them too.
+Their densities are that of the last of the old latents: a new one's is so wide that their bits,
+at first most of all, would drive the whole network to say less.
 """
 
 from __future__ import annotations
@@ -45,4 +47,6 @@ def grown(small: Mapping[str, Tensor], large: Mapping[str, Tensor]) -> dict[str,
         target[corner] = value
         if name.startswith("analysis.gate."):
             target[value.shape[0] :] = target[: value.shape[0]].mean(dim=0)
+        elif name.startswith("bottleneck."):
+            target[value.shape[0] :] = target[value.shape[0] - 1 : value.shape[0]]
     return state
