@@ -27,6 +27,7 @@ from roi_codec_ros.codec import (
     untrained_model,
 )
 from roi_codec_ros.codec.devices import batch_limit
+from roi_codec_ros.codec.model_file import in_eight_bits
 
 SIZES = [(1, 1), (7, 5), (513, 511), (1080, 1920)]
 
@@ -240,6 +241,47 @@ def test_sizes_that_do_not_fit_the_weights_are_refused_without_allocating_them()
     )
     with pytest.raises(ModelFileError, match="expected weights of preset nano in model forged"):
         Decoder(forged)
+
+
+def test_kernels_of_eight_bits_make_the_same_picture_of_half_the_bytes() -> None:
+    model = load_model(find_model("nano"))
+    small = Model.build(
+        "small", model.preset, in_eight_bits(model.tensors), model.tables, model.header
+    )
+    for part in ("analysis", "synthesis"):
+        whole, eight = model.weights(part), small.weights(part)
+        assert whole.keys() == eight.keys()
+        for key, value in eight.items():
+            rows = np.abs(whole[key].reshape(len(value), -1).astype(np.float32))
+            error = np.abs(value.reshape(rows.shape) - whole[key].reshape(rows.shape))
+            assert (error <= rows.max(axis=1, keepdims=True) / 254 + 1e-6).all(), key
+    assert len(small.content) < 0.6 * len(model.content)
+    photograph = pytest.importorskip("skimage.data").astronaut()
+    pictures = [
+        Decoder(m).decode(Encoder(m).encode(photograph).data).image.astype(float)
+        for m in (model, small)
+    ]
+    assert np.square(pictures[0] - pictures[1]).mean() < 255**2 / 10**3.0  # 30 dB
+
+
+@pytest.mark.parametrize(
+    ("key", "change"),
+    [
+        ("analysis.head.weight.scale", None),
+        ("analysis.head.weight.scale", lambda scale: scale[:-1]),
+        ("analysis.head.weight.scale", lambda scale: scale.astype(np.float64)),
+        ("analysis.head.weight", lambda kernel: kernel.astype(np.float16)),
+    ],
+)
+def test_kernels_of_eight_bits_without_their_scales_are_refused(key: str, change) -> None:  # type: ignore[no-untyped-def]
+    model = untrained_model("nano")
+    tensors = in_eight_bits(model.tensors)
+    if change is None:
+        del tensors[key]
+    else:
+        tensors[key] = change(tensors[key])
+    with pytest.raises(ModelFileError, match=r"expected the model file to hold analysis\.head"):
+        Model.build("forged", model.preset, tensors, model.tables, {})
 
 
 def test_an_unknown_model_is_one_error_that_lists_what_is_there(

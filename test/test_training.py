@@ -212,6 +212,9 @@ def test_export_model_writes_what_the_checkpoint_holds(
     exported = Model.from_bytes(out.read_bytes())
     assert exported.name == "lab"
     assert exported.content == freeze(checkpoint, "lab").content
+    small = tmp_path / "small.safetensors"
+    assert main(["export-model", str(checkpoint), "--out", str(small), "--eight-bits"]) == 0
+    assert small.stat().st_size < 0.6 * out.stat().st_size
     assert main(["export-model", str(checkpoint), "--out", str(out), "--data", "x"]) == 2
     assert main(["export-model", str(out), "--out", str(out)]) == 1
     assert "expected a training checkpoint of format 2 or 3 at" in capsys.readouterr().err

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Model files: weights, integer entropy tables and a model card in one safetensors file.
 
-The file holds the tensors ``analysis.*`` and ``synthesis.*`` (float16 or float32), ``latent_mean``
-float32 [C], ``entropy.cdf``, ``entropy.lengths`` and ``entropy.offsets`` (int32), and in its
-metadata, under ``roi_codec``, the card as JSON. A model's identity is the SHA-256 of the file.
+The file holds the tensors ``analysis.*`` and ``synthesis.*``, ``latent_mean`` float32 [C],
+``entropy.cdf``, ``entropy.lengths`` and ``entropy.offsets`` (int32), and in its metadata, under
+``roi_codec``, the card as JSON. A model's identity is the SHA-256 of the file. Weights are float16
+or float32, or int8 with a float32 ``….scale`` [N] beside them: one factor for each of their N
+entries along the first axis.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ FORMAT_VERSION = 1
 METADATA_KEY = "roi_codec"
 ID_BYTES = 8
 MAX_FILE_BYTES = 1 << 30
+SCALE = ".scale"
 _LARGEST_OPTION = 4096
 _MOST_LAYERS = 64  # of one kind: a network of thousands takes a minute to be found to be none
 
@@ -132,6 +135,7 @@ class Model:
             raise ModelFileError(
                 f"expected {where} to hold latent_mean [{preset.latent_channels}], found {found}"
             )
+        _check_scales(arrays, where)
         if tables.channels != preset.latent_channels:
             raise ModelFileError(
                 f"expected {where} to hold tables of {preset.latent_channels} channels, "
@@ -187,13 +191,56 @@ class Model:
         write_whole(Path(path), self.content)
 
     def weights(self, part: str) -> dict[str, np.ndarray]:
-        """The tensors below ``part`` (``analysis`` or ``synthesis``), the prefix taken off."""
+        """The tensors below ``part`` (``analysis`` or ``synthesis``), the prefix taken off.
+
+        Those of 8 bits come as the float32 that they stand for.
+        """
         prefix = part + "."
         return {
-            key.removeprefix(prefix): value
+            key.removeprefix(prefix): _full(value, self.tensors.get(key + SCALE))
             for key, value in self.tensors.items()
-            if key.startswith(prefix)
+            if key.startswith(prefix) and not key.endswith(SCALE)
         }
+
+
+def in_eight_bits(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The same weights, each kernel of a convolution as int8 with scales of 1/127 of the largest.
+
+    A quarter of float32. Kernels are the tensors of four axes; the rest is small and stays.
+    """
+    stored = {}
+    for key, value in tensors.items():
+        if value.ndim != 4:
+            stored[key] = value
+            continue
+        rows = value.astype(np.float32).reshape(len(value), -1)
+        scale = np.maximum(np.abs(rows).max(axis=1) / 127.0, np.finfo(np.float32).tiny)
+        stored[key] = np.rint(rows / scale[:, None]).astype(np.int8).reshape(value.shape)
+        stored[key + SCALE] = scale.astype(np.float32)
+    return stored
+
+
+def _full(value: np.ndarray, scale: np.ndarray | None) -> np.ndarray:
+    if scale is None:
+        return value
+    return value.astype(np.float32) * scale.reshape(-1, *[1] * (value.ndim - 1))
+
+
+def _check_scales(arrays: Mapping[str, np.ndarray], where: str) -> None:
+    for key, value in arrays.items():
+        scale = arrays.get(key + SCALE)
+        if (value.dtype == np.int8) != (scale is not None):
+            raise ModelFileError(
+                f"expected {where} to hold {key}{SCALE} if {key} is int8 and else not, found "
+                f"{key} {value.dtype} {'with' if scale is not None else 'without'} it"
+            )
+        if scale is not None and (
+            scale.dtype != np.float32 or value.ndim == 0 or scale.shape != value.shape[:1]
+        ):
+            raise ModelFileError(
+                f"expected {where} to hold {key}{SCALE} float32 {list(value.shape[:1])}, "
+                f"found {scale.dtype} {list(scale.shape)}"
+            )
 
 
 def read_model(path: str | Path) -> Model:

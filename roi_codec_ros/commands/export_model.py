@@ -36,6 +36,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar=("CHECKPOINT", "SHARE"),
         help="another checkpoint, and the share from 0 to 1 of its weights in the model",
     )
+    parser.add_argument(
+        "--eight-bits",
+        action="store_true",
+        help="store the kernels as int8 (default: 16 bits): a file of half the size",
+    )
     parser.add_argument("--data", type=Path, metavar="DIR", help="photographs to measure it on")
     parser.add_argument("--split", default="val", help="default: val")
     parser.add_argument("--detector", metavar="WEIGHTS", help="ultralytics weights, for --data")
@@ -55,7 +60,7 @@ def run(args: argparse.Namespace) -> None:
         except ValueError:
             raise UsageError(f"expected a share of 0 to 1, found {args.blend[1]}") from None
     check_writable(args.out)
-    model = freeze(args.checkpoint, args.name, blend)
+    model = freeze(args.checkpoint, args.name, blend, args.eight_bits)
     model.save(args.out)
     if args.data:
         model = _measured(model, args)

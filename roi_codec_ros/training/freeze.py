@@ -10,20 +10,24 @@ import numpy as np
 
 from roi_codec_ros.codec.entropy import EntropyTables
 from roi_codec_ros.codec.errors import RoiCodecError, UsageError
-from roi_codec_ros.codec.model_file import Model
+from roi_codec_ros.codec.model_file import Model, in_eight_bits
 from roi_codec_ros.codec.presets import get_preset
 from roi_codec_ros.training.checkpoints import averaged_codec, read_checkpoint
 from roi_codec_ros.training.curve import LOG_NAME, learning_curve
 
 
 def freeze(
-    checkpoint: Path, name: str | None = None, blend: tuple[Path, float] | None = None
+    checkpoint: Path,
+    name: str | None = None,
+    blend: tuple[Path, float] | None = None,
+    eight_bits: bool = False,
 ) -> Model:
     """The averaged weights of a checkpoint (stored in half precision) and their tables as a model.
 
     name: what the model is called, its preset's name unless given. blend: another checkpoint of
-    the same run, and the share from 0 to 1 that its weights have in the model. The card tells how
-    it was trained, with the curve of the log beside the checkpoint; figures are measured later.
+    the same run, and the share from 0 to 1 that its weights have in the model. eight_bits: store
+    the kernels as int8, for a file of half the size. The card tells how it was trained, with the
+    curve of the log beside the checkpoint; figures are measured later.
     Raises RoiCodecError where there is no checkpoint.
     """
     state = read_checkpoint(checkpoint)
@@ -54,6 +58,8 @@ def freeze(
         for part in ("analysis", "synthesis")
         for key, value in getattr(network, part).state_dict().items()
     }
+    if eight_bits:
+        tensors = in_eight_bits(tensors)
     tensors["latent_mean"] = network.means().numpy().astype(np.float32)
     preset = get_preset(state["preset"])
     curve = learning_curve(checkpoint.parent / LOG_NAME)
