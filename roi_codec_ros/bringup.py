@@ -21,7 +21,13 @@ from typing import Any
 
 from roi_codec_ros import security
 from roi_codec_ros.codec.errors import UsageError
-from roi_codec_ros.parameters import Value, parameters_of, yaml_value
+from roi_codec_ros.parameters import (
+    Value,
+    check_camera_name,
+    check_camera_names,
+    parameters_of,
+    yaml_value,
+)
 
 PACKAGE = "roi_codec_ros"
 ENCODER, DECODER, DETECTOR, TRACKER, SERVER = (
@@ -34,7 +40,6 @@ ENCODER, DECODER, DETECTOR, TRACKER, SERVER = (
 SERVER_EXECUTABLES = (DECODER, DETECTOR, TRACKER)
 JOINED_EXECUTABLES = (DECODER, DETECTOR)  # what a server_node holds
 LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*(/[A-Za-z][A-Za-z0-9_]*)*\Z")
 _SERVER_NAME = re.compile(r"[A-Za-z0-9_]*\Z")
 
 
@@ -65,7 +70,8 @@ class ProcessOptions:
     """What goes with a process, whichever node it runs.
 
     params_file: path, log_level: one of LOG_LEVELS, keystore: SROS2 keystore that the process is
-    to run secured with; each may be empty. Raises UsageError for another level.
+    to run secured with; each may be empty. Raises UsageError for another level, and for a
+    params_file that is not there, which ROS's launch passes over with a warning.
     """
 
     params_file: str = ""
@@ -77,6 +83,8 @@ class ProcessOptions:
             raise UsageError(
                 f"log_level: expected one of {', '.join(LOG_LEVELS)}, found {self.log_level!r}"
             )
+        if self.params_file and not Path(self.params_file).is_file():
+            raise UsageError(f"params_file: expected a file, found none at {self.params_file}")
 
     def ros_arguments(self, spec: NodeSpec) -> list[str]:
         """What follows --ros-args for a node. Raises UsageError if its enclave is not there."""
@@ -118,12 +126,7 @@ def server_graph(
     goes to each of the three nodes that has a parameter of that name. Raises UsageError as
     camera_graph does.
     """
-    if not cameras:
-        raise UsageError("expected at least one camera, found none")
-    for camera in cameras:
-        check_camera_name(camera)
-    if len(set(cameras)) != len(cameras):
-        raise UsageError(f"expected different camera names, found {', '.join(cameras)}")
+    check_camera_names(cameras)
     given = {"cameras": list(cameras), "models": list(models), **parameters}
     if detector:
         given["weights"] = detector
@@ -249,11 +252,4 @@ def _refuse_unknown(given: Mapping[str, Any], known: Any) -> None:
     if unknown:
         raise UsageError(
             f"expected parameters among {', '.join(sorted(known))}, found {', '.join(unknown)}"
-        )
-
-
-def check_camera_name(name: str) -> None:
-    if not _NAME.match(name):
-        raise UsageError(
-            f"expected a camera name of letters, digits and underscores, found {name!r}"
         )

@@ -18,7 +18,6 @@ from roi_codec_ros.bringup import (
     TRACKER,
     NodeSpec,
     ProcessOptions,
-    check_camera_name,
     for_node,
     joined,
     name_arguments,
@@ -27,7 +26,14 @@ from roi_codec_ros.bringup import (
     server_specs,
 )
 from roi_codec_ros.codec.errors import UsageError
-from roi_codec_ros.parameters import NODE_PARAMETERS, Parameter, Value, yaml_value
+from roi_codec_ros.parameters import (
+    NODE_PARAMETERS,
+    Parameter,
+    Value,
+    check_camera_name,
+    check_camera_names,
+    yaml_value,
+)
 
 
 @dataclass(frozen=True)
@@ -108,7 +114,7 @@ def camera_launch(given: Mapping[str, str]) -> list[NodeSpec]:
 
 def server_launch(given: Mapping[str, str]) -> list[NodeSpec]:
     """The nodes for the arguments of server.launch.py; what is not given stays the nodes' own."""
-    values = _given(given, server_arguments())
+    values = _with_good_cameras(_given(given, server_arguments()))
     specs = server_specs(values, given.get("server_name", ""))
     with_tracker = _flag(given, "tracker", default=True)
     return [spec for spec in specs if with_tracker or spec.executable != TRACKER]
@@ -116,7 +122,8 @@ def server_launch(given: Mapping[str, str]) -> list[NodeSpec]:
 
 def tracker_launch(given: Mapping[str, str]) -> list[NodeSpec]:
     """The node for the arguments of tracker.launch.py."""
-    return [node_spec(TRACKER, "tracker", "/", _given(given, tracker_arguments()))]
+    values = _with_good_cameras(_given(given, tracker_arguments()))
+    return [node_spec(TRACKER, "tracker", "/", values)]
 
 
 def demo_launch(given: Mapping[str, str]) -> list[NodeSpec]:
@@ -240,6 +247,13 @@ def _given(texts: Mapping[str, str], arguments: Sequence[LaunchArgument]) -> dic
         values[argument.name] = (
             argument.parameters[0].coerce(text) if argument.parameters else text
         )
+    return values
+
+
+def _with_good_cameras(values: dict[str, Value]) -> dict[str, Value]:
+    """The same values; raises UsageError for `cameras` that no node would take."""
+    if isinstance(names := values.get("cameras"), list):
+        check_camera_names(names)
     return values
 
 

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from roi_codec_ros.codec.devices import GPU_BATCH
 from roi_codec_ros.codec.errors import UsageError
 
 Value: TypeAlias = str | int | float | bool | list[str]
+_CAMERA_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*(/[A-Za-z][A-Za-z0-9_]*)*\Z")
 
 _PYTHON_TYPES: dict[str, type] = {
     "string": str,
@@ -409,6 +411,22 @@ NODE_PARAMETERS: dict[str, tuple[Parameter, ...]] = {
         STALE_AFTER,
     ),
 }
+
+
+def check_camera_names(names: Sequence[str]) -> None:
+    """Raise UsageError unless these are different names that ROS takes as namespaces."""
+    if not names or len(set(names)) != len(names):
+        raise UsageError(f"expected different camera names, found {', '.join(names) or 'none'}")
+    for name in names:
+        check_camera_name(name)
+
+
+def check_camera_name(name: str) -> None:
+    """Raise UsageError unless ROS takes this name as a namespace."""
+    if not _CAMERA_NAME.match(name):
+        raise UsageError(
+            f"expected a camera name of letters, digits and underscores, found {name!r}"
+        )
 
 
 def parameters_of(executable: str) -> dict[str, Parameter]:

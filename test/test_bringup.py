@@ -189,6 +189,15 @@ def test_server_launch_takes_camera_names_with_commas():
     assert [spec.parameters.get("confidence") for spec in specs] == [None, 0.4, None]
 
 
+@pytest.mark.parametrize("build", [launching.server_launch, launching.tracker_launch])
+@pytest.mark.parametrize(
+    ("cameras", "found"), [("a,b,a", "a, b, a"), ("a,1b", "'1b'"), ("a b", "'a b'"), (",", "none")]
+)
+def test_launch_files_refuse_camera_names_before_any_node_starts(build, cameras, found):
+    with pytest.raises(UsageError, match=f"expected .*camera name.*, found {found}$"):
+        build({"cameras": cameras})
+
+
 def test_a_named_server_without_a_tracker_leaves_the_map_to_one_that_has_all_cameras():
     north = launching.server_launch({"cameras": "a", "server_name": "north", "tracker": "false"})
     (tracker,) = launching.tracker_launch({"cameras": "a,b"})

@@ -292,6 +292,8 @@ def test_an_unknown_model_is_one_error_that_lists_what_is_there(
     with pytest.raises(ModelFileError, match=r"shed.*found 'barn'"):
         find_model("barn")
     assert find_model("shed") == tmp_path / "shed.safetensors"
+    with pytest.raises(ModelFileError, match=r"a graph only encodes, with backend onnxruntime"):
+        find_model("shed.onnx")
 
 
 def test_coding_imports_neither_compressai_nor_a_detector() -> None:

@@ -355,6 +355,11 @@ def test_an_unknown_log_level_is_refused():
         ProcessOptions(log_level="loud")
 
 
+def test_a_parameters_file_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(UsageError, match=r"params_file: expected a file, found none at .*x\.yaml"):
+        ProcessOptions(params_file=str(tmp_path / "x.yaml"))
+
+
 # The script
 
 

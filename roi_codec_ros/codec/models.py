@@ -37,7 +37,9 @@ def model_directories() -> list[Path]:
 
 def find_model(name_or_path: str | Path) -> Path:
     """The file of a model, by path or name. Raises ModelFileError that lists what is there."""
-    return find_file(name_or_path, SUFFIX)
+    graph = Path(name_or_path).suffix == ".onnx"
+    hint = "a graph only encodes, with backend onnxruntime or openvino" if graph else ""
+    return find_file(name_or_path, SUFFIX, hint)
 
 
 def find_file(name_or_path: str | Path, suffix: str, hint: str = "") -> Path:

@@ -29,7 +29,7 @@ from std_msgs.msg import Header
 from roi_codec_ros.codec.errors import RoiCodecError, UsageError
 from roi_codec_ros.nodes import diagnostics, qos
 from roi_codec_ros.nodes.conversions import stamp_ns
-from roi_codec_ros.parameters import Parameter, Value, parameters_of
+from roi_codec_ros.parameters import Parameter, Value, check_camera_names, parameters_of
 
 RCLError = rclpy_implementation.RCLError
 Item = TypeVar("Item")
@@ -107,12 +107,9 @@ class ManagedNode(LifecycleNode):
         return self._settings[name]
 
     def camera_names(self) -> list[str]:
-        """The parameter `cameras`. Raises UsageError unless it holds different names."""
+        """The parameter `cameras`. Raises UsageError unless it holds different, good names."""
         names: list[str] = self.setting("cameras")
-        if not names or len(set(names)) != len(names):
-            raise UsageError(
-                f"expected different camera names, found {', '.join(names) or 'none'}"
-            )
+        check_camera_names(names)
         return names
 
     def age_s(self, header: Header) -> float:
