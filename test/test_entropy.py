@@ -56,6 +56,31 @@ def test_invalid_tables_are_refused(change, found):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("bounds", "found"),
+    [
+        ([0, 1], r"found 2$"),
+        ([128], r"found \[128\]"),
+        ([[0]], r"found \[1, 1\]"),
+        ([1.0], "found float64"),
+    ],
+)
+def test_invalid_contexts_are_refused(bounds, found):
+    with pytest.raises(ModelFileError, match=found):
+        EntropyTables(np.array(CDF), np.array(LENGTHS), np.array(OFFSETS), np.array(bounds))
+    with pytest.raises(ModelFileError, match=r"expected rising bounds .*found \[2, 2\]"):
+        EntropyTables.from_pmfs([[1.0]] * 3, [0.1] * 3, [0] * 3, [2, 2])
+
+
+def test_the_context_of_a_symbol_is_that_of_a_plane_through_its_neighbours():
+    tables = EntropyTables(np.array(CDF), np.array(LENGTHS), np.array(OFFSETS), np.array([3]))
+    assert (tables.channels, tables.contexts) == (1, 2)
+    symbols = np.array([[[1, 1, 9], [0, 1, 9]]])
+    # 2 · left + 2 · above − above left: 0, 2, 2 in the first row; 2, 2 − 1, 2 + 18 − 1 below.
+    assert tables.contexts_of(symbols).tolist() == [[[0, 0, 0], [0, 0, 1]]]
+    assert tables.contexts_of(2 * symbols).tolist() == [[[0, 1, 1], [1, 0, 1]]]
+
+
 def test_values_may_reach_both_ends_of_int16():
     tables = make(offsets=[-32768, 32765])
     assert tables.offsets.tolist() == [-32768, 32765]
@@ -88,7 +113,7 @@ def test_quantisation_costs_little_of_a_steep_pmf():
     [([0.5, math.nan], 0.1), ([0.5, -0.1], 0.1), ([0.0], 0.0), ([], 0.1), ([math.inf], 0.1)],
 )
 def test_invalid_probabilities_are_refused(pmf, tail):
-    with pytest.raises(ModelFileError, match="channel 0"):
+    with pytest.raises(ModelFileError, match="row 0"):
         EntropyTables.from_pmfs([np.array(pmf)], [tail], [0])
 
 

@@ -25,28 +25,32 @@ needs_kernel = pytest.mark.skipif(
 def drawn_symbols(tables: EntropyTables, height: int, width: int, seed: int) -> np.ndarray:
     """Symbols that follow the tables, by integer arithmetic alone: the same on every machine."""
     state = seed
-    symbols = []
-    for channel in range(tables.channels):
-        used = int(tables.lengths[channel])
-        cdf = tables.cdf[channel, :used]
-        for _ in range(height * width):
-            state = (state * 1664525 + 1013904223) % 2**32
-            symbol = int(np.searchsorted(cdf, state >> 16, side="right")) - 1
-            value = symbol + int(tables.offsets[channel])
-            symbols.append((state & 0xFFFF) - 0x8000 if symbol == used - 2 else value)
-    return np.array(symbols, np.int16).reshape(tables.channels, height, width)
+    symbols = np.zeros((tables.channels, height, width), np.int16)
+    for place in np.ndindex(symbols.shape):
+        row = place[0] * tables.contexts + int(tables.contexts_of(symbols)[place])
+        used = int(tables.lengths[row])
+        state = (state * 1664525 + 1013904223) % 2**32
+        symbol = int(np.searchsorted(tables.cdf[row, :used], state >> 16, side="right")) - 1
+        value = symbol + int(tables.offsets[row])
+        symbols[place] = (state & 0xFFFF) - 0x8000 if symbol == used - 2 else value
+    return symbols
 
 
 @st.composite
 def coded_inputs(draw):
-    """Tables of any width, and symbols of which some are common, some rare, some outside."""
+    """Tables of any width, and symbols of which some are common, some rare, some outside.
+
+    Channels that fill the eight states and channels that do not, with contexts and without.
+    """
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    channels = draw(st.integers(1, 5))
+    channels = draw(st.sampled_from([1, 2, 5, 8, 11, 16]))
+    bounds = draw(st.sampled_from([(), (0,), (-127, -3, 1, 40, 127)]))
+    rows = channels * (len(bounds) + 1)
     real = draw(st.sampled_from([1, 2, 3, 17, 300]))
-    pmfs = rng.random((channels, real)) ** draw(st.sampled_from([1, 40])) + 1e-9
+    pmfs = rng.random((rows, real)) ** draw(st.sampled_from([1, 40])) + 1e-9
     offset = draw(st.sampled_from([-32768, -real // 2, 0, 32768 - real]))
     tail = draw(st.sampled_from([1e-9, 0.3, 50.0]))
-    tables = EntropyTables.from_pmfs(list(pmfs), [tail] * channels, [offset] * channels)
+    tables = EntropyTables.from_pmfs(list(pmfs), [tail] * rows, [offset] * rows, bounds)
     height, width = draw(
         st.sampled_from([(1, 1), (7, 5), (1, 8), (2, 4), (13, 1), (16, 16), (33, 31)])
     )
@@ -99,7 +103,9 @@ def test_kernel_and_reference_agree_on_damaged_bodies(case, seed):
 @each_implementation
 @pytest.mark.parametrize("case", GOLDEN, ids=lambda case: case["name"])
 def test_golden_bytes(implementation, case):
-    tables = EntropyTables(*(np.array(case[name]) for name in ("cdf", "lengths", "offsets")))
+    tables = EntropyTables(
+        *(np.array(case[name], np.int32) for name in ("cdf", "lengths", "offsets", "bounds"))
+    )
     height, width = case["size"]
     symbols = drawn_symbols(tables, height, width, case["seed"])
     coder = RansCoder(tables, implementation)
@@ -233,11 +239,37 @@ def test_the_reference_stands_in_for_a_missing_kernel(monkeypatch):
 
 @needs_kernel
 def test_the_kernel_trusts_no_tables_either():
-    with pytest.raises(ValueError, match="found an error in channel 0"):
-        rans._kernel.Coder(
-            np.array([[0, 5, 5, 65536]], np.int32),
-            np.array([4], np.int32),
-            np.array([0], np.int32),
+    def coder(cdf, lengths, offsets, bounds):
+        return rans._kernel.Coder(
+            *(np.array(a, np.int32) for a in (cdf, lengths, offsets, bounds))
         )
-    with pytest.raises(ValueError, match=r"expected tables cdf \[C, L\]"):
-        rans._kernel.Coder(*(np.zeros(3, np.int32) for _ in range(3)))
+
+    rows = [[0, 5, 65536]] * 2
+    assert coder(rows, [3, 3], [0, 0], [127])
+    with pytest.raises(ValueError, match="found an error in row 0"):
+        coder([[0, 5, 5, 65536]], [4], [0], [])
+    for bounds in ([128], [-128]):
+        with pytest.raises(ValueError, match="found an error in bound 0"):
+            coder(rows, [3, 3], [0, 0], bounds)
+    with pytest.raises(ValueError, match="found an error in bound 1"):
+        coder([*rows, rows[0]], [3] * 3, [0] * 3, [1, 1])
+    for bad in ((rows, [3, 3], [0, 0], [0, 1]), (rows, [3], [0, 0], []), (rows[0], [3], [0], [])):
+        with pytest.raises(ValueError, match=r"expected tables cdf \[C \* K, L\]"):
+            coder(*bad)
+
+
+@each_implementation
+def test_a_symbol_is_coded_by_what_is_left_of_it_and_above(implementation):
+    likely, unlikely = [0.0001, 0.9998], [0.9998, 0.0001]  # of the values 0 and 1
+    tables = EntropyTables.from_pmfs([unlikely, likely] * 8, [0.0001] * 16, [0] * 16, [1])
+    corner = np.zeros((8, 24, 24), np.int16)
+    corner[:, 0, 0] = 1
+    block = np.zeros((8, 24, 24), np.int16)
+    block[:, 6:18, 6:18] = 1
+    scattered = np.random.default_rng(1).permutation(block.ravel()).reshape(block.shape)
+    coder = RansCoder(tables, implementation)
+    np.testing.assert_array_equal(tables.contexts_of(corner)[0, :2, :3], [[0, 1, 0], [1, 0, 0]])
+    sizes = [len(coder.encode(symbols)) for symbols in (block, scattered)]
+    assert sizes[0] < 0.25 * sizes[1]
+    for symbols, size in zip((block, scattered), sizes, strict=True):
+        assert 8 * size == pytest.approx(tables.code_length_bits(symbols).sum(), rel=0.02, abs=300)

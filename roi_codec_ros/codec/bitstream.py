@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from roi_codec_ros.codec.errors import BitstreamError
 
 MAGIC = b"ROIC"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MODEL_ID_BYTES = 8
 MAX_SIDE = 0xFFFF  # px; sizes are 16-bit
 MAX_BODY_BYTES = 0xFFFFFFFF

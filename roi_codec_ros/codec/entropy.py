@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Integer probability tables of the entropy coder, one static table per latent channel."""
+"""Integer probability tables of the entropy coder, by latent channel and context."""
 
 from __future__ import annotations
 
 import heapq
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -16,22 +16,26 @@ PRECISION = 16  # bits of the cumulative frequencies
 TOTAL = 1 << PRECISION
 ESCAPE_BITS = 16  # bits of a value that is coded outside its table
 VALUE_MIN, VALUE_MAX = -(1 << 15), (1 << 15) - 1  # range of int16 symbols
+FARTHEST_BOUND = 127  # between two contexts, and its negative
 
 
 @dataclass(frozen=True, eq=False)
 class EntropyTables:
-    """Cumulative frequencies of each channel's symbols, as integers.
+    """Cumulative frequencies of the symbols of each channel in each context, as integers.
 
     Integers, because tables that are recomputed from floats differ between machines by one here
     and there, and then nearly every symbol decodes wrong. The layout is that of compressai's
-    `EntropyBottleneck` (`_quantized_cdf`, `_cdf_length`, `_offset`).
+    `EntropyBottleneck` (`_quantized_cdf`, `_cdf_length`, `_offset`), with a row for each of the K
+    contexts of a channel: that of channel c in context k is row c·K + k.
 
     Attributes:
-        cdf: int32 [C, L]. Row c rises strictly from 0 to 65536 over its first `lengths[c]`
+        cdf: int32 [C·K, L]. Row r rises strictly from 0 to 65536 over its first `lengths[r]`
             entries; the rest of the row is 0.
-        lengths: int32 [C], 3 or more: entries used in each row. Row c knows `lengths[c] - 1`
+        lengths: int32 [C·K], 3 or more: entries used in each row. Row r knows `lengths[r] - 1`
             symbols, of which the last is the escape for values outside the table.
-        offsets: int32 [C]: the value that symbol 0 of each channel stands for.
+        offsets: int32 [C·K]: the value that symbol 0 of each row stands for.
+        bounds: int32 [K - 1], rising, -127 to 127: where one context ends and the next begins
+            (`contexts_of`). None: every channel has one row, whatever is around.
 
     Raises:
         ModelFileError: a shape or an entry is not as above, or a symbol's value is not int16.
@@ -40,29 +44,58 @@ class EntropyTables:
     cdf: np.ndarray
     lengths: np.ndarray
     offsets: np.ndarray
+    bounds: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
 
     def __post_init__(self) -> None:
-        for name in ("cdf", "lengths", "offsets"):
+        for name in ("cdf", "lengths", "offsets", "bounds"):
             object.__setattr__(self, name, _as_frozen_int32(name, getattr(self, name)))
-        _check_shapes(self.cdf, self.lengths, self.offsets)
+        _check_bounds(self.bounds)
+        _check_shapes(self.cdf, self.lengths, self.offsets, self.contexts)
         _check_rows(self.cdf, self.lengths)
         _check_values(self.lengths, self.offsets)
 
     @property
     def channels(self) -> int:
         """Number of latent channels C."""
-        return self.cdf.shape[0]
+        return self.cdf.shape[0] // self.contexts
+
+    @property
+    def contexts(self) -> int:
+        """Number of contexts K, 1 where what is around does not matter."""
+        return len(self.bounds) + 1
+
+    def contexts_of(self, symbols: np.ndarray) -> np.ndarray:
+        """The context that each symbol is coded in: how many bounds 2·l + 2·a - d reaches.
+
+        l is the symbol to the left, a the one above, d the one to the left of that, all of the
+        same channel, and 0 outside the latent; the sum is one of 16 bits, wrapped around.
+
+        Args:
+            symbols: integers [C, H, W].
+
+        Returns:
+            int64 [C, H, W], 0 to K - 1.
+        """
+        around = np.pad(np.asarray(symbols, dtype=np.int64), ((0, 0), (1, 0), (1, 0)))
+        left, above, corner = around[:, 1:, :-1], around[:, :-1, 1:], around[:, :-1, :-1]
+        sums = (2 * left + 2 * above - corner).astype(np.int16)
+        return np.searchsorted(self.bounds, sums, side="right")
 
     @classmethod
     def from_pmfs(
-        cls, pmfs: Sequence[np.ndarray], tails: Sequence[float], offsets: Sequence[int]
+        cls,
+        pmfs: Sequence[np.ndarray],
+        tails: Sequence[float],
+        offsets: Sequence[int],
+        bounds: Sequence[int] = (),
     ) -> EntropyTables:
         """Quantise probabilities to 16 bits such that every symbol keeps at least 1/65536.
 
         Args:
-            pmfs: C arrays [n_c]: the probability of the values offset, offset + 1, ...
-            tails: C probabilities of all other values (the escape).
-            offsets: C values that the first entry of each pmf stands for.
+            pmfs: C·K arrays [n_r]: the probability of the values offset, offset + 1, ...
+            tails: C·K probabilities of all other values (the escape).
+            offsets: C·K values that the first entry of each pmf stands for.
+            bounds: K - 1, between the contexts.
 
         Raises:
             ModelFileError: a probability is negative or not finite, or a pmf has no entry, has
@@ -74,16 +107,16 @@ class EntropyTables:
                 f"found {len(pmfs)}, {len(tails)} and {len(offsets)}"
             )
         if len(pmfs) == 0:
-            raise ModelFileError("entropy tables: expected at least 1 channel, found none")
+            raise ModelFileError("entropy tables: expected at least 1 row, found none")
         rows = [
-            _quantise(np.append(np.asarray(pmf, dtype=np.float64).ravel(), tail), channel)
-            for channel, (pmf, tail) in enumerate(zip(pmfs, tails, strict=True))
+            _quantise(np.append(np.asarray(pmf, dtype=np.float64).ravel(), tail), index)
+            for index, (pmf, tail) in enumerate(zip(pmfs, tails, strict=True))
         ]
         lengths = np.array([len(row) + 1 for row in rows], dtype=np.int32)
         cdf = np.zeros((len(rows), int(lengths.max())), dtype=np.int32)
-        for channel, row in enumerate(rows):
-            cdf[channel, 1 : lengths[channel]] = np.cumsum(row)
-        return cls(cdf, lengths, np.asarray(offsets))
+        for index, row in enumerate(rows):
+            cdf[index, 1 : lengths[index]] = np.cumsum(row)
+        return cls(cdf, lengths, np.asarray(offsets), np.asarray(bounds, dtype=np.int32))
 
     @classmethod
     def laplace(cls, channels: int, scale: float = 1.0) -> EntropyTables:
@@ -119,13 +152,16 @@ class EntropyTables:
         if symbols.ndim != 3 or symbols.shape[0] != self.channels:
             raise ValueError(f"expected symbols [{self.channels}, H, W], found {symbols.shape}")
         bits = np.empty(symbols.shape, dtype=np.float64)
-        for channel in range(self.channels):
-            used = int(self.lengths[channel])
-            cost = PRECISION - np.log2(np.diff(self.cdf[channel, :used]))
+        contexts = self.contexts_of(symbols)
+        for row in range(len(self.lengths)):
+            channel, context = divmod(row, self.contexts)
+            here = contexts[channel] == context
+            used = int(self.lengths[row])
+            cost = PRECISION - np.log2(np.diff(self.cdf[row, :used]))
             cost[-1] += ESCAPE_BITS
-            index = symbols[channel].astype(np.int64) - int(self.offsets[channel])
+            index = symbols[channel][here].astype(np.int64) - int(self.offsets[row])
             escape = used - 2
-            bits[channel] = cost[np.where((index < 0) | (index > escape), escape, index)]
+            bits[channel][here] = cost[np.where((index < 0) | (index > escape), escape, index)]
         return bits
 
 
@@ -141,10 +177,30 @@ def _as_frozen_int32(name: str, values: object) -> np.ndarray:
     return frozen
 
 
-def _check_shapes(cdf: np.ndarray, lengths: np.ndarray, offsets: np.ndarray) -> None:
+def _check_bounds(bounds: np.ndarray) -> None:
+    if bounds.ndim != 1 or len(bounds) > FARTHEST_BOUND:
+        raise ModelFileError(
+            f"entropy tables: expected 0 to {FARTHEST_BOUND} bounds, found {list(bounds.shape)}"
+        )
+    far = (bounds < -FARTHEST_BOUND) | (bounds > FARTHEST_BOUND)
+    if far.any() or not (bounds[1:] > bounds[:-1]).all():
+        raise ModelFileError(
+            f"entropy tables: expected rising bounds of -{FARTHEST_BOUND} to {FARTHEST_BOUND}, "
+            f"found {bounds.tolist()}"
+        )
+
+
+def _check_shapes(
+    cdf: np.ndarray, lengths: np.ndarray, offsets: np.ndarray, contexts: int
+) -> None:
     if cdf.ndim != 2 or cdf.shape[0] < 1 or not 3 <= cdf.shape[1] <= TOTAL + 1:
         raise ModelFileError(
             f"entropy tables: expected cdf [C, 3..{TOTAL + 1}], found {list(cdf.shape)}"
+        )
+    if cdf.shape[0] % contexts:
+        raise ModelFileError(
+            f"entropy tables: expected rows for {contexts} contexts of each channel, "
+            f"found {cdf.shape[0]}"
         )
     for name, array in (("lengths", lengths), ("offsets", offsets)):
         if array.shape != (cdf.shape[0],):
@@ -154,58 +210,56 @@ def _check_shapes(cdf: np.ndarray, lengths: np.ndarray, offsets: np.ndarray) -> 
 
 
 def _check_rows(cdf: np.ndarray, lengths: np.ndarray) -> None:
-    for channel, used in enumerate(lengths.tolist()):
+    for index, used in enumerate(lengths.tolist()):
         if not 3 <= used <= cdf.shape[1]:
             raise ModelFileError(
-                f"entropy tables: expected a length of 3 to {cdf.shape[1]} in channel {channel}, "
+                f"entropy tables: expected a length of 3 to {cdf.shape[1]} in row {index}, "
                 f"found {used}"
             )
-        row = cdf[channel]
+        row = cdf[index]
         if row[0] != 0 or row[used - 1] != TOTAL:
             raise ModelFileError(
-                f"entropy tables: expected channel {channel} to run from 0 to {TOTAL}, "
+                f"entropy tables: expected row {index} to run from 0 to {TOTAL}, "
                 f"found {row[0]} to {row[used - 1]}"
             )
         # Compared, not subtracted: a difference of hostile 32-bit entries could wrap around.
         if not bool((row[1:used] > row[: used - 1]).all()):
             raise ModelFileError(
-                f"entropy tables: expected channel {channel} to rise strictly, found a step of 0 "
-                "or less"
+                f"entropy tables: expected row {index} to rise strictly, found a step of 0 or less"
             )
         if row[used:].any():
             raise ModelFileError(
-                f"entropy tables: expected zeros after entry {used} of channel {channel}, "
-                "found others"
+                f"entropy tables: expected zeros after entry {used} of row {index}, found others"
             )
 
 
 def _check_values(lengths: np.ndarray, offsets: np.ndarray) -> None:
-    for channel, (used, first) in enumerate(zip(lengths.tolist(), offsets.tolist(), strict=True)):
+    for index, (used, first) in enumerate(zip(lengths.tolist(), offsets.tolist(), strict=True)):
         last = first + used - 3  # the escape stands for no value
         if first < VALUE_MIN or last > VALUE_MAX:
             raise ModelFileError(
-                f"entropy tables: expected values of {VALUE_MIN} to {VALUE_MAX} in channel "
-                f"{channel}, found {first} to {last}"
+                f"entropy tables: expected values of {VALUE_MIN} to {VALUE_MAX} in row "
+                f"{index}, found {first} to {last}"
             )
 
 
-def _quantise(probabilities: np.ndarray, channel: int) -> np.ndarray:
+def _quantise(probabilities: np.ndarray, index: int) -> np.ndarray:
     """Integer frequencies >= 1 that sum to 65536 and lose the fewest bits."""
     count = len(probabilities)
     if not 2 <= count <= TOTAL:
         raise ModelFileError(
-            f"entropy tables: expected 1 to {TOTAL - 1} probabilities in channel {channel}, "
+            f"entropy tables: expected 1 to {TOTAL - 1} probabilities in row {index}, "
             f"found {count - 1}"
         )
     if not bool((np.isfinite(probabilities) & (probabilities >= 0)).all()):
         raise ModelFileError(
-            f"entropy tables: expected finite probabilities >= 0 in channel {channel}, "
+            f"entropy tables: expected finite probabilities >= 0 in row {index}, "
             f"found {probabilities.min()} to {probabilities.max()}"
         )
     total = float(probabilities.sum())
     if not 0 < total < math.inf:
         raise ModelFileError(
-            f"entropy tables: expected channel {channel} to have mass, found a sum of {total}"
+            f"entropy tables: expected row {index} to have mass, found a sum of {total}"
         )
     mass = probabilities / total
     frequencies = np.maximum(1, np.rint(mass * TOTAL)).astype(np.int64)

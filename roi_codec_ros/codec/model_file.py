@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Model files: weights, integer entropy tables and a model card in one safetensors file.
 
-The file holds the tensors ``analysis.*`` and ``synthesis.*``, ``latent_mean`` float32 [C],
-``entropy.cdf``, ``entropy.lengths`` and ``entropy.offsets`` (int32), and in its metadata, under
-``roi_codec``, the card as JSON. A model's identity is the SHA-256 of the file. Weights are float16
-or float32, or int8 with a float32 ``….scale`` [N] beside them: one factor for each of their N
-entries along the first axis.
+The file holds the tensors ``analysis.*`` and ``synthesis.*``, ``latent_mean`` float32 [C], the
+integer tables ``entropy.*`` (`EntropyTables`), and in its metadata, under ``roi_codec``, the card as
+JSON. A model's identity is the SHA-256 of the file. Weights are float16 or float32, or int8 with a
+float32 ``….scale`` [N] beside them: a factor for each of their N entries along the first axis.
 """
 
 from __future__ import annotations
@@ -96,6 +95,7 @@ class Model:
             "entropy.cdf": tables.cdf,
             "entropy.lengths": tables.lengths,
             "entropy.offsets": tables.offsets,
+            "entropy.bounds": tables.bounds,
         }
         content = safetensors.numpy.save(
             stored, metadata={METADATA_KEY: json.dumps(header, sort_keys=True)}
@@ -125,6 +125,7 @@ class Model:
                 arrays.pop("entropy.cdf"),
                 arrays.pop("entropy.lengths"),
                 arrays.pop("entropy.offsets"),
+                arrays.pop("entropy.bounds", np.zeros(0, np.int32)),
             )
         except KeyError as error:
             raise ModelFileError(f"expected {where} to hold tensor {error}, found none") from error

@@ -27,7 +27,7 @@ class _Coder(Protocol):
 
 
 class RansCoder:
-    """Codes int16 symbols with one static table per channel.
+    """Codes int16 symbols, each by the table of its channel and context.
 
     Args:
         tables: for C channels.
@@ -48,7 +48,7 @@ class RansCoder:
         self.channels = tables.channels
         self._coder: _Coder
         if self.implementation == "c++":
-            self._coder = _kernel.Coder(tables.cdf, tables.lengths, tables.offsets)
+            self._coder = _kernel.Coder(tables.cdf, tables.lengths, tables.offsets, tables.bounds)
         else:
             self._coder = rans_reference.Coder(tables)
 

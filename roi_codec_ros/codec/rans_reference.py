@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The entropy coder in NumPy and plain Python: oracle of the C++ kernel, and its fallback.
 
-Written to be read beside docs/bitstream.md. Table look-ups of whole channels are NumPy's; the
-eight states advance symbol by symbol in a Python loop, because eight lanes are too few for
-NumPy's cost per call to pay.
+Written to be read beside docs/bitstream.md. Table look-ups in encoding are NumPy's, a row of the
+tables at a time; the eight states advance symbol by symbol in a Python loop, because eight lanes
+are too few for NumPy's cost per call to pay.
 """
 
 from __future__ import annotations
@@ -32,13 +32,14 @@ class Coder:
         lengths = tables.lengths.tolist()
         self._cdfs = [row[:used].tolist() for row, used in zip(tables.cdf, lengths, strict=True)]
         self._offsets = tables.offsets.tolist()
+        self._bounds = tables.bounds.tolist()
 
     def encode(self, symbols: np.ndarray) -> bytes:
         """Code int16 symbols [C, H, W]."""
-        channels, height, width = symbols.shape
+        _, height, width = symbols.shape
         total = self._checked_total(height, width)
         starts, frequencies, escaped = self._look_up(symbols)
-        lanes = _lanes(channels, height * width)
+        lanes = _lanes(total)
         shared = total - min(total, TAIL)
 
         states = [LOWEST] * LANES
@@ -72,7 +73,6 @@ class Coder:
         """Decode int16 symbols [C, H, W]; ValueError if the body is not one of those."""
         total = self._checked_total(height, width)
         channels = self._tables.channels
-        plane = height * width
         largest = HEAD_BYTES + MAX_BYTES_PER_SYMBOL * total
         if not HEAD_BYTES <= len(body) <= largest or len(body) % 2:
             _refuse(f"an even number of {HEAD_BYTES} to {largest} bytes", f"{len(body)}")
@@ -82,15 +82,25 @@ class Coder:
                 _refuse(f"first states of {LOWEST} or more", f"{state} in state {lane}")
         words = np.frombuffer(body, dtype="<u2", offset=HEAD_BYTES).tolist()
         read = 0
-        lanes = _lanes(channels, plane)
+        lanes = _lanes(total)
         shared = total - min(total, TAIL)
-        symbols = np.empty(total, dtype=np.int16)
+        symbols: list[int] = []  # in coding order, which is that of decoding
+
+        def row_of(index: int) -> int:
+            place, channel = divmod(index, channels)
+            y, x = divmod(place, width)
+            left = symbols[index - channels] if x else 0
+            above = symbols[index - width * channels] if y else 0
+            corner = symbols[index - (width + 1) * channels] if x and y else 0
+            wrapped = (2 * left + 2 * above - corner + 0x8000) % 0x10000 - 0x8000
+            context = bisect_right(self._bounds, wrapped)
+            return channel * (len(self._bounds) + 1) + context
 
         def take_range(first: int, last: int) -> None:
             nonlocal read
             for index in range(first, last):
-                channel = index // plane
-                cdf = self._cdfs[channel]
+                row = row_of(index)
+                cdf = self._cdfs[row]
                 lane = lanes[index]
                 state = states[lane]
                 slot = state & 0xFFFF
@@ -102,14 +112,15 @@ class Coder:
                         _refuse(f"{total} symbols", f"the end after {index}")
                     state = state << 16 | words[read]
                     read += 1
-                value = self._offsets[channel] + symbol
+                value = self._offsets[row] + symbol
                 escape = len(cdf) - 2
                 if symbol == escape:
                     raw = state & 0xFFFF
                     value = raw - 0x10000 if raw & 0x8000 else raw
-                    if 0 <= value - self._offsets[channel] < escape:
+                    if 0 <= value - self._offsets[row] < escape:
                         _refuse(
-                            f"escapes only for values outside the table of channel {channel}",
+                            "escapes only for values outside the table of channel "
+                            f"{index % channels}",
                             f"{value}",
                         )
                     if read == len(words):
@@ -117,7 +128,7 @@ class Coder:
                     state = (state >> 16) << 16 | words[read]
                     read += 1
                 states[lane] = state
-                symbols[index] = value
+                symbols.append(value)
 
         take_range(0, shared)
         rest = 2 * (len(words) - read)
@@ -133,7 +144,8 @@ class Coder:
             _refuse("the end after the last symbol", f"{2 * len(left)} more bytes")
         if states[0] != LOWEST:
             _refuse(f"a last state of {LOWEST}", f"{states[0]} in state 0")
-        return symbols.reshape(channels, height, width)
+        latent = np.array(symbols, dtype=np.int16).reshape(height, width, channels)
+        return np.ascontiguousarray(latent.transpose(2, 0, 1))
 
     def _checked_total(self, height: int, width: int) -> int:
         total = self._tables.channels * height * width
@@ -145,26 +157,32 @@ class Coder:
         return total
 
     def _look_up(self, symbols: np.ndarray) -> tuple[list[int], list[int], list[int | None]]:
-        """Start, frequency, and the raw value of escapes (else None) of each symbol, flat."""
+        """Start, frequency, and the raw value of escapes (else None), in coding order."""
         starts = np.empty(symbols.shape, dtype=np.int64)
         frequencies = np.empty_like(starts)
         raws = np.full(symbols.shape, None, dtype=object)
-        for channel, used in enumerate(self._tables.lengths.tolist()):
-            cdf = self._tables.cdf[channel, :used]
-            values = symbols[channel].astype(np.int64)
-            index = values - self._offsets[channel]
+        contexts = self._tables.contexts_of(symbols)
+        for row, used in enumerate(self._tables.lengths.tolist()):
+            channel, context = divmod(row, self._tables.contexts)
+            here = contexts[channel] == context
+            cdf = self._tables.cdf[row, :used]
+            values = symbols[channel][here].astype(np.int64)
+            index = values - self._offsets[row]
             escape = used - 2
             outside = (index < 0) | (index >= escape)
             index[outside] = escape
-            raws[channel][outside] = values[outside] & 0xFFFF
-            starts[channel] = cdf[index]
-            frequencies[channel] = np.diff(cdf)[index]
-        return starts.ravel().tolist(), frequencies.ravel().tolist(), raws.ravel().tolist()
+            raws[channel][here] = np.where(outside, values & 0xFFFF, None)
+            starts[channel][here] = cdf[index]
+            frequencies[channel][here] = np.diff(cdf)[index]
+        ordered = [
+            array.transpose(1, 2, 0).ravel().tolist() for array in (starts, frequencies, raws)
+        ]
+        return ordered[0], ordered[1], ordered[2]
 
 
-def _lanes(channels: int, plane: int) -> list[int]:
-    """The state of each symbol: its place in its channel modulo 8, and 0 in the tail."""
-    lanes = np.tile(np.arange(plane) % LANES, channels)
+def _lanes(total: int) -> list[int]:
+    """The state of each symbol: its place in coding order modulo 8, and 0 in the tail."""
+    lanes = np.arange(total) % LANES
     lanes[-TAIL:] = 0
     return lanes.tolist()
 

@@ -38,7 +38,7 @@ def sealed(data: bytes) -> bytes:
     """With magic, version, length and checksum made right, so that the fields are reached."""
     data = data.ljust(HEADER_BYTES, b"\0")
     body = data[HEADER_BYTES:]
-    fields = b"ROIC\x01\0" + data[6:22] + struct.pack("<I", len(body))
+    fields = b"ROIC\x02\0" + data[6:22] + struct.pack("<I", len(body))
     return fields + struct.pack("<I", zlib.crc32(body, zlib.crc32(fields))) + body
 
 
