@@ -67,7 +67,7 @@ def test_any_buffer_is_read(wrap):
         (b"", "expected at least 30 bytes, found 0"),
         (DATA[:29], "expected at least 30 bytes, found 29"),
         (patched(0, "4s", b"\nOIC"), r"expected to start with b'ROIC', found b'\\nOIC'"),
-        (patched(4, "B", 2), "expected format version 1, found 2"),
+        (patched(4, "B", 1), "expected format version 2, found 1"),
         (patched(5, "B", 128), "expected no flags, found 0x80"),
         (patched(14, "H", 0), "expected original sides of 1 to 65535 px, found 1920x0"),
         (patched(16, "H", 0), "expected original sides of 1 to 65535 px, found 0x1080"),

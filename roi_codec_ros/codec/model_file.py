@@ -2,8 +2,8 @@
 """Model files: weights, integer entropy tables and a model card in one safetensors file.
 
 The file holds the tensors ``analysis.*`` and ``synthesis.*``, ``latent_mean`` float32 [C], the
-integer tables ``entropy.*`` (`EntropyTables`), and in its metadata, under ``roi_codec``, the card as
-JSON. A model's identity is the SHA-256 of the file. Weights are float16 or float32, or int8 with a
+tables ``entropy.*`` (`EntropyTables`), and in its metadata, under ``roi_codec``, the card as JSON.
+A model's identity is the SHA-256 of the file. Weights are float16 or float32, or int8 with a
 float32 ``….scale`` [N] beside them: a factor for each of their N entries along the first axis.
 """
 

@@ -171,7 +171,9 @@ class Coder:
             escape = used - 2
             outside = (index < 0) | (index >= escape)
             index[outside] = escape
-            raws[channel][here] = np.where(outside, values & 0xFFFF, None)
+            raw = np.full(len(values), None, dtype=object)
+            raw[outside] = values[outside] & 0xFFFF
+            raws[channel][here] = raw
             starts[channel][here] = cdf[index]
             frequencies[channel][here] = np.diff(cdf)[index]
         ordered = [

@@ -4,10 +4,12 @@
 The integer entropy tables are made here, once; nothing recomputes them later.
 
 example:
-  roi-codec export-model runs/fast/checkpoint.pt --out models/fast.safetensors
-  roi-codec export-model runs/fast/checkpoint.pt --out models/fast.safetensors \\
-      --data ../data --split val --detector yolov8n.pt
+  roi-codec export-model runs/fast/checkpoint.pt --out models/fast.safetensors --count-on DATA
+  roi-codec export-model runs/fast/checkpoint.pt --out models/fast.safetensors --count-on DATA \\
+      --data DATA --split val --detector yolov8n.pt
 
+With --count-on the entropy coder learns how symbols depend on those around them, from latents of
+photographs of the training split: a fifth to a third fewer bits, and the same pictures.
 --blend averages two checkpoints of one run, between whose objectives the model shall stand.
 With --data, --split and --detector the model is measured on those photographs as `roi-codec
 evaluate` does, and its figures are written into its card.
@@ -41,6 +43,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="store the kernels as int8 (default: 16 bits): a file of half the size",
     )
+    parser.add_argument(
+        "--count-on",
+        type=Path,
+        metavar="DIR",
+        help="photographs that it was trained on, for the entropy coder's contexts",
+    )
+    parser.add_argument(
+        "--count-split", default="train", metavar="SPLIT", help="of --count-on (default: train)"
+    )
     parser.add_argument("--data", type=Path, metavar="DIR", help="photographs to measure it on")
     parser.add_argument("--split", default="val", help="default: val")
     parser.add_argument("--detector", metavar="WEIGHTS", help="ultralytics weights, for --data")
@@ -60,12 +71,25 @@ def run(args: argparse.Namespace) -> None:
         except ValueError:
             raise UsageError(f"expected a share of 0 to 1, found {args.blend[1]}") from None
     check_writable(args.out)
-    model = freeze(args.checkpoint, args.name, blend, args.eight_bits)
+    model = freeze(args.checkpoint, args.name, blend, args.eight_bits, _counted_on(args))
     model.save(args.out)
     if args.data:
         model = _measured(model, args)
         model.save(args.out)
     print(f"wrote {args.out}\n{json.dumps(model.header, indent=2)}")
+
+
+def _counted_on(args: argparse.Namespace) -> list[Path]:
+    """The photographs of --count-on, none of which is of the split that it is measured on."""
+    if not args.count_on:
+        return []
+    from roi_codec_ros.perception.annotations_any import read_annotations
+    from roi_codec_ros.training.data import check_apart
+
+    counted = read_annotations(args.count_on, args.count_split, needs_persons=False)
+    if args.data:
+        check_apart(counted, read_annotations(args.data, args.split, needs_persons=False))
+    return [annotation.image_path for annotation in counted.annotations]
 
 
 def _measured(model: Model, args: argparse.Namespace) -> Model:

@@ -130,7 +130,7 @@ def run(args: argparse.Namespace) -> None:
     board = open_board(args.out / "tensorboard") if args.tensorboard and trainer.leads else None
     _train(trainer, sampler, args.out, board)
     if trainer.leads:
-        _freeze(trainer, args.out)
+        _freeze(trainer, [a.image_path for a in sampler.annotations], args.out)
 
 
 def configuration(args: argparse.Namespace) -> TrainingConfig:
@@ -201,11 +201,11 @@ def _train(trainer: Trainer, sampler: CropSampler, out: Path, board: Any) -> Non
         trainer.run(show)
 
 
-def _freeze(trainer: Trainer, out: Path) -> None:
+def _freeze(trainer: Trainer, photographs: list[Path], out: Path) -> None:
     from roi_codec_ros.commands.common import write_bytes
     from roi_codec_ros.training.freeze import freeze
 
-    model = freeze(trainer.checkpoint)
+    model = freeze(trainer.checkpoint, photographs=photographs)
     path = out / f"{model.preset.name}.safetensors"
     write_bytes(path, model.content)
     print(f"wrote {path}\n{json.dumps(model.header, indent=2)}")

@@ -9,18 +9,40 @@ changes, and so neither does any picture: only the bits become fewer.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
+import cv2
 import numpy as np
 
+from roi_codec_ros.codec.codec import Encoder
 from roi_codec_ros.codec.entropy import TOTAL, EntropyTables
 from roi_codec_ros.codec.errors import RoiCodecError
+from roi_codec_ros.codec.model_file import Model
+from roi_codec_ros.training.photographs import read_photograph
 
-# Thirteen contexts, narrow around 0, where most symbols are, and mirrored: 2·l + 2·a − d ≤ −24, …
+# Thirteen contexts, narrow around 0, where most symbols are, and mirrored: 2·l + 2·a - d ≤ -24, …
 BOUNDS = (-23, -13, -7, -4, -2, 0, 1, 3, 5, 8, 14, 24)
 # What is believed before anything is counted, in symbols: the channel's density, then all its
 # contexts together.
 _FROM_TRAINING, _FROM_CHANNEL = 100.0, 20.0
+MOST_PHOTOGRAPHS = 300  # of `fast`, 60 of them leave 0.7 % more bits
+_LONGEST_SIDE = 1280  # px; larger ones are shrunk, as cameras' frames are
+
+
+def latents_of(model: Model, photographs: Sequence[Path]) -> Iterator[np.ndarray]:
+    """The symbols int16 [C, H, W] of up to `MOST_PHOTOGRAPHS` files, evenly taken.
+
+    Raises RoiCodecError where one can't be read.
+    """
+    encoder = Encoder(model)
+    count = min(len(photographs), MOST_PHOTOGRAPHS)
+    for index in range(count):
+        pixels = read_photograph(photographs[index * len(photographs) // count])
+        scale = _LONGEST_SIDE / max(pixels.shape[:2])
+        if scale < 1.0:
+            pixels = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        yield encoder.symbols(np.asarray(pixels))
 
 
 def with_contexts(tables: EntropyTables, latents: Iterable[np.ndarray]) -> EntropyTables:
@@ -67,7 +89,7 @@ def with_contexts(tables: EntropyTables, latents: Iterable[np.ndarray]) -> Entro
 
 
 def _density(tables: EntropyTables, channel: int, lowest: int, size: int) -> np.ndarray:
-    """A channel's probabilities of the values from ``lowest`` on, and of all others, [size + 1]."""
+    """A channel's probabilities of ``size`` values from ``lowest`` on, and of all others."""
     used = int(tables.lengths[channel])
     steps = np.diff(tables.cdf[channel, :used]) / TOTAL
     density = np.zeros(size + 1)

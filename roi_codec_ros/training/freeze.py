@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from roi_codec_ros.codec.errors import RoiCodecError, UsageError
 from roi_codec_ros.codec.model_file import Model, in_eight_bits
 from roi_codec_ros.codec.presets import get_preset
 from roi_codec_ros.training.checkpoints import averaged_codec, read_checkpoint
+from roi_codec_ros.training.contexts import MOST_PHOTOGRAPHS, latents_of, with_contexts
 from roi_codec_ros.training.curve import LOG_NAME, learning_curve
 
 
@@ -21,13 +23,16 @@ def freeze(
     name: str | None = None,
     blend: tuple[Path, float] | None = None,
     eight_bits: bool = False,
+    photographs: Sequence[Path] = (),
 ) -> Model:
     """The averaged weights of a checkpoint (stored in half precision) and their tables as a model.
 
     name: what the model is called, its preset's name unless given. blend: another checkpoint of
     the same run, and the share from 0 to 1 that its weights have in the model. eight_bits: store
-    the kernels as int8, for a file of half the size. The card tells how it was trained, with the
-    curve of the log beside the checkpoint; figures are measured later.
+    the kernels as int8, for a file of half the size. photographs: of the training split, on which
+    the tables' contexts are counted (contexts.py); without any the tables have none, and frames
+    take a third more bits. The card tells how it was trained, with the curve of the log beside the
+    checkpoint; figures are measured later.
     Raises RoiCodecError where there is no checkpoint.
     """
     state = read_checkpoint(checkpoint)
@@ -63,7 +68,7 @@ def freeze(
     tensors["latent_mean"] = network.means().numpy().astype(np.float32)
     preset = get_preset(state["preset"])
     curve = learning_curve(checkpoint.parent / LOG_NAME)
-    return Model.build(
+    model = Model.build(
         name=name or preset.name,
         preset=preset,
         tensors=tensors,
@@ -81,3 +86,13 @@ def freeze(
             },
         },
     )
+    return _counted(model, photographs) if photographs else model
+
+
+def _counted(model: Model, photographs: Sequence[Path]) -> Model:
+    """The model with tables that know the symbols around."""
+    count = min(len(photographs), MOST_PHOTOGRAPHS)
+    tables = with_contexts(model.tables, latents_of(model, photographs))
+    training = {**model.header["training"], "contexts": tables.contexts, "counted_on": count}
+    card = {**model.header, "training": training}
+    return Model.build(model.name, model.preset, model.tensors, tables, card)
