@@ -9,11 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from targets import _CHANNELS, _SCALES, _decoder, _small_model
+from targets import _CHANNELS, _SCALES, _decoder, _small_model, _tables
 
 from roi_codec_ros.codec import Encoder
 from roi_codec_ros.codec.bitstream import Payload
-from roi_codec_ros.codec.entropy import EntropyTables
 from roi_codec_ros.codec.model_file import METADATA_KEY
 from roi_codec_ros.codec.rans import RansCoder
 
@@ -32,8 +31,8 @@ def _payload() -> Iterator[bytes]:
 
 def _entropy() -> Iterator[bytes]:
     rng = np.random.default_rng(1)
-    for index, scale in enumerate(_SCALES):
-        coder = RansCoder(EntropyTables.laplace(_CHANNELS, scale))
+    for index, (tables, scale) in enumerate(zip(_tables(), (*_SCALES, 1.0), strict=True)):
+        coder = RansCoder(tables)
         for height, width in ((1, 1), (2, 3), (8, 8)):
             symbols = np.rint(rng.laplace(0, scale, (_CHANNELS, height, width))).astype(np.int16)
             symbols[0, 0, 0] = 32767

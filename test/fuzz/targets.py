@@ -53,17 +53,27 @@ def payload(data: bytes) -> None:
         assert read.coded_height * read.coded_width <= MAX_PIXELS
 
 
+def _tables() -> list[EntropyTables]:
+    """Tables of one context, and of three: narrow, middling and wide ones."""
+    plain = [EntropyTables.laplace(_CHANNELS, scale) for scale in _SCALES]
+    rows = [table.cdf[0, : table.lengths[0]] for table in plain] * _CHANNELS
+    pmfs = [np.diff(row) / 65536 for row in rows]
+    offsets = [int(table.offsets[0]) for table in plain] * _CHANNELS
+    tails = [float(pmf[-1]) for pmf in pmfs]
+    by_context = EntropyTables.from_pmfs([p[:-1] for p in pmfs], tails, offsets, (-3, 4))
+    return [*plain, by_context]
+
+
 @cache
 def _coders() -> list[tuple[RansCoder, rans_reference.Coder]]:
-    tables = [EntropyTables.laplace(_CHANNELS, scale) for scale in _SCALES]
-    return [(RansCoder(table), rans_reference.Coder(table)) for table in tables]
+    return [(RansCoder(table), rans_reference.Coder(table)) for table in _tables()]
 
 
 def entropy(data: bytes) -> None:
     """Bodies: kernel and reference agree, and what they decode is coded as the same bytes."""
     if len(data) < 3:
         return
-    kernel, reference = _coders()[data[0] % len(_SCALES)]
+    kernel, reference = _coders()[data[0] % len(_coders())]
     height, width, body = data[1] % 8 + 1, data[2] % 8 + 1, data[3:]
     try:
         symbols = kernel.decode(body, height, width)
