@@ -70,11 +70,16 @@ std::uint32_t word_at(const std::uint8_t * bytes)
   return bytes[0] | static_cast<std::uint32_t>(bytes[1]) << 8;
 }
 
+struct Entry
+{
+  std::uint64_t reciprocal;  // 2^48 / frequency, rounded up
+  std::uint32_t slots;       // start << 16 | frequency
+};
+
 // The look-up tables of one channel in one context.
 struct Table
 {
-  const std::uint32_t * symbols;  // symbol -> start << 16 | frequency
-  const std::uint64_t * reciprocals;  // symbol -> 2^48 / frequency, rounded up
+  const Entry * entries;          // of each symbol
   const std::uint16_t * buckets;  // slot >> kBucketShift -> the symbol at the bucket's first slot
   std::int32_t offset;            // the value of symbol 0
   std::uint32_t escape;           // the last symbol
@@ -97,18 +102,17 @@ struct Found
 inline Found find(const Table & table, std::uint32_t slot)
 {
   std::uint32_t symbol = table.buckets[slot >> kBucketShift];
-  std::uint32_t entry = table.symbols[symbol];
-  while (slot - (entry >> 16) >= (entry & 0xffffu)) {
-    entry = table.symbols[++symbol];
+  std::uint32_t slots = table.entries[symbol].slots;
+  while (slot - (slots >> 16) >= (slots & 0xffffu)) {
+    slots = table.entries[++symbol].slots;
   }
-  return {symbol, entry & 0xffffu, slot - (entry >> 16)};
+  return {symbol, slots & 0xffffu, slot - (slots >> 16)};
 }
 
 // Owns the memory behind a Table.
 struct Row
 {
-  std::vector<std::uint32_t> symbols;
-  std::vector<std::uint64_t> reciprocals;
+  std::vector<Entry> entries;
   std::vector<std::uint16_t> buckets;
   std::int32_t offset;
 
@@ -118,8 +122,8 @@ struct Row
     for (std::int32_t s = 0; s + 1 < used; ++s) {
       const auto start = static_cast<std::uint32_t>(cdf[s]);
       const std::uint32_t frequency = static_cast<std::uint32_t>(cdf[s + 1]) - start;
-      symbols.push_back(start << 16 | frequency);
-      reciprocals.push_back(((std::uint64_t{1} << kReciprocalBits) + frequency - 1) / frequency);
+      const std::uint64_t unit = std::uint64_t{1} << kReciprocalBits;
+      entries.push_back({(unit + frequency - 1) / frequency, start << 16 | frequency});
     }
     std::uint16_t symbol = 0;
     for (std::int32_t slot = 0; slot < cdf[used - 1]; slot += 1 << kBucketShift) {
@@ -132,8 +136,8 @@ struct Row
 
   Table table() const
   {
-    return {symbols.data(), reciprocals.data(), buckets.data(), offset,
-      static_cast<std::uint32_t>(symbols.size() - 1)};
+    return {entries.data(), buckets.data(), offset,
+      static_cast<std::uint32_t>(entries.size() - 1)};
   }
 };
 
@@ -148,17 +152,17 @@ struct Writer
   // The quotient is exact: with the state x < 65536 f and the reciprocal m < 2^48 / f + 1 that is
   // rounded up, x m / 2^48 exceeds x / f by less than x / 2^48 < f / 2^32 < 1 / f. Nor does x m
   // reach 2^64, as f < 65536.
-  void put(std::uint32_t & state, std::uint32_t symbol, std::uint64_t reciprocal)
+  void put(std::uint32_t & state, const Entry & entry)
   {
-    const std::uint32_t start = symbol >> 16;
-    const std::uint32_t frequency = symbol & 0xffffu;
+    const std::uint32_t start = entry.slots >> 16;
+    const std::uint32_t frequency = entry.slots & 0xffffu;
     front[-2] = static_cast<std::uint8_t>(state);
     front[-1] = static_cast<std::uint8_t>(state >> 8);
     const std::uint32_t rest = state >> kWordBits;
     const bool full = rest >= frequency;
     front = full ? front - kWordBytes : front;
     const std::uint32_t x = full ? rest : state;
-    const auto quotient = static_cast<std::uint32_t>(x * reciprocal >> kReciprocalBits);
+    const auto quotient = static_cast<std::uint32_t>(x * entry.reciprocal >> kReciprocalBits);
     state = (quotient << kPrecision) + (x - quotient * frequency) + start;
   }
 
@@ -178,7 +182,7 @@ struct Writer
       put_raw(state, static_cast<std::uint16_t>(value));
       index = table.escape;
     }
-    put(state, table.symbols[index], table.reciprocals[index]);
+    put(state, table.entries[index]);
   }
 
   void put_state(std::uint32_t state)
