@@ -22,7 +22,7 @@ pytest.importorskip("compressai")
 pytest.importorskip("lightning_fabric")
 
 from roi_codec_ros.cli import main
-from roi_codec_ros.codec import Model, RoiCodecError, get_preset
+from roi_codec_ros.codec import Decoder, Encoder, Model, RoiCodecError, get_preset, load_model
 from roi_codec_ros.codec.entropy import EntropyTables
 from roi_codec_ros.codec.models import untrained_model
 from roi_codec_ros.codec.networks import build_transforms
@@ -128,6 +128,32 @@ def test_a_run_that_was_killed_and_resumed_ends_as_one_that_was_not(
     assert ours.keys() == theirs.keys()
     assert ours[".step"] == 12
     assert [name for name, value in ours.items() if not torch.equal(value, theirs[name])] == []
+
+
+def test_what_is_frozen_has_counted_on_what_it_was_trained_on(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments(data, tmp_path, "--steps", 2)) == 0
+    trained = load_model(tmp_path / "nano.safetensors")
+    export = [
+        "export-model",
+        str(tmp_path / "checkpoint.pt"),
+        "--out",
+        str(tmp_path / "again.safetensors"),
+    ]
+    assert main([*export, "--count-on", str(data)]) == 0
+    again = load_model(tmp_path / "again.safetensors")
+
+    assert trained.header["training"]["counted_on"] == again.header["training"]["counted_on"] == 3
+    assert trained.tables.contexts == again.tables.contexts == 13
+    np.testing.assert_array_equal(trained.tables.cdf, again.tables.cdf)
+    photograph = cv2.imread(str(data / "images" / "val" / "v.png"))
+    frame = Encoder(again).encode(photograph)
+    assert Decoder(again).decode(frame.data).image.shape == photograph.shape
+    # Photographs that it shall be judged by are none to count on.
+    judged = ["--data", str(data), "--split", "train", "--detector", "none.pt"]
+    assert main([*export, "--count-on", str(data), *judged]) == 1
+    assert "expected no photograph in both splits, found 3" in capsys.readouterr().err
 
 
 def test_two_processes_train_one_model(data: Path, tmp_path: Path) -> None:
