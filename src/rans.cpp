@@ -454,13 +454,14 @@ public:
             reader = tail.begin(reader, states, layout);
           }
           std::size_t alone = 1;  // where groups cross a position, and in the tail
-          if (index % kLanes == 0 && index < layout.shared && c + kLanes <= channels_) {
-            const std::size_t count = std::min(channels_ - c, layout.shared - index);
+          if (index % kLanes == 0 && index + kLanes <= layout.shared && c + kLanes <= channels_) {
+            std::size_t count = std::min(channels_ - c, layout.shared - index);
+            count -= count % kLanes;
             const std::size_t done = take_groups(
-              reader, states, tables.data() + c, values + c, count - count % kLanes);
+              reader, states, tables.data() + c, values + c, count);
             c += done;
             index += done;
-            alone = done < count - count % kLanes ? kLanes : 0;
+            alone = done < count ? kLanes : 0;
           }
           for (; alone > 0; --alone, ++c, ++index) {
             std::uint32_t & state = states[layout.lane(index)];

@@ -43,7 +43,7 @@ def coded_inputs(draw):
     Channels that fill the eight states and channels that do not, with contexts and without.
     """
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    channels = draw(st.sampled_from([1, 2, 5, 8, 11, 16]))
+    channels = draw(st.sampled_from([1, 2, 5, 8, 13, 16]))
     bounds = draw(st.sampled_from([(), (0,), (-127, -3, 1, 40, 127)]))
     rows = channels * (len(bounds) + 1)
     real = draw(st.sampled_from([1, 2, 3, 17, 300]))
@@ -70,6 +70,15 @@ def test_symbols_come_back(implementation, case):
     decoded = coder.decode(coder.encode(symbols), *symbols.shape[1:])
     assert decoded.dtype == np.int16
     np.testing.assert_array_equal(decoded, symbols)
+
+
+@each_implementation
+@pytest.mark.parametrize(("channels", "size"), [(9, (15, 15)), (11, (13, 17)), (13, (33, 31))])
+def test_the_tail_may_begin_within_a_group_of_channels(implementation, channels, size):
+    tables = EntropyTables.laplace(channels)
+    symbols = drawn_symbols(tables, *size, seed=7)
+    coder = RansCoder(tables, implementation)
+    np.testing.assert_array_equal(coder.decode(coder.encode(symbols), *size), symbols)
 
 
 @needs_kernel
