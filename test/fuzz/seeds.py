@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from targets import _CHANNELS, _SCALES, _decoder, _small_model, _tables
+from targets import _SCALES, _decoder, _small_model, _tables
 
 from roi_codec_ros.codec import Encoder
 from roi_codec_ros.codec.bitstream import Payload
@@ -33,8 +33,9 @@ def _entropy() -> Iterator[bytes]:
     rng = np.random.default_rng(1)
     for index, (tables, scale) in enumerate(zip(_tables(), (*_SCALES, 1.0), strict=True)):
         coder = RansCoder(tables)
-        for height, width in ((1, 1), (2, 3), (8, 8)):
-            symbols = np.rint(rng.laplace(0, scale, (_CHANNELS, height, width))).astype(np.int16)
+        for height, width in ((1, 1), (2, 3), (8, 8), (13, 16)):
+            shape = (tables.channels, height, width)
+            symbols = np.rint(rng.laplace(0, scale, shape)).astype(np.int16)
             symbols[0, 0, 0] = 32767
             yield bytes((index, height - 1, width - 1)) + coder.encode(symbols)
 

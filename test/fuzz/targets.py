@@ -31,7 +31,7 @@ from roi_codec_ros.codec.rans import RansCoder
 
 MAX_PIXELS = 64 * 64
 _SCALES = (0.2, 1.0, 30.0)
-_CHANNELS = 8
+_CHANNELS, _UNEVEN = 8, 13
 
 
 def sealed(data: bytes) -> bytes:
@@ -54,11 +54,11 @@ def payload(data: bytes) -> None:
 
 
 def _tables() -> list[EntropyTables]:
-    """Tables of one context, and of three: narrow, middling and wide ones."""
+    """Tables of one context, and of three for channels that do not fill the states evenly."""
     plain = [EntropyTables.laplace(_CHANNELS, scale) for scale in _SCALES]
-    rows = [table.cdf[0, : table.lengths[0]] for table in plain] * _CHANNELS
+    rows = [table.cdf[0, : table.lengths[0]] for table in plain] * _UNEVEN
     pmfs = [np.diff(row) / 65536 for row in rows]
-    offsets = [int(table.offsets[0]) for table in plain] * _CHANNELS
+    offsets = [int(table.offsets[0]) for table in plain] * _UNEVEN
     tails = [float(pmf[-1]) for pmf in pmfs]
     by_context = EntropyTables.from_pmfs([p[:-1] for p in pmfs], tails, offsets, (-3, 4))
     return [*plain, by_context]
@@ -74,7 +74,7 @@ def entropy(data: bytes) -> None:
     if len(data) < 3:
         return
     kernel, reference = _coders()[data[0] % len(_coders())]
-    height, width, body = data[1] % 8 + 1, data[2] % 8 + 1, data[3:]
+    height, width, body = data[1] % 16 + 1, data[2] % 16 + 1, data[3:]
     try:
         symbols = kernel.decode(body, height, width)
     except BitstreamError:
