@@ -109,36 +109,40 @@ inline Found find(const Table & table, std::uint32_t slot)
   return {symbol, slots & 0xffffu, slot - (slots >> 16)};
 }
 
-// Owns the memory behind a Table.
-struct Row
+// The memory behind all tables of a coder, entries close together: each costs a cache line.
+class Memory
 {
-  std::vector<Entry> entries;
-  std::vector<std::uint16_t> buckets;
-  std::int32_t offset;
-
-  Row(const std::int32_t * cdf, std::int32_t used, std::int32_t first)
-  : offset(first)
+public:
+  void reserve(std::size_t rows, std::size_t entries)
   {
+    entries_.reserve(entries);
+    buckets_.reserve(rows << kBucketBits);
+  }
+
+  // Within what was reserved, so that earlier tables stay where they are.
+  Table add(const std::int32_t * cdf, std::int32_t used, std::int32_t first)
+  {
+    const Entry * const entries = entries_.data() + entries_.size();
+    const std::uint16_t * const buckets = buckets_.data() + buckets_.size();
     for (std::int32_t s = 0; s + 1 < used; ++s) {
       const auto start = static_cast<std::uint32_t>(cdf[s]);
       const std::uint32_t frequency = static_cast<std::uint32_t>(cdf[s + 1]) - start;
       const std::uint64_t unit = std::uint64_t{1} << kReciprocalBits;
-      entries.push_back({(unit + frequency - 1) / frequency, start << 16 | frequency});
+      entries_.push_back({(unit + frequency - 1) / frequency, start << 16 | frequency});
     }
     std::uint16_t symbol = 0;
     for (std::int32_t slot = 0; slot < cdf[used - 1]; slot += 1 << kBucketShift) {
       while (cdf[symbol + 1] <= slot) {
         ++symbol;
       }
-      buckets.push_back(symbol);
+      buckets_.push_back(symbol);
     }
+    return {entries, buckets, first, static_cast<std::uint32_t>(used - 2)};
   }
 
-  Table table() const
-  {
-    return {entries.data(), buckets.data(), offset,
-      static_cast<std::uint32_t>(entries.size() - 1)};
-  }
+private:
+  std::vector<Entry> entries_;
+  std::vector<std::uint16_t> buckets_;
 };
 
 // Writes words from the back of a buffer to its front, since rANS is last in, first out.
@@ -340,7 +344,7 @@ public:
     const std::int32_t * offsets, const std::int32_t * bounds, std::size_t contexts)
   : contexts_(contexts), channels_(rows / contexts)
   {
-    rows_.reserve(rows);
+    std::size_t entries = 0;
     for (std::size_t r = 0; r < rows; ++r) {
       const std::int32_t * row = cdf + r * columns;
       bool valid = lengths[r] >= 3 && static_cast<std::size_t>(lengths[r]) <= columns &&
@@ -353,10 +357,11 @@ public:
         throw std::invalid_argument(
                 "expected valid tables, found an error in row " + std::to_string(r));
       }
-      rows_.emplace_back(row, lengths[r], offsets[r]);
+      entries += static_cast<std::size_t>(lengths[r]) - 1;
     }
-    for (const Row & row : rows_) {
-      tables_.push_back(row.table());
+    memory_.reserve(rows, entries);
+    for (std::size_t r = 0; r < rows; ++r) {
+      tables_.push_back(memory_.add(cdf + r * columns, lengths[r], offsets[r]));
     }
     for (std::size_t i = 0; i + 1 < contexts; ++i) {
       if (bounds[i] < -kFarthest || bounds[i] > kFarthest || (i > 0 && bounds[i] <= bounds[i - 1])) {
@@ -370,6 +375,9 @@ public:
       context_of_.push_back(static_cast<std::uint8_t>(context));
     }
   }
+
+  Coder(const Coder &) = delete;  // tables point into memory_, which only a move takes along
+  Coder(Coder &&) = default;
 
   std::size_t channels() const {return channels_;}
 
@@ -638,7 +646,7 @@ private:
 
   std::size_t contexts_;
   std::size_t channels_;
-  std::vector<Row> rows_;
+  Memory memory_;
   std::vector<Table> tables_;
   std::vector<std::uint8_t> context_of_;  // a sum of -128 to 127 -> its context
 };
