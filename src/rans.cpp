@@ -695,12 +695,14 @@ py::bytes encode(const Coder & coder, const Int16Array & symbols)
   const Layout layout = checked_layout(coder, symbols.shape(1), symbols.shape(2));
   const std::size_t size = coder.bound(layout.plane()) + kWordBytes;
   const std::int16_t * values = symbols.data();
-  std::unique_ptr<std::uint8_t[]> buffer;
+  thread_local std::vector<std::uint8_t> buffer;  // kept, as Grid's memory is
   Body body{};
   {
     py::gil_scoped_release released;
-    buffer.reset(new std::uint8_t[size]);  // not cleared: only its used end is ever touched
-    body = coder.encode(values, layout, buffer.get());
+    if (buffer.size() < size) {
+      buffer.resize(size);
+    }
+    body = coder.encode(values, layout, buffer.data() + (buffer.size() - size));
   }
   return py::bytes(
     reinterpret_cast<const char *>(body.begin), static_cast<std::size_t>(body.end - body.begin));
