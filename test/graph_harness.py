@@ -16,12 +16,18 @@ from typing import Any, TypeVar
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+from rcl_interfaces.msg import SetParametersResult
+from rcl_interfaces.srv import SetParameters
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter as RosParameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 
 from roi_codec_ros.bringup import NodeSpec, ProcessOptions, command
 
 PATIENCE_S = 180.0  # importing torch on a busy machine; nothing waits longer than it must
+ASK_AGAIN_S = 5.0
 POLL_S = 0.02
 NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 RELIABLE = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
@@ -129,6 +135,52 @@ class Graph:
             if time.monotonic() > deadline:
                 raise AssertionError(f"no {what} within {timeout_s:g} s\n{self.logs()}")
             time.sleep(POLL_S)
+
+    def call(self, service_type: type, name: str, request: Any, repeat: bool = True) -> Any:
+        """The answer of a service.
+
+        A service counts as ready as soon as any server of that name is known, also one that was
+        killed a moment ago; what is asked before its successor is known reaches nobody. So a
+        request that may be repeated without harm is.
+        """
+        client = self.node.create_client(service_type, name)
+        self.wait_for(f"service {name}", client.service_is_ready)
+        futures: list[tuple[float, Any]] = []
+
+        def answer() -> Any:
+            now_s = time.monotonic()
+            if not futures or (repeat and now_s - futures[-1][0] > ASK_AGAIN_S):
+                futures.append((now_s, client.call_async(request)))
+            return next((future.result() for _, future in futures if future.done()), None)
+
+        response = self.wait_for(f"answer of {name}", answer)
+        self.node.destroy_client(client)
+        return response
+
+    def set_parameters(self, node: str, **values: float | str) -> list[SetParametersResult]:
+        """Set parameters of a node; one result for each."""
+        request = SetParameters.Request(
+            parameters=[
+                RosParameter(name, value=value).to_parameter_msg()
+                for name, value in values.items()
+            ]
+        )
+        results: list[SetParametersResult] = self.call(
+            SetParameters, f"{node}/set_parameters", request
+        ).results
+        return results
+
+    def change_state(self, node: str, *transitions: int) -> bool:
+        """Ask a lifecycle node for one transition after another; whether all were made."""
+        return all(
+            self.call(
+                ChangeState,
+                f"{node}/change_state",
+                ChangeState.Request(transition=Transition(id=transition)),
+                repeat=False,
+            ).success
+            for transition in transitions
+        )
 
     def recovery(
         self,

@@ -33,7 +33,6 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from graph_harness import NEWEST, Graph, Inbox, NodeProcess
 from lifecycle_msgs.msg import Transition
-from lifecycle_msgs.srv import ChangeState
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
@@ -193,16 +192,6 @@ def counted(graph: Graph, cause: str) -> int:
     return int(status[f"rejected.{cause}"]) if status else 0
 
 
-def change(graph: Graph, node: str, *transitions: int) -> None:
-    client = graph.node.create_client(ChangeState, f"{node}/change_state")
-    graph.wait_for("the service", client.service_is_ready)
-    for transition in transitions:
-        request = ChangeState.Request(transition=Transition(id=transition))
-        future = client.call_async(request)
-        assert graph.wait_for("its answer", lambda f=future: f.done() and f.result()).success
-    graph.node.destroy_client(client)
-
-
 # Garbage on the latents
 
 
@@ -342,16 +331,13 @@ def restarts_of(graph: Graph) -> int:
 def test_two_cameras_with_one_name_are_named_and_do_not_mix(graph, running, healthy, recovered):
     encoder = {"frames": int(graph.status(CODEC)["frames"]), "restarts": restarts_of(graph)}
     refused = counted(graph, "second_encoder")
-    change(
-        graph,
-        f"/{CAMERA}/twin",
-        Transition.TRANSITION_CONFIGURE,
-        Transition.TRANSITION_ACTIVATE,
+    assert graph.change_state(
+        f"/{CAMERA}/twin", Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE
     )
 
     graph.wait_for("the cause", lambda: counted(graph, "second_encoder") >= refused + 10)
     status = graph.status(DECODER)
-    change(graph, f"/{CAMERA}/twin", Transition.TRANSITION_DEACTIVATE)
+    assert graph.change_state(f"/{CAMERA}/twin", Transition.TRANSITION_DEACTIVATE)
     recovered(time.monotonic())
 
     assert status["level"] in ("WARN", "ERROR")

@@ -27,9 +27,7 @@ pytest.importorskip("roi_codec_ros.msg", reason="the messages are not built")
 
 from graph_harness import RELIABLE, NodeProcess
 from lifecycle_msgs.msg import Transition
-from lifecycle_msgs.srv import ChangeState, GetState
-from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
-from rcl_interfaces.srv import SetParameters
+from lifecycle_msgs.srv import GetState
 from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from visualization_msgs.msg import MarkerArray
@@ -174,26 +172,6 @@ def restarted(graph, spec, inbox) -> NodeProcess:
     process = graph.start(spec)
     graph.wait_for(f"message after the start of {spec.full_name}", lambda: inbox.count > before)
     return process
-
-
-def call(graph, service_type, name, request):
-    client = graph.node.create_client(service_type, name)
-    graph.wait_for(f"service {name}", client.service_is_ready)
-    future = client.call_async(request)
-    response = graph.wait_for(f"answer of {name}", lambda: future.done() and future.result())
-    graph.node.destroy_client(client)
-    return response
-
-
-def set_parameter(graph, node, name, **value):
-    kind = {
-        "integer_value": ParameterType.PARAMETER_INTEGER,
-        "double_value": ParameterType.PARAMETER_DOUBLE,
-        "string_value": ParameterType.PARAMETER_STRING,
-    }[next(iter(value))]
-    parameter = Parameter(name=name, value=ParameterValue(type=kind, **value))
-    request = SetParameters.Request(parameters=[parameter])
-    return call(graph, SetParameters, f"{node}/set_parameters", request).results[0]
 
 
 # Camera to persons
@@ -542,7 +520,7 @@ def level_of(graph, name):
 def test_max_width_changes_while_the_encoder_runs(graph, running):
     latents = graph.listen(CompressedLatent, f"/{CAMERA}/latent")
 
-    result = set_parameter(graph, f"/{CAMERA}/encoder", "max_width", integer_value=320)
+    [result] = graph.set_parameters(f"/{CAMERA}/encoder", max_width=320)
 
     assert result.successful
     graph.wait_for("smaller frames", lambda: latents.last and latents.last.coded_width == 320)
@@ -552,8 +530,8 @@ def test_max_width_changes_while_the_encoder_runs(graph, running):
 def test_a_change_that_can_not_be_is_refused_with_the_reason(graph, running):
     encoder = f"/{CAMERA}/encoder"
 
-    wrong = set_parameter(graph, encoder, "max_width", integer_value=-5)
-    late = set_parameter(graph, encoder, "model", string_value="other")
+    [wrong] = graph.set_parameters(encoder, max_width=-5)
+    [late] = graph.set_parameters(encoder, model="other")
 
     assert not wrong.successful
     assert not late.successful
@@ -567,11 +545,7 @@ def test_a_node_without_autostart_waits_for_a_manager(graph, running, server_spe
     )
 
     def state():
-        return call(graph, GetState, "/managed/get_state", GetState.Request()).current_state.label
-
-    def change(transition):
-        request = ChangeState.Request(transition=Transition(id=transition))
-        return call(graph, ChangeState, "/managed/change_state", request).success
+        return graph.call(GetState, "/managed/get_state", GetState.Request()).current_state.label
 
     assert state() == "unconfigured"
     assert graph.wait_for("status", lambda: graph.status("managed: lifecycle"))["level"] == "STALE"
@@ -583,9 +557,10 @@ def test_a_node_without_autostart_waits_for_a_manager(graph, running, server_spe
         (Transition.TRANSITION_CONFIGURE, "inactive"),
         (Transition.TRANSITION_ACTIVATE, "active"),
     ):
-        assert change(transition)
+        assert graph.change_state("/managed", transition)
         assert state() == reached
-    assert not change(Transition.TRANSITION_CONFIGURE)  # impossible now, and no reason to end
+    # Impossible now, and no reason to end.
+    assert not graph.change_state("/managed", Transition.TRANSITION_CONFIGURE)
     assert state() == "active"
     assert process.stop(signal.SIGTERM)[0] == 0
 

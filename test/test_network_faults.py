@@ -27,8 +27,6 @@ pytest.importorskip("rclpy", reason="ROS 2 is not sourced")
 pytest.importorskip("roi_codec_ros.msg", reason="the messages are not built")
 
 from graph_harness import Graph, Inbox, NodeProcess
-from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
-from rcl_interfaces.srv import SetParameters
 from sensor_msgs.msg import Image
 
 from roi_codec_ros.bringup import camera_graph, server_graph
@@ -63,16 +61,8 @@ class Link:
 
     def set(self, loss: float, jitter_ms: float) -> None:
         """Make the network as bad as that, now."""
-        client = self.graph.node.create_client(SetParameters, "/relay/set_parameters")
-        self.graph.wait_for("the relay", client.service_is_ready)
-        request = SetParameters.Request()
-        for name, value in (("loss", loss), ("jitter_ms", jitter_ms)):
-            number = ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=value)
-            request.parameters.append(Parameter(name=name, value=number))
-        future = client.call_async(request)
-        self.graph.wait_for("its answer", future.done)
-        assert all(result.successful for result in future.result().results)
-        self.graph.node.destroy_client(client)
+        results = self.graph.set_parameters("/relay", loss=float(loss), jitter_ms=float(jitter_ms))
+        assert all(result.successful for result in results)
 
 
 def helper(graph: Graph, script: str, *arguments: str) -> NodeProcess:

@@ -30,8 +30,7 @@ from graph_harness import RELIABLE, Graph, Inbox, NodeProcess
 from lifecycle_msgs.msg import Transition
 from rcl_interfaces.srv import GetParameters
 from sensor_msgs.msg import CompressedImage, Image
-from test_faults import change
-from test_graph import TRAINED_MODEL, call, person_weights
+from test_graph import TRAINED_MODEL, person_weights
 
 from roi_codec_ros.bringup import joined, server_graph
 from roi_codec_ros.codec import Decoder, Encoder, load_model, untrained_model
@@ -256,8 +255,8 @@ def test_each_node_has_its_parameters_from_its_own_section(graph, persons):
     """What the graph was given wins over the file, and the file over defaults."""
 
     def values(node: str, *names: str):
-        response = call(
-            graph, GetParameters, f"/{node}/get_parameters", GetParameters.Request(names=names)
+        response = graph.call(
+            GetParameters, f"/{node}/get_parameters", GetParameters.Request(names=names)
         )
         return response.values
 
@@ -269,14 +268,14 @@ def test_each_node_has_its_parameters_from_its_own_section(graph, persons):
 
 
 def test_nothing_is_decoded_for_a_detector_that_is_not_active(graph, persons):
-    change(graph, "/detector", Transition.TRANSITION_DEACTIVATE)
+    assert graph.change_state("/detector", Transition.TRANSITION_DEACTIVATE)
     graph.wait_for(
         "rest",
         lambda: "nobody subscribes" in graph.status("decoder: front")["message"],
     )
     assert graph.status("decoder: front")["level"] == "OK"
 
-    change(graph, "/detector", Transition.TRANSITION_ACTIVATE)
+    assert graph.change_state("/detector", Transition.TRANSITION_ACTIVATE)
     assert len(more_of(graph, persons["front"])) >= 3
 
 
