@@ -133,7 +133,9 @@ class Graph:
             if found:
                 return found
             if time.monotonic() > deadline:
-                raise AssertionError(f"no {what} within {timeout_s:g} s\n{self.logs()}")
+                raise AssertionError(
+                    f"no {what} within {timeout_s:g} s\n{self.last_statuses()}\n{self.logs()}"
+                )
             time.sleep(POLL_S)
 
     def call(self, service_type: type, name: str, request: Any, repeat: bool = True) -> Any:
@@ -207,6 +209,15 @@ class Graph:
         values = {pair.key: pair.value for pair in status.values}
         level = {b"\x00": "OK", b"\x01": "WARN", b"\x02": "ERROR", b"\x03": "STALE"}[status.level]
         return {**values, "level": level, "message": status.message}
+
+    def last_statuses(self) -> str:
+        """The last diagnostics under each name, and how old they are."""
+        now_s = time.monotonic()
+        return "\n".join(
+            f"--- {name}, {now_s - at_s:.1f} s ago: {status.message}; "
+            + ", ".join(f"{pair.key}={pair.value}" for pair in status.values)
+            for name, (status, at_s) in sorted(dict(self._statuses).items())
+        )
 
     def logs(self) -> str:
         """What every process wrote."""
