@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import threading
@@ -33,6 +34,13 @@ NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 RELIABLE = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
 
 Found = TypeVar("Found")
+
+_domains = iter(random.SystemRandom().sample(range(1, 100), 99))
+
+
+def unused_domain() -> int:
+    """A DDS domain that no graph of this run had: killed processes leave traces in theirs."""
+    return next(_domains)
 
 
 class NodeProcess:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import fnmatch
 import importlib.util
 import os
-import random
 import shutil
 import subprocess
 import sys
@@ -205,7 +204,7 @@ def used(tmp_path_factory) -> Iterator[dict[str, dict[str, set[str]]]]:
     """Node → way → names, as the running graph knows them; simulated time is on."""
     pytest.importorskip("rclpy", reason="ROS 2 is not sourced")
     pytest.importorskip("roi_codec_ros.msg", reason="the messages are not built")
-    from graph_harness import Graph
+    from graph_harness import Graph, unused_domain
     from test_graph import person_weights
 
     from roi_codec_ros.codec import untrained_model
@@ -217,7 +216,7 @@ def used(tmp_path_factory) -> Iterator[dict[str, dict[str, set[str]]]]:
     model, weights = str(folder / "nano.safetensors"), person_weights()
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     os.environ["ROS_LOCALHOST_ONLY"] = "1" if os.environ.get("ROS_DISTRO") == "humble" else "0"
-    graph = Graph(random.SystemRandom().randrange(1, 100), folder)
+    graph = Graph(unused_domain(), folder)
     given = {"models": [model], "detector": str(weights or ""), "threads": 1}
     specs = [
         camera_graph("front", "/dev/video97", model, threads=1)[0],
@@ -467,11 +466,11 @@ def test_secured_nodes_work_together_and_tell_outsiders_nothing(tmp_path, monkey
     pytest.importorskip("rclpy", reason="ROS 2 is not sourced")
     if shutil.which("ros2") is None or importlib.util.find_spec("sros2") is None:
         pytest.skip("sros2 is not installed")
-    from graph_harness import Graph
+    from graph_harness import Graph, unused_domain
 
     from roi_codec_ros.codec import untrained_model
 
-    domain, keystore = random.SystemRandom().randrange(1, 100), tmp_path / "keys"
+    domain, keystore = unused_domain(), tmp_path / "keys"
     monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))  # permissions hold for one domain
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     subprocess.run([sys.executable, str(SCRIPT), str(keystore), "--cameras", "front"], check=True)
