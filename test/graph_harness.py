@@ -87,9 +87,14 @@ class Recovery:
 
 
 class Graph:
-    """Node processes on a DDS domain of their own, and a node of this process that listens."""
+    """Node processes on a DDS domain of their own, and a node of this process that listens.
+
+    None of them meets other machines: the environment is set to this one before any starts.
+    """
 
     def __init__(self, domain_id: int, folder: Path) -> None:
+        os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+        os.environ["ROS_LOCALHOST_ONLY"] = "1" if os.environ.get("ROS_DISTRO") == "humble" else "0"
         self.domain_id = domain_id
         self.folder = folder
         self.processes: list[NodeProcess] = []
@@ -219,13 +224,8 @@ class Graph:
         return {**values, "level": level, "message": status.message}
 
     def last_statuses(self) -> str:
-        """The last diagnostics under each name, and how old they are."""
-        now_s = time.monotonic()
-        return "\n".join(
-            f"--- {name}, {now_s - at_s:.1f} s ago: {status.message}; "
-            + ", ".join(f"{pair.key}={pair.value}" for pair in status.values)
-            for name, (status, at_s) in sorted(dict(self._statuses).items())
-        )
+        """The last diagnostics under each name."""
+        return "\n".join(f"--- {name}: {self.status(name)}" for name in sorted(self._statuses))
 
     def logs(self) -> str:
         """What every process wrote."""

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -128,6 +127,8 @@ def test_a_launched_tracker_runs_with_its_arguments_and_ends_on_sigint(tmp_path)
     require_launch()
     if shutil.which("ros2") is None and not os.environ.get("AMENT_PREFIX_PATH"):
         pytest.skip("no ROS 2 workspace with this package is sourced")
+    from graph_harness import unused_domain
+
     file = tmp_path / "tracker.launch.py"
     file.write_text(
         textwrap.dedent(
@@ -144,7 +145,7 @@ def test_a_launched_tracker_runs_with_its_arguments_and_ends_on_sigint(tmp_path)
         encoding="utf-8",
     )
     log = tmp_path / "log.txt"
-    environment = {**os.environ, "ROS_DOMAIN_ID": str(random.SystemRandom().randrange(1, 100))}
+    environment = {**os.environ, "ROS_DOMAIN_ID": str(unused_domain())}
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-c", RUN, str(file), "cameras:=front,back", "person_height_m:=1.8"],

@@ -214,8 +214,6 @@ def used(tmp_path_factory) -> Iterator[dict[str, dict[str, set[str]]]]:
     params_file = folder / "all.yaml"
     params_file.write_text("/**:\n  ros__parameters:\n    use_sim_time: true\n")
     model, weights = str(folder / "nano.safetensors"), person_weights()
-    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-    os.environ["ROS_LOCALHOST_ONLY"] = "1" if os.environ.get("ROS_DISTRO") == "humble" else "0"
     graph = Graph(unused_domain(), folder)
     given = {"models": [model], "detector": str(weights or ""), "threads": 1}
     specs = [
