@@ -9,13 +9,16 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from roi_codec_ros.codec.errors import RoiCodecError, UsageError
+from roi_codec_ros.common.errors import RoiCodecError, UsageError
 
 # Only the module of the verb in use is imported: `roi-codec encode` needs no torch training stack.
-VERBS: dict[str, str] = {
+PRODUCT_VERBS: dict[str, str] = {
     "encode": "compress an image to a .roic file",
     "decode": "reconstruct the anonymized image of a .roic file",
     "models": "list the models that are installed",
+    "calibrate-ground": "find where a camera stands, from points with known places",
+}
+LABORATORY_VERBS: dict[str, str] = {
     "annotate": "make person and head boxes for photographs, with detectors",
     "train": "train a codec on photographs with person and head boxes",
     "export-model": "freeze a training checkpoint to a model file",
@@ -24,11 +27,11 @@ VERBS: dict[str, str] = {
     "evaluate": "bits, person precision and faces found, beside JPEG and AV1",
     "audit": "what a face detector, and a listener with the model, can get out of a model's bits",
     "bench": "time the codec on this machine",
-    "calibrate-ground": "find where a camera stands, from points with known places",
     "simulate": "track simulated people through a hall with four cameras, and score the tracks",
     "soak": "run the whole graph for long, and see whether memory and latency stay",
     "demo": "run the whole graph on photographs, a video or a camera",
 }
+VERBS = {**PRODUCT_VERBS, **LABORATORY_VERBS}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, summary in VERBS.items():
         verb = verbs.add_parser(name, help=summary)
         if name == chosen:
-            module = importlib.import_module(f"roi_codec_ros.commands.{name.replace('-', '_')}")
+            folder = "commands" if name in PRODUCT_VERBS else "lab.commands"
+            module = importlib.import_module(f"roi_codec_ros.{folder}.{name.replace('-', '_')}")
             verb.description = module.__doc__
             verb.formatter_class = argparse.RawDescriptionHelpFormatter
             module.add_arguments(verb)

@@ -25,7 +25,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter as RosParameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 
-from roi_codec_ros.bringup import NodeSpec, ProcessOptions, command
+from roi_codec_ros.config.bringup import NodeSpec, ProcessOptions, command
 
 PATIENCE_S = 180.0  # importing torch on a busy machine; nothing waits longer than it must
 ASK_AGAIN_S = 5.0

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from roi_codec_ros.cli import main
-from roi_codec_ros.perception.annotations import Annotation, read_odgt
-from roi_codec_ros.perception.annotations_any import read_annotations
-from roi_codec_ros.perception.annotations_write import odgt_text
-from roi_codec_ros.training.annotate import cover_faces
+from roi_codec_ros.lab.datasets.annotate import cover_faces
+from roi_codec_ros.lab.datasets.annotations import Annotation, read_odgt
+from roi_codec_ros.lab.datasets.annotations_any import read_annotations
+from roi_codec_ros.lab.datasets.annotations_write import odgt_text
 
 NONE = np.zeros((0, 4), np.float32)
 DETECTOR = os.environ.get("ROI_CODEC_TEST_DETECTOR", "")

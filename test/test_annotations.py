@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from roi_codec_ros.codec.errors import RoiCodecError
-from roi_codec_ros.perception.annotations import read_odgt
+from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.lab.datasets.annotations import read_odgt
 
 
 def person(**changes: Any) -> dict[str, Any]:

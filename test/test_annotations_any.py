@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from roi_codec_ros.codec.errors import RoiCodecError
-from roi_codec_ros.perception.annotations_any import read_annotations, shortfall
-from roi_codec_ros.perception.annotations_write import odgt_text
+from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.lab.datasets.annotations_any import read_annotations, shortfall
+from roi_codec_ros.lab.datasets.annotations_write import odgt_text
 
 CATEGORIES = [{"id": 1, "name": "Person"}, {"id": 7, "name": "head"}, {"id": 9, "name": "dog"}]
 

@@ -14,20 +14,20 @@ from PIL import Image  # noqa: E402
 
 from roi_codec_ros.codec.codec import Decoder, Encoder  # noqa: E402
 from roi_codec_ros.codec.entropy import EntropyTables  # noqa: E402
-from roi_codec_ros.codec.errors import BitstreamError, RoiCodecError, UsageError  # noqa: E402
 from roi_codec_ros.codec.model_file import Model  # noqa: E402
 from roi_codec_ros.codec.models import untrained_model  # noqa: E402
 from roi_codec_ros.codec.networks import build_transforms  # noqa: E402
 from roi_codec_ros.codec.presets import Preset  # noqa: E402
-from roi_codec_ros.perception.annotations import Annotation  # noqa: E402
-from roi_codec_ros.training.attackers import (  # noqa: E402
+from roi_codec_ros.common.errors import BitstreamError, RoiCodecError, UsageError  # noqa: E402
+from roi_codec_ros.lab.datasets.annotations import Annotation  # noqa: E402
+from roi_codec_ros.lab.privacy.attackers import (  # noqa: E402
     ATTACKERS,
     AttackConfig,
     AttackStep,
     AttackTrainer,
     FrozenCodec,
 )
-from roi_codec_ros.training.data import Batch, CropSampler, CropSettings  # noqa: E402
+from roi_codec_ros.lab.training.data import Batch, CropSampler, CropSettings  # noqa: E402
 
 SIDE = 96
 CROPS = CropSettings(size=64, min_zoom=1.0, max_zoom=1.0, jitter=0.0)

@@ -13,19 +13,22 @@ import pytest
 from PIL import Image
 
 from roi_codec_ros.cli import main
-from roi_codec_ros.codec.errors import RoiCodecError
 from roi_codec_ros.codec.models import untrained_model
 from roi_codec_ros.codec.presets import PRESETS
 from roi_codec_ros.codec.receptive_field import ReceptiveField, receptive_field
-from roi_codec_ros.evaluation.audit import (
+from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.lab.datasets.annotations import Annotation
+from roi_codec_ros.lab.faces.face_detectors import FACE_DETECTORS
+from roi_codec_ros.lab.faces.face_embedders import FACE_EMBEDDERS
+from roi_codec_ros.lab.privacy.audit import (
     PLAIN,
     audit,
     head_size_bin,
     head_size_bins,
 )
-from roi_codec_ros.evaluation.audit_report import audit_report
-from roi_codec_ros.evaluation.inversions import INVERSIONS
-from roi_codec_ros.evaluation.leakage import (
+from roi_codec_ros.lab.privacy.audit_report import audit_report
+from roi_codec_ros.lab.privacy.inversions import INVERSIONS
+from roi_codec_ros.lab.privacy.leakage import (
     HeadBits,
     HeadMeter,
     bits_of_boxes,
@@ -33,12 +36,9 @@ from roi_codec_ros.evaluation.leakage import (
     fano_success_bound,
     fano_table,
 )
-from roi_codec_ros.evaluation.matching import pair_up, unite
-from roi_codec_ros.evaluation.versions import jpeg_at_rate
-from roi_codec_ros.perception.annotations import Annotation
+from roi_codec_ros.lab.privacy.matching import pair_up, unite
+from roi_codec_ros.lab.privacy.versions import jpeg_at_rate
 from roi_codec_ros.perception.detections import Detections
-from roi_codec_ros.perception.embedders import FACE_EMBEDDERS
-from roi_codec_ros.perception.faces import FACE_DETECTORS
 
 SIDE = 64
 HEAD = [16.0, 16.0, 32.0, 32.0]

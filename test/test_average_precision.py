@@ -12,7 +12,7 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 
-from roi_codec_ros.evaluation.average_precision import (
+from roi_codec_ros.lab.evaluation.average_precision import (
     Matches,
     average_precision,
     intersection_over_union,

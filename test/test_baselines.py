@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from roi_codec_ros.codec.errors import UsageError
-from roi_codec_ros.evaluation.baselines import parse_baselines
+from roi_codec_ros.common.errors import UsageError
+from roi_codec_ros.lab.evaluation.baselines import parse_baselines
 
 needs_avif = pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")
 
@@ -83,7 +83,7 @@ _BYTES_ON = """
 import hashlib, os, sys
 os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(sys.argv[1])])
 import numpy as np
-from roi_codec_ros.evaluation.baselines import parse_baselines
+from roi_codec_ros.lab.evaluation.baselines import parse_baselines
 noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
 (codec,) = parse_baselines(["av1:1"])
 print(hashlib.sha256(codec.encode(noise.repeat(16, 0).repeat(16, 1))).hexdigest())

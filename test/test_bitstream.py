@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from roi_codec_ros.codec.bitstream import HEADER_BYTES, Payload
-from roi_codec_ros.codec.errors import BitstreamError
+from roi_codec_ros.common.errors import BitstreamError
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "payload.json").read_text())
 CRC_AT = HEADER_BYTES - 4

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from roi_codec_ros import launching
-from roi_codec_ros.bringup import (
+from roi_codec_ros.common.errors import UsageError
+from roi_codec_ros.config import launching
+from roi_codec_ros.config.bringup import (
     NodeSpec,
     camera_graph,
     command,
@@ -18,8 +19,7 @@ from roi_codec_ros.bringup import (
     joined,
     server_graph,
 )
-from roi_codec_ros.codec.errors import UsageError
-from roi_codec_ros.parameters import NODE_PARAMETERS, parameters_of
+from roi_codec_ros.config.parameters import NODE_PARAMETERS, parameters_of
 
 ROOT = Path(__file__).resolve().parents[1]
 GRAPHS = {

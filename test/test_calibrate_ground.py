@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from roi_codec_ros.cli import main
-from roi_codec_ros.codec.errors import RoiCodecError
 from roi_codec_ros.commands import clicking
+from roi_codec_ros.common.errors import RoiCodecError
 from roi_codec_ros.perception.calibration import point_errors, solve_pose
 from roi_codec_ros.perception.cameras import CameraModel
 from roi_codec_ros.perception.ground import CameraPose, ground_positions

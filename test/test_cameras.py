@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from roi_codec_ros.codec.errors import RoiCodecError
+from roi_codec_ros.common.errors import RoiCodecError
 from roi_codec_ros.perception.cameras import CameraModel, read_calibration
 
 PINHOLE = CameraModel(fx=600.0, fy=500.0, cx=320.0, cy=240.0, width=640, height=480)

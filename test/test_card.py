@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from roi_codec_ros.codec import RoiCodecError, untrained_model
-from roi_codec_ros.evaluation.card import with_figures
+from roi_codec_ros.codec.card import with_figures
 
 MODEL = untrained_model("nano")
 

@@ -26,8 +26,8 @@ from roi_codec_ros.codec import (
     load_model,
     untrained_model,
 )
-from roi_codec_ros.codec.devices import batch_limit
 from roi_codec_ros.codec.model_file import in_eight_bits
+from roi_codec_ros.common.devices import batch_limit
 
 SIZES = [(1, 1), (7, 5), (513, 511), (1080, 1920)]
 

@@ -10,7 +10,7 @@ import pytest
 
 from roi_codec_ros.codec import EntropyTables, RansCoder, RoiCodecError, load_model
 from roi_codec_ros.codec.models import find_model, untrained_model
-from roi_codec_ros.training.contexts import BOUNDS, latents_of, with_contexts
+from roi_codec_ros.lab.training.contexts import BOUNDS, latents_of, with_contexts
 
 data = pytest.importorskip("skimage.data")
 cv2 = pytest.importorskip("cv2")

@@ -17,7 +17,7 @@ from builtin_interfaces.msg import Time
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
-from roi_codec_ros.codec.errors import RoiCodecError
+from roi_codec_ros.common.errors import RoiCodecError
 from roi_codec_ros.msg import Person, PersonArray
 from roi_codec_ros.nodes.camera_info import camera_model_of, read_calibration, scaled_camera_info
 from roi_codec_ros.nodes.conversions import (

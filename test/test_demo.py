@@ -34,8 +34,8 @@ needs_detector = pytest.mark.skipif(not DETECTOR.is_file(), reason=f"no weights 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The trained model, or one with random weights where none is installed."""
-    from roi_codec_ros.codec.errors import ModelFileError
     from roi_codec_ros.codec.models import find_model, untrained_model
+    from roi_codec_ros.common.errors import ModelFileError
 
     try:
         return str(find_model("fast"))

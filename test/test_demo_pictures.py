@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from roi_codec_ros.demo.pictures import (
+from roi_codec_ros.lab.demo.panels import (
     CAPTION_PX,
     MARGIN_PX,
     PERSON_COLOURS,

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from roi_codec_ros.codec.errors import RoiCodecError
-from roi_codec_ros.demo.processes import Child, ProcessGroup
-from roi_codec_ros.demo.running import (
+from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.lab.demo.processes import Child, ProcessGroup
+from roi_codec_ros.lab.demo.running import (
     camera_names,
     private_ros_environment,
     threads_per_process,
@@ -31,7 +31,7 @@ STUBBORN = (
 PARENT = """
 import os, sys, time
 from pathlib import Path
-from roi_codec_ros.demo.processes import ProcessGroup
+from roi_codec_ros.lab.demo.processes import ProcessGroup
 with ProcessGroup(os.environ, Path(sys.argv[1])) as group:
     child = group.start("sleeper", ["sleep", "60"])
     print(child.process.pid, flush=True)
@@ -69,7 +69,7 @@ def test_an_exception_ends_every_process(tmp_path):
 
 def test_who_ignores_signals_is_killed(tmp_path, monkeypatch):
     endings = ((signal.SIGINT, 0.1), (signal.SIGTERM, 0.1), (signal.SIGKILL, 5.0))
-    monkeypatch.setattr("roi_codec_ros.demo.processes._ENDINGS", endings)
+    monkeypatch.setattr("roi_codec_ros.lab.demo.processes._ENDINGS", endings)
     with ProcessGroup(os.environ, tmp_path) as group:
         child = group.start("stubborn", [*PYTHON, STUBBORN])
         wait_for(lambda: "ready" in child.log.read_text())

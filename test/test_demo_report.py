@@ -11,10 +11,11 @@ import cv2
 import numpy as np
 import pytest
 
-from roi_codec_ros.demo.ledger import DemoLedger
-from roi_codec_ros.demo.moments import FrameFacts, MomentStore, moment_at, spread
-from roi_codec_ros.demo.pictures import PersonMark
-from roi_codec_ros.demo.report import (
+from roi_codec_ros.lab.demo.ledger import DemoLedger
+from roi_codec_ros.lab.demo.moments import FrameFacts, MomentStore, moment_at, spread
+from roi_codec_ros.lab.demo.outputs import Run, write_contact_sheet, write_side_by_side
+from roi_codec_ros.lab.demo.panels import PersonMark
+from roi_codec_ros.lab.demo.report import (
     CameraRecord,
     Decoded,
     Detected,
@@ -23,7 +24,6 @@ from roi_codec_ros.demo.report import (
     report,
     table_lines,
 )
-from roi_codec_ros.demo.results import Run, write_contact_sheet, write_side_by_side
 
 FACTS = FrameFacts((480, 640), (240, 320), 0, 960)
 

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
-from roi_codec_ros.codec.errors import RoiCodecError
-from roi_codec_ros.demo import source as demo_source
-from roi_codec_ros.demo.source import (
+from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.lab.simulation import photograph_cameras as demo_source
+from roi_codec_ros.lab.simulation.photograph_cameras import (
     Shot,
     SourceFrames,
     View,
@@ -23,7 +23,7 @@ from roi_codec_ros.demo.source import (
     render_film,
     view_rectangle,
 )
-from roi_codec_ros.nodes.sources import open_source, parse_source
+from roi_codec_ros.stream.sources import open_source, parse_source
 
 SIZE = (48, 64)
 

@@ -10,13 +10,13 @@ import pytest
 
 pytest.importorskip("ultralytics", reason="carries the photograph that people are cut out of")
 
-from roi_codec_ros.codec.errors import UsageError
-from roi_codec_ros.demo.people import Cutout, wardrobe
-from roi_codec_ros.demo.rendering import Figure, draw_figures, draw_room
-from roi_codec_ros.demo.stage import MAX_CAMERAS, WALK_S, HallClock, Stage
+from roi_codec_ros.common.errors import UsageError
+from roi_codec_ros.lab.simulation.cutouts import Cutout, wardrobe
+from roi_codec_ros.lab.simulation.filmed_hall import MAX_CAMERAS, WALK_S, HallClock, Stage
+from roi_codec_ros.lab.simulation.rendering import Figure, draw_figures, draw_room
+from roi_codec_ros.lab.simulation.walking import Floor
 from roi_codec_ros.perception.cameras import CameraModel
 from roi_codec_ros.perception.ground import CameraPose
-from roi_codec_ros.perception.walking import Floor
 
 LENS = CameraModel.from_hfov(320, 240, 80.0)
 POSE = CameraPose.from_xyz_rpy(0.0, 0.2, 2.4, 0.0, 0.45, math.pi / 2)

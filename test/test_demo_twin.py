@@ -10,17 +10,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from roi_codec_ros.codec.errors import RoiCodecError, UsageError
-from roi_codec_ros.commands import demo_twin
-from roi_codec_ros.demo.hall import Area, MapPicture
-from roi_codec_ros.demo.map_book import MapBook, MapMoment, WatchedFloor, map_at, watched_at
-from roi_codec_ros.demo.pictures import MUTED, PERSON_COLOURS, PersonMark, View
-from roi_codec_ros.demo.twin import Twin, wedge_of
-from roi_codec_ros.demo.twin_pictures import TwinLayout, TwinMap, track_colour, twin_sheet
+from roi_codec_ros.common.errors import RoiCodecError, UsageError
+from roi_codec_ros.lab.commands import demo_twin
+from roi_codec_ros.lab.demo.map_book import MapBook, MapMoment, WatchedFloor, map_at, watched_at
+from roi_codec_ros.lab.demo.map_picture import Area, MapPicture
+from roi_codec_ros.lab.demo.panels import MUTED, PERSON_COLOURS, PersonMark, View
+from roi_codec_ros.lab.demo.twin import Twin, wedge_of
+from roi_codec_ros.lab.demo.twin_pictures import TwinLayout, TwinMap, track_colour, twin_sheet
+from roi_codec_ros.lab.simulation.walking import Floor
 from roi_codec_ros.perception.cameras import CameraModel, read_calibration
 from roi_codec_ros.perception.ground import CameraPose
 from roi_codec_ros.perception.views import GroundView
-from roi_codec_ros.perception.walking import Floor
 
 LENS = CameraModel.from_hfov(640, 480, 80.0)
 POSE = CameraPose.from_xyz_rpy(0.0, 0.0, 2.5, 0.0, 0.45, math.pi / 2)
@@ -234,7 +234,7 @@ def test_the_hall_tells_every_node_its_lens_and_its_poses(tmp_path):
         "camera1",
         "camera2",
     ]
-    assert plan.filming(5.0)[1:3] == ["-m", "roi_codec_ros.commands.demo_filming"]
+    assert plan.filming(5.0)[1:3] == ["-m", "roi_codec_ros.lab.demo.filming"]
 
 
 def test_perfect_tracks_are_scored_as_such(tmp_path):

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from roi_codec_ros.codec.errors import RoiCodecError
+from roi_codec_ros.common.errors import RoiCodecError
 from roi_codec_ros.perception.detections import Detections
 from roi_codec_ros.perception.drawing import BOX_COLOUR, draw_detections
 

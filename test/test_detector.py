@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 import pytest
 
-from roi_codec_ros.codec.errors import RoiCodecError
-from roi_codec_ros.perception import detector
-from roi_codec_ros.perception.detector import PersonDetector, find_weights
+from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.perception import person_detector as detector
 from roi_codec_ros.perception.letterbox import Letterbox
+from roi_codec_ros.perception.person_detector import PersonDetector, find_weights
 
 WEIGHTS = Path(
     os.environ.get("ROI_CODEC_TEST_DETECTOR")

@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 from test_demo_report import record, store_with
 
-from roi_codec_ros.codec.errors import RoiCodecError
-from roi_codec_ros.demo.results import Run, write_contact_sheet, write_side_by_side
-from roi_codec_ros.demo.source import render_film
+from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.lab.demo.outputs import Run, write_contact_sheet, write_side_by_side
+from roi_codec_ros.lab.simulation.photograph_cameras import render_film
 
 SIZE = (48, 64)
 FILM = [np.random.default_rng(n).integers(0, 255, (*SIZE, 3), np.uint8) for n in range(30)]

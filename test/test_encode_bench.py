@@ -11,7 +11,7 @@ import pytest
 
 from roi_codec_ros.cli import main
 from roi_codec_ros.codec import untrained_model
-from roi_codec_ros.evaluation.encode_bench import fitted, model_of
+from roi_codec_ros.lab.tools.encode_bench import fitted, model_of
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")

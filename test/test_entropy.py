@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from roi_codec_ros.codec.entropy import EntropyTables
-from roi_codec_ros.codec.errors import ModelFileError
+from roi_codec_ros.common.errors import ModelFileError
 
 CDF = [[0, 10, 65535, 65536, 0], [0, 1, 2, 3, 65536]]
 LENGTHS = [4, 5]

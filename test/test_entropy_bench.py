@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from roi_codec_ros.cli import main
-from roi_codec_ros.codec.errors import UsageError
-from roi_codec_ros.evaluation import entropy_bench
+from roi_codec_ros.common.errors import UsageError
+from roi_codec_ros.lab.tools import entropy_bench
 
 
 def test_bench_writes_a_row_per_rate(monkeypatch, tmp_path, capsys):

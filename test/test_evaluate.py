@@ -12,15 +12,15 @@ import pytest
 from PIL import Image
 
 from roi_codec_ros.cli import main
-from roi_codec_ros.codec.errors import RoiCodecError, UsageError
 from roi_codec_ros.codec.models import untrained_model
-from roi_codec_ros.commands.evaluate import choose
-from roi_codec_ros.evaluation.baselines import parse_baselines
-from roi_codec_ros.evaluation.evaluate import EvaluationSettings, evaluate, report
-from roi_codec_ros.evaluation.tables import format_table
-from roi_codec_ros.perception.annotations import Annotation, AnnotationSet
+from roi_codec_ros.common.errors import RoiCodecError, UsageError
+from roi_codec_ros.lab.commands.evaluate import choose
+from roi_codec_ros.lab.datasets.annotations import Annotation, AnnotationSet
+from roi_codec_ros.lab.evaluation.baselines import parse_baselines
+from roi_codec_ros.lab.evaluation.evaluate import EvaluationSettings, evaluate, report
+from roi_codec_ros.lab.evaluation.tables import format_table
+from roi_codec_ros.lab.faces.face_detectors import FACE_DETECTORS
 from roi_codec_ros.perception.detections import Detections
-from roi_codec_ros.perception.faces import FACE_DETECTORS
 
 WIDTH, HEIGHT = 40, 20
 PERSON = [4.0, 4.0, 12.0, 18.0]
@@ -251,7 +251,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         def detect(self, image: np.ndarray, *, confidence: float = 0.25) -> Detections:
             return super().detect(image, confidence=confidence)
 
-    monkeypatch.setattr("roi_codec_ros.perception.detector.PersonDetector", Detector)
+    monkeypatch.setattr("roi_codec_ros.perception.person_detector.PersonDetector", Detector)
     return folder
 
 

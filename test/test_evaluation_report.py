@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from roi_codec_ros.codec.errors import RoiCodecError
-from roi_codec_ros.evaluation.baselines import jpeg
-from roi_codec_ros.evaluation.bd_rate import bd_rate, bd_rates
-from roi_codec_ros.evaluation.comparison import choose_picture, nearest_rate
-from roi_codec_ros.evaluation.markdown import format_report
-from roi_codec_ros.evaluation.paper import is_crowdhuman_val
-from roi_codec_ros.evaluation.quality import REGIONS
-from roi_codec_ros.perception.annotations import Annotation
+from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.lab.datasets.annotations import Annotation
+from roi_codec_ros.lab.evaluation.baselines import jpeg
+from roi_codec_ros.lab.evaluation.bd_rate import bd_rate, bd_rates
+from roi_codec_ros.lab.evaluation.comparison import choose_picture, nearest_rate
+from roi_codec_ros.lab.evaluation.markdown import format_report
+from roi_codec_ros.lab.evaluation.paper import is_crowdhuman_val
+from roi_codec_ros.lab.evaluation.quality import REGIONS
 
 
 def row(method: str, preset: str, bpp: float, ap: float, **more: Any) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def test_tables_say_when_no_latency_was_measured() -> None:
 
 def test_figures_are_pictures() -> None:
     pytest.importorskip("matplotlib")
-    from roi_codec_ros.evaluation.figures import figure_4, figure_5
+    from roi_codec_ros.lab.evaluation.figures import figure_4, figure_5
 
     for draw in (figure_4, figure_5):
         with Image.open(io.BytesIO(draw(report(crowdhuman_val=True)))) as image:

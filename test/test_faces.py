@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from roi_codec_ros.codec.errors import RoiCodecError, UsageError
-from roi_codec_ros.perception.faces import blazeface_views, make_face_detector
-from roi_codec_ros.perception.packages import optional
+from roi_codec_ros.common.errors import RoiCodecError, UsageError
+from roi_codec_ros.common.packages import optional
+from roi_codec_ros.lab.faces.face_detectors import blazeface_views, make_face_detector
 
 
 def test_an_unknown_detector_names_the_known() -> None:

@@ -37,9 +37,9 @@ from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 
-from roi_codec_ros.bringup import NodeSpec, ProcessOptions, camera_graph, server_graph
 from roi_codec_ros.codec import untrained_model
 from roi_codec_ros.codec.bitstream import HEADER_BYTES, Payload
+from roi_codec_ros.config.bringup import NodeSpec, ProcessOptions, camera_graph, server_graph
 from roi_codec_ros.msg import CompressedLatent
 from roi_codec_ros.nodes.conversions import stamp_ns
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from roi_codec_ros.training.features import detection_distance, feature_distance
+from roi_codec_ros.lab.training.features import detection_distance, feature_distance
 
 
 def heads_output(logit: float, side_bin: int = 0, places: int = 2) -> list[tuple[Tensor, Tensor]]:

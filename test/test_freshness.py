@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import pytest
 
-from roi_codec_ros.nodes.freshness import (
+from roi_codec_ros.stream.freshness import (
     AHEAD,
     DUPLICATE,
     LATE,

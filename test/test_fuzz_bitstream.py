@@ -21,8 +21,8 @@ import pytest
 
 from roi_codec_ros.codec.bitstream import HEADER_BYTES, Payload
 from roi_codec_ros.codec.entropy import EntropyTables
-from roi_codec_ros.codec.errors import BitstreamError
 from roi_codec_ros.codec.rans import RansCoder, available_implementations
+from roi_codec_ros.common.errors import BitstreamError
 
 STRIDE = 16
 MAX_PIXELS = 1920 * 1080

@@ -9,8 +9,8 @@ import torch
 pytest.importorskip("compressai")
 
 from roi_codec_ros.codec import PRESETS
-from roi_codec_ros.training.growth import can_grow, grown
-from roi_codec_ros.training.trainable import TrainableCodec
+from roi_codec_ros.lab.training.growth import can_grow, grown
+from roi_codec_ros.lab.training.trainable import TrainableCodec
 
 
 def trained(preset: str) -> TrainableCodec:

@@ -1,38 +1,69 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Imports run one way: nodes, evaluation, training, demo → perception → codec."""
+"""Imports run one way: the laboratory → commands → nodes → stream, perception, codec → common."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 PACKAGE = "roi_codec_ros"
-FOLDER = Path(__file__).resolve().parents[1] / PACKAGE
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = ROOT / PACKAGE
+LIVE = {"common", "codec", "stream", "perception", "regions"}
+# What each folder may import of the others, itself apart. Read downwards: nobody imports what
+# stands below it.
 MAY_IMPORT = {
-    "codec": set(),
-    "perception": {"codec"},
-    "evaluation": {"codec", "perception"},
-    "training": {"codec", "perception"},
-    "demo": {"codec", "perception"},
-    "nodes": {"codec", "perception", "parameters"},
-    "parameters": {"codec"},
-    "security": {"codec"},
-    "bringup": {"codec", "parameters", "security"},
-    "launching": {"bringup", "codec", "parameters"},
+    "common": set(),
+    "config": {"common"},
+    "codec": {"common"},
+    "stream": {"common"},
+    "perception": {"common"},
+    "regions": {"common", "perception"},
+    "nodes": LIVE | {"config"},
+    "commands": LIVE | {"config", "nodes"},
+    "cli": {"common"},
+    "lab/faces": LIVE,
+    "lab/datasets": LIVE | {"lab/faces"},
+    "lab/simulation": LIVE,
+    "lab/evaluation": LIVE | {"lab/faces", "lab/datasets", "lab/simulation"},
+    "lab/training": LIVE | {"lab/faces", "lab/datasets"},
+    "lab/privacy": LIVE | {"lab/faces", "lab/datasets", "lab/evaluation", "lab/training"},
+    "lab/demo": LIVE | {"config", "nodes", "lab/simulation", "lab/evaluation"},
+    "lab/tools": LIVE | {"config", "nodes", "lab/datasets", "lab/evaluation", "lab/demo"},
 }
-ROS_PACKAGES = {"rclpy", "rcl_interfaces", "builtin_interfaces", "ament_index_python", "launch"}
+MAY_IMPORT["lab/commands"] = set(MAY_IMPORT) - {"cli"}
+# The processes that the laboratory starts beside the nodes.
+ROS_IN_THE_LABORATORY = {
+    "lab/demo/camera_driver.py",
+    "lab/demo/monitor.py",
+    "lab/tools/listening.py",
+    "lab/tools/replaying.py",
+}
+ROS_PACKAGES = {
+    "rclpy",
+    "rcl_interfaces",
+    "builtin_interfaces",
+    "ament_index_python",
+    "launch",
+    "launch_ros",
+}
 # What may be imported where at all; elsewhere these must not appear.
 ONLY_IN = {
-    "ultralytics": {"perception/detector.py"},
-    "compressai": {"training", "evaluation", "commands"},
-    "facenet_pytorch": {"perception"},
+    "ultralytics": {"perception/person_detector.py"},
+    "compressai": {"lab/training", "lab/evaluation", "lab/tools", "lab/privacy"},
+    "facenet_pytorch": {"lab/faces"},
 }
 # In the codec these cost seconds, or are not there on a small camera: only inside functions.
 LAZY_IN_CODEC = {"torch", "onnxruntime", "onnx", "openvino"}
 TORCH_MODULES = {"networks.py"}
+# Verbs, and rooms that are one thing each, may have the name of what they call.
+VERBS = {"commands", "lab/commands"}
 
 
 def modules() -> list[Path]:
@@ -40,7 +71,12 @@ def modules() -> list[Path]:
 
 
 def room(path: Path) -> str:
-    return path.relative_to(FOLDER).parts[0].removesuffix(".py")
+    """The folder that a module is in, "lab/training" for one of the laboratory's."""
+    return room_of(path.relative_to(FOLDER).with_suffix("").parts)
+
+
+def room_of(parts: Sequence[str]) -> str:
+    return "/".join(parts[: 2 if parts[0] == "lab" else 1])
 
 
 def imports(path: Path, *, only_at_import_time: bool = False) -> Iterator[str]:
@@ -70,26 +106,76 @@ def ids(path: Path) -> str:
 
 @pytest.mark.parametrize("path", modules(), ids=ids)
 def test_rooms_import_only_what_they_may(path):
-    if room(path) not in MAY_IMPORT:
-        return
-
     reached = {
-        name.split(".")[1]
+        room_of(name.split(".")[1:])
         for name in imports(path)
-        if name.startswith(f"{PACKAGE}.") and name.split(".")[1] not in ("msg", room(path))
+        if name.startswith(f"{PACKAGE}.") and name.split(".")[1] != "msg"
     }
 
-    assert reached <= MAY_IMPORT[room(path)]
+    assert reached - {room(path)} <= MAY_IMPORT.get(room(path), set())
+
+
+def test_no_folder_imports_another_that_imports_it():
+    seen: set[str] = set()
+    for name, others in MAY_IMPORT.items():
+        assert not [other for other in others if name in MAY_IMPORT[other]], name
+        if name != "lab/commands":
+            assert not {other for other in others if other.startswith("lab")} or "lab" in name
+        seen.add(name)
+    found = {room(path) for path in modules() if path.name != "__init__.py"}
+    assert found <= seen
+
+
+def test_no_two_modules_have_one_name():
+    names = Counter(
+        path.stem for path in modules() if path.name != "__init__.py" and room(path) not in VERBS
+    )
+
+    assert [name for name, count in names.items() if count > 1] == []
+
+
+BARE = """
+import importlib, runpy, sys
+from importlib.machinery import PathFinder
+
+class OnlyStandardLibrary:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] not in (*sys.stdlib_module_names, "roi_codec_ros"):
+            raise ImportError(f"{name} is not in the standard library")
+
+sys.meta_path.insert(0, OnlyStandardLibrary())
+sys.path.insert(0, sys.argv[1])
+for name in sys.argv[2:]:
+    if name.endswith(".py"):
+        runpy.run_path(name)
+    else:
+        importlib.import_module(name)
+"""
+
+
+def test_configuration_and_launch_files_need_only_the_standard_library():
+    """A robot's computer launches cameras without NumPy; launch itself comes when it is asked."""
+    given = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for path in (*sorted((FOLDER / "config").glob("*.py")), FOLDER / "common" / "errors.py")
+    ] + [str(path) for path in sorted((ROOT / "launch").glob("*.launch.py"))]
+
+    done = subprocess.run(
+        [sys.executable, "-c", BARE, str(ROOT), *given], capture_output=True, text=True
+    )
+
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("path", modules(), ids=ids)
-def test_only_nodes_import_ros(path):
-    if room(path) == "nodes":
+def test_only_nodes_and_what_starts_beside_them_import_ros(path):
+    relative = path.relative_to(FOLDER).as_posix()
+    if room(path) == "nodes" or relative in ROS_IN_THE_LABORATORY:
         return
 
     found = {
         name
-        for name in imports(path, only_at_import_time=room(path) == "launching")
+        for name in imports(path, only_at_import_time=relative == "config/launching.py")
         if name.split(".")[0] in ROS_PACKAGES
         or name.split(".")[0].endswith("_msgs")
         or name.startswith(f"{PACKAGE}.msg")

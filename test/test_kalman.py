@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from roi_codec_ros.codec.errors import RoiCodecError
+from roi_codec_ros.common.errors import RoiCodecError
 from roi_codec_ros.perception import kalman
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from roi_codec_ros import launching
+from roi_codec_ros.config import launching
 
 ROOT = Path(__file__).resolve().parents[1]
 PATIENCE_S = 180.0

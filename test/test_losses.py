@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from roi_codec_ros.training import losses
+from roi_codec_ros.lab.training import losses
 
 # Two 4×4 images: the reconstruction is off by 0.5 in the left half of the first, by 0.2 in the
 # whole second, so that squared errors are 0.25 (left), 0 (right) and 0.04.

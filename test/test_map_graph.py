@@ -29,7 +29,7 @@ from sensor_msgs.msg import CameraInfo, PointCloud2
 from std_msgs.msg import Header
 from visualization_msgs.msg import MarkerArray
 
-from roi_codec_ros.bringup import server_graph
+from roi_codec_ros.config.bringup import server_graph
 from roi_codec_ros.msg import PersonArray
 from roi_codec_ros.nodes.clouds import RING_HEIGHTS_M, RING_POINTS
 from roi_codec_ros.nodes.conversions import persons_from_detections, stamp_ns

@@ -19,7 +19,7 @@ from sensor_msgs.msg import PointField
 from std_msgs.msg import Header
 from visualization_msgs.msg import Marker
 
-from roi_codec_ros.codec.errors import RoiCodecError
+from roi_codec_ros.common.errors import RoiCodecError
 from roi_codec_ros.nodes import transforms
 from roi_codec_ros.nodes.clouds import (
     RING_HEIGHTS_M,

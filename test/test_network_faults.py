@@ -29,8 +29,8 @@ pytest.importorskip("roi_codec_ros.msg", reason="the messages are not built")
 from graph_harness import Graph, Inbox, NodeProcess
 from sensor_msgs.msg import Image
 
-from roi_codec_ros.bringup import camera_graph, server_graph
 from roi_codec_ros.codec import untrained_model
+from roi_codec_ros.config.bringup import camera_graph, server_graph
 from roi_codec_ros.msg import CompressedLatent, DecodedFrame
 from roi_codec_ros.nodes.conversions import stamp_ns
 

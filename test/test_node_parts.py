@@ -8,9 +8,9 @@ import threading
 
 import pytest
 
-from roi_codec_ros.nodes.matching import OriginalSizes
-from roi_codec_ros.nodes.newest import NewestByKey
-from roi_codec_ros.nodes.statistics import SlidingWindow, Tally
+from roi_codec_ros.stream.newest import NewestByKey
+from roi_codec_ros.stream.original_sizes import OriginalSizes
+from roi_codec_ros.stream.statistics import SlidingWindow, Tally
 
 
 def test_a_newer_item_replaces_the_one_that_waits():

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from roi_codec_ros.codec.errors import UsageError
 from roi_codec_ros.codec.networks import build_transforms
 from roi_codec_ros.codec.presets import get_preset
-from roi_codec_ros.training.adversary import Attacker, duel
-from roi_codec_ros.training.objectives import (
+from roi_codec_ros.common.errors import UsageError
+from roi_codec_ros.lab.training.adversary import Attacker, duel
+from roi_codec_ros.lab.training.objectives import (
     Code,
     Fill,
     Invert,
@@ -29,8 +29,8 @@ from roi_codec_ros.training.objectives import (
     known_pixels,
     read_regions,
 )
-from roi_codec_ros.training.receptive import Reach, reach_of, touched_places
-from roi_codec_ros.training.step import region_terms
+from roi_codec_ros.lab.training.receptive import Reach, reach_of, touched_places
+from roi_codec_ros.lab.training.step import region_terms
 
 NONE = torch.zeros(0, 4)
 PAPER: Regions = {"head": {"invert": Invert()}, "person": {"keep": Keep()}}

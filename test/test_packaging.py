@@ -141,10 +141,10 @@ def test_both_ways_install_every_module_and_shared_file(
 
 def test_source_tree_and_messages_live_under_one_name(colcon_prefix: Path) -> None:
     pytest.importorskip("rclpy")
-    import roi_codec_ros.codec.errors
+    import roi_codec_ros.common.errors
     import roi_codec_ros.msg
 
-    assert Path(roi_codec_ros.codec.errors.__file__).is_relative_to(ROOT / PACKAGE)
+    assert Path(roi_codec_ros.common.errors.__file__).is_relative_to(ROOT / PACKAGE)
     assert Path(str(roi_codec_ros.msg.__file__)).is_relative_to(colcon_prefix)
 
 

@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from roi_codec_ros.codec.errors import UsageError
-from roi_codec_ros.parameters import (
+from roi_codec_ros.codec import backends, bitstream
+from roi_codec_ros.common import devices
+from roi_codec_ros.common.errors import UsageError
+from roi_codec_ros.config import parameters
+from roi_codec_ros.config.parameters import (
     NODE_PARAMETERS,
     Parameter,
     markdown,
@@ -35,6 +38,12 @@ def test_every_parameter_is_described_and_named_once(executable):
     for parameter in parameters:
         assert parameter.description.endswith("."), parameter.name
         assert parameter.name.islower(), parameter.name
+
+
+def test_limits_are_those_of_the_codec():
+    assert parameters.BACKENDS == backends.BACKENDS
+    assert parameters.DEFAULT_MAX_PIXELS == bitstream.DEFAULT_MAX_PIXELS
+    assert parameters.GPU_BATCH == devices.GPU_BATCH
 
 
 @pytest.mark.parametrize("executable", NODE_PARAMETERS)
@@ -67,7 +76,7 @@ def test_config_files_have_no_other_sections():
 def test_readme_has_the_parameter_tables():
     readme = ROOT / "README.md"
     assert markdown() in readme.read_text(encoding="utf-8"), (
-        "put the output of `python -m roi_codec_ros.parameters` into README.md"
+        "put the output of `python -m roi_codec_ros.config.parameters` into README.md"
     )
 
 

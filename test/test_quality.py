@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from roi_codec_ros.evaluation.quality import psnr_db, region_masks, squared_error
-from roi_codec_ros.perception.annotations import Annotation
+from roi_codec_ros.lab.datasets.annotations import Annotation
+from roi_codec_ros.lab.evaluation.quality import psnr_db, region_masks, squared_error
 
 
 def boxes(*corners: list[float]) -> np.ndarray:

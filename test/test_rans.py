@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from roi_codec_ros.codec import rans
 from roi_codec_ros.codec.entropy import EntropyTables
-from roi_codec_ros.codec.errors import BitstreamError
 from roi_codec_ros.codec.rans import RansCoder, available_implementations
+from roi_codec_ros.common.errors import BitstreamError
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "rans.json").read_text())
 

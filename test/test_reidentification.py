@@ -12,8 +12,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from roi_codec_ros.codec.errors import RoiCodecError, UsageError
-from roi_codec_ros.evaluation.reidentification import (
+from roi_codec_ros.common.errors import RoiCodecError, UsageError
+from roi_codec_ros.lab.datasets.annotations import Annotation
+from roi_codec_ros.lab.faces.face_embedders import (
+    FACE_EMBEDDERS,
+    make_face_embedder,
+    register_face_embedder,
+)
+from roi_codec_ros.lab.privacy.reidentification import (
     Identity,
     accepted_at_far,
     find_identities,
@@ -24,13 +30,7 @@ from roi_codec_ros.evaluation.reidentification import (
     reid_report,
     reidentify,
 )
-from roi_codec_ros.perception.annotations import Annotation
 from roi_codec_ros.perception.detections import Detections
-from roi_codec_ros.perception.embedders import (
-    FACE_EMBEDDERS,
-    make_face_embedder,
-    register_face_embedder,
-)
 
 # --------------------------------------------------------------------------------- metrics, worked
 

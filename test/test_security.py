@@ -21,10 +21,16 @@ import cv2
 import numpy as np
 import pytest
 
-from roi_codec_ros import launching
-from roi_codec_ros.bringup import ProcessOptions, camera_graph, command, joined, server_graph
-from roi_codec_ros.codec.errors import UsageError
-from roi_codec_ros.security import (
+from roi_codec_ros.common.errors import UsageError
+from roi_codec_ros.config import launching
+from roi_codec_ros.config.bringup import (
+    ProcessOptions,
+    camera_graph,
+    command,
+    joined,
+    server_graph,
+)
+from roi_codec_ros.config.security import (
     ENCLAVE_FILES,
     SERVER,
     SERVER_NODES,

@@ -32,12 +32,12 @@ from rcl_interfaces.srv import GetParameters
 from sensor_msgs.msg import CompressedImage, Image
 from test_graph import TRAINED_MODEL, person_weights
 
-from roi_codec_ros.bringup import joined, server_graph
 from roi_codec_ros.codec import Decoder, Encoder, load_model, untrained_model
+from roi_codec_ros.config.bringup import joined, server_graph
 from roi_codec_ros.msg import CompressedLatent, DecodedFrame, PersonArray
 from roi_codec_ros.nodes.conversions import rgb_from_image, stamp_ns
 from roi_codec_ros.perception.detections import Detections
-from roi_codec_ros.perception.detector import PersonDetector
+from roi_codec_ros.perception.person_detector import PersonDetector
 
 pytestmark = [
     pytest.mark.graph,
@@ -103,7 +103,7 @@ def folder(tmp_path_factory, scenes) -> Path:
 
 def replay(graph: Graph, folder: Path, cameras: tuple[str, ...]) -> NodeProcess:
     """Show the payloads of a folder on every camera; the stamps go to FOLDER/sent.json."""
-    argv = [sys.executable, "-m", "roi_codec_ros.nodes.replaying"]
+    argv = [sys.executable, "-m", "roi_codec_ros.lab.tools.replaying"]
     argv += [str(folder), str(RATE_HZ), str(folder / "sent.json"), *cameras]
     environment = {**os.environ, "ROS_DOMAIN_ID": str(graph.domain_id)}
     process = NodeProcess(argv, graph.folder / f"replay-{len(graph.processes)}.log", environment)

@@ -8,7 +8,7 @@ import os
 import pytest
 
 from roi_codec_ros.cli import main
-from roi_codec_ros.evaluation.server_bench import Usage, saturates_at, summary
+from roi_codec_ros.lab.tools.server_bench import Usage, saturates_at, summary
 
 MS, S = 10**6, 10**9
 BEFORE, AFTER = Usage(10 * S, 3.0, 0), Usage(20 * S, 8.0, 200 << 20)

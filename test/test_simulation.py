@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 
 from roi_codec_ros.cli import main
-from roi_codec_ros.codec.errors import RoiCodecError
-from roi_codec_ros.perception.coverage import ViewWedge
-from roi_codec_ros.perception.simulation import (
+from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.lab.simulation.measured_hall import (
     Hall,
     HallSettings,
     measurement_covariance,
     simulate_hall,
     visible,
 )
-from roi_codec_ros.perception.walking import FASTEST, SLOWEST, STEP_S
+from roi_codec_ros.lab.simulation.walking import FASTEST, SLOWEST, STEP_S
+from roi_codec_ros.perception.coverage import ViewWedge
 
 EAST = ViewWedge(0.0, 0.0, 0.0, math.radians(90), 10.0)
 

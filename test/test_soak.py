@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from roi_codec_ros.demo.soak import (
+from roi_codec_ros.lab.tools.soak import (
     Passage,
     ProcessSample,
     SoakBook,

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from roi_codec_ros.nodes.sources import (
+from roi_codec_ros.stream.sources import (
     LIVE,
     Capture,
     Frame,
@@ -223,7 +223,7 @@ class FailingCamera:
 
 
 def test_a_camera_that_disappears_is_tried_again(monkeypatch):
-    monkeypatch.setattr("roi_codec_ros.nodes.sources.FIRST_RETRY_S", 0.01)
+    monkeypatch.setattr("roi_codec_ros.stream.sources.FIRST_RETRY_S", 0.01)
     frames = Frames()
     source = Source("0", SourceKind.DEVICE, "0")
     capture = Capture(source, frames, open_reader=FailingCamera.opener())
@@ -235,8 +235,8 @@ def test_a_camera_that_disappears_is_tried_again(monkeypatch):
 
 
 def test_waits_double_up_to_the_longest(monkeypatch):
-    monkeypatch.setattr("roi_codec_ros.nodes.sources.FIRST_RETRY_S", 0.001)
-    monkeypatch.setattr("roi_codec_ros.nodes.sources.LAST_RETRY_S", 0.004)
+    monkeypatch.setattr("roi_codec_ros.stream.sources.FIRST_RETRY_S", 0.001)
+    monkeypatch.setattr("roi_codec_ros.stream.sources.LAST_RETRY_S", 0.004)
     details = []
 
     def never(source, size):

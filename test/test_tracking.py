@@ -8,9 +8,9 @@ import math
 import numpy as np
 import pytest
 
-from roi_codec_ros.codec.errors import RoiCodecError
+from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.lab.simulation.measured_hall import simulate_hall
 from roi_codec_ros.perception.coverage import ViewWedge
-from roi_codec_ros.perception.simulation import simulate_hall
 from roi_codec_ros.perception.tracking import Tracker, TrackerSettings, Tracks
 
 SURE = np.eye(2) * 0.1**2

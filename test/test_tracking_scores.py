@@ -6,9 +6,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from roi_codec_ros.codec.errors import RoiCodecError
-from roi_codec_ros.evaluation.tracking_scores import Sample, live_samples, score
-from roi_codec_ros.perception.simulation import simulate_hall
+from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.lab.evaluation.tracking_scores import Sample, live_samples, score
+from roi_codec_ros.lab.simulation.measured_hall import simulate_hall
 from roi_codec_ros.perception.tracking import Tracker
 
 pytest.importorskip("motmetrics")

@@ -14,11 +14,10 @@ import numpy as np
 import pytest
 
 from roi_codec_ros.cli import main
-from roi_codec_ros.codec.errors import RoiCodecError, UsageError
 from roi_codec_ros.codec.models import load_model, untrained_model
-from roi_codec_ros.perception.annotations import Annotation, read_odgt
-from roi_codec_ros.training.detector import fine_tune, interpolate
-from roi_codec_ros.training.detector_data import (
+from roi_codec_ros.common.errors import RoiCodecError, UsageError
+from roi_codec_ros.lab.datasets.annotations import Annotation, read_odgt
+from roi_codec_ros.lab.training.detector_data import (
     IGNORED_GREY,
     divide,
     hide_ignored,
@@ -27,7 +26,8 @@ from roi_codec_ros.training.detector_data import (
     write_yolo_data,
     yolo_label,
 )
-from roi_codec_ros.training.detector_run import FineTuning, Step
+from roi_codec_ros.lab.training.detector_run import FineTuning, Step
+from roi_codec_ros.lab.training.detector_training import fine_tune, interpolate
 
 DETECTOR = os.environ.get("ROI_CODEC_TEST_DETECTOR", "")
 needs_detector = pytest.mark.skipif(
@@ -287,7 +287,7 @@ def test_a_tiny_run_gives_weights_with_a_card(
     site: Path, codec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("ultralytics")
-    from roi_codec_ros.perception.detector import PersonDetector, load_network
+    from roi_codec_ros.perception.person_detector import PersonDetector, load_network
 
     out = tmp_path / "models" / "person-site.pt"
     command = ["train-detector", "--codec", str(codec), "--data", str(site), "--weights", DETECTOR]
@@ -335,7 +335,7 @@ def test_the_result_stands_between_what_it_was_and_what_it_became() -> None:
     pytest.importorskip("ultralytics")
     import torch
 
-    from roi_codec_ros.perception.detector import load_network
+    from roi_codec_ros.perception.person_detector import load_network
 
     network = load_network(Path(DETECTOR)).model.float()
     name, weights = next(iter(network.named_parameters()))

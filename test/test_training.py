@@ -15,19 +15,19 @@ pytest.importorskip("compressai")
 
 from roi_codec_ros.cli import main
 from roi_codec_ros.codec import Decoder, Encoder, Model, RoiCodecError
-from roi_codec_ros.perception.annotations import Annotation
-from roi_codec_ros.training.checkpoints import averaged_codec, read_checkpoint
-from roi_codec_ros.training.config import TrainingConfig
-from roi_codec_ros.training.data import (
+from roi_codec_ros.lab.datasets.annotations import Annotation
+from roi_codec_ros.lab.training.checkpoints import averaged_codec, read_checkpoint
+from roi_codec_ros.lab.training.config import TrainingConfig
+from roi_codec_ros.lab.training.data import (
     CropSampler,
     CropSettings,
     source_shares,
     unannotated_heads,
 )
-from roi_codec_ros.training.freeze import freeze
-from roi_codec_ros.training.loader import Prefetcher
-from roi_codec_ros.training.objectives import Fill, Invert, Keep, Regions
-from roi_codec_ros.training.trainer import StepReport, Trainer
+from roi_codec_ros.lab.training.freeze import freeze
+from roi_codec_ros.lab.training.loader import Prefetcher
+from roi_codec_ros.lab.training.objectives import Fill, Invert, Keep, Regions
+from roi_codec_ros.lab.training.trainer import StepReport, Trainer
 
 BOXES = np.array([[60, 40, 260, 400]], np.float32)
 STILL = CropSettings(size=128, jitter=0.0, gamma=1.0, grey=0.0, jpeg=0.0)

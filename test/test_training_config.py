@@ -14,9 +14,14 @@ pytest.importorskip("compressai")
 from roi_codec_ros.cli import main
 from roi_codec_ros.codec import UsageError
 from roi_codec_ros.codec.presets import PRESETS
-from roi_codec_ros.commands import train
-from roi_codec_ros.training.config import TrainingConfig, parse_config, preset_config, read_mapping
-from roi_codec_ros.training.objectives import Adversary, Code, Fill, Invert, Keep, Rate
+from roi_codec_ros.lab.commands import train
+from roi_codec_ros.lab.training.config import (
+    TrainingConfig,
+    parse_config,
+    preset_config,
+    read_mapping,
+)
+from roi_codec_ros.lab.training.objectives import Adversary, Code, Fill, Invert, Keep, Rate
 
 
 def asked(*options: str) -> TrainingConfig:

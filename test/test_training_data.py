@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from roi_codec_ros.codec import RoiCodecError
-from roi_codec_ros.perception.annotations import Annotation
-from roi_codec_ros.training.data import CropSampler, CropSettings
-from roi_codec_ros.training.loader import Prefetcher
-from roi_codec_ros.training.photographs import Photographs, read_photograph
+from roi_codec_ros.lab.datasets.annotations import Annotation
+from roi_codec_ros.lab.training.data import CropSampler, CropSettings
+from roi_codec_ros.lab.training.loader import Prefetcher
+from roi_codec_ros.lab.training.photographs import Photographs, read_photograph
 
 NONE = np.zeros((0, 4), np.float32)
 PLAIN = {"jitter": 0.0, "gamma": 1.0, "grey": 0.0, "jpeg": 0.0}

@@ -27,11 +27,11 @@ from roi_codec_ros.codec.entropy import EntropyTables
 from roi_codec_ros.codec.models import untrained_model
 from roi_codec_ros.codec.networks import build_transforms
 from roi_codec_ros.codec.presets import Preset
-from roi_codec_ros.perception.annotations_any import read_annotations
-from roi_codec_ros.training.checkpoints import read_checkpoint
-from roi_codec_ros.training.config import TrainingConfig
-from roi_codec_ros.training.data import CropSampler, CropSettings
-from roi_codec_ros.training.trainer import Trainer
+from roi_codec_ros.lab.datasets.annotations_any import read_annotations
+from roi_codec_ros.lab.training.checkpoints import read_checkpoint
+from roi_codec_ros.lab.training.config import TrainingConfig
+from roi_codec_ros.lab.training.data import CropSampler, CropSettings
+from roi_codec_ros.lab.training.trainer import Trainer
 
 SIDE = 96
 TINY = ["--preset", "nano", "--threads", "1", "--batch-size", "1", "--pictures-every", "0"]

@@ -11,9 +11,9 @@ from torch import Tensor
 
 pytest.importorskip("compressai")
 
-from roi_codec_ros.training import losses
-from roi_codec_ros.training.config import TrainingConfig, parse_config
-from roi_codec_ros.training.step import CodecLoss
+from roi_codec_ros.lab.training import losses
+from roi_codec_ros.lab.training.config import TrainingConfig, parse_config
+from roi_codec_ros.lab.training.step import CodecLoss
 
 NONE = torch.zeros(0, 4)
 

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from roi_codec_ros.codec.errors import RoiCodecError
-from roi_codec_ros.evaluation.baselines import parse_baselines
-from roi_codec_ros.evaluation.bench import Bench
-from roi_codec_ros.evaluation.evaluate import evaluate_with
-from roi_codec_ros.evaluation.results import EvaluationSettings
-from roi_codec_ros.evaluation.workers import measure_here, measure_in_processes
-from roi_codec_ros.perception.annotations import Annotation
+from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.lab.datasets.annotations import Annotation
+from roi_codec_ros.lab.evaluation.baselines import parse_baselines
+from roi_codec_ros.lab.evaluation.evaluate import evaluate_with
+from roi_codec_ros.lab.evaluation.measurement import Bench
+from roi_codec_ros.lab.evaluation.results import EvaluationSettings
+from roi_codec_ros.lab.evaluation.workers import measure_here, measure_in_processes
 from roi_codec_ros.perception.detections import Detections
 
 

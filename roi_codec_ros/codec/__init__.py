@@ -8,16 +8,16 @@ from roi_codec_ros.codec.backends import BACKENDS, Backend, open_backend
 from roi_codec_ros.codec.bitstream import Payload
 from roi_codec_ros.codec.codec import DecodedFrame, Decoder, EncodedFrame, Encoder, load_encoder
 from roi_codec_ros.codec.entropy import EntropyTables
-from roi_codec_ros.codec.errors import (
+from roi_codec_ros.codec.model_file import Model
+from roi_codec_ros.codec.models import find_model, list_models, load_model, untrained_model
+from roi_codec_ros.codec.presets import PRESETS, Preset, get_preset
+from roi_codec_ros.codec.rans import RansCoder
+from roi_codec_ros.common.errors import (
     BitstreamError,
     ModelFileError,
     RoiCodecError,
     UsageError,
 )
-from roi_codec_ros.codec.model_file import Model
-from roi_codec_ros.codec.models import find_model, list_models, load_model, untrained_model
-from roi_codec_ros.codec.presets import PRESETS, Preset, get_preset
-from roi_codec_ros.codec.rans import RansCoder
 
 __all__ = [
     "BACKENDS",

@@ -16,11 +16,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from roi_codec_ros.codec.errors import ModelFileError, RoiCodecError, UsageError
 from roi_codec_ros.codec.model_file import MAX_FILE_BYTES, Model
 from roi_codec_ros.codec.models import SUFFIX, find_file, load_model
 from roi_codec_ros.codec.onnx_graph import IMAGE, METADATA_KEY, SYMBOLS, build_graph
 from roi_codec_ros.codec.torch_transforms import TorchBackend
+from roi_codec_ros.common.errors import ModelFileError, RoiCodecError, UsageError
 
 BACKENDS = ("torch", "torch-half", "onnxruntime", "openvino", "openvino-half")
 GRAPH_SUFFIX = ".onnx"

@@ -10,7 +10,7 @@ import struct
 import zlib
 from dataclasses import dataclass
 
-from roi_codec_ros.codec.errors import BitstreamError
+from roi_codec_ros.common.errors import BitstreamError
 
 MAGIC = b"ROIC"
 FORMAT_VERSION = 2

@@ -13,10 +13,10 @@ import numpy as np
 
 from roi_codec_ros.codec.backends import Backend, open_backend
 from roi_codec_ros.codec.bitstream import DEFAULT_MAX_PIXELS, Payload
-from roi_codec_ros.codec.errors import BitstreamError, ModelFileError, RoiCodecError
 from roi_codec_ros.codec.model_file import Model
 from roi_codec_ros.codec.rans import RansCoder
 from roi_codec_ros.codec.torch_transforms import TorchBackend, Transform
+from roi_codec_ros.common.errors import BitstreamError, ModelFileError, RoiCodecError
 
 MAX_SIDE_PX = 65535
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from roi_codec_ros.codec.errors import ModelFileError
+from roi_codec_ros.common.errors import ModelFileError
 
 PRECISION = 16  # bits of the cumulative frequencies
 TOTAL = 1 << PRECISION

@@ -23,9 +23,9 @@ import safetensors
 import safetensors.numpy
 
 from roi_codec_ros.codec.entropy import EntropyTables
-from roi_codec_ros.codec.errors import ModelFileError
-from roi_codec_ros.codec.files import write_whole
 from roi_codec_ros.codec.presets import Preset
+from roi_codec_ros.common.errors import ModelFileError
+from roi_codec_ros.common.files import write_whole
 
 FORMAT_VERSION = 1
 METADATA_KEY = "roi_codec"

@@ -7,10 +7,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from roi_codec_ros.codec.errors import ModelFileError
 from roi_codec_ros.codec.model_file import Model, read_model
 from roi_codec_ros.codec.presets import get_preset
-from roi_codec_ros.codec.share import share_folders
+from roi_codec_ros.common.errors import ModelFileError
+from roi_codec_ros.common.share import share_folders
 
 ENVIRONMENT_VARIABLE = "ROI_CODEC_MODELS"
 SUFFIX = ".safetensors"

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from roi_codec_ros.codec.errors import UsageError
 from roi_codec_ros.codec.presets import Preset
+from roi_codec_ros.common.errors import UsageError
 
 Builder = Callable[..., tuple[nn.Module, nn.Module]]
 _ARCHITECTURES: dict[str, Builder] = {}

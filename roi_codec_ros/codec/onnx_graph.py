@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from roi_codec_ros.codec.errors import ModelFileError, RoiCodecError, UsageError
 from roi_codec_ros.codec.model_file import Model
+from roi_codec_ros.common.errors import ModelFileError, RoiCodecError, UsageError
 
 if TYPE_CHECKING:
     import onnx

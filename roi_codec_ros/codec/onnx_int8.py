@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from roi_codec_ros.codec.errors import RoiCodecError
 from roi_codec_ros.codec.onnx_graph import IMAGE
+from roi_codec_ros.common.errors import RoiCodecError
 
 if TYPE_CHECKING:
     import onnx

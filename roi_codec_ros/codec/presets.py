@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from roi_codec_ros.codec.errors import UsageError
+from roi_codec_ros.common.errors import UsageError
 
 
 @dataclass(frozen=True)

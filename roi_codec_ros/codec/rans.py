@@ -12,7 +12,7 @@ import numpy as np
 
 from roi_codec_ros.codec import rans_reference
 from roi_codec_ros.codec.entropy import EntropyTables
-from roi_codec_ros.codec.errors import BitstreamError
+from roi_codec_ros.common.errors import BitstreamError
 
 try:
     import roi_codec_ros.codec._rans as _kernel

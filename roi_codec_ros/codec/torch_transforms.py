@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from roi_codec_ros.codec.devices import settle, torch_device
-from roi_codec_ros.codec.errors import ModelFileError, RoiCodecError
 from roi_codec_ros.codec.model_file import Model
+from roi_codec_ros.common.devices import settle, torch_device
+from roi_codec_ros.common.errors import ModelFileError, RoiCodecError
 
 if TYPE_CHECKING:
     from torch import nn

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The verbs of `roi-codec`, one module each: parse, call, let errors speak for themselves."""
+"""The verbs of the product, one module each: parse, call, print."""

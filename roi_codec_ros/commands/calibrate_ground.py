@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from roi_codec_ros.codec.errors import RoiCodecError, UsageError
 from roi_codec_ros.commands.common import (
     add_json_option,
     image_size,
@@ -29,6 +28,7 @@ from roi_codec_ros.commands.common import (
     write_bytes,
     write_json,
 )
+from roi_codec_ros.common.errors import RoiCodecError, UsageError
 
 if TYPE_CHECKING:
     from roi_codec_ros.perception.cameras import CameraModel

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from roi_codec_ros.codec.errors import RoiCodecError
+from roi_codec_ros.common.errors import RoiCodecError
 
 TITLE = "click a point; Enter or Escape when done"
 DONE = {10, 13, 27}  # what Enter and Escape give in waitKey

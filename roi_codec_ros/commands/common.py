@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from roi_codec_ros.codec.errors import RoiCodecError
-from roi_codec_ros.codec.files import write_whole
+from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.common.files import write_whole
 
 
 def add_json_option(parser: argparse.ArgumentParser) -> None:

@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from roi_codec_ros.codec import UsageError, find_model, list_models, load_model
-    from roi_codec_ros.evaluation.card import with_figures
+    from roi_codec_ros.codec.card import with_figures
 
     if args.measured and not args.model:
         raise UsageError("expected the model that --measured belongs to, found none")
@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _draw_curve(model: Model, path: Path) -> None:
     from roi_codec_ros.codec import RoiCodecError
-    from roi_codec_ros.evaluation.curve_plot import plot_curve
+    from roi_codec_ros.commands.curve_plot import plot_curve
 
     curve = model.header.get("training", {}).get("curve")
     if not curve:

@@ -26,10 +26,10 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.parameter import Parameter as RosParameter
 from std_msgs.msg import Header
 
-from roi_codec_ros.codec.errors import RoiCodecError, UsageError
+from roi_codec_ros.common.errors import RoiCodecError, UsageError
+from roi_codec_ros.config.parameters import Parameter, Value, check_camera_names, parameters_of
 from roi_codec_ros.nodes import diagnostics, qos
 from roi_codec_ros.nodes.conversions import stamp_ns
-from roi_codec_ros.parameters import Parameter, Value, check_camera_names, parameters_of
 
 RCLError = rclpy_implementation.RCLError
 Item = TypeVar("Item")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sensor_msgs.msg import CameraInfo
 
-from roi_codec_ros.codec.errors import RoiCodecError
+from roi_codec_ros.common.errors import RoiCodecError
 from roi_codec_ros.perception import cameras
 from roi_codec_ros.perception.cameras import CameraModel
 

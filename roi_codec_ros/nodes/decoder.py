@@ -26,16 +26,16 @@ from roi_codec_ros.codec import (
     Payload,
     load_model,
 )
-from roi_codec_ros.codec.devices import batch_limit
+from roi_codec_ros.common.devices import batch_limit
 from roi_codec_ros.msg import CompressedLatent
 from roi_codec_ros.msg import DecodedFrame as DecodedFrameMessage
 from roi_codec_ros.nodes.base import ManagedNode
 from roi_codec_ros.nodes.conversions import image_from_rgb, jpeg_from_rgb, stamp_ns
 from roi_codec_ros.nodes.diagnostics import Figure, Level, Status, rejects
-from roi_codec_ros.nodes.freshness import CAUSES, FreshnessGuard
 from roi_codec_ros.nodes.handover import AnonymizedFrame, FrameTaker
-from roi_codec_ros.nodes.newest import NewestByKey
-from roi_codec_ros.nodes.statistics import SlidingWindow, Tally
+from roi_codec_ros.stream.freshness import CAUSES, FreshnessGuard
+from roi_codec_ros.stream.newest import NewestByKey
+from roi_codec_ros.stream.statistics import SlidingWindow, Tally
 
 TAKE_TIMEOUT_S = 0.2
 UNKNOWN_MODEL, BAD_PAYLOAD = "unknown_model", "bad_payload"

@@ -16,8 +16,8 @@ from functools import partial
 
 from sensor_msgs.msg import Image
 
-from roi_codec_ros.codec.devices import batch_limit
 from roi_codec_ros.codec.models import model_directories
+from roi_codec_ros.common.devices import batch_limit
 from roi_codec_ros.msg import DecodedFrame, PersonArray
 from roi_codec_ros.nodes import qos
 from roi_codec_ros.nodes.base import ManagedNode
@@ -30,13 +30,13 @@ from roi_codec_ros.nodes.conversions import (
 )
 from roi_codec_ros.nodes.diagnostics import Figure, Level, Status, rejects
 from roi_codec_ros.nodes.handover import AnonymizedFrame
-from roi_codec_ros.nodes.matching import OriginalSizes
-from roi_codec_ros.nodes.newest import NewestByKey
-from roi_codec_ros.nodes.statistics import SlidingWindow, Tally
 from roi_codec_ros.nodes.vision import Detection2DArray, detection_array
 from roi_codec_ros.perception.detections import Detections
-from roi_codec_ros.perception.detector import PersonDetector, find_weights
 from roi_codec_ros.perception.drawing import draw_detections
+from roi_codec_ros.perception.person_detector import PersonDetector, find_weights
+from roi_codec_ros.stream.newest import NewestByKey
+from roi_codec_ros.stream.original_sizes import OriginalSizes
+from roi_codec_ros.stream.statistics import SlidingWindow, Tally
 
 TAKE_TIMEOUT_S = 0.2
 SIZE_TIMEOUT_S = 0.1

@@ -12,7 +12,7 @@ from typing import TypeAlias
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
-from roi_codec_ros.nodes.statistics import Tally
+from roi_codec_ros.stream.statistics import Tally
 
 TOPIC = "/diagnostics"
 PERIOD_S = 1.0

@@ -22,8 +22,8 @@ from roi_codec_ros.nodes.base import STOP_TIMEOUT_S, ManagedNode
 from roi_codec_ros.nodes.camera_info import read_calibration, scaled_camera_info
 from roi_codec_ros.nodes.conversions import ImageMessageError, byte_array, rgb_from_image
 from roi_codec_ros.nodes.diagnostics import Figure, Level, Status, rejects
-from roi_codec_ros.nodes.newest import NewestByKey
-from roi_codec_ros.nodes.sources import (
+from roi_codec_ros.stream.newest import NewestByKey
+from roi_codec_ros.stream.sources import (
     LIVE,
     Capture,
     Frame,
@@ -32,7 +32,7 @@ from roi_codec_ros.nodes.sources import (
     SourceKind,
     parse_source,
 )
-from roi_codec_ros.nodes.statistics import SlidingWindow, Tally
+from roi_codec_ros.stream.statistics import SlidingWindow, Tally
 
 TAKE_TIMEOUT_S = 0.2
 STALE_AFTER_S = 2.0

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from std_msgs.msg import Header
 
-from roi_codec_ros.perception.detections import Size
+from roi_codec_ros.common.images import Size
 
 
 @dataclass(frozen=True, eq=False)

@@ -72,7 +72,7 @@ def _run(
     import rclpy
     from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 
-    from roi_codec_ros.codec.errors import RoiCodecError
+    from roi_codec_ros.common.errors import RoiCodecError
 
     nodes: list[ManagedNode] = []
     status = 0
@@ -106,7 +106,7 @@ def _made(maker: Callable[[], ManagedNode | list[ManagedNode]]) -> list[ManagedN
     """The nodes; RoiCodecError where ROS will not have one, as secured and without its enclave."""
     from rclpy.impl.implementation_singleton import rclpy_implementation
 
-    from roi_codec_ros.codec.errors import RoiCodecError
+    from roi_codec_ros.common.errors import RoiCodecError
 
     try:
         made = maker()
@@ -132,7 +132,7 @@ def make_room_for_images() -> None:
     """Name our Fast DDS profile, unless the user named one."""
     if any(os.environ.get(name) for name in PROFILE_VARIABLES):
         return
-    from roi_codec_ros.codec.share import share_folders
+    from roi_codec_ros.common.share import share_folders
 
     profiles = [folder / PROFILE for folder in share_folders("config")]
     profile = next((path for path in profiles if path.is_file()), None)

@@ -21,7 +21,7 @@ from sensor_msgs.msg import CameraInfo, PointCloud2
 from std_msgs.msg import Header
 from visualization_msgs.msg import MarkerArray
 
-from roi_codec_ros.codec.errors import RoiCodecError, UsageError
+from roi_codec_ros.common.errors import RoiCodecError, UsageError
 from roi_codec_ros.msg import PersonArray
 from roi_codec_ros.nodes import qos, vision
 from roi_codec_ros.nodes.base import ManagedNode
@@ -32,7 +32,6 @@ from roi_codec_ros.nodes.diagnostics import Figure, Level, Status, rejects
 from roi_codec_ros.nodes.grids import coverage_grid
 from roi_codec_ros.nodes.map_messages import persons_from_tracks, poses_from_persons
 from roi_codec_ros.nodes.markers import map_markers, person_markers
-from roi_codec_ros.nodes.statistics import SlidingWindow, Tally
 from roi_codec_ros.nodes.transforms import TransformPoses, tf_installed
 from roi_codec_ros.perception.cameras import CameraModel
 from roi_codec_ros.perception.geometry import position_from_height
@@ -40,6 +39,7 @@ from roi_codec_ros.perception.ground import CameraPose, ground_positions
 from roi_codec_ros.perception.poses import parse_camera_poses
 from roi_codec_ros.perception.tracking import Tracker, TrackerSettings
 from roi_codec_ros.perception.views import GroundView
+from roi_codec_ros.stream.statistics import SlidingWindow, Tally
 
 COVERAGE_PERIOD_S = 1.0
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from roi_codec_ros.codec.errors import RoiCodecError
+from roi_codec_ros.common.errors import RoiCodecError
 from roi_codec_ros.perception.cameras import CameraModel
 from roi_codec_ros.perception.ground import CameraPose
 

@@ -20,7 +20,7 @@ import yaml
 from numpy.polynomial import Polynomial
 from numpy.typing import ArrayLike, NDArray
 
-from roi_codec_ros.codec.errors import RoiCodecError
+from roi_codec_ros.common.errors import RoiCodecError
 
 # Name as in CameraInfo → how many coefficients it may have. None at all means no distortion,
 # which no equidistant lens can do without: its image is round even with four zeros.

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from roi_codec_ros.codec.errors import RoiCodecError
+from roi_codec_ros.common.errors import RoiCodecError
 
 BODY_M = 0.3  # half the width of a person who hides another, with some room for error
 BEHIND_M = 0.3  # who is not farther than this behind another is still seen

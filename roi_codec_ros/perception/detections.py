@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from roi_codec_ros.codec.errors import RoiCodecError
-
-Size = tuple[int, int]  # height, width in pixels
+from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.common.images import Size
 
 
 def _no_boxes() -> NDArray[np.float32]:

@@ -16,7 +16,7 @@ from enum import Enum
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from roi_codec_ros.codec.errors import RoiCodecError
+from roi_codec_ros.common.errors import RoiCodecError
 from roi_codec_ros.perception.cameras import CameraModel
 from roi_codec_ros.perception.geometry import HEIGHT_SPREAD, PERSON_HEIGHT_M
 

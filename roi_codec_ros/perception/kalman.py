@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from roi_codec_ros.codec.errors import RoiCodecError
+from roi_codec_ros.common.errors import RoiCodecError
 
 Array = NDArray[np.float64]
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from roi_codec_ros.perception.detections import Size
+from roi_codec_ros.common.images import Size
 
 PADDING = 114  # the grey that YOLO networks are trained with
 

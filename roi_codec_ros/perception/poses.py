@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from roi_codec_ros.codec.errors import RoiCodecError, UsageError
+from roi_codec_ros.common.errors import RoiCodecError, UsageError
 from roi_codec_ros.perception.ground import CameraPose
 
 POSE_KEYS = ("x", "y", "z", "roll", "pitch", "yaw")  # metres and radians, of the body in the map

@@ -23,11 +23,11 @@ from roi_codec_ros.codec import rans_reference
 from roi_codec_ros.codec.bitstream import HEADER_BYTES, Payload
 from roi_codec_ros.codec.codec import Decoder
 from roi_codec_ros.codec.entropy import EntropyTables
-from roi_codec_ros.codec.errors import BitstreamError, ModelFileError, RoiCodecError
 from roi_codec_ros.codec.model_file import METADATA_KEY, Model
 from roi_codec_ros.codec.models import untrained_model
 from roi_codec_ros.codec.presets import get_preset
 from roi_codec_ros.codec.rans import RansCoder
+from roi_codec_ros.common.errors import BitstreamError, ModelFileError, RoiCodecError
 
 MAX_PIXELS = 64 * 64
 _SCALES = (0.2, 1.0, 30.0)
@@ -227,8 +227,8 @@ class Nodes:
     def reset(self) -> None:
         """Forget everything that messages have left behind."""
         from roi_codec_ros.nodes import decoder, detector, tracker
-        from roi_codec_ros.nodes.newest import NewestByKey
         from roi_codec_ros.perception.tracking import Tracker
+        from roi_codec_ros.stream.newest import NewestByKey
 
         cameras = self.tracker._cameras
         self.tracker._cameras = {

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Plug-ins that users name by `name` or `name=argument`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from roi_codec_ros.common.errors import UsageError
+
+T = TypeVar("T")
+Factory = Callable[["str | None", str], T]
+
+
+class Plugins(dict[str, Factory[T]]):
+    """Factories of (what stands after `=` or None, device) by name.
+
+    kind: what they make, as an error calls it ("a face detector").
+    """
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def register(self, name: str) -> Callable[[Factory[T]], Factory[T]]:
+        """Offer a factory under `name`."""
+
+        def register(factory: Factory[T]) -> Factory[T]:
+            self[name] = factory
+            return factory
+
+        return register
+
+    def make(self, specification: str, device: str) -> T:
+        """What `name` or `name=argument` asks for. Raises UsageError for an unknown name."""
+        name, equals, argument = specification.partition("=")
+        if name not in self:
+            raise UsageError(f"expected {self.kind} of {', '.join(self)}, found {name!r}")
+        return self[name](argument if equals else None, device)

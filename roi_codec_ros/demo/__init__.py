@@ -1,2 +1,0 @@
-# SPDX-License-Identifier: Apache-2.0
-"""What `roi-codec demo` is made of: a virtual camera, processes, what was seen, what is shown."""

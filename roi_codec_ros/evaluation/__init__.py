@@ -1,2 +1,0 @@
-# SPDX-License-Identifier: Apache-2.0
-"""What survives a codec: detection scores, distortion, bits and time, ours and the baselines'."""

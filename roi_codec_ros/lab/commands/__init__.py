@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The verbs of the laboratory, one module each: parse, call, print."""

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Annotate photographs for training: persons and heads by detectors, or heads made to cover faces.
+
+example:
+  roi-codec annotate ../data --split train --faces mtcnn,yunet=yunet.onnx --out data_covered
+  roi-codec annotate site_photographs --detector yolov8n.pt --faces mtcnn --out data_site
+
+DIR is an annotated data set, whose persons stay as they are and whose head boxes are stretched
+over (or joined by) every face that a detector sees; or just a folder of photographs, whose persons
+--detector finds. --out becomes a data set: annotation_SPLIT.odgt, and links to the photographs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from roi_codec_ros.lab.datasets.annotations import Annotation
+
+FAILURES_SHOWN = 20
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("data", type=Path, metavar="DIR")
+    parser.add_argument("--split", default="train", help="split to annotate (default: train)")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR")
+    parser.add_argument(
+        "--faces",
+        default="mtcnn",
+        metavar="LIST",
+        help="of mtcnn, blazeface, haar and yunet=PATH (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--detector", metavar="WEIGHTS", help="YOLO weights; for photographs without person boxes"
+    )
+    parser.add_argument("--device", default="cpu", help="cpu (default), cuda or cuda:N")
+
+
+def run(args: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from roi_codec_ros.commands.common import check_writable, write_bytes
+    from roi_codec_ros.common.errors import RoiCodecError, UsageError
+    from roi_codec_ros.lab.datasets.annotate import annotate
+    from roi_codec_ros.lab.datasets.annotated_images import read_annotated
+    from roi_codec_ros.lab.datasets.annotations import AnnotationSet
+    from roi_codec_ros.lab.datasets.annotations_any import shortfall
+    from roi_codec_ros.lab.datasets.annotations_write import odgt_text
+    from roi_codec_ros.lab.evaluation.measurement import failure_reason
+    from roi_codec_ros.lab.faces.face_detectors import make_face_detector
+    from roi_codec_ros.perception.person_detector import PersonDetector, find_weights
+
+    if args.out.resolve() == args.data.resolve():
+        raise UsageError(f"expected --out to be another folder than {args.data}")
+    file = args.out / f"annotation_{args.split}.odgt"
+    check_writable(file)
+    photographs = _photographs(args.data, args.split)
+    faces = [make_face_detector(name, device=args.device) for name in args.faces.split(",")]
+    persons = None
+    if args.detector or all(item.person_boxes == "none" for item in photographs):
+        persons = PersonDetector(find_weights(args.detector or ""), device=args.device)
+    done: list[Annotation] = []
+    failures: list[str] = []
+    for item in tqdm(photographs, unit="image", disable=None):
+        try:
+            done.append(annotate(item, read_annotated(item), faces, persons))
+        except Exception as error:  # noqa: BLE001  # one broken image does not end the work
+            failures.append(f"{item.image_id}: {failure_reason(error)}")
+    if not done:
+        raise RoiCodecError(
+            f"expected photographs in {args.data}, found {len(failures)} that failed; the first: "
+            f"{failures[0]}"
+        )
+    _link([item.image_path for item in done], args.out / "images" / args.split)
+    write_bytes(file, odgt_text(done).encode())
+    before = sum(len(item.heads) for item in photographs)
+    print(
+        f"{len(done)} of {len(photographs)} photographs: "
+        f"{sum(len(item.persons) for item in done)} persons, "
+        f"{sum(len(item.heads) for item in done)} heads ({before} before)\nwrote {file}"
+    )
+    if isinstance(photographs, AnnotationSet):
+        for sentence in shortfall(photographs):
+            print(sentence, file=sys.stderr)
+    for failure in failures[:FAILURES_SHOWN]:
+        print(f"left out: {failure}", file=sys.stderr)
+
+
+def _photographs(data: Path, split: str) -> Sequence[Annotation]:
+    """The annotated split, or the images in ``data`` itself with nothing known of them."""
+    import numpy as np
+
+    from roi_codec_ros.common.errors import RoiCodecError
+    from roi_codec_ros.lab.datasets.annotations import IMAGE_SUFFIXES, Annotation, size_from_header
+    from roi_codec_ros.lab.datasets.annotations_any import read_annotations
+
+    files = sorted(f for f in data.glob("*") if f.suffix.lower() in IMAGE_SUFFIXES)
+    if not files:
+        return read_annotations(data, split)
+    none = np.zeros((0, 4), np.float32)
+    found = []
+    for file in files:
+        try:
+            width, height = size_from_header(file)
+        except OSError as error:
+            raise RoiCodecError(f"expected a photograph at {file}, found: {error}") from error
+        found.append(Annotation(file, file.stem, width, height, none, none, none, "none", "none"))
+    return found
+
+
+def _link(files: Sequence[Path], folder: Path) -> None:
+    """A link in ``folder`` to each of ``files``, in place of one that is there already."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in files:
+        link = folder / file.name
+        link.unlink(missing_ok=True)
+        os.symlink(file.resolve(), link)

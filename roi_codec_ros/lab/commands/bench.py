@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Time the codec on this machine, beside JPEG and AV1, on the same photographs in one run.
+
+A preset without an installed model is timed with untrained weights, whose bits mean nothing. The
+int8 backends are calibrated on the photographs themselves.
+
+--server starts decoder and detector as nodes, in one process and in two, feeds them payloads of
+photographs under fresh stamps for more and more cameras, and says where persons no longer come for
+95 % of the frames. --json then gets {"machine", "server": its settings, "rows": [{"processes",
+"cameras", "in_fps", "out_fps" (frames/s, all cameras together), "latency_ms": {"p50", "p95",
+"p99"} (stamp to persons received), "dropped": {"total" (frames without persons), "decoder",
+"detector" (by their own counters)}, "cpu_percent" (of one core), "memory_mib" (resident, all
+processes of the server), "saturated"}], "saturates_at": {processes: cameras or null}}.
+
+example:
+  roi-codec bench --images photographs/ --json bench.json --plot bench.png
+  roi-codec bench --presets fast --sizes 512x512 --threads 1 --backends onnxruntime torch
+  roi-codec bench --entropy --json entropy.json      our entropy coder beside compressai's
+  roi-codec bench --server --cameras 1,2,4,8,16 --json server.json
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from roi_codec_ros.commands.common import (
+    add_json_option,
+    check_writable,
+    image_size,
+    positive,
+    read_image,
+    write_json,
+)
+from roi_codec_ros.common.errors import RoiCodecError, UsageError
+from roi_codec_ros.lab.commands import bench_server
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from roi_codec_ros.lab.tools.entropy_bench import EntropyMeasurement
+
+DEFAULT_SIZES = ((512, 512), (1280, 720), (1920, 1080))
+DEFAULT_PHOTOGRAPHS = ("astronaut", "coffee", "rocket")  # of scikit-image
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
+ALL = "all"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--entropy", action="store_true", help="time and size of the entropy coder alone"
+    )
+    parser.add_argument(
+        "--images", type=Path, metavar="DIR", help="photographs (default: scikit-image's)"
+    )
+    parser.add_argument(
+        "--limit", type=positive, default=3, metavar="N", help="of them (default: %(default)s)"
+    )
+    parser.add_argument("--presets", nargs="+", metavar="PRESET", help="default: all")
+    parser.add_argument(
+        "--backends",
+        nargs="+",
+        metavar="BACKEND",
+        help="default: all that are installed, onnxruntime-int8 and openvino-int8 among them",
+    )
+    parser.add_argument(
+        "--sizes",
+        nargs="+",
+        type=image_size,
+        metavar="WIDTHxHEIGHT",
+        help="default: 512x512 1280x720 1920x1080; --server: 640x360",
+    )
+    parser.add_argument(
+        "--threads",
+        nargs="+",
+        type=_threads,
+        metavar="N",
+        help="default: 1 all; --server: torch's choice",
+    )
+    parser.add_argument("--rounds", type=positive, default=7, help="default: %(default)s")
+    parser.add_argument(
+        "--decode-rounds", type=positive, default=2, help="that decode too (default: %(default)s)"
+    )
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="bits against time, as a figure")
+    add_json_option(parser)
+    bench_server.add_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    for path in (args.json, args.plot):
+        if path:
+            check_writable(path)
+    if args.server:
+        bench_server.run(args)
+    elif args.entropy:
+        _run_entropy(args)
+    else:
+        _run_encode(args)
+
+
+def _run_encode(args: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from roi_codec_ros.codec.presets import PRESETS
+    from roi_codec_ros.common.machine import describe_machine, usable_cores
+    from roi_codec_ros.lab.tools.encode_bench import EncodeBench
+
+    cores = usable_cores()
+    threads = tuple(dict.fromkeys(count or cores for count in args.threads or (1, None)))
+    bench = EncodeBench(
+        presets=tuple(args.presets or PRESETS),
+        backends=_backends(args.backends),
+        sizes=tuple(args.sizes or DEFAULT_SIZES),
+        threads=threads,
+        cores=cores,
+        rounds=args.rounds,
+        decode_rounds=args.decode_rounds,
+    )
+    photographs = _photographs(args.images)[: args.limit]
+    with tqdm(total=bench.steps, desc="rounds", disable=None) as progress:
+        rows = bench.run(photographs, progress.update)
+    print(_encode_table(rows))
+    if args.json:
+        write_json(args.json, {"machine": describe_machine(), "rows": rows})
+    if args.plot:
+        from roi_codec_ros.lab.tools.encode_plot import plot_rows
+
+        plot_rows(rows, args.plot)
+
+
+def _threads(text: str) -> int | None:
+    return None if text == ALL else positive(text)
+
+
+_threads.__name__ = "number of threads"
+
+
+def _backends(named: list[str] | None) -> tuple[str, ...]:
+    from importlib.util import find_spec
+
+    from roi_codec_ros.codec.backends import BACKENDS
+    from roi_codec_ros.lab.tools.encode_bench import INT8_BACKENDS
+
+    known = (*BACKENDS, *INT8_BACKENDS)
+    for name in named or ():
+        if name not in known:
+            raise UsageError(f"expected backends among {', '.join(known)}; found {name!r}")
+    installed = (name for name in known if find_spec(name.partition("-")[0]) is not None)
+    return tuple(named or installed)
+
+
+def photographs_in(folder: Path) -> list[Path]:
+    """The image files of a folder, by name. Raises RoiCodecError."""
+    if not folder.is_dir():
+        raise RoiCodecError(f"expected a folder of photographs at {folder}, found none")
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+
+
+def _photographs(folder: Path | None) -> list[np.ndarray]:
+    if folder is not None:
+        return [read_image(path) for path in photographs_in(folder)]
+    try:
+        from skimage import data
+    except ImportError as error:
+        raise UsageError(
+            "expected photographs to measure on: --images DIR, or scikit-image installed"
+        ) from error
+    return [getattr(data, name)() for name in DEFAULT_PHOTOGRAPHS]
+
+
+def _encode_table(rows: list[dict[str, Any]]) -> str:
+    lines = []
+    for group in dict.fromkeys((row["size"], row["threads"]) for row in rows):
+        lines.append(f"\n{group[0]}, threads: {group[1]}; × is the ratio of encoding times")
+        lines.append(
+            f"{'codec':<34} {'ms min':>8} {'median':>8} {'× AV1 1':>8} {'speed 10':>8} "
+            f"{'× JPEG 1':>8} {'entropy':>8} {'bpp':>7} {'decode':>8}"
+        )
+        lines += [_encode_line(row) for row in rows if (row["size"], row["threads"]) == group]
+    return "\n".join(lines)
+
+
+def _encode_line(row: dict[str, Any]) -> str:
+    name = f"{row['codec']} {row['preset']}"
+    if row["backend"]:
+        name = f"{row['preset']} {row['backend']}{'' if row['trained'] else ' (untrained)'}"
+    share = f"{100 * row['entropy_share']:.1f} %" if "entropy_share" in row else "–"
+    decode = f"{row['decode_ms']['p50']:.1f}" if row["decode_ms"] else "–"
+    return (
+        f"{name:<34} {row['encode_ms']['min']:>8.2f} {row['encode_ms']['p50']:>8.2f} "
+        f"{row['ratio_av1_1']:>8.3f} {row['ratio_av1_1_speed10']:>8.3f} "
+        f"{row['ratio_jpeg_1']:>8.2f} {share:>8} {row['bpp']:>7.3f} {decode:>8}"
+    )
+
+
+def _run_entropy(args: argparse.Namespace) -> None:
+    from roi_codec_ros.codec.rans import available_implementations
+    from roi_codec_ros.common.machine import describe_machine
+    from roi_codec_ros.lab.tools.entropy_bench import measure
+
+    measurements = measure()
+    implementation = available_implementations()[0]
+    print(f"our {implementation} coder and compressai's, one thread, median CPU time in ms")
+    print(_line("symbols", "bit", "encode", "decode", "theirs", "theirs", "faster", "excess"))
+    for row in measurements:
+        print(_row(row))
+    if args.json:
+        write_json(
+            args.json,
+            {
+                "machine": describe_machine(threads=1),
+                "implementation": implementation,
+                "entropy": [asdict(row) for row in measurements],
+            },
+        )
+
+
+def _row(row: EntropyMeasurement) -> str:
+    encode = row.compressai_encode_ms / row.ours_encode_ms
+    decode = row.compressai_decode_ms / row.ours_decode_ms
+    return _line(
+        "x".join(map(str, row.shape)),
+        f"{row.bits_per_symbol:g}",
+        f"{row.ours_encode_ms:.2f}",
+        f"{row.ours_decode_ms:.2f}",
+        f"{row.compressai_encode_ms:.1f}",
+        f"{row.compressai_decode_ms:.1f}",
+        f"{encode:.0f}x, {decode:.0f}x",
+        f"{100 * row.excess_over_shannon:.2f} %",
+    )
+
+
+def _line(*cells: str) -> str:
+    widths = (10, 4, 7, 7, 7, 7, 10, 7)
+    return " ".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))

@@ -1,0 +1,295 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measure models and standard codecs on annotated photographs; the first row is the originals.
+
+Bits, distortion, persons that YOLO finds, faces that a face detector finds, and time.
+
+example:
+  roi-codec evaluate --data DATA --split val --models fast \\
+      --baselines jpeg:1,5,10 av1:1,5,10 av1@10:1 --detector yolov8n.pt --json evaluation.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from roi_codec_ros.commands.common import (
+    add_json_option,
+    check_writable,
+    image_size,
+    positive,
+    write_bytes,
+    write_json,
+)
+from roi_codec_ros.common.errors import RoiCodecError, UsageError
+from roi_codec_ros.lab.datasets.annotations import Annotation, AnnotationSet
+from roi_codec_ros.lab.datasets.annotations_any import read_annotations
+
+if TYPE_CHECKING:
+    from roi_codec_ros.lab.evaluation.cache import ResultCache
+    from roi_codec_ros.lab.evaluation.evaluate import Evaluation
+    from roi_codec_ros.lab.evaluation.setup import Setup
+
+CACHE_SUFFIX = ".images.jsonl"  # beside the JSON: results of single images, for --resume
+FIGURE_4, FIGURE_5 = "figure4.png", "figure5.png"
+FAILURES_SHOWN = 20  # the JSON has them all
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--data",
+        required=True,
+        metavar="DIR",
+        help="a data set: annotation_SPLIT.odgt (CrowdHuman), COCO's JSON, or YOLO's folders",
+    )
+    parser.add_argument("--split", required=True, metavar="NAME", help="for example val")
+    parser.add_argument(
+        "--models", nargs="*", default=[], metavar="MODEL", help="names or .safetensors files"
+    )
+    parser.add_argument(
+        "--baselines",
+        nargs="*",
+        default=[],
+        metavar="SPEC",
+        help="such as jpeg:1,5,10 (qualities), av1:1,5,10 (speed 6), av1@10:1 (speed 10)",
+    )
+    parser.add_argument(
+        "--detector",
+        required=True,
+        metavar="WEIGHTS",
+        help="ultralytics weights that find persons",
+    )
+    parser.add_argument(
+        "--detector-size", type=int, default=640, metavar="PX", help="its input size (default 640)"
+    )
+    parser.add_argument(
+        "--face-detector", default="mtcnn", metavar="SPEC", help="mtcnn (default) or yunet=PATH"
+    )
+    parser.add_argument(
+        "--limit", type=positive, metavar="N", help="only N images, spread evenly over the split"
+    )
+    parser.add_argument(
+        "--all-images",
+        action="store_true",
+        help="also images without human-made person boxes; they never count in the person score",
+    )
+    parser.add_argument(
+        "--resize",
+        type=image_size,
+        metavar="WxH",
+        help="stretch every image to this size first, as the paper does to 512x512",
+    )
+    parser.add_argument(
+        "--plus-one",
+        action="store_true",
+        help="count a box's last pixel in its width, as the paper's scoring tool does",
+    )
+    parser.add_argument(
+        "--repeats",
+        type=positive,
+        metavar="N",
+        help="timed runs of each codec on each image (default 1; the paper: 10)",
+    )
+    parser.add_argument("--device", default="cpu", help="cpu (default), cuda or cuda:N")
+    parser.add_argument(
+        "--model-devices",
+        nargs="+",
+        metavar="DEVICE",
+        help="measure the models on each of these, a row each (default: --device)",
+    )
+    parser.add_argument(
+        "--threads",
+        type=positive,
+        metavar="N",
+        help="threads of torch and of AV1 (default: one a core, shared among the workers)",
+    )
+    parser.add_argument(
+        "--workers",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="processes that measure images side by side (default 1); no latency from more than 1",
+    )
+    add_json_option(parser)
+    parser.add_argument(
+        "--tables", type=Path, metavar="FILE", help="write the paper's tables as Markdown"
+    )
+    parser.add_argument(
+        "--figures",
+        type=Path,
+        metavar="DIR",
+        help="write figure4.png (AP over bits) and figure5.png (latency) there",
+    )
+    parser.add_argument(
+        "--picture",
+        type=Path,
+        metavar="FILE",
+        help="write a PNG of the original, ours, AV1 and JPEG at similar bits (Fig. 2)",
+    )
+    parser.add_argument(
+        "--picture-image",
+        metavar="ID",
+        help="the image of --picture (default: of those measured, the one with the largest heads)",
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from the results that a run with this --json left beside it, unless a model, "
+        "a setting or the machine has changed since",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from roi_codec_ros.common.machine import describe_machine
+    from roi_codec_ros.lab.evaluation.bd_rate import bd_rates
+    from roi_codec_ros.lab.evaluation.comparison import draw_panels, make_panels
+    from roi_codec_ros.lab.evaluation.evaluate import evaluate_with, report
+    from roi_codec_ros.lab.evaluation.paper import is_crowdhuman_val
+    from roi_codec_ros.lab.evaluation.tables import format_table
+    from roi_codec_ros.lab.evaluation.workers import measure_here, measure_in_processes
+
+    setup = _setup(args)
+    for path in _outputs(args):
+        check_writable(path)
+    annotated = read_annotations(args.data, args.split)
+    chosen = choose(annotated, all_images=args.all_images, limit=args.limit)
+    bench = setup.bench()  # also with workers: what is wrong should be found here, and once
+    measure = measure_here(bench)
+    if args.workers > 1:
+        measure = measure_in_processes(setup.bench, args.workers)
+    with _cache(args, setup) as cache, tqdm(total=len(chosen), unit="image", disable=None) as bar:
+        evaluation = evaluate_with(
+            measure, bench.rows, chosen, cache=cache, on_image=lambda _: bar.update()
+        )
+    print(format_table(evaluation.rows))
+    print(_summary(annotated, len(chosen), evaluation))
+    if args.workers > 1:
+        print(f"no latency: {args.workers} workers shared the machine")
+    for failure in evaluation.failures[:FAILURES_SHOWN]:
+        print(f"left out: {failure}", file=sys.stderr)
+    result = report(
+        evaluation,
+        dataset=Path(args.data).resolve().name,
+        split=args.split,
+        machine=describe_machine(device=args.device, threads=setup.threads),
+        detector=f"{Path(args.detector).name} at {args.detector_size} px",
+        face_detector=args.face_detector.partition("=")[0],
+        settings=setup.settings,
+    )
+    result["crowdhuman_val"] = is_crowdhuman_val(chosen, args.split)
+    result["bd_rate"] = bd_rates(evaluation.rows)
+    if args.json:
+        write_json(args.json, result)
+    _write_outputs(args, result)
+    if args.picture:
+        picture = _picture_image(chosen, args.picture_image)
+        write_bytes(args.picture, draw_panels(make_panels(bench, picture)))
+
+
+def _outputs(args: argparse.Namespace) -> list[Path]:
+    figures = [args.figures / FIGURE_4, args.figures / FIGURE_5] if args.figures else []
+    return [path for path in (args.json, args.tables, args.picture, *figures) if path]
+
+
+def _write_outputs(args: argparse.Namespace, result: dict[str, Any]) -> None:
+    from roi_codec_ros.lab.evaluation.figures import figure_4, figure_5
+    from roi_codec_ros.lab.evaluation.markdown import format_report
+
+    if args.tables:
+        write_bytes(args.tables, format_report(result).encode())
+    if args.figures:
+        write_bytes(args.figures / FIGURE_4, figure_4(result))
+        write_bytes(args.figures / FIGURE_5, figure_5(result))
+
+
+def _picture_image(chosen: Sequence[Annotation], image_id: str | None) -> Annotation:
+    from roi_codec_ros.lab.evaluation.comparison import choose_picture
+
+    if image_id is None:
+        return choose_picture(chosen)
+    for annotation in chosen:
+        if annotation.image_id == image_id:
+            return annotation
+    raise RoiCodecError(f"expected a measured image as --picture-image, found {image_id!r}")
+
+
+def _setup(args: argparse.Namespace) -> Setup:
+    from roi_codec_ros.common.machine import usable_cores
+    from roi_codec_ros.lab.evaluation.baselines import parse_baselines
+    from roi_codec_ros.lab.evaluation.results import EvaluationSettings
+    from roi_codec_ros.lab.evaluation.setup import Setup
+
+    if args.picture and not args.models:
+        raise UsageError("expected --models for the --picture, found none")
+    if args.resume and not args.json:
+        raise UsageError("expected --json FILE, beside which --resume finds results; found none")
+    if args.repeats and args.workers > 1:
+        raise UsageError("expected --repeats with one worker, since it is timing; found more")
+    parse_baselines(args.baselines)
+    return Setup(
+        models=tuple(args.models),
+        baselines=tuple(args.baselines),
+        detector=args.detector,
+        detector_size=args.detector_size,
+        face_detector=args.face_detector,
+        device=args.device,
+        model_devices=tuple(args.model_devices or [args.device]),
+        threads=args.threads or max(1, usable_cores() // args.workers),
+        settings=EvaluationSettings(
+            repeats=args.repeats or 1,
+            plus_one=args.plus_one,
+            resize=args.resize,
+            timed=args.workers == 1,
+        ),
+    )
+
+
+def _cache(args: argparse.Namespace, setup: Setup) -> AbstractContextManager[ResultCache | None]:
+    from roi_codec_ros.lab.evaluation.cache import ResultCache
+
+    if not args.json:
+        return nullcontext()
+    path = args.json.with_name(args.json.stem + CACHE_SUFFIX)
+    return ResultCache(path, setup.context(), resume=args.resume)
+
+
+def choose(
+    annotated: AnnotationSet, *, all_images: bool, limit: int | None
+) -> Sequence[Annotation]:
+    """The images to measure, in file order; `limit` of them spread evenly, ends included.
+
+    Raises RoiCodecError where the split has no image with human-made person boxes.
+    """
+    usable = [item for item in annotated if all_images or item.person_boxes == "human"]
+    if not usable:
+        raise RoiCodecError(
+            "expected images with human-made person boxes, found none; --all-images takes the rest"
+        )
+    if limit is None or limit >= len(usable):
+        return usable
+    if limit == 1:
+        return usable[:1]
+    return [usable[round(index * (len(usable) - 1) / (limit - 1))] for index in range(limit)]
+
+
+def _summary(annotated: AnnotationSet, chosen: int, evaluation: Evaluation) -> str:
+    parts = [f"{evaluation.images} of {len(annotated)} images measured"]
+    if evaluation.images < chosen:
+        parts.append(f"{chosen - evaluation.images} failed and count in no row")
+    if evaluation.reused:
+        parts.append(f"{evaluation.reused} results of an earlier run")
+    if annotated.unreadable:
+        image_id, reason = annotated.unreadable[0]
+        parts.append(
+            f"{len(annotated.unreadable)} unreadable left out, first {image_id}: {reason}"
+        )
+    if annotated.dropped_boxes:
+        parts.append(f"{annotated.dropped_boxes} boxes outside their image dropped")
+    parts += annotated.notes
+    return "; ".join(parts)

@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run cameras and server for long, and see whether memory and latency stay as they were.
+
+An encoder per camera, the server and the tracker run as processes of their own over DDS. The
+first minutes after the warm-up are held against the last ones. The exit status is 1 if memory grew
+by more than 2 % or the latency of the fastest tenth of the frames by more than 10 %.
+
+example:
+  roi-codec soak --minutes 30 --cameras 4 --rate 0.5 --json soak.json
+  roi-codec soak --source street.mp4 yard.mp4 --minutes 600
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from roi_codec_ros.commands.common import (
+    add_json_option,
+    check_writable,
+    positive,
+    positive_real,
+    write_json,
+)
+from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.lab.demo.running import (
+    Stop,
+    await_persons,
+    camera_names,
+    check_ros,
+    node_environment,
+    prepare_folder,
+    private_ros_environment,
+    process_name,
+)
+
+if TYPE_CHECKING:
+    from roi_codec_ros.config.bringup import NodeSpec
+    from roi_codec_ros.lab.demo.processes import ProcessGroup
+    from roi_codec_ros.lab.tools.soak import ProcessSample, SoakBook, Span
+
+SAMPLE_S = 5.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--minutes", type=positive_real, default=30.0, help="default: %(default)g")
+    parser.add_argument(
+        "--warmup", type=positive_real, default=2.0, metavar="MINUTES", help="default: %(default)g"
+    )
+    parser.add_argument(
+        "--window",
+        type=positive_real,
+        default=5.0,
+        metavar="MINUTES",
+        help="how long is the first time and the last (default: %(default)g)",
+    )
+    parser.add_argument("--cameras", type=positive, default=4, metavar="N", help="default: 4")
+    parser.add_argument(
+        "--source",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="videos that the cameras show in turn (default: installed photographs)",
+    )
+    parser.add_argument(
+        "--rate",
+        type=positive_real,
+        default=1.0,
+        metavar="HZ",
+        help="frames per second of a camera (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--max-width",
+        type=positive,
+        default=384,
+        metavar="PX",
+        help="width that frames are coded at (default: %(default)s)",
+    )
+    parser.add_argument("--model", default="fast", help="name or file (default: %(default)s)")
+    parser.add_argument("--detector", default="", metavar="WEIGHTS", help="YOLO weights")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("soak_out"),
+        metavar="DIR",
+        help="folder for the logs (default: %(default)s)",
+    )
+    add_json_option(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    check_ros()
+    if args.json:
+        check_writable(args.json)
+    prepare_folder(args.out)
+    with Stop() as stop:
+        result = _soak(args, stop)
+    if args.json:
+        write_json(args.json, result)
+    if not (result["memory_flat"] and result["latency_steady"]):
+        raise RoiCodecError("expected memory and latency to stay, found them to grow")
+
+
+def _graph(args: argparse.Namespace) -> list[NodeSpec]:
+    from roi_codec_ros.codec.models import find_model, model_directories
+    from roi_codec_ros.config.bringup import demo_graph
+    from roi_codec_ros.lab.simulation.photograph_cameras import photograph_cameras
+    from roi_codec_ros.perception.person_detector import find_weights
+
+    names = camera_names(args.cameras)
+    for path in args.source or ():
+        if not path.is_file():
+            raise RoiCodecError(f"expected a video at {path}, found none")
+    videos = args.source or photograph_cameras(args.cameras, [args.out / ".source"], print)
+    return demo_graph(
+        {name: str(videos[n % len(videos)].resolve()) for n, name in enumerate(names)},
+        model=str(find_model(args.model).resolve()),
+        detector=str(find_weights(args.detector, model_directories()).resolve()),
+        camera_parameters={"rate_hz": args.rate, "threads": 1, "max_width": args.max_width},
+        server_parameters={"threads": 1, "stale_after_s": max(2.0, 3.0 / args.rate)},
+    )
+
+
+def _soak(args: argparse.Namespace, stop: Stop) -> dict[str, Any]:
+    from roi_codec_ros.common.machine import describe_machine
+    from roi_codec_ros.config.bringup import command, joined
+    from roi_codec_ros.lab.demo.processes import ProcessGroup
+    from roi_codec_ros.lab.tools.soak import (
+        SoakBook,
+        Span,
+        first_and_last,
+        latency_row,
+        soak_result,
+        table_lines,
+    )
+
+    specs = _graph(args)
+    os.environ.update(private_ros_environment(os.environ, (args.out / "log").resolve()))
+    with ProcessGroup(node_environment(1), args.out / "log") as group:
+        for spec in joined(specs):
+            group.start(process_name(spec.full_name), command(spec))
+        # Not before the processes: they are forked from here, and ROS starts threads.
+        from roi_codec_ros.lab.demo.monitor import DemoMonitor
+
+        names = camera_names(args.cameras)
+        book = SoakBook(names)
+        with DemoMonitor(names, book):
+            await_persons(group, book, stop)
+            whole, samples = _watch(args, group, book, stop)
+    first, last = first_and_last(whole, 60 * args.warmup, 60 * args.window)
+    if whole.end_s <= first.start_s:
+        raise RoiCodecError("ended within the warm-up: nothing to compare")
+    result = soak_result(samples, book, first, last)
+    print("\n".join(table_lines(result)))
+    settings = {
+        "machine": describe_machine(threads=1),
+        "minutes": whole.minutes,
+        "warmup_minutes": args.warmup,
+        "window_minutes": first.minutes,
+        "cameras": args.cameras,
+        "rate_hz": args.rate,
+        "max_width": args.max_width,
+    }
+    minutes = [
+        Span(whole.start_s + 60 * minute, whole.start_s + 60 * (minute + 1))
+        for minute in range(int(whole.minutes))
+    ]
+    passages = book.passages()
+    series = {
+        name: [[s.at_s - whole.start_s, s.rss_mib, s.pss_mib, s.threads, s.files] for s in found]
+        for name, found in samples.items()
+    }
+    by_minute = [latency_row(passages, minute) for minute in minutes]
+    return {**settings, **result, "latency_ms_by_minute": by_minute, "samples": series}
+
+
+def _watch(
+    args: argparse.Namespace, group: ProcessGroup, book: SoakBook, stop: Stop
+) -> tuple[Span, dict[str, list[ProcessSample]]]:
+    """Look at every process every five seconds until the time is over or the user ends it."""
+    from tqdm import tqdm
+
+    from roi_codec_ros.lab.tools.soak import Span, sample_process
+
+    samples: dict[str, list[ProcessSample]] = {child.name: [] for child in group.children}
+    start_s = time.monotonic()
+    end_s = start_s + 60 * args.minutes
+    with tqdm(total=round(60 * args.minutes), unit="s", disable=None) as progress:
+        while (now_s := time.monotonic()) < end_s:
+            group.check()
+            for child in group.children:
+                sample = sample_process(child.process.pid)
+                if sample is not None:
+                    samples[child.name].append(sample)
+            progress.update(round(now_s - start_s) - progress.n)
+            if stop.wait(min(SAMPLE_S, end_s - now_s)):
+                break
+    return Span(start_s, time.monotonic()), samples

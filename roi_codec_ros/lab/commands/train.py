@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Train a codec, freeze its entropy tables and write its model file.
+
+example:
+  roi-codec train --preset fast --data ../data --minutes 90 --out runs/fast
+  roi-codec train --config site.yaml --data ../data --steps 20000 --out runs/site --device cuda
+
+DIR is a data set in CrowdHuman's, COCO's or YOLO's layout. What is not said here stands in the
+configuration, by default the one that ships for the preset. The run keeps a checkpoint in --out;
+the same command with --resume goes on from there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from roi_codec_ros.commands.common import check_writable, positive, positive_real
+
+if TYPE_CHECKING:
+    from roi_codec_ros.lab.datasets.annotations import AnnotationSet
+    from roi_codec_ros.lab.training.config import TrainingConfig
+    from roi_codec_ros.lab.training.data import CropSampler
+    from roi_codec_ros.lab.training.trainer import Trainer
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML; default: the preset's")
+    parser.add_argument("--preset", help="architecture (default: the configuration's, or fast)")
+    parser.add_argument("--data", required=True, type=Path, metavar="DIR")
+    parser.add_argument("--split", default="train", help="split to train on (default: train)")
+    parser.add_argument(
+        "--val-split",
+        default="val",
+        help="split to judge by: a photograph of it in --split is an error (default: val)",
+    )
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR")
+    budget = parser.add_mutually_exclusive_group()
+    budget.add_argument("--minutes", type=positive_real, help="time budget")
+    budget.add_argument("--steps", type=positive, metavar="N", help="a number of steps instead")
+    budget.add_argument("--epochs", type=positive_real, metavar="N", help="passes over the data")
+    parser.add_argument(
+        "--objective",
+        help="what becomes of heads: paper (their negative), or some of fill,code,rate,adversary",
+    )
+    parser.add_argument("--head-cells", type=int, metavar="N", help="N×N colours a head keeps")
+    parser.add_argument("--code-weight", type=float, help="price of what the code says of a head")
+    for name in ("rate", "background", "head", "person"):
+        parser.add_argument(f"--lambda-{name}", type=float, metavar="λ")
+    parser.add_argument(
+        "--set",
+        action="append",
+        metavar="KEY=VALUE",
+        help="any key, as in regions.head.fill.cells=3",
+    )
+    parser.add_argument(
+        "--feature-detector",
+        metavar="WEIGHTS",
+        help="YOLOv8 weights whose features and persons the reconstruction should keep",
+    )
+    parser.add_argument("--feature-weight", type=float)
+    parser.add_argument("--detection-weight", type=float)
+    parser.add_argument("--learning-rate", type=float)
+    parser.add_argument("--batch-size", type=positive, metavar="N", help="of each process")
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    parser.add_argument("--threads", type=positive, help="CPU threads (default: all)")
+    parser.add_argument(
+        "--tensorboard", action="store_true", help="curves and pictures, below --out"
+    )
+    parser.add_argument(
+        "--pictures-every", type=int, metavar="N", help="steps between picture strips, 0: none"
+    )
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
+    start.add_argument(
+        "--init-from",
+        type=Path,
+        metavar="FILE",
+        help="begin with the weights of a checkpoint or of a model file",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    import torch
+
+    from roi_codec_ros.lab.training.data import CropSampler
+    from roi_codec_ros.lab.training.engine import start_engine
+    from roi_codec_ros.lab.training.features import DetectorDistance
+    from roi_codec_ros.lab.training.objectives import hidden_classes
+    from roi_codec_ros.lab.training.progress import open_board
+    from roi_codec_ros.lab.training.trainer import Trainer
+
+    config = configuration(args)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    checkpoint = args.out / "checkpoint.pt"
+    check_writable(checkpoint)
+    annotations = _photographs(args, config)
+    hidden = hidden_classes(config.regions)
+    sampler = CropSampler(
+        annotations,
+        config.crops,
+        centre_on=[*hidden, *(name for name in config.regions if name not in hidden)],
+    )
+    engine = start_engine(args.device)
+    broken = sampler.read_ahead()
+    detector = args.feature_detector
+    trainer = Trainer(
+        config,
+        sampler,
+        checkpoint,
+        detector_distance=DetectorDistance(detector, str(engine.device)) if detector else None,
+        about={
+            "data": annotations_summary(args.data, args.split, len(sampler.annotations)),
+            "feature_detector": os.path.basename(detector or "") or None,
+        },
+        engine=engine,
+    )
+    if trainer.leads:
+        _print_report(annotations, sampler, broken)
+    if args.resume:
+        trainer.resume()
+    elif args.init_from:
+        trainer.start_from(args.init_from)
+    board = open_board(args.out / "tensorboard") if args.tensorboard and trainer.leads else None
+    _train(trainer, sampler, args.out, board)
+    if trainer.leads:
+        _freeze(trainer, [a.image_path for a in sampler.annotations], args.out)
+
+
+def configuration(args: argparse.Namespace) -> TrainingConfig:
+    """The configuration that the options ask for. Raises UsageError."""
+    from roi_codec_ros.lab.training.config import parse_config, preset_config, read_mapping
+    from roi_codec_ros.lab.training.overrides import overridden
+
+    file = args.config or preset_config(args.preset or "fast")
+    values = overridden(read_mapping(file), vars(args))
+    if not args.feature_detector:
+        values |= {"feature_weight": 0.0, "detection_weight": 0.0}
+    return parse_config(values)
+
+
+def _photographs(args: argparse.Namespace, config: TrainingConfig) -> AnnotationSet:
+    """The split to train on, of which no photograph is in the one to judge by, if there is one."""
+    from roi_codec_ros.lab.datasets.annotations_any import has_split, read_annotations
+    from roi_codec_ros.lab.training.data import check_apart, check_classes
+
+    annotations = read_annotations(args.data, args.split, needs_persons=False)
+    check_classes(config.regions, annotations)
+    if args.split != args.val_split and has_split(args.data, args.val_split):
+        judged = read_annotations(args.data, args.val_split, needs_persons=False)
+        check_apart(annotations, judged)
+    return annotations
+
+
+def _print_report(annotations: AnnotationSet, sampler: CropSampler, broken: list[str]) -> None:
+    """What is trained on, and what could not be used."""
+    from roi_codec_ros.lab.datasets.annotations_any import shortfall
+
+    used, kept = sampler.annotations, sampler.photographs.kept
+    counts = {name: 0 for item in used for name in item.classes()}
+    for name in counts:
+        counts[name] = sum(len(item.boxes(name)) for item in used)
+    boxes = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
+    print(f"{len(used)} photographs ({kept} in memory) with boxes: {boxes}", file=sys.stderr)
+    for sentence in shortfall(annotations):
+        print(sentence, file=sys.stderr)
+    if broken:
+        print(
+            f"{len(broken)} of {len(annotations)} photographs left out, the first: {broken[0]}",
+            file=sys.stderr,
+        )
+
+
+def _train(trainer: Trainer, sampler: CropSampler, out: Path, board: Any) -> None:
+    from roi_codec_ros.lab.training.curve import LOG_NAME
+    from roi_codec_ros.lab.training.picture_strip import PictureStrip, write_strip
+    from roi_codec_ros.lab.training.progress import ProgressLog
+    from roi_codec_ros.lab.training.trainer import StepReport
+
+    spent = trainer.progress()  # every process asks: they agree on it
+    if not trainer.leads:
+        trainer.run(lambda report: None)
+        return
+    every = trainer.config.pictures_every
+    strip = PictureStrip(sampler) if every else None
+    with ProgressLog(out / LOG_NAME, board=board, start=spent) as log:
+
+        def show(report: StepReport) -> None:
+            log(report)
+            if strip is not None and report.step % every == 0:
+                picture = strip.draw(trainer.model, trainer.device)
+                write_strip(out / "strip.png", picture)
+                log.picture(picture, report.step)
+
+        trainer.run(show)
+
+
+def _freeze(trainer: Trainer, photographs: list[Path], out: Path) -> None:
+    from roi_codec_ros.commands.common import write_bytes
+    from roi_codec_ros.lab.training.freeze import freeze
+
+    model = freeze(trainer.checkpoint, photographs=photographs)
+    path = out / f"{model.preset.name}.safetensors"
+    write_bytes(path, model.content)
+    print(f"wrote {path}\n{json.dumps(model.header, indent=2)}")
+
+
+def annotations_summary(data: Path, split: str, images: int) -> dict[str, object]:
+    """What the model card says of the training data."""
+    return {"name": data.resolve().name, "split": split, "images": images}

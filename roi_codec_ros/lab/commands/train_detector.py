@@ -1,0 +1,351 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fine-tune a YOLOv8 person detector on images that a codec decoded, with some originals.
+
+example:
+  roi-codec train-detector --codec fast --data DATA --weights yolov8n.pt --minutes 30 \\
+      --out models/person-yolov8n-fast.pt
+
+DIR is a data set in CrowdHuman's, COCO's or YOLO's layout. Its photographs are coded and decoded
+whole, as the evaluation does it, into a folder beside --out, where the next run finds them again.
+A few are held out, on which the detector is measured before and after; the card beside the weights
+(FILE.json) tells the figures. The weights are under ultralytics' licence, AGPL-3.0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from roi_codec_ros.commands.common import add_json_option, positive, positive_real
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from roi_codec_ros.codec import Model
+    from roi_codec_ros.lab.datasets.annotations import Annotation, AnnotationSet
+    from roi_codec_ros.lab.training.detector_data import Division, Written
+    from roi_codec_ros.lab.training.detector_run import FineTuned, FineTuning, Step
+
+WORK_SUFFIX = ".work"
+FAILURES_SHOWN = 20
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--codec", required=True, metavar="MODEL", help="name or .safetensors file"
+    )
+    parser.add_argument("--data", required=True, type=Path, metavar="DIR")
+    parser.add_argument("--split", default="train", help="split to train on (default: train)")
+    parser.add_argument(
+        "--weights", required=True, metavar="FILE", help="YOLO weights to start from"
+    )
+    parser.add_argument("--out", required=True, type=Path, metavar="FILE.pt")
+    budget = parser.add_mutually_exclusive_group(required=True)
+    budget.add_argument("--epochs", type=positive, metavar="N")
+    budget.add_argument(
+        "--minutes",
+        type=positive_real,
+        metavar="M",
+        help="of training, without decoding before it",
+    )
+    parser.add_argument(
+        "--image-size", type=positive, default=640, metavar="PX", help="default: 640"
+    )
+    parser.add_argument("--batch-size", type=positive, default=8, metavar="N", help="default: 8")
+    parser.add_argument(
+        "--learning-rate", type=positive_real, default=2e-4, metavar="RATE", help="default: 0.0002"
+    )
+    parser.add_argument(
+        "--freeze",
+        type=int,
+        default=0,
+        metavar="N",
+        help="first layers that stay as they are (default: 0; 10 is YOLOv8's whole backbone)",
+    )
+    parser.add_argument(
+        "--originals",
+        type=float,
+        default=0.25,
+        metavar="SHARE",
+        help="share of the photographs to train on undecoded as well, 0 to 1 (default: 0.25)",
+    )
+    parser.add_argument(
+        "--tuned-share",
+        type=float,
+        default=0.5,
+        metavar="SHARE",
+        help="of the fine-tuned weights in the result, the rest are those that it started from; "
+        "1 forgets most (default: 0.5)",
+    )
+    parser.add_argument("--limit", type=positive, metavar="N", help="only so many photographs")
+    parser.add_argument("--seed", type=int, default=1, help="default: %(default)s")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on from the last epoch of a run that was stopped"
+    )
+    parser.add_argument("--threads", type=positive, metavar="N", help="default: one a core")
+    parser.add_argument("--device", default="cpu", help="cpu (default), cuda or cuda:N")
+    add_json_option(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    os.environ.setdefault("YOLO_OFFLINE", "1")  # before ultralytics is imported
+
+    from roi_codec_ros.codec import UsageError
+    from roi_codec_ros.codec.models import load_model
+    from roi_codec_ros.commands.common import check_writable, write_json
+    from roi_codec_ros.common.machine import usable_cores
+    from roi_codec_ros.lab.datasets.annotations_any import read_annotations
+    from roi_codec_ros.lab.evaluation.cache import file_digest
+    from roi_codec_ros.lab.training.detector_data import divide, write_yolo_data
+    from roi_codec_ros.lab.training.detector_run import FineTuning
+    from roi_codec_ros.lab.training.detector_training import fine_tune, interpolate, save_weights
+    from roi_codec_ros.perception.person_detector import find_weights
+
+    for option in ("originals", "tuned_share"):
+        if not 0.0 <= (share := getattr(args, option)) <= 1.0:
+            name = option.replace("_", "-")
+            raise UsageError(f"expected a share of 0 to 1 for --{name}, found {share:g}")
+    if args.out.suffix != ".pt":
+        raise UsageError(f"expected --out to end in .pt, found {args.out.name}")
+    config = FineTuning(
+        epochs=args.epochs,
+        minutes=args.minutes,
+        image_size=args.image_size,
+        batch_size=args.batch_size,
+        learning_rate=args.learning_rate,
+        freeze=args.freeze,
+        seed=args.seed,
+    )
+    args.threads = args.threads or usable_cores()
+    weights = find_weights(args.weights)
+    card_file = args.out.with_suffix(".json")
+    for path in (args.out, card_file, *([args.json] if args.json else [])):
+        check_writable(path)
+    model = load_model(args.codec)
+    annotations = read_annotations(args.data, args.split)
+    division = divide(annotations, args.limit)
+
+    work = args.out.with_name(args.out.stem + WORK_SUFFIX)
+    images = _Images(work, model, division, args)
+    judge = _Judge(images, args)
+    before = judge.score(weights)
+    data = write_yolo_data(work, images.train_files, images.held_out_files)
+    started_from = {"file": weights.name, "sha256": file_digest(weights)}
+    with _Bar(config) as bar:
+        tuned = fine_tune(
+            weights,
+            data,
+            config,
+            work / "run",
+            device=args.device,
+            threads=args.threads,
+            resume=args.resume,
+            identity=f"{started_from['sha256']} {images.digest}",
+            on_step=bar.show,
+        )
+    share = interpolate(tuned.network, weights, args.tuned_share)
+    save_weights(tuned.network, args.out, config.image_size)
+    after = judge.score(args.out)
+    card = {
+        "name": args.out.stem,
+        "sha256": file_digest(args.out),
+        **_provenance(model, started_from, args),
+        "images": images.summary,
+        **_training(tuned, config, args, len(images.train_files)),
+        "tuned_share": share,
+        "held_out_person_ap50": {
+            kind: {"before": before[kind], "after": after[kind]} for kind in before
+        },
+    }
+    write_json(card_file, card)
+    if args.json:
+        write_json(args.json, card)
+    _report(card, annotations, images, args.out, card_file)
+
+
+class _Images:
+    """The decoded photographs and some originals in the work folder."""
+
+    def __init__(
+        self, work: Path, model: Model, division: Division, args: argparse.Namespace
+    ) -> None:
+        from tqdm import tqdm
+
+        from roi_codec_ros.codec import RoiCodecError
+        from roi_codec_ros.lab.datasets.annotated_images import read_annotated, resize
+        from roi_codec_ros.lab.evaluation.methods import ModelMethod
+        from roi_codec_ros.lab.training.detector_data import some, write_images
+
+        method = ModelMethod(model, device=args.device, threads=args.threads)
+
+        def decoded(annotation: Annotation) -> Any:
+            image = read_annotated(annotation)
+            return resize(method.decode(method.encode(image)), annotation.width, annotation.height)
+
+        kept = some(division.train, args.originals)
+        jobs: list[tuple[Sequence[Annotation], str, Callable[[Annotation], Any]]] = [
+            (division.train, f"decoded-{model.id.hex()}", decoded),
+            (division.held_out, f"decoded-{model.id.hex()}", decoded),
+            (kept, "originals", read_annotated),
+            (division.held_out, "originals", read_annotated),
+        ]
+        written: list[Written] = []
+        total = sum(len(annotations) for annotations, _, _ in jobs)
+        with tqdm(total=total, unit="image", desc="decode", disable=None) as bar:
+            for annotations, folder, make in jobs:
+                written.append(write_images(annotations, work / folder, make, on_image=bar.update))
+        train, self._held_out, originals, self._held_out_originals = written
+        self.failures = [failure for part in written[:2] for failure in part.failures]
+        self.train_files = [path for part in (train, originals) for _, path in part.images]
+        self.held_out_files = [path for _, path in self._held_out.images]
+        if not train.images or not self.held_out_files:
+            raise RoiCodecError(
+                f"expected photographs in {args.data}, found {len(self.failures)} that failed; "
+                f"the first: {': '.join(self.failures[0])}"
+            )
+        self.summary = {
+            "decoded": len(train.images),
+            "originals": len(originals.images),
+            "held_out": len(self.held_out_files),
+            "persons": sum(len(item.persons) for item, _ in train.images),
+            "machine_made_boxes": sum(item.person_boxes != "human" for item, _ in train.images),
+            "with_hidden_regions": sum(len(item.ignored) > 0 for item, _ in train.images),
+            "left_out_persons_unknown": division.unknown,
+            "left_out_failed": len(self.failures),
+        }
+        self.made = train.made + self._held_out.made
+        listed = "\n".join(str(path.relative_to(work)) for path in self.train_files)
+        self.digest = hashlib.sha256(listed.encode()).hexdigest()
+
+    def held_out(self) -> dict[str, list[Annotation]]:
+        """The held-out images by kind, their boxes with the files in the work folder."""
+        from dataclasses import replace
+
+        return {
+            kind: [replace(item, image_path=path) for item, path in part.images]
+            for kind, part in (
+                ("decoded", self._held_out),
+                ("originals", self._held_out_originals),
+            )
+        }
+
+
+class _Judge:
+    """Person AP on the held-out images."""
+
+    def __init__(self, images: _Images, args: argparse.Namespace) -> None:
+        self._held_out = images.held_out()
+        self._args = args
+
+    def score(self, weights: Path) -> dict[str, float | None]:
+        import math
+
+        import torch
+        from tqdm import tqdm
+
+        from roi_codec_ros.lab.evaluation.person_score import person_ap50
+        from roi_codec_ros.perception.person_detector import PersonDetector
+
+        args = self._args
+        detector = PersonDetector(weights, device=args.device, image_size=args.image_size)
+        torch.set_num_threads(args.threads)  # ultralytics has set them to its own taste
+        scores: dict[str, float | None] = {}
+        for kind, images in self._held_out.items():
+            bar = tqdm(images, unit="image", desc=f"measure on {kind}", disable=None)
+            ap = person_ap50(detector, bar)
+            scores[kind] = None if math.isnan(ap) else round(ap, 4)
+        return scores
+
+
+class _Bar:
+    """A progress bar over the budget."""
+
+    def __init__(self, config: FineTuning) -> None:
+        from tqdm import tqdm
+
+        self._bar = tqdm(
+            total=100.0,
+            desc="train",
+            bar_format="{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}{postfix}]",
+            disable=None,
+        )
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def show(self, step: Step) -> None:
+        self._bar.n = round(100.0 * min(step.progress, 1.0), 2)
+        self._bar.set_postfix(
+            step=step.number, loss=f"{step.loss:.3f}", images_per_s=f"{step.images_per_s:.2f}"
+        )
+
+
+def _provenance(
+    model: Model, started_from: dict[str, str], args: argparse.Namespace
+) -> dict[str, Any]:
+    from datetime import date
+
+    from roi_codec_ros.lab.training.detector_training import LICENCE
+
+    return {
+        "licence": LICENCE,
+        "date": date.today().isoformat(),
+        "started_from": started_from,
+        "codec": {"name": model.name, "preset": model.preset.name, "id": model.id.hex()},
+        "data": {"name": args.data.resolve().name, "split": args.split},
+    }
+
+
+def _training(
+    tuned: FineTuned, config: FineTuning, args: argparse.Namespace, images: int
+) -> dict[str, Any]:
+    from dataclasses import asdict
+    from importlib.metadata import version
+
+    from roi_codec_ros.common.machine import describe_machine
+    from roi_codec_ros.lab.training.detector_training import AUGMENTATION
+
+    return {
+        "image_size": config.image_size,
+        "epochs": round(tuned.images / images, 2),
+        "steps": tuned.steps,
+        "minutes": round(tuned.minutes, 1),
+        "settings": {
+            **asdict(config),
+            "originals": args.originals,
+            "limit": args.limit,
+            "precision": tuned.precision,
+            "optimizer": "AdamW",
+            **AUGMENTATION,
+        },
+        "machine": describe_machine(device=args.device, threads=args.threads),
+        "ultralytics": version("ultralytics"),
+    }
+
+
+def _report(
+    card: dict[str, Any], annotations: AnnotationSet, images: _Images, out: Path, card_file: Path
+) -> None:
+    summary = card["images"]
+    print(
+        f"{summary['decoded']} decoded images and {summary['originals']} originals to train on, "
+        f"{summary['held_out']} held out; {images.made} decoded now, the others before"
+    )
+    left_out = [(summary["left_out_persons_unknown"], "whose persons nobody has marked")]
+    left_out += [(len(annotations.unreadable), "that are not there")]
+    for count, reason in left_out:
+        if count:
+            print(f"left out: {count} photographs {reason}")
+    for image_id, reason in images.failures[:FAILURES_SHOWN]:
+        print(f"left out: {image_id}: {reason}", file=sys.stderr)
+    print(f"{card['steps']} steps, {card['epochs']} epochs, {card['minutes']} minutes")
+    for kind, score in card["held_out_person_ap50"].items():
+        print(f"person AP@0.5, held out, {kind}: {score['before']} before, {score['after']} after")
+    print(f"wrote {out} and {card_file}")

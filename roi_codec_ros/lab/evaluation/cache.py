@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Results of single images kept on disk, so that a run that was stopped can go on.
+
+One JSON object a line: the key, and for readers the image and the row. A key is a digest of all
+that a result depends on, so what has changed since is not found and measured anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, Any
+
+from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.lab.datasets.annotations import Annotation
+from roi_codec_ros.lab.evaluation.results import ImageResult, RowName
+
+FORMAT = 2  # of the lines, and of how figures are computed: raise it when either changes
+
+
+class ResultCache:
+    """A file of results. context: what all of them depend on (settings, detectors, machine)."""
+
+    def __init__(self, path: Path, context: Mapping[str, Any], *, resume: bool) -> None:
+        """resume: keep what the file has; otherwise it starts empty. Raises RoiCodecError."""
+        self._context = _digest({"format": FORMAT, **context})
+        self._results: dict[str, ImageResult] = {}
+        self._images: dict[Path, str | None] = {}
+        try:
+            if resume and path.exists():
+                for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
+                    self._take(line)
+            self._file: IO[str] = path.open("a" if resume else "w", encoding="utf-8")
+            self._file.write("\n")  # ends what a run that was stopped left of its last line
+        except OSError as error:
+            raise RoiCodecError(
+                f"expected to keep results in {path}; found: {error.strerror}"
+            ) from error
+
+    def __enter__(self) -> ResultCache:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def get(self, annotation: Annotation, row: RowName) -> ImageResult | None:
+        """The result of an image that has not changed since, or None."""
+        key = self._key(annotation, row)
+        return None if key is None else self._results.get(key)
+
+    def add(self, annotation: Annotation, row: RowName, result: ImageResult) -> None:
+        """Keep a result; on disk when this returns."""
+        key = self._key(annotation, row)
+        if key is None:
+            return
+        self._results[key] = result
+        line = {"key": key, "image": annotation.image_id, "row": str(row)}
+        self._file.write(json.dumps(line | {"result": result.to_json()}) + "\n")
+        self._file.flush()
+
+    def _take(self, line: str) -> None:
+        try:
+            entry = json.loads(line)
+            self._results[entry["key"]] = ImageResult.from_json(entry["result"])
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return  # a line cut short by the end of its run is measured again
+
+    def _key(self, annotation: Annotation, row: RowName) -> str | None:
+        path = annotation.image_path
+        if path not in self._images:
+            self._images[path] = _image_digest(annotation)
+        image = self._images[path]
+        return image and _digest([self._context, asdict(row), image])
+
+
+def file_digest(path: str | Path) -> str:
+    """SHA-256 of a file's content. Raises RoiCodecError."""
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError as error:
+        raise RoiCodecError(f"expected a file at {path}; found: {error.strerror}") from error
+
+
+def _image_digest(annotation: Annotation) -> str | None:
+    """Of the pixels' file and the boxes; None where there is no such file."""
+    try:
+        content = hashlib.sha256(annotation.image_path.read_bytes()).hexdigest()
+    except OSError:
+        return None
+    boxes = [annotation.persons, annotation.heads, annotation.ignored]
+    return _digest(
+        [
+            annotation.image_id,
+            content,
+            [annotation.width, annotation.height, annotation.person_boxes, annotation.head_boxes],
+            [kind.tolist() for kind in boxes],
+        ]
+    )
+
+
+def _digest(data: Any) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is compared: anything that turns an image into bytes and bytes into an image."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from roi_codec_ros.lab.evaluation.results import RowName
+
+if TYPE_CHECKING:
+    from roi_codec_ros.codec.models import Model
+
+ImageArray = NDArray[np.uint8]
+
+
+class Method(Protocol):
+    """A codec under test. Images are RGB uint8 [H, W, 3].
+
+    name and preset together tell one row of the tables from the others. model_id: the first eight
+    bytes of a model's identity in hexadecimal; None for what has no model file.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def preset(self) -> str: ...
+
+    @property
+    def model_id(self) -> str | None: ...
+
+    def encode(self, image: ImageArray) -> bytes: ...
+
+    def decode(self, data: bytes) -> ImageArray:
+        """The decoded image, which may be of another size than what was encoded."""
+        ...
+
+
+class ModelMethod:
+    """One of our models, through the encoder and the decoder that the nodes use."""
+
+    def __init__(self, model: Model, *, device: str = "cpu", threads: int | None = None) -> None:
+        from roi_codec_ros.codec.codec import Decoder, Encoder
+
+        self._model = model
+        self.device = device
+        self._encoder = Encoder(model, device=device, threads=threads)
+        self._decoder = Decoder(model, device=device, threads=threads)
+
+    @property
+    def name(self) -> str:
+        return self._model.name
+
+    @property
+    def preset(self) -> str:
+        preset = self._model.preset
+        return str(getattr(preset, "name", preset))
+
+    @property
+    def model_id(self) -> str | None:
+        return self._model.id.hex()
+
+    def encode(self, image: ImageArray) -> bytes:
+        return self._encoder.encode(image).data
+
+    def decode(self, data: bytes) -> ImageArray:
+        return self._decoder.decode(data).image
+
+
+def row_name(method: Method) -> RowName:
+    """What the row of `method` is called; a codec that knows no devices runs on the CPU."""
+    device = getattr(method, "device", None)
+    return RowName(method.name, method.preset, method.model_id, device)
+
+
+def synchronise(device: str | None) -> None:
+    """Wait until a GPU has done all that it was given; the CPU is never behind."""
+    if device is None or not device.startswith("cuda"):
+        return
+    import torch
+
+    torch.cuda.synchronize(device)

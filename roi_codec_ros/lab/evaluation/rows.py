@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The results of many images pooled into one row of figures a method; JSON types only."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from roi_codec_ros.lab.evaluation.average_precision import Matches, average_precision
+from roi_codec_ros.lab.evaluation.measurement import LOWEST_CONFIDENCE
+from roi_codec_ros.lab.evaluation.quality import REGIONS
+from roi_codec_ros.lab.evaluation.results import ImageResult, RowName
+
+PAPER_CONFIDENCE = 0.25
+
+
+def make_rows(names: Sequence[RowName], results: Sequence[Sequence[ImageResult]]) -> list[dict]:
+    """One row a method, of its results on all images; the first is what ratios are taken to."""
+    rows = [make_row(name, images) for name, images in zip(names, results, strict=True)]
+    for row in rows:
+        _add_ratios(row, rows[0])
+    return rows
+
+
+def make_row(name: RowName, results: Sequence[ImageResult]) -> dict[str, Any]:
+    """The figures of one method."""
+    bits = [result.bits_per_pixel for result in results]
+    row: dict[str, Any] = {"method": name.method, "preset": name.preset}
+    row |= {key: value for key in ("model_id", "device") if (value := getattr(name, key))}
+    row["bpp_mean"] = _mean(bits)
+    row["bpp_std"] = _sample_std(bits)
+    for measure, figures in (
+        ("psnr", [result.psnr_db for result in results]),
+        ("ms_ssim", [result.ms_ssim for result in results]),
+    ):
+        row[f"{measure}_mean"] = _finite_mean(image.get("image") for image in figures)
+        row[f"{measure}_regions"] = {
+            region: _finite_mean(image.get(region) for image in figures) for region in REGIONS
+        }
+    persons = [result.persons for result in results if result.persons is not None]
+    faces = [result.faces for result in results]
+    for kind, matches in (("person", persons), ("face", faces)):
+        row |= _scores(kind, matches, LOWEST_CONFIDENCE, "")
+        row |= _scores(kind, matches, PAPER_CONFIDENCE, "_conf025")
+    row["faces_found"] = sum(len(found.scores) for found in faces)
+    row["encode_ms"] = _latency([ms for result in results for ms in result.encode_ms])
+    row["decode_ms"] = _latency([ms for result in results for ms in result.decode_ms])
+    return row
+
+
+def _scores(
+    kind: str, matches: Sequence[Matches], confidence: float, suffix: str
+) -> dict[str, float | int | None]:
+    score = average_precision(image.at_confidence(confidence) for image in matches)
+    return {
+        f"{kind}_ap50{suffix}": None if math.isnan(score.ap) else score.ap,
+        f"{kind}_tp{suffix}": score.true_positives,
+        f"{kind}_fp{suffix}": score.false_positives,
+    }
+
+
+def _add_ratios(row: dict[str, Any], original: dict[str, Any]) -> None:
+    for ratio, key in (("person_ap50_ratio", "person_ap50"), ("faces_ratio", "faces_found")):
+        row[ratio] = row[key] / original[key] if original[key] else None
+
+
+def _latency(times_ms: Sequence[float]) -> dict[str, float | None]:
+    """Pooled over images and repeats, as in the paper; std is the sample standard deviation."""
+    return {
+        "min": min(times_ms) if times_ms else None,
+        "mean": _mean(times_ms),
+        "std": _sample_std(times_ms),
+    }
+
+
+def _finite_mean(values: Iterable[float | None]) -> float | None:
+    """Mean of the images' figures.
+
+    Leaves out images without one, and lossless ones, whose PSNR would make it infinite.
+    """
+    return _mean([value for value in values if value is not None and math.isfinite(value)])
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if values else None
+
+
+def _sample_std(values: Sequence[float]) -> float | None:
+    return float(np.std(values, ddof=1)) if len(values) > 1 else None

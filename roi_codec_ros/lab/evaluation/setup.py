@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an evaluation is run with, as plain data that another process builds the same bench of."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from roi_codec_ros.codec.models import load_model
+from roi_codec_ros.common.devices import torch_device
+from roi_codec_ros.common.machine import describe_machine
+from roi_codec_ros.lab.evaluation.baselines import parse_baselines
+from roi_codec_ros.lab.evaluation.cache import file_digest
+from roi_codec_ros.lab.evaluation.measurement import Bench
+from roi_codec_ros.lab.evaluation.methods import Method, ModelMethod
+from roi_codec_ros.lab.evaluation.results import EvaluationSettings
+from roi_codec_ros.lab.faces.face_detectors import make_face_detector
+
+if TYPE_CHECKING:
+    from roi_codec_ros.perception.person_detector import PersonDetector
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Codecs, detectors and settings.
+
+    models: names or files. baselines: specifications such as `jpeg:1,5`. detector: weights.
+    detector_size: its input in px. device: of the detectors. model_devices: each model is measured
+    on each of them. threads: of torch and of the baselines, in each process.
+    """
+
+    models: tuple[str, ...]
+    baselines: tuple[str, ...]
+    detector: str
+    detector_size: int
+    face_detector: str
+    device: str
+    model_devices: tuple[str, ...]
+    threads: int
+    settings: EvaluationSettings
+
+    def bench(self) -> Bench:
+        """Load everything. Raises RoiCodecError for anything that can't be had."""
+        from roi_codec_ros.perception.person_detector import PersonDetector
+
+        baselines = parse_baselines(self.baselines, threads=self.threads)
+        models = [load_model(name) for name in self.models]
+        for device in {self.device, *self.model_devices}:
+            torch_device(device)
+        detector = PersonDetector(self.detector, image_size=self.detector_size, device=self.device)
+        face_detector = make_face_detector(self.face_detector, device=self.device)
+        _set_threads(self.threads, detector)
+        methods: list[Method] = [
+            ModelMethod(model, device=device, threads=self.threads)
+            for model in models
+            for device in self.model_devices
+        ]
+        return Bench([*methods, *baselines], detector, face_detector, self.settings)
+
+    def context(self) -> dict[str, Any]:
+        """All that a result depends on, besides the image and its row; JSON types only."""
+        name, _, path = self.face_detector.partition("=")
+        return {
+            "detector": file_digest(self.detector),
+            "detector_size": self.detector_size,
+            "face_detector": [name, file_digest(path) if path and Path(path).is_file() else path],
+            "device": self.device,
+            "settings": asdict(self.settings),
+            "machine": describe_machine(device=self.device, threads=self.threads),
+        }
+
+
+def _set_threads(threads: int, detector: PersonDetector) -> None:
+    import torch
+
+    # ultralytics sets torch's threads to its own taste when it first predicts.
+    detector.detect(np.zeros((32, 32, 3), np.uint8))
+    torch.set_num_threads(threads)

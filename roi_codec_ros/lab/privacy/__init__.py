@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The privacy audit: detectors, attackers, re-identification, and its report."""

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints of training runs: written whole or not at all, read by later versions too."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from roi_codec_ros.codec.model_file import read_model
+from roi_codec_ros.codec.models import SUFFIX
+from roi_codec_ros.codec.presets import PRESETS
+from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.common.files import write_whole
+from roi_codec_ros.lab.training.growth import can_grow, grown
+from roi_codec_ros.lab.training.trainable import TrainableCodec
+
+CHECKPOINT_FORMAT = 3
+# Format 2 knew neither attackers nor classes other than persons and heads.
+READ_FORMATS = (2, CHECKPOINT_FORMAT)
+_QUANTILE_SPREAD = 10.0  # compressai's own start
+
+
+def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """What :func:`write_checkpoint` wrote. Raises RoiCodecError for anything else."""
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise RoiCodecError(
+            f"expected a training checkpoint at {path}; reading it failed: {reason}"
+        ) from error
+    found = state.get("format") if isinstance(state, dict) else type(state).__name__
+    if found not in READ_FORMATS:
+        raise RoiCodecError(
+            f"expected a training checkpoint of format {' or '.join(map(str, READ_FORMATS))} at "
+            f"{path}, found {found!r}"
+        )
+    return dict(state)
+
+
+def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+    """Write a checkpoint; the old one stands until the new one is whole on the disk.
+
+    Raises RoiCodecError where that fails, for want of room for one; the old one stands then too.
+    """
+    content = io.BytesIO()  # torch's own writer hides why the disk refused
+    torch.save({"format": CHECKPOINT_FORMAT, **state}, content)
+    try:
+        write_whole(path, content.getbuffer(), durable=True)
+    except OSError as error:
+        stands = "the last one stands" if path.is_file() else "there is none yet"
+        raise RoiCodecError(
+            f"expected to write a checkpoint to {path}, found: {error.strerror}; {stands}"
+        ) from error
+
+
+def averaged_codec(checkpoint: Mapping[str, Any]) -> TrainableCodec:
+    """The averaged weights of a checkpoint, in evaluation mode, the tables not yet made."""
+    codec = TrainableCodec(checkpoint["preset"])
+    codec.load_state_dict({k: v.cpu() for k, v in checkpoint["average"].items()})
+    return codec.eval()
+
+
+def initial_weights(path: Path, preset: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """A codec's state to start a new run from, and what the model card shall say of its origin.
+
+    path: a checkpoint, whose averaged weights are taken, or a model file. A model file holds no
+    densities of the entropy model, only tables: they begin anew, around the file's latent means.
+    What the preset has gained since that was trained starts as in a new network, where it changes
+    nothing of what the network computes; the card names it.
+    A smaller preset of the same architecture grows into this one (growth.py).
+    Raises RoiCodecError where it is of any other preset than ``preset``, or of other sizes.
+    """
+    weights, found, origin = _weights_of_model(path) if path.suffix == SUFFIX else _averaged(path)
+    codec = TrainableCodec(preset)
+    if found != preset and found in PRESETS and can_grow(PRESETS[found], PRESETS[preset]):
+        weights = grown(weights, codec.state_dict())
+        origin |= {"grown_from": found}
+    else:
+        _check_preset(found, preset, path)
+    try:
+        report = codec.load_state_dict(weights, strict=False)
+    except RuntimeError as error:
+        raise RoiCodecError(
+            f"expected weights of the sizes of preset {preset} at {path}, "
+            f"found: {' '.join(str(error).split())}"
+        ) from error
+    if report.unexpected_keys:
+        raise RoiCodecError(
+            f"expected weights that preset {preset} has at {path}, "
+            f"found {', '.join(report.unexpected_keys[:3])}"
+        )
+    gained = sorted({".".join(key.split(".")[:2]) for key in report.missing_keys})
+    if path.suffix == SUFFIX:
+        gained = [name for name in gained if not name.startswith("bottleneck.")]
+    return dict(codec.state_dict()), origin | ({"gained": gained} if gained else {})
+
+
+def _averaged(path: Path) -> tuple[dict[str, torch.Tensor], str, dict[str, Any]]:
+    """Weights, preset and origin of a checkpoint."""
+    state = read_checkpoint(path)
+    minutes = round(state["elapsed_s"] / 60.0, 1)
+    origin = {"checkpoint": path.name, "steps": state["step"], "minutes": minutes}
+    return dict(state["average"]), state["preset"], origin
+
+
+def _weights_of_model(path: Path) -> tuple[dict[str, torch.Tensor], str, dict[str, Any]]:
+    """Weights, preset and origin of a model file."""
+    model = read_model(path)
+    weights = {
+        f"{part}.{key}": torch.tensor(value).float()
+        for part in ("analysis", "synthesis")
+        for key, value in model.weights(part).items()
+    }
+    means = torch.tensor(model.tensors["latent_mean"])[:, None, None]
+    spread = torch.tensor([-_QUANTILE_SPREAD, 0.0, _QUANTILE_SPREAD])
+    weights["bottleneck.quantiles"] = means + spread
+    return weights, model.preset.name, {"model": model.name, "id": model.id.hex()}
+
+
+def _check_preset(found: str, wanted: str, path: Path) -> None:
+    if found != wanted:
+        raise RoiCodecError(
+            f"expected a checkpoint of preset {wanted!r}, found one of {found!r} at {path}"
+        )

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a training run needs to be repeated, and how it is read from YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from roi_codec_ros.codec.presets import get_preset
+from roi_codec_ros.common.errors import UsageError
+from roi_codec_ros.common.share import share_folders
+from roi_codec_ros.lab.training.data import CropSettings
+from roi_codec_ros.lab.training.objectives import Regions, default_regions, read_regions
+from roi_codec_ros.lab.training.settings import choice, number, positive, read_settings
+
+BUDGETS = ("minutes", "steps", "epochs")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """A run.
+
+    Attributes:
+        preset: architecture to train.
+        regions: by class of boxes, what shall become of it.
+        lambda_rate, lambda_background: λ_r and λ_bg of equation (6).
+        skip_unknown_heads: leave out of what is kept the places where a person's head should be
+            but none is annotated; only where heads are to be hidden.
+        feature_weight: price of the distance between a person detector's features on the
+            reconstruction and on the target; 0 leaves it out.
+        detection_weight: price of the divergence between what that detector finds in the
+            reconstruction and what it finds in the photograph; 0 leaves it out.
+        minutes, steps, epochs: the budget, one of them; the learning rate follows one cosine over
+            it. An epoch is as many photographs as there are.
+        batch_size: photographs of a step, in each process.
+        gradient_clip: greatest norm of a step's gradient.
+        precision: of the networks; everything else is computed in float32.
+        checkpoint_every_s: seconds between checkpoints; 0 writes one each step.
+        pictures_every: steps between two picture strips; 0 makes none.
+        workers: threads that make crops, 0 lets the number of CPUs decide.
+    """
+
+    preset: str = "fast"
+    regions: Regions = field(default_factory=default_regions)
+    lambda_rate: float = number(0.04, 0.0)
+    lambda_background: float = number(1.0, 0.0)
+    skip_unknown_heads: bool = True
+    feature_weight: float = number(0.0, 0.0)
+    detection_weight: float = number(0.0, 0.0)
+    minutes: float | None = positive(None)
+    steps: int | None = number(None, 1)
+    epochs: float | None = positive(None)
+    learning_rate: float = positive(4e-4)
+    warm_up_steps: int = number(200, 1)
+    batch_size: int = number(8, 1)
+    gradient_clip: float = positive(1.0)
+    ema_decay: float = number(0.999, 0.0, 1.0)
+    seed: int = number(1, 0)
+    precision: str = choice("bf16", "bf16", "fp32")
+    checkpoint_every_s: float = number(120.0, 0.0)
+    pictures_every: int = number(500, 0)
+    workers: int = number(0, 0, 256)
+    crops: CropSettings = field(default_factory=CropSettings)
+
+    def __post_init__(self) -> None:
+        get_preset(self.preset)
+        given = [name for name in BUDGETS if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise UsageError(f"expected one of {', '.join(BUDGETS)}; found {', '.join(given)}")
+        if not given:
+            object.__setattr__(self, "minutes", 60.0)
+
+
+def parse_config(values: Any) -> TrainingConfig:
+    """A configuration from a mapping. Raises UsageError that names the key."""
+    if not isinstance(values, Mapping):
+        raise UsageError(f"expected keys and values as configuration, found {values!r}")
+    regions = {"regions": read_regions(values["regions"])} if "regions" in values else {}
+    return read_settings(TrainingConfig, {**values, **regions})
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """A YAML file's keys and values, not yet checked. Raises UsageError for what is none."""
+    import yaml
+
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(f"expected a configuration in YAML at {path}, found: {reason}") from error
+    if not isinstance(values, dict):
+        raise UsageError(f"expected keys and values in {path}, found {values!r}")
+    return values
+
+
+def preset_config(preset: str) -> Path:
+    """The file `config/training/<preset>.yaml` that ships. Raises UsageError without any."""
+    get_preset(preset)
+    for folder in share_folders("config"):
+        path = folder / "training" / f"{preset}.yaml"
+        if path.is_file():
+            return path
+    raise UsageError(f"expected config/training/{preset}.yaml in the package, found none")

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Devices and processes: Lightning Fabric, alone or under ``torchrun``."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from typing import Any
+
+from roi_codec_ros.common.devices import torch_device
+from roi_codec_ros.common.errors import RoiCodecError
+
+
+def start_engine(device: str) -> Any:
+    """A launched Fabric on ``device`` (``cpu``, ``cuda``, ``cuda:1``).
+
+    Under ``torchrun`` every process gets its own CPU share or GPU, and gradients are averaged over
+    all of them. Raises RoiCodecError where the device or Lightning Fabric is not there.
+    """
+    target = torch_device(device)
+    try:
+        from lightning_fabric import Fabric
+    except ImportError as error:
+        raise RoiCodecError(
+            f"training needs Lightning Fabric ({error}): pip install lightning-fabric"
+        ) from error
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    machines = int(os.environ.get("GROUP_WORLD_SIZE", 1))
+    several = processes * machines > 1
+    devices: int | list[int] = processes
+    if not several and target.type != "cpu":
+        devices = [target.index or 0]
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fabric = Fabric(
+            accelerator=target.type,
+            devices=devices,
+            num_nodes=machines,
+            strategy="ddp" if several else "auto",
+        )
+        fabric.launch()
+    return fabric

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a trained network to a model file: integer tables are made here, once."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from roi_codec_ros.codec.entropy import EntropyTables
+from roi_codec_ros.codec.model_file import Model, in_eight_bits
+from roi_codec_ros.codec.presets import get_preset
+from roi_codec_ros.common.errors import RoiCodecError, UsageError
+from roi_codec_ros.lab.training.checkpoints import averaged_codec, read_checkpoint
+from roi_codec_ros.lab.training.contexts import MOST_PHOTOGRAPHS, latents_of, with_contexts
+from roi_codec_ros.lab.training.curve import LOG_NAME, learning_curve
+
+
+def freeze(
+    checkpoint: Path,
+    name: str | None = None,
+    blend: tuple[Path, float] | None = None,
+    eight_bits: bool = False,
+    photographs: Sequence[Path] = (),
+) -> Model:
+    """The averaged weights of a checkpoint (stored in half precision) and their tables as a model.
+
+    name: what the model is called, its preset's name unless given. blend: another checkpoint of
+    the same run, and the share from 0 to 1 that its weights have in the model. eight_bits: store
+    the kernels as int8, for a file of half the size. photographs: of the training split, on which
+    the tables' contexts are counted (contexts.py); without any the tables have none, and frames
+    take a third more bits. The card tells how it was trained, with the curve of the log beside the
+    checkpoint; figures are measured later.
+    Raises RoiCodecError where there is no checkpoint.
+    """
+    state = read_checkpoint(checkpoint)
+    blended = {}
+    if blend is not None:
+        other, share = read_checkpoint(blend[0]), blend[1]
+        if not 0.0 <= share <= 1.0:
+            raise UsageError(f"expected a share of 0 to 1, found {share:g}")
+        if other["preset"] != state["preset"]:
+            raise RoiCodecError(
+                f"expected checkpoints of one preset to blend, found {state['preset']!r} and "
+                f"{other['preset']!r}"
+            )
+        for key, value in state["average"].items():
+            if value.is_floating_point():
+                value.lerp_(other["average"][key], share)
+        blended = {"blended_with": {"steps": other["step"], "share": share}}
+    network = averaged_codec(state)
+    bottleneck = network.bottleneck
+    bottleneck.update(force=True)
+    tables = EntropyTables(
+        bottleneck.quantized_cdf.numpy(),
+        bottleneck.cdf_length.numpy(),
+        bottleneck.offset.numpy(),
+    )
+    tensors: dict[str, np.ndarray] = {
+        f"{part}.{key}": value.detach().half().numpy()
+        for part in ("analysis", "synthesis")
+        for key, value in getattr(network, part).state_dict().items()
+    }
+    if eight_bits:
+        tensors = in_eight_bits(tensors)
+    tensors["latent_mean"] = network.means().numpy().astype(np.float32)
+    preset = get_preset(state["preset"])
+    curve = learning_curve(checkpoint.parent / LOG_NAME)
+    model = Model.build(
+        name=name or preset.name,
+        preset=preset,
+        tensors=tensors,
+        tables=tables,
+        card={
+            "trained": True,
+            "date": datetime.date.today().isoformat(),
+            "training": {
+                **state.get("about", {}),
+                "steps": state["step"],
+                "minutes": round(state["elapsed_s"] / 60.0, 1),
+                "history": state["history"],
+                **blended,
+                **({"curve": curve} if curve else {}),
+            },
+        },
+    )
+    return _counted(model, photographs) if photographs else model
+
+
+def _counted(model: Model, photographs: Sequence[Path]) -> Model:
+    """The model with tables that know the symbols around."""
+    count = min(len(photographs), MOST_PHOTOGRAPHS)
+    tables = with_contexts(model.tables, latents_of(model, photographs))
+    training = {**model.header["training"], "contexts": tables.contexts, "counted_on": count}
+    card = {**model.header, "training": training}
+    return Model.build(model.name, model.preset, model.tensors, tables, card)

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Batches made ahead of use, in an order that depends on the seed alone."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import cv2
+import numpy as np
+
+from roi_codec_ros.lab.training.data import Batch, CropSampler
+
+
+class Prefetcher:
+    """Batches made by threads ahead of use.
+
+    Batch number ``n`` is drawn from its own generator ``(seed, n)``, so that a run which is
+    continued at step ``n`` sees what an uninterrupted one would have seen, however many threads
+    there are. Of several processes each takes every ``stride``-th batch.
+    """
+
+    def __init__(
+        self,
+        sampler: CropSampler,
+        batch_size: int,
+        seed: int,
+        first: int = 0,
+        stride: int = 1,
+        workers: int = 1,
+    ) -> None:
+        self._sampler, self._batch_size, self._seed = sampler, batch_size, seed
+        self._next, self._stride = first, stride
+        self._pool = ThreadPoolExecutor(
+            max_workers=workers, thread_name_prefix="crops", initializer=_one_thread
+        )
+        self._ahead: deque[Future[Batch]] = deque()
+        for _ in range(2 * workers + 2):
+            self._ask()
+
+    def _ask(self) -> None:
+        self._ahead.append(self._pool.submit(self._draw, self._next))
+        self._next += self._stride
+
+    def _draw(self, number: int) -> Batch:
+        return self._sampler.batch(self._batch_size, np.random.default_rng((self._seed, number)))
+
+    def __iter__(self) -> Iterator[Batch]:
+        while True:
+            batch = self._ahead.popleft().result()
+            self._ask()
+            yield batch
+
+    def close(self) -> None:
+        """End the worker threads."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _one_thread() -> None:
+    cv2.setNumThreads(1)

@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Persons by YOLOv8. The only module that imports ultralytics (AGPL-3.0, an optional extra)."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from roi_codec_ros.common.devices import torch_device
+from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.perception.detections import Detections
+from roi_codec_ros.perception.letterbox import Letterbox
+
+WEIGHTS_PATTERN = "person-*.pt"
+FETCHED_WEIGHTS = "yolov8n.pt"
+PERSON_CLASS = "person"
+STRIDE = 32  # of the coarsest features of a YOLOv8: sides are multiples of it
+
+
+class PersonDetector:
+    """Finds persons in RGB images with any ultralytics detection weights that know a "person".
+
+    weights: path of a weights file (`find_weights` looks for one). device: torch name.
+    threads: CPU threads of the whole process, None leaves torch's own choice.
+    Raises RoiCodecError if ultralytics is not installed or the weights can not be used.
+    """
+
+    def __init__(
+        self,
+        weights: str | os.PathLike[str],
+        *,
+        device: str = "cpu",
+        threads: int | None = None,
+        image_size: int = 640,
+    ) -> None:
+        self.weights = Path(weights)
+        self.device = device
+        self.image_size = image_size
+        self._network = load_network(self.weights)
+        torch_device(device)
+        if threads:
+            import torch
+
+            torch.set_num_threads(threads)
+        self._person_classes = _person_classes(self._network.names, self.weights)
+        self._lock = threading.Lock()
+        # The first image costs seconds of set-up: better now than when a frame waits.
+        self.detect(np.zeros((64, 64, 3), np.uint8))
+
+    def detect(
+        self,
+        image: NDArray[np.uint8],
+        *,
+        confidence: float = 0.25,
+        iou: float = 0.7,
+        image_size: int | None = None,
+    ) -> Detections:
+        """Persons in one image, best first, in pixels of that image.
+
+        image: uint8 [H, W, 3] RGB of any size; it is letterboxed, so the aspect is kept.
+        """
+        (found,) = self.detect_batch(
+            [image], confidence=confidence, iou=iou, image_size=image_size
+        )
+        return found
+
+    def detect_batch(
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        *,
+        confidence: float = 0.25,
+        iou: float = 0.7,
+        image_size: int | None = None,
+    ) -> list[Detections]:
+        """As `detect`, for several images; those of one letterboxed size go through together."""
+        boxes = [
+            Letterbox.of((image.shape[0], image.shape[1]), image_size or self.image_size, STRIDE)
+            for image in images
+        ]
+        found: dict[int, Detections] = {}
+        for size in dict.fromkeys(box.outer_size for box in boxes):
+            indices = [index for index, box in enumerate(boxes) if box.outer_size == size]
+            # ultralytics takes NumPy images as BGR, as OpenCV reads them.
+            inputs = [
+                np.ascontiguousarray(boxes[index].apply(images[index])[:, :, ::-1])
+                for index in indices
+            ]
+            for index, result in zip(
+                indices, self._predict(inputs, confidence, iou, max(size)), strict=True
+            ):
+                xyxy = boxes[index].to_image(result.boxes.xyxy.cpu().numpy())
+                score = result.boxes.conf.cpu().numpy()
+                image_hw = boxes[index].image_size
+                found[index] = Detections.from_arrays(xyxy, score, image_hw).clip()
+        return [found[index] for index in range(len(images))]
+
+    def _predict(
+        self, inputs: list[NDArray[np.uint8]], confidence: float, iou: float, longest: int
+    ) -> Any:
+        with self._lock:  # its predictor keeps per-call state
+            return self._network.predict(
+                inputs,
+                conf=confidence,
+                iou=iou,
+                imgsz=longest,
+                classes=self._person_classes,
+                device=self.device,
+                verbose=False,
+            )
+
+
+def feature_pyramid(weights: str | os.PathLike[str], layers: Sequence[int]) -> Any:
+    """A `torch.nn.Module` from images [B, 3, H, W] to the outputs of some layers of a YOLOv8.
+
+    For feature losses; what stands behind the last of `layers` is left out.
+    Raises RoiCodecError if ultralytics is not installed, or the weights can not be used or have
+    no such layers.
+    """
+    from torch import Tensor, nn
+
+    yolo = load_network(Path(weights))
+    detector: Any = yolo.model
+    network = list(detector.model.children())
+    last = max(layers)
+    if last >= len(network):
+        raise RoiCodecError(f"expected more than {last} layers in {weights}, found {len(network)}")
+    persons = _person_classes(yolo.names, Path(weights))
+
+    class Pyramid(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = nn.ModuleList(network[: last + 1])
+            self.detect = network[-1]
+
+        def forward(self, x: Tensor) -> list[Tensor]:
+            outputs: list[Tensor] = []
+            for layer in self.network:
+                came_from: Any = layer.f  # an index, or several; -1 is the layer before
+                several = isinstance(came_from, list)
+                given = [
+                    x if index == -1 else outputs[index]
+                    for index in (came_from if several else [came_from])
+                ]
+                x = layer(given if several else given[0])
+                outputs.append(x)
+            return [outputs[index] for index in layers]
+
+        def predictions(self, features: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
+            """What the detection head says of the last layers in `layers`, one for each stride.
+
+            Logits of a person [B, 1, h, w], and logits of how far the sides of its box are
+            [B, 4 * bins, h, w].
+            """
+            head: Any = self.detect
+            given = features[-len(head.cv3) :]
+            return [
+                (classes(f)[:, persons].amax(dim=1, keepdim=True), sides(f))
+                for f, sides, classes in zip(given, head.cv2, head.cv3, strict=True)
+            ]
+
+    return Pyramid()
+
+
+def find_weights(weights: str = "", model_dirs: Sequence[Path] = ()) -> Path:
+    """The weights file to use: an explicit path, else a model directory's, else ultralytics' own.
+
+    weights: explicit path; empty to search. model_dirs: folders searched for "person-*.pt".
+    Raises RoiCodecError, with how to get a file, if none can be had.
+    """
+    if weights:
+        path = Path(weights).expanduser()
+        if not path.is_file():
+            raise RoiCodecError(f"expected YOLO weights at {path}, found no such file")
+        return path
+    for folder in model_dirs:
+        found = sorted(folder.glob(WEIGHTS_PATTERN))
+        if found:
+            return found[0]
+    return _fetch()
+
+
+def _fetch() -> Path:
+    """Let ultralytics fetch its small general weights into the user's cache, once."""
+    path = _cache_dir() / FETCHED_WEIGHTS
+    if path.is_file():
+        return path
+    attempt_download_asset = _ultralytics().utils.downloads.attempt_download_asset
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fetched = Path(attempt_download_asset(str(path)))
+    except Exception as error:  # whatever its network stack raises means the same to the user
+        raise RoiCodecError(_how_to_get_weights(_one_line(error))) from error
+    if not fetched.is_file():
+        raise RoiCodecError(_how_to_get_weights("nothing was fetched"))
+    return fetched
+
+
+def _cache_dir() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "roi_codec_ros"
+
+
+def _how_to_get_weights(reason: str) -> str:
+    return (
+        f"no person weights: {FETCHED_WEIGHTS} could not be fetched ({reason}); put YOLO weights "
+        f"with a class named {PERSON_CLASS} into models/{WEIGHTS_PATTERN.replace('*', 'NAME')}, "
+        "or name a file by the weights parameter (roi-codec demo: --detector FILE)"
+    )
+
+
+def _ultralytics() -> Any:
+    # It must neither install packages by itself nor write its banner into the log.
+    os.environ.setdefault("YOLO_AUTOINSTALL", "false")
+    os.environ.setdefault("YOLO_VERBOSE", "false")
+    try:
+        import ultralytics
+        import ultralytics.utils.downloads
+    except ImportError as error:
+        raise RoiCodecError(
+            f"finding persons needs ultralytics ({_one_line(error)}): pip install ultralytics"
+        ) from error
+    return ultralytics
+
+
+def load_network(weights: Path) -> Any:
+    """The ultralytics YOLO of a weights file; RoiCodecError if there is none to be had."""
+    ultralytics = _ultralytics()
+    if not weights.is_file():
+        raise RoiCodecError(f"expected YOLO weights at {weights}, found no such file")
+    try:
+        return ultralytics.YOLO(str(weights), task="detect")
+    except Exception as error:  # torch and pickle raise a dozen kinds for a damaged file
+        raise RoiCodecError(
+            f"expected YOLO weights in {weights}, found {_one_line(error)}"
+        ) from error
+
+
+def _person_classes(names: dict[int, str], weights: Path) -> list[int]:
+    classes = [index for index, name in names.items() if name.strip().lower() == PERSON_CLASS]
+    if not classes:
+        known = ", ".join(list(names.values())[:5])
+        raise RoiCodecError(
+            f"expected a class named {PERSON_CLASS} in {weights}, found {known or 'no classes'}"
+        )
+    return classes
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 160 else text[:159] + "…"
