@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import array
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
 
 import cv2
 import numpy as np
@@ -28,49 +31,123 @@ def _recolour(code: int) -> Callable[[Pixels], Pixels]:
     return lambda pixels: np.asarray(cv2.cvtColor(pixels, code), np.uint8)
 
 
-# Encoding → bytes per pixel and the way to RGB. OpenCV names a Bayer pattern by its second row.
-_TO_RGB: dict[str, tuple[int, Callable[[Pixels], Pixels]]] = {
-    "rgb8": (3, lambda pixels: pixels),
-    "bgr8": (3, _recolour(cv2.COLOR_BGR2RGB)),
-    "rgba8": (4, _recolour(cv2.COLOR_RGBA2RGB)),
-    "bgra8": (4, _recolour(cv2.COLOR_BGRA2RGB)),
-    "mono8": (1, _recolour(cv2.COLOR_GRAY2RGB)),
-    "yuv422": (2, _recolour(cv2.COLOR_YUV2RGB_UYVY)),
-    "uyvy": (2, _recolour(cv2.COLOR_YUV2RGB_UYVY)),
-    "yuv422_yuy2": (2, _recolour(cv2.COLOR_YUV2RGB_YUYV)),
-    "yuyv": (2, _recolour(cv2.COLOR_YUV2RGB_YUYV)),
-    "bayer_rggb8": (1, _recolour(cv2.COLOR_BayerBG2RGB)),
-    "bayer_bggr8": (1, _recolour(cv2.COLOR_BayerRG2RGB)),
-    "bayer_gbrg8": (1, _recolour(cv2.COLOR_BayerGR2RGB)),
-    "bayer_grbg8": (1, _recolour(cv2.COLOR_BayerGB2RGB)),
+@dataclass(frozen=True)
+class _Layout:
+    """How the bytes of an encoding lie.
+
+    channels: samples per pixel of a row. to_rgb: from uint8 [rows, W] or [rows, W, channels].
+    rows_per_pixel: rows of bytes for a row of pixels. even: sizes that must be even, of "width"
+    and "height". smallest: height and width below which there is no picture.
+    """
+
+    channels: int
+    to_rgb: Callable[[Pixels], Pixels]
+    rows_per_pixel: Fraction = Fraction(1)
+    even: tuple[str, ...] = ()
+    smallest: int = 1
+
+
+_GREY = _Layout(1, _recolour(cv2.COLOR_GRAY2RGB))
+_BGR = _Layout(3, _recolour(cv2.COLOR_BGR2RGB))
+_BGRA = _Layout(4, _recolour(cv2.COLOR_BGRA2RGB))
+_UYVY = _Layout(2, _recolour(cv2.COLOR_YUV2RGB_UYVY), even=("width",))
+_YUYV = _Layout(2, _recolour(cv2.COLOR_YUV2RGB_YUYV), even=("width",))
+
+
+def _bayer(code: int) -> _Layout:
+    return _Layout(1, _recolour(code), smallest=3)
+
+
+def _two_planes(code: int) -> _Layout:
+    return _Layout(1, _recolour(code), Fraction(3, 2), even=("width", "height"))
+
+
+# OpenCV names a Bayer pattern by its second row, and takes 8UC3 and 8UC4 for BGR and BGRA.
+_LAYOUTS: dict[str, _Layout] = {
+    "rgb8": _Layout(3, lambda pixels: pixels),
+    "bgr8": _BGR,
+    "rgba8": _Layout(4, _recolour(cv2.COLOR_RGBA2RGB)),
+    "bgra8": _BGRA,
+    "mono8": _GREY,
+    "8UC1": _GREY,
+    "8UC3": _BGR,
+    "8UC4": _BGRA,
+    "yuv422": _UYVY,
+    "uyvy": _UYVY,
+    "yuv422_yuy2": _YUYV,
+    "yuyv": _YUYV,
+    "nv12": _two_planes(cv2.COLOR_YUV2RGB_NV12),
+    "nv21": _two_planes(cv2.COLOR_YUV2RGB_NV21),
+    "bayer_rggb8": _bayer(cv2.COLOR_BayerBG2RGB),
+    "bayer_bggr8": _bayer(cv2.COLOR_BayerRG2RGB),
+    "bayer_gbrg8": _bayer(cv2.COLOR_BayerGR2RGB),
+    "bayer_grbg8": _bayer(cv2.COLOR_BayerGB2RGB),
 }
-ENCODINGS = tuple(_TO_RGB)
+# Sixteen bits a sample: the upper eight are what these encodings of eight bits would hold.
+_UPPER_BYTE_OF: dict[str, str] = {
+    "mono16": "mono8",
+    "16UC1": "8UC1",
+    "16UC3": "8UC3",
+    "16UC4": "8UC4",
+    "rgb16": "rgb8",
+    "bgr16": "bgr8",
+    "rgba16": "rgba8",
+    "bgra16": "bgra8",
+    "bayer_rggb16": "bayer_rggb8",
+    "bayer_bggr16": "bayer_bggr8",
+    "bayer_gbrg16": "bayer_gbrg8",
+    "bayer_grbg16": "bayer_grbg8",
+}
+ENCODINGS = (*_LAYOUTS, *_UPPER_BYTE_OF)
+FEW_LEVELS = 16  # of 256; a picture of sixteen bits with fewer was not scaled to its sixteen bits
 
 
 def rgb_from_image(message: Image) -> Pixels:
-    """The pixels of a sensor_msgs/Image as uint8 [H, W, 3] RGB.
+    """The pixels of a sensor_msgs/Image as uint8 [H, W, 3] RGB; of 16 bits the upper eight.
 
     Raises ImageMessageError for an encoding other than ENCODINGS, an empty image or too few bytes.
     """
-    if message.encoding not in _TO_RGB:
+    if message.encoding not in ENCODINGS:
         raise ImageMessageError(
             f"expected an image encoding among {', '.join(ENCODINGS)}, found {message.encoding!r}"
         )
-    depth, to_rgb = _TO_RGB[message.encoding]
+    layout = _LAYOUTS[_UPPER_BYTE_OF.get(message.encoding, message.encoding)]
+    sample_bytes = 2 if message.encoding in _UPPER_BYTE_OF else 1
     height, width, step = message.height, message.width, message.step
+    row_bytes = width * layout.channels * sample_bytes
+    rows = math.ceil(height * layout.rows_per_pixel)
     data = np.frombuffer(message.data, np.uint8)
-    if not (height and width) or step < width * depth or len(data) < step * height:
+    if not (height and width) or step < row_bytes or len(data) < step * rows:
         raise ImageMessageError(
-            f"expected {height}×{width} pixels of {message.encoding} in rows of at least "
-            f"{width * depth} bytes, found rows of {step} and {len(data)} bytes"
+            f"expected {height}×{width} pixels of {message.encoding} in {rows} rows of at least "
+            f"{row_bytes} bytes, found rows of {step} and {len(data)} bytes"
         )
-    if message.encoding.startswith(("yuv", "uyvy")) and width % 2:
-        raise ImageMessageError(f"expected an even width for {message.encoding}, found {width}")
-    if message.encoding.startswith("bayer") and min(height, width) < 3:
-        raise ImageMessageError(f"expected at least 3×3 Bayer pixels, found {height}×{width}")
-    rows = data[: step * height].reshape(height, step)[:, : width * depth]
-    pixels = np.ascontiguousarray(rows).reshape(height, width, depth)
-    return to_rgb(pixels[:, :, 0] if depth == 1 else pixels)
+    for name, size in (("height", height), ("width", width)):
+        if name in layout.even and size % 2:
+            raise ImageMessageError(
+                f"expected an even {name} for {message.encoding}, found {size}"
+            )
+    if min(height, width) < layout.smallest:
+        raise ImageMessageError(
+            f"expected at least {layout.smallest}×{layout.smallest} pixels of "
+            f"{message.encoding}, found {height}×{width}"
+        )
+    samples = data[: step * rows].reshape(rows, step)[:, :row_bytes]
+    if sample_bytes == 2:
+        samples = samples[:, 0 if message.is_bigendian else 1 :: 2]
+    pixels = np.ascontiguousarray(samples)
+    return layout.to_rgb(
+        pixels if layout.channels == 1 else pixels.reshape(rows, width, layout.channels)
+    )
+
+
+def unscaled(encoding: str, pixels: Pixels) -> bool:
+    """Whether a picture of 16 bits has hardly any contrast left in the upper eight.
+
+    So it is with raw data of 10 to 14 bits that a driver did not scale, of thermal cameras above
+    all. pixels: as `rgb_from_image` gives them.
+    """
+    return encoding in _UPPER_BYTE_OF and int(pixels.max()) - int(pixels.min()) < FEW_LEVELS
 
 
 def image_from_rgb(pixels: Pixels, header: Header) -> Image:
