@@ -572,6 +572,7 @@ def test_parameters_file_and_qos_overrides_apply(graph, running, server_specs, t
         "  ros__parameters:\n"
         "    cameras: [unused]\n"
         "    person_height_m: 2\n"  # a whole number for a double
+        "    camera_poses: []\n"
         "    qos_overrides./persons/tracks.publisher.reliability: best_effort\n",
         encoding="utf-8",
     )
@@ -682,20 +683,25 @@ def signals_caught(pid):
 
 
 @pytest.mark.parametrize(
-    ("overrides", "sentence"),
+    ("overrides", "status", "sentence"),
     [
-        ({"model": "no-such-model"}, "no-such-model"),
-        ({"source": "/no/such/file.mp4"}, "/no/such/file.mp4"),
-        ({"max_width": -1}, "max_width"),
-        ({"device": "warp9"}, "warp9"),
+        ({"model": "no-such-model"}, 1, "no-such-model"),
+        ({"source": "/no/such/file.mp4"}, 1, "/no/such/file.mp4"),
+        ({"max_width": -1}, 2, "max_width"),
+        ({"device": "warp9"}, 2, "warp9"),
+        ({"device": "meta"}, 1, "a device that computes, found 'meta'"),
+        ({"source": "topic:/not a name"}, 2, "topic /not a name"),
+        ({"source": "topic:image", "camera_info_topic": "not a name"}, 1, "topic name must not"),
     ],
 )
-def test_a_node_that_can_not_start_says_why_in_one_line(graph, encoder_spec, overrides, sentence):
+def test_a_node_that_can_not_start_says_why_in_one_line(
+    graph, encoder_spec, overrides, status, sentence
+):
     parameters = {**encoder_spec.parameters, **overrides}
     process = graph.start(replace(encoder_spec, name="wrong", parameters=parameters))
 
     assert graph.wait_for("its end", lambda: process.process.poll() is not None)
-    assert process.process.returncode == 1
+    assert process.process.returncode == status, process.log
     assert sentence in process.log
     assert "Traceback" not in process.log
 

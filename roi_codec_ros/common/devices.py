@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.common.errors import RoiCodecError, UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -26,15 +26,23 @@ def batch_limit(most: int, device: str) -> int:
 
 
 def torch_device(name: str) -> torch.device:
-    """The device called ``name`` (``cpu``, ``cuda``, ``cuda:1``). Raises RoiCodecError."""
+    """The device called ``name`` (``cpu``, ``cuda``, ``cuda:1``).
+
+    Raises UsageError for no device of torch's, RoiCodecError for one that is not there or can not
+    compute.
+    """
     import torch
 
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise RoiCodecError(f"expected a torch device, found {name!r}") from error
+        raise UsageError(f"expected a torch device, found {name!r}") from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise RoiCodecError(f"expected a CUDA device for {name!r}, found none that torch can use")
+    try:
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, NotImplementedError, AssertionError) as error:
+        raise RoiCodecError(f"expected a device that computes, found {name!r}") from error
     return device
 
 

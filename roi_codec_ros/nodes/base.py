@@ -20,7 +20,11 @@ from rcl_interfaces.msg import (
     SetParametersResult,
 )
 from rclpy.clock import Clock, ClockType
-from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.exceptions import (
+    InvalidParameterTypeException,
+    InvalidParameterValueException,
+    NameValidationException,
+)
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter as RosParameter
@@ -30,6 +34,7 @@ from roi_codec_ros.common.errors import RoiCodecError, UsageError
 from roi_codec_ros.config.parameters import Parameter, Value, check_camera_names, parameters_of
 from roi_codec_ros.nodes import diagnostics, qos
 from roi_codec_ros.nodes.conversions import stamp_ns
+from roi_codec_ros.nodes.ros_start import REFUSALS, refusal
 
 RCLError = rclpy_implementation.RCLError
 Item = TypeVar("Item")
@@ -59,6 +64,7 @@ class ManagedNode(LifecycleNode):
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self.failure: str | None = None
+        self.misused = False  # the failure lies in what the user gave
         self.hung = False  # a thread of a driver did not end when it was told to
         self._active = False
         self._configured = False
@@ -118,12 +124,15 @@ class ManagedNode(LifecycleNode):
 
     def publisher(self, message_type: type, topic: str, profile: Any = None) -> Any:
         """A publisher until clean-up that speaks only while active, its QoS open to overrides."""
-        publisher = self.create_lifecycle_publisher(
-            message_type,
-            topic,
-            profile or qos.newest(),
-            qos_overriding_options=qos.overridable(),
-        )
+        try:
+            publisher = self.create_lifecycle_publisher(
+                message_type,
+                topic,
+                profile or qos.newest(),
+                qos_overriding_options=qos.overridable(),
+            )
+        except REFUSALS as error:
+            raise refusal(f"topic {topic}", error) from error
         self._entities.append(lambda: self.destroy_lifecycle_publisher(publisher))
         return publisher
 
@@ -139,13 +148,16 @@ class ManagedNode(LifecycleNode):
                 except Exception as error:  # noqa: BLE001 (reported; the next message is tried)
                     self._report(error)
 
-        subscription = self.create_subscription(
-            message_type,
-            topic,
-            only_while_active,
-            profile or qos.newest(),
-            qos_overriding_options=qos.overridable(),
-        )
+        try:
+            subscription = self.create_subscription(
+                message_type,
+                topic,
+                only_while_active,
+                profile or qos.newest(),
+                qos_overriding_options=qos.overridable(),
+            )
+        except REFUSALS as error:
+            raise refusal(f"topic {topic}", error) from error
         self._entities.append(lambda: self.destroy_subscription(subscription))
         return subscription
 
@@ -237,11 +249,14 @@ class ManagedNode(LifecycleNode):
         return not self.hung and not self._threads
 
     def _attempt(self, part: Callable[[], None]) -> TransitionCallbackReturn:
-        self.failure = None
+        self.failure, self.misused = None, False
         try:
-            part()
+            try:
+                part()
+            except (NameValidationException, RCLError) as error:  # a topic's name, for example
+                raise refusal("node", error) from error
         except RoiCodecError as error:
-            self.failure = str(error)
+            self.failure, self.misused = str(error), isinstance(error, UsageError)
             self.get_logger().error(self.failure)
             return TransitionCallbackReturn.FAILURE
         except Exception as error:  # noqa: BLE001 (rclpy would drop it without a word)
@@ -307,14 +322,17 @@ class ManagedNode(LifecycleNode):
         descriptor = _descriptor(parameter)
         try:
             declared = self.declare_parameter(parameter.name, parameter.default, descriptor)
-            return parameter.coerce(declared.value)
+            if declared.value is not None:
+                return parameter.coerce(declared.value)
+            self.undeclare_parameter(parameter.name)
         except (InvalidParameterTypeException, InvalidParameterValueException):
             pass
         # The value given has another type (source:=0, rate_hz:=10): take it if nothing is lost.
         anything = ParameterDescriptor(dynamic_typing=True)
         given = self.declare_parameter(parameter.name, None, anything).value
         self.undeclare_parameter(parameter.name)
-        value = parameter.coerce(given)
+        # An empty list has no type, so that ROS hands it on as a value that is not set.
+        value = parameter.coerce([] if given is None else given)
         self.declare_parameter(parameter.name, value, descriptor, ignore_override=True)
         return value
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from roi_codec_ros.nodes.base import ManagedNode
 
 
+FAILED, WRONG_USE = 1, 2  # exit statuses, as those of roi-codec
 PROFILE = "fastdds.xml"
 PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 
@@ -47,7 +48,9 @@ def run(
 ) -> int:
     """Run a node, or several, until SIGINT or SIGTERM; the exit status.
 
-    1 if one was to start by itself and could not: a supervisor then sees that it failed.
+    Where one was to start by itself and could not it is 2 for wrong use (arguments, parameters,
+    environment) and 1 for the rest: a supervisor then sees that it failed, and whether another try
+    is any use.
     maker: what makes the node or the nodes, by its name in the module.
     args: None for the process's own; the process then ends here and nothing is returned.
     publishes_images: give Fast DDS the shared memory that images need (config/fastdds.xml).
@@ -56,7 +59,7 @@ def run(
     missing = _missing_ros()
     if missing:
         sys.stderr.write(f"{Path(sys.argv[0]).stem}: {missing}\n")
-        return 1
+        return FAILED
     if publishes_images:
         make_room_for_images()
     status, ended = _run(module, maker, args, signals)
@@ -72,12 +75,13 @@ def _run(
     import rclpy
     from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 
-    from roi_codec_ros.common.errors import RoiCodecError
+    from roi_codec_ros.common.errors import RoiCodecError, UsageError
+    from roi_codec_ros.nodes.ros_start import start_ros
 
     nodes: list[ManagedNode] = []
     status = 0
     try:
-        rclpy.init(args=args)
+        start_ros(args)
         nodes = _made(getattr(importlib.import_module(module), maker))
         status = next(filter(None, map(_start, nodes)), 0)
         if status == 0:
@@ -89,8 +93,8 @@ def _run(
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     except RoiCodecError as error:
-        rclpy.logging.get_logger(maker).fatal(str(error))
-        status = 1
+        rclpy.logging.get_logger(Path(sys.argv[0]).stem).fatal(str(error))
+        status = WRONG_USE if isinstance(error, UsageError) else FAILED
     except Exception:
         if rclpy.ok():  # else it comes from the context that a signal has closed
             raise
@@ -104,15 +108,13 @@ def _run(
 
 def _made(maker: Callable[[], ManagedNode | list[ManagedNode]]) -> list[ManagedNode]:
     """The nodes; RoiCodecError where ROS will not have one, as secured and without its enclave."""
-    from rclpy.impl.implementation_singleton import rclpy_implementation
-
-    from roi_codec_ros.common.errors import RoiCodecError
+    from roi_codec_ros.nodes.ros_start import REFUSALS, refusal
 
     try:
         made = maker()
-        return made if isinstance(made, list) else [made]
-    except rclpy_implementation.RCLError as error:
-        raise RoiCodecError(" ".join(str(error).split())) from error
+    except REFUSALS as error:
+        raise refusal("node", error) from error
+    return made if isinstance(made, list) else [made]
 
 
 def _missing_ros() -> str:
@@ -149,7 +151,7 @@ def _start(node: ManagedNode) -> int:
     for transition in (node.trigger_configure, node.trigger_activate):
         if transition() != TransitionCallbackReturn.SUCCESS:
             node.publish_diagnostics()
-            return 1
+            return WRONG_USE if node.misused else FAILED
     return 0
 
 

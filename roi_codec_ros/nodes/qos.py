@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
+
+LARGEST_DEPTH = 10_000
 
 
 # Profiles are made anew each time: an override is written into the profile it applies to.
@@ -40,4 +43,13 @@ def latched() -> QoSProfile:
 
 def overridable() -> QoSOverridingOptions:
     """Declares `qos_overrides.<topic>.<publisher|subscription>.{history,depth,reliability}`."""
-    return QoSOverridingOptions.with_default_policies()
+    return QoSOverridingOptions.with_default_policies(callback=_check)
+
+
+def _check(profile: QoSProfile) -> SetParametersResult:
+    """Refuse what the middleware would refuse in many words."""
+    good = 0 <= profile.depth <= LARGEST_DEPTH
+    return SetParametersResult(
+        successful=good,
+        reason="" if good else f"expected a depth of 0 to {LARGEST_DEPTH}, found {profile.depth}",
+    )

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Starts ROS in a process, and says in one line what it refuses.
+
+What ROS says by itself is spread over a log and an error, with places in its own sources.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import rclpy
+import rclpy.logging
+import rclpy.utilities
+from rclpy.exceptions import NameValidationException, ParameterException
+from rclpy.impl.implementation_singleton import rclpy_implementation
+from rclpy.qos_overriding_options import InvalidQosOverridesError
+
+from roi_codec_ros.common.errors import RoiCodecError, UsageError
+
+LARGEST_DOMAIN = 232  # the last whose ports there are
+_PLACE = re.compile(r", at \S+:\d+")  # where in rcl an error was made
+# What making a node, a publisher or a subscription raises for names, values and qualities.
+REFUSALS = (
+    NameValidationException,
+    ParameterException,
+    InvalidQosOverridesError,
+    RuntimeError,
+    ValueError,
+    AssertionError,
+)
+_WHILE = re.compile(r"^(failed to [a-z ]+|Failed to parse ROS arguments): ")
+
+
+def start_ros(args: Sequence[str] | None) -> None:
+    """rclpy.init with arguments (None: the process's own).
+
+    Raises UsageError for arguments or an environment that ROS can not use, RoiCodecError for
+    whatever else keeps it from starting.
+    """
+    _check_domain(os.environ.get("ROS_DOMAIN_ID", ""))
+    _check_keystore(os.environ)
+    _check_arguments(args)
+    try:
+        rclpy.init(args=args)
+    except Exception as error:
+        raise RoiCodecError(f"expected ROS to start, found: {ros_sentence(error)}") from error
+
+
+def refusal(what: str, error: Exception) -> RoiCodecError:
+    """One of REFUSALS as an error of ours; UsageError unless it lies with the middleware.
+
+    what: what was to be made, for example "topic /front/persons".
+    """
+    sentence = f"{what}: expected what ROS can make, found: {ros_sentence(error)}"
+    if isinstance(error, rclpy_implementation.RCLError):
+        return RoiCodecError(sentence)
+    return UsageError(sentence)
+
+
+def ros_sentence(error: Exception) -> str:
+    """What an error of ROS says, in one line and without the places in ROS's sources."""
+    text = " ".join(str(error).split())
+    return _WHILE.sub("", _PLACE.sub("", text)).rstrip(" .")
+
+
+def _check_arguments(args: Sequence[str] | None) -> None:
+    """Have ROS read the arguments by themselves: what goes wrong later is not theirs."""
+    given = list(sys.argv if args is None else args)
+    _check_files(given)
+    # rcl says half of its sentence in the log; the error holds all of it.
+    rclpy.logging.set_logger_level("rcl", rclpy.logging.LoggingSeverity.FATAL)
+    try:
+        rest = rclpy.utilities.remove_ros_args(given)
+    except rclpy_implementation.UnknownROSArgsError as error:
+        raise UsageError(f"expected arguments that ROS knows, found {error}") from error
+    except Exception as error:
+        raise UsageError(
+            f"expected arguments that ROS can read, found: {ros_sentence(error)}"
+        ) from error
+    finally:
+        rclpy.logging.set_logger_level("rcl", rclpy.logging.LoggingSeverity.UNSET)
+    own = given[1 if args is None else 0 :]  # without the name of the program
+    before = own[: own.index("--ros-args")] if "--ros-args" in own else own
+    if strangers := before or rest[len(given) - len(own) :]:
+        raise UsageError(
+            f"expected --ros-args and then arguments for ROS, found {' '.join(strangers)}"
+        )
+
+
+def _check_files(given: Sequence[str]) -> None:
+    for option, path in itertools.pairwise(given):
+        if option == "--params-file" and not Path(path).is_file():
+            raise UsageError(f"--params-file: expected a file, found none at {path}")
+
+
+def _check_domain(domain: str) -> None:
+    domain = domain.strip()
+    if domain and not (domain.isdecimal() and int(domain) <= LARGEST_DOMAIN):
+        raise UsageError(
+            f"ROS_DOMAIN_ID: expected a whole number up to {LARGEST_DOMAIN}, found {domain!r}"
+        )
+
+
+def _check_keystore(environment: os._Environ[str]) -> None:
+    keystore = environment.get("ROS_SECURITY_KEYSTORE", "")
+    if environment.get("ROS_SECURITY_ENABLE") != "true" or environment.get(
+        "ROS_SECURITY_ENCLAVE_OVERRIDE"
+    ):
+        return
+    if not keystore:
+        raise UsageError("ROS_SECURITY_KEYSTORE: expected a keystore, found none named")
+    if not (Path(keystore) / "enclaves").is_dir():
+        raise UsageError(f"ROS_SECURITY_KEYSTORE: expected a keystore, found none in {keystore}")
