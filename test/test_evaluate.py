@@ -292,7 +292,7 @@ def test_the_command_measures_models_and_baselines(
         (["--baselines", "jpeg"], 2, "expected a baseline such as"),
         (["--face-detector", "eyes"], 2, "expected a face detector of"),
         (["--models", "no-such-model"], 1, "no-such-model"),
-        (["--device", "abacus"], 1, "expected a torch device, found 'abacus'"),
+        (["--device", "abacus"], 2, "expected a torch device, found 'abacus'"),
         (["--split", "test"], 1, "expected annotation_test.odgt"),
         (["--json", "."], 1, "expected to write .; found: a folder"),
         (["--resume"], 2, "expected --json FILE"),

@@ -607,7 +607,7 @@ def test_a_topic_source_codes_what_it_can_read_and_reports_the_rest(graph, runni
         return latents.last
 
     latent = graph.wait_for("latent of the topic's image", coded)
-    image.encoding = "nv21"
+    image.encoding = "32FC1"
 
     def reported():
         publisher.publish(image)
@@ -617,7 +617,7 @@ def test_a_topic_source_codes_what_it_can_read_and_reports_the_rest(graph, runni
     graph.wait_for("refused encoding in the diagnostics", reported)
     assert (latent.header.frame_id, latent.header.stamp.sec) == ("driver_frame", 77)
     assert latent.source_position == -1
-    assert "found 'nv21'" in process.log
+    assert "found '32FC1'" in process.log
     graph.node.destroy_publisher(publisher)
     graph.forget(latents)
     assert process.stop(signal.SIGINT)[0] == 0

@@ -346,7 +346,7 @@ def test_poses_that_can_not_be_are_refused_in_one_line(graph, poses, sentence):
     process = graph.start(tracker_spec(camera_poses=poses))
 
     assert graph.wait_for("its end", lambda: process.process.poll() is not None)
-    assert process.process.returncode == 1
+    assert process.process.returncode == 2
     assert sentence in process.log
     assert "Traceback" not in process.log
 
