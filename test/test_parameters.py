@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Parameters are declared once; config files and the README say the same."""
+"""Parameters are declared once; the reference and the parameter files say the same."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from roi_codec_ros.codec import backends, bitstream
 from roi_codec_ros.common import devices
 from roi_codec_ros.common.errors import UsageError
 from roi_codec_ros.config import parameters
+from roi_codec_ros.config.generated import PARAMETER_FILES, REFERENCE, generated
 from roi_codec_ros.config.parameters import (
     NODE_PARAMETERS,
     Parameter,
-    markdown,
     parameters_of,
     yaml_value,
 )
@@ -56,35 +56,25 @@ def test_config_file_holds_every_parameter_at_its_default(executable):
     assert values == {p.name: p.default for p in NODE_PARAMETERS[executable]}
 
 
-@pytest.mark.parametrize("executable", NODE_PARAMETERS)
-def test_config_file_explains_every_parameter(executable):
-    file, _ = CONFIG_SECTIONS[executable]
-    lines = (ROOT / "config" / file).read_text(encoding="utf-8").splitlines()
-    named = {p.name for p in NODE_PARAMETERS[executable]}
-
-    for above, line in pairwise(lines):
-        if line.partition(":")[0].strip() in named:
-            assert above.strip().startswith("# "), line
-
-
-def test_config_files_have_no_other_sections():
-    for file in {file for file, _ in CONFIG_SECTIONS.values()}:
-        content = yaml.safe_load((ROOT / "config" / file).read_text(encoding="utf-8"))
-        assert set(content) == {s for f, s in CONFIG_SECTIONS.values() if f == file}
-
-
-def test_readme_has_the_parameter_tables():
-    readme = ROOT / "README.md"
-    assert markdown() in readme.read_text(encoding="utf-8"), (
-        "put the output of `python -m roi_codec_ros.config.parameters` into README.md"
+@pytest.mark.parametrize("path", generated())
+def test_generated_files_are_up_to_date(path):
+    assert (ROOT / path).read_text(encoding="utf-8") == generated()[path], (
+        "run `python -m roi_codec_ros.config.generated`"
     )
 
 
-def test_tables_have_a_row_for_each_parameter():
-    rows = [line for line in markdown().splitlines() if line.startswith("| `")]
-
+def test_every_parameter_has_a_row_in_the_reference_and_a_comment_in_its_file():
+    rows = [line for line in generated()[REFERENCE].splitlines() if line.startswith("| `")]
     assert len(rows) == sum(len(parameters) for parameters in NODE_PARAMETERS.values())
     assert all(row.count("|") == 7 for row in rows)
+    for path, (_, sections) in PARAMETER_FILES.items():
+        lines = generated()[path].splitlines()
+        assert set(yaml.safe_load("\n".join(lines))) == set(sections.values())
+        named = {p.name for executable in sections for p in NODE_PARAMETERS[executable]}
+        for above, line in pairwise(lines):
+            assert len(line) <= 99
+            if line.partition(":")[0].strip() in named:
+                assert above.strip().startswith("# "), line
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every parameter of every node, declared once: nodes, launch files, config and README read this.
+"""Every parameter of every node, declared once.
 
-`python -m roi_codec_ros.config.parameters` writes the README's tables to standard output.
+Nodes and launch files read this table; `generated.py` writes reference and parameter files.
 """
 
 from __future__ import annotations
 
 import math
 import re
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -120,23 +119,23 @@ class Parameter:
 AUTOSTART = Parameter(
     "autostart",
     True,
-    "Configure and activate as soon as the process runs; false leaves both to a manager.",
+    "Configure and activate as soon as the process runs; false: wait for a lifecycle manager.",
     "bool",
 )
 DEVICE = Parameter(
     "device",
     "cpu",
-    'Where the network runs, by its torch name: "cpu", "cuda", "cuda:1".',
+    'Device of the network, by its torch name: "cpu", "cuda", "cuda:1".',
     "string",
 )
 THREADS = Parameter(
-    "threads", 0, "CPU threads of the network; 0 leaves the choice to torch.", "integer", (0, 256)
+    "threads", 0, "CPU threads of the network; 0: torch chooses.", "integer", (0, 256)
 )
 MAX_BATCH = Parameter(
     "max_batch",
     0,
-    "Most images, of different cameras, that the network takes at once. 0: as many as wait, up to "
-    f"{GPU_BATCH}, on a GPU; one by one on a CPU, where they would only wait for each other.",
+    "Maximum number of images, of different cameras, in one batch. 0: all that are waiting, up to "
+    f"{GPU_BATCH}, on a GPU; one at a time on a CPU, where batching only adds latency.",
     "integer",
     (0, 256),
     live=True,
@@ -144,7 +143,7 @@ MAX_BATCH = Parameter(
 CAMERAS = Parameter(
     "cameras",
     ["camera"],
-    "Names of the cameras to serve: the namespaces that their encoders run in.",
+    "Names of the cameras to serve, which are the namespaces of their encoders.",
     "string_array",
 )
 STALE_AFTER = Parameter(
@@ -162,19 +161,19 @@ NODE_PARAMETERS: dict[str, tuple[Parameter, ...]] = {
         Parameter(
             "source",
             "0",
-            'Where the pixels come from: a device ("0", "/dev/video0"), a video or image file, a '
-            "folder of images, a stream (rtsp://…, http://…, or a GStreamer pipeline that ends in "
+            'Source of the frames: a device ("0", "/dev/video0"), a video or image file, a '
+            "folder of images, a stream (rtsp://…, http://…, or a GStreamer pipeline ending in "
             '"appsink"), or a topic ("topic:/camera/image_raw").',
             "string",
         ),
         Parameter(
-            "model", "fast", "Name of an installed model, or the path of a model file.", "string"
+            "model", "fast", "Name of an installed model, or path of a model file.", "string"
         ),
         Parameter(
             "backend",
             "torch",
-            "What runs the network: torch takes model files (.safetensors), onnxruntime and "
-            "openvino graphs that roi-codec export made of them (.onnx), found by the same names.",
+            "Runtime of the network: torch reads model files (.safetensors); onnxruntime and "
+            "openvino read the graphs (.onnx) that roi-codec export makes of them.",
             "string",
             choices=BACKENDS,
         ),
@@ -183,8 +182,8 @@ NODE_PARAMETERS: dict[str, tuple[Parameter, ...]] = {
         Parameter(
             "max_width",
             640,
-            "Frames wider than this many pixels are scaled down to it, the aspect kept; 0 codes "
-            "them as they come.",
+            "Wider frames are scaled down to this width in pixels, keeping the aspect ratio; 0: "
+            "no scaling.",
             "integer",
             (0, 8192),
             live=True,
@@ -192,44 +191,44 @@ NODE_PARAMETERS: dict[str, tuple[Parameter, ...]] = {
         Parameter(
             "rate_hz",
             15.0,
-            "Most frames per second to encode. A video plays in real time, thinned to this rate; "
-            "images of a folder are shown at this rate. 0: no limit (folders: 10).",
+            "Maximum frames per second to encode. A video plays in real time and is thinned to "
+            "this rate; a folder of images is played at this rate. 0: no limit (folders: 10).",
             "double",
             (0.0, 1000.0),
             live=True,
         ),
-        Parameter("loop", True, "Start a file or folder again at its end.", "bool", live=True),
+        Parameter("loop", True, "Start a file or folder again when it ends.", "bool", live=True),
         Parameter(
             "frame_id",
             "",
-            "Frame id of the camera's optical frame; empty: <namespace>_optical_frame. A topic's "
-            "own frame ids pass through unchanged.",
+            "Frame id of the camera's optical frame; empty: <namespace>_optical_frame. Frame ids "
+            "of a topic source pass through unchanged.",
             "string",
         ),
         Parameter(
             "camera_info_file",
             "",
-            "Calibration as the camera_calibration package writes it (YAML); empty: uncalibrated.",
+            "Calibration file as written by the camera_calibration package (YAML); empty: none.",
             "string",
         ),
         Parameter(
             "camera_info_topic",
             "",
-            "For a topic source: the sensor_msgs/CameraInfo topic of the driver, in place of "
+            "For a topic source: the driver's sensor_msgs/CameraInfo topic, instead of "
             "camera_info_file.",
             "string",
         ),
         Parameter(
             "capture_width",
             0,
-            "Width in pixels to ask a device for; 0: the device's choice.",
+            "Width in pixels to request from a device; 0: the device's default.",
             "integer",
             (0, 16384),
         ),
         Parameter(
             "capture_height",
             0,
-            "Height in pixels to ask a device for; 0: the device's choice.",
+            "Height in pixels to request from a device; 0: the device's default.",
             "integer",
             (0, 16384),
         ),
@@ -240,7 +239,7 @@ NODE_PARAMETERS: dict[str, tuple[Parameter, ...]] = {
         Parameter(
             "models",
             ["fast"],
-            "Names or paths of the models to accept; payloads of any other model are refused.",
+            "Names or paths of the models to accept; payloads of other models are rejected.",
             "string_array",
         ),
         DEVICE,
@@ -249,14 +248,14 @@ NODE_PARAMETERS: dict[str, tuple[Parameter, ...]] = {
         Parameter(
             "max_pixels",
             DEFAULT_MAX_PIXELS,
-            "Payloads that claim more pixels than this are refused before anything is allocated.",
+            "Payloads that claim more pixels are rejected before anything is allocated.",
             "integer",
             (1, 2**31 - 1),
         ),
         Parameter(
             "jpeg_quality",
             80,
-            "Quality of image_anonymized/compressed, which is made only while someone subscribes.",
+            "JPEG quality of image_anonymized/compressed (published only while subscribed to).",
             "integer",
             (1, 100),
             live=True,
@@ -264,9 +263,9 @@ NODE_PARAMETERS: dict[str, tuple[Parameter, ...]] = {
         Parameter(
             "restart_after_s",
             1.0,
-            "A frame whose stamp or sequence is not newer than the last is refused as a replay, "
-            "until nothing else has come for this long, or the stamp is newer by this much: then "
-            "its encoder began anew, or its clock was set. 0: any order.",
+            "A frame whose stamp or sequence is not newer than the last one is rejected as a "
+            "replay, unless no other frame has arrived for this long, or its stamp is newer by "
+            "this much: then its encoder was restarted or its clock was set. 0: accept any order.",
             "double",
             (0.0, 60.0),
             live=True,
@@ -274,8 +273,8 @@ NODE_PARAMETERS: dict[str, tuple[Parameter, ...]] = {
         Parameter(
             "max_age_s",
             0.0,
-            "Frames whose stamps are farther than this from the server's clock are refused, which "
-            "needs clocks that agree. 0: any age.",
+            "Frames whose stamps differ more than this from the server's clock are rejected; "
+            "needs synchronised clocks. 0: accept any age.",
             "double",
             (0.0, 3600.0),
             live=True,
@@ -288,14 +287,14 @@ NODE_PARAMETERS: dict[str, tuple[Parameter, ...]] = {
         Parameter(
             "weights",
             "",
-            "YOLO weights with a class named person; empty: a models/person-*.pt, else yolov8n.pt "
-            "as ultralytics fetches it.",
+            "YOLO weights file with a class named person; empty: models/person-*.pt, else "
+            "yolov8n.pt, downloaded by ultralytics.",
             "string",
         ),
         Parameter(
             "confidence",
             0.25,
-            "Least score of a person to report.",
+            "Minimum detection confidence.",
             "double",
             (0.0, 1.0),
             live=True,
@@ -303,7 +302,7 @@ NODE_PARAMETERS: dict[str, tuple[Parameter, ...]] = {
         Parameter(
             "iou",
             0.7,
-            "Boxes that overlap by more than this are one person (non-maximum suppression).",
+            "IoU above which two boxes are merged into one (non-maximum suppression).",
             "double",
             (0.0, 1.0),
             live=True,
@@ -311,7 +310,7 @@ NODE_PARAMETERS: dict[str, tuple[Parameter, ...]] = {
         Parameter(
             "image_size",
             640,
-            "Longer side in pixels of the image that the detector works on (a multiple of 32).",
+            "Longer side in pixels of the detector's input image (a multiple of 32).",
             "integer",
             (32, 4096),
             live=True,
@@ -327,22 +326,23 @@ NODE_PARAMETERS: dict[str, tuple[Parameter, ...]] = {
         Parameter(
             "map_frame",
             "map",
-            "Frame that persons of cameras with a known pose are given in: z up, the ground at 0.",
+            "Frame of the tracks of all cameras with a known pose: z up, the ground at 0.",
             "string",
         ),
         Parameter(
             "camera_poses",
             [""],
-            'Where cameras are, each as "name: x y z roll pitch yaw" in the map frame (metres and '
+            'Camera poses, each as "name: x y z roll pitch yaw" in the map frame (metres and '
             "radians, of the body: x forward, y left, z up; a positive pitch looks down) or as "
-            '"name: file.yaml" as roi-codec calibrate-ground writes it. Others are looked up in '
-            "TF where tf2_ros is installed; a camera without a pose stays in its optical frame.",
+            '"name: file.yaml" as written by roi-codec calibrate-ground. Others are looked up in '
+            "TF if tf2_ros is installed; persons of a camera without a pose stay in its optical "
+            "frame.",
             "string_array",
         ),
         Parameter(
             "max_range_m",
             30.0,
-            "Persons farther than this from a camera along the ground are left out.",
+            "Persons farther than this from a camera, along the ground, are ignored.",
             "double",
             (0.5, 100.0),
             live=True,
@@ -350,8 +350,8 @@ NODE_PARAMETERS: dict[str, tuple[Parameter, ...]] = {
         Parameter(
             "person_height_m",
             1.7,
-            "Height in metres that the distance of a person is estimated from where the camera "
-            "has no pose, or where only the head is seen.",
+            "Body height in metres assumed to estimate a person's distance, where the camera has "
+            "no pose or only the head is visible.",
             "double",
             (0.3, 3.0),
             live=True,
@@ -359,7 +359,7 @@ NODE_PARAMETERS: dict[str, tuple[Parameter, ...]] = {
         Parameter(
             "person_radius_m",
             0.3,
-            "Radius in metres of the ring of points that stands for a person in persons/cloud.",
+            "Radius in metres of the rings of points that represent a person in persons/cloud.",
             "double",
             (0.01, 5.0),
             live=True,
@@ -367,36 +367,36 @@ NODE_PARAMETERS: dict[str, tuple[Parameter, ...]] = {
         Parameter(
             "birth_hits",
             8,
-            "A track counts as a person after so many sightings; persons/cloud holds it from the "
-            "first one.",
+            "Sightings after which a track is published in persons/tracks; persons/cloud has it "
+            "from the first one.",
             "integer",
             (1, 1000),
         ),
         Parameter(
             "death_s",
             1.5,
-            "A track ends when cameras that look at its place have missed it for this long.",
+            "A track ends when the cameras that see its position have missed it for this long.",
             "double",
             (0.0, 60.0),
         ),
         Parameter(
             "coast_s",
             3.0,
-            "A track ends when no camera has seen it for this long, whether any looked or not.",
+            "A track ends when no camera has detected it for this long, watched or not.",
             "double",
             (0.1, 60.0),
         ),
         Parameter(
             "coverage_cell_m",
             0.25,
-            "Length in metres of a cell of persons/coverage.",
+            "Cell size in metres of persons/coverage.",
             "double",
             (0.1, 10.0),
         ),
         Parameter(
             "assumed_hfov_deg",
             60.0,
-            "Horizontal field of view in degrees assumed for a camera without calibration.",
+            "Horizontal field of view in degrees assumed for an uncalibrated camera.",
             "double",
             (1.0, 179.0),
             live=True,
@@ -404,7 +404,7 @@ NODE_PARAMETERS: dict[str, tuple[Parameter, ...]] = {
         Parameter(
             "marker_lifetime_s",
             0.5,
-            "How long a marker stays in rviz unless it is renewed.",
+            "Time in seconds after which rviz drops a marker that is not renewed.",
             "double",
             (0.05, 60.0),
             live=True,
@@ -439,18 +439,6 @@ def parameters_of(executable: str) -> dict[str, Parameter]:
     return {parameter.name: parameter for parameter in NODE_PARAMETERS[executable]}
 
 
-def markdown() -> str:
-    """The parameter tables of all nodes as Markdown, as they stand in the README."""
-    parts = []
-    for executable, parameters in NODE_PARAMETERS.items():
-        parts += [f"### `{executable}`", ""]
-        parts += ["| parameter | type | default | range | live | meaning |"]
-        parts += ["|---|---|---|---|---|---|"]
-        parts += [_row(parameter) for parameter in parameters]
-        parts += [""]
-    return "\n".join(parts).rstrip() + "\n"
-
-
 def yaml_value(value: Value) -> str:
     """A value as it is written in YAML (and in `-p name:=value`)."""
     if isinstance(value, bool):
@@ -478,23 +466,3 @@ def _quoted(text: str) -> str:
         else:
             escaped.append(f"\\U{code:08X}")
     return '"' + "".join(escaped) + '"'
-
-
-def _row(parameter: Parameter) -> str:
-    limits = "–"
-    if parameter.range is not None:
-        limits = " to ".join(_number(limit) for limit in parameter.range)
-    elif parameter.choices:
-        limits = ", ".join(f"`{choice}`" for choice in parameter.choices)
-    return (
-        f"| `{parameter.name}` | {parameter.type} | `{yaml_value(parameter.default)}` | {limits} "
-        f"| {'yes' if parameter.live else 'no'} | {parameter.description.replace('|', '/')} |"
-    )
-
-
-def _number(value: float) -> str:
-    return str(int(value)) if float(value).is_integer() else str(value)
-
-
-if __name__ == "__main__":
-    sys.stdout.write(markdown())

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Documents: short where they must be, complete, and their links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from roi_codec_ros.config.parameters import NODE_PARAMETERS
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted(
+    path.relative_to(ROOT).as_posix()
+    for path in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "models" / "README.md")
+)
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+def without_code(text: str) -> str:
+    return re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+
+
+def anchors(page: Path) -> set[str]:
+    """The fragments that a page's headings can be linked by."""
+    titles = re.findall(r"^#+ (.*)$", without_code(page.read_text(encoding="utf-8")), re.MULTILINE)
+    return {
+        re.sub(r"[^\w\- ]", "", title.replace("`", "")).strip().lower().replace(" ", "-")
+        for title in titles
+    }
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page):
+    for link in LINK.findall(without_code((ROOT / page).read_text(encoding="utf-8"))):
+        if link.startswith(("http://", "https://", "mailto:")):
+            continue
+        name, _, fragment = link.partition("#")
+        target = (ROOT / page).parent / name if name else ROOT / page
+        assert target.exists(), link
+        if fragment:
+            assert fragment in anchors(target), link
+
+
+def test_the_readme_is_short_and_says_first_what_matters():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    first_screen = text[:2000]
+
+    assert len(text.encode()) < 10_000
+    assert "AGPL-3.0" in first_screen
+    assert "does not hide" in first_screen
+
+
+def test_every_document_is_in_the_site_and_in_the_index():
+    site = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+    listed = set(re.findall(r"[\w]+\.md", str(site["nav"])))
+    documents = {path.name for path in (ROOT / "docs").glob("*.md")}
+    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+
+    assert listed == documents
+    for name in documents - {"index.md"}:
+        assert f"]({name})" in index
+        assert f"](docs/{name})" in readme
+
+
+def test_every_node_is_described():
+    interfaces = (ROOT / "docs" / "interfaces.md").read_text(encoding="utf-8")
+
+    assert {name.removesuffix("_node") for name in NODE_PARAMETERS} <= set(
+        re.findall(r"\w+", interfaces)
+    )
+
+
+def test_versions_agree():
+    declared = re.search(
+        r"<version>(.*)</version>", (ROOT / "package.xml").read_text(encoding="utf-8")
+    )
+    assert declared is not None
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    changes = (ROOT / "CHANGELOG.rst").read_text(encoding="utf-8").splitlines()
+
+    assert citation["version"] == declared[1]
+    assert declared[1] in changes
