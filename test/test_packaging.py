@@ -40,7 +40,9 @@ def executables() -> dict[str, tuple[str, str]]:
 
 
 def modules_of_the_source() -> set[str]:
-    return {str(path.relative_to(ROOT)) for path in (ROOT / PACKAGE).rglob("*.py")}
+    """The modules, and the templates beside them."""
+    paths = [path for kind in ("*.py", "*.j2") for path in (ROOT / PACKAGE).rglob(kind)]
+    return {str(path.relative_to(ROOT)) for path in paths}
 
 
 def shared_files_of_the_source() -> set[str]:

@@ -124,7 +124,7 @@ def run(args: argparse.Namespace) -> None:
     from roi_codec_ros.lab.evaluation.methods import ModelMethod
     from roi_codec_ros.lab.faces.face_detectors import make_face_detector
     from roi_codec_ros.lab.privacy.audit import audit
-    from roi_codec_ros.lab.privacy.audit_html import audit_html
+    from roi_codec_ros.lab.privacy.audit_page import audit_page
     from roi_codec_ros.lab.privacy.audit_report import audit_report
     from roi_codec_ros.lab.privacy.leakage import HeadMeter
     from roi_codec_ros.lab.privacy.reidentification import reid_report
@@ -187,7 +187,7 @@ def run(args: argparse.Namespace) -> None:
         write_json(args.json, report)
     if args.html:
         probes = reid.shown if reid else []
-        html = audit_html(report, result.scenes, result.shown_heads, probes)
+        html = audit_page(report, result.scenes, result.shown_heads, probes)
         write_bytes(args.html, html.encode())
 
 
