@@ -12,13 +12,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, features
 
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
+from roi_codec_ros.common.images import ImageArray
 from roi_codec_ros.lab.evaluation.methods import Method
-
-ImageArray = NDArray[np.uint8]
 
 AV1_DEFAULT_SPEED = 6
 AV1_SLOWEST, AV1_FASTEST = 0, 10

@@ -7,10 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.common.images import ImageArray
 from roi_codec_ros.common.plotting import figure_bytes, new_figure
 from roi_codec_ros.lab.datasets.annotated_images import resize
 from roi_codec_ros.lab.datasets.annotations import Annotation
@@ -18,8 +16,6 @@ from roi_codec_ros.lab.evaluation.baselines import BASELINES, HIGHEST_QUALITY
 from roi_codec_ros.lab.evaluation.measurement import RAW_BITS_PER_PIXEL, Bench
 from roi_codec_ros.lab.evaluation.methods import Method
 from roi_codec_ros.perception.detections import Detections
-
-ImageArray = NDArray[np.uint8]
 
 CONFIDENCE = 0.25
 LEAST_HEADS = 2

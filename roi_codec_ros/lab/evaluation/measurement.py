@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.common.images import ImageArray
 from roi_codec_ros.lab.datasets.annotated_images import read_annotated, resize, resize_annotation
 from roi_codec_ros.lab.datasets.annotations import Annotation
 from roi_codec_ros.lab.evaluation.average_precision import Matches, match
@@ -34,8 +35,6 @@ from roi_codec_ros.lab.evaluation.results import (
 from roi_codec_ros.lab.evaluation.similarity import ms_ssim
 from roi_codec_ros.lab.faces.face_detectors import FaceDetector
 from roi_codec_ros.perception.detections import Detections
-
-ImageArray = NDArray[np.uint8]
 
 IOU_THRESHOLD = 0.5
 LOWEST_CONFIDENCE = 0.001

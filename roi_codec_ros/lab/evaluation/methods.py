@@ -5,15 +5,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
+from roi_codec_ros.common.images import ImageArray
 from roi_codec_ros.lab.evaluation.results import RowName
 
 if TYPE_CHECKING:
     from roi_codec_ros.codec.models import Model
-
-ImageArray = NDArray[np.uint8]
 
 
 class Method(Protocol):

@@ -8,11 +8,11 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from roi_codec_ros.common.images import ImageArray
 from roi_codec_ros.lab.datasets.annotations import Annotation
 
 REGIONS = ("background", "persons", "heads")
 
-ImageArray = NDArray[np.uint8]
 MaskArray = NDArray[np.bool_]
 
 

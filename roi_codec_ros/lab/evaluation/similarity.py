@@ -21,6 +21,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from roi_codec_ros.common.images import ImageArray
+
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 WINDOW_PX = 11
 WINDOW_SIGMA_PX = 1.5
@@ -28,7 +30,6 @@ LUMINANCE_FLOOR = (0.01 * 255.0) ** 2
 CONTRAST_FLOOR = (0.03 * 255.0) ** 2
 SMALLEST_SIDE_PX = (WINDOW_PX - 1) * 2 ** (len(SCALE_WEIGHTS) - 1) + 1
 
-ImageArray = NDArray[np.uint8]
 MaskArray = NDArray[np.bool_]
 FloatArray = NDArray[np.float32]
 

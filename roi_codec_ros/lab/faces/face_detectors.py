@@ -12,11 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
+from roi_codec_ros.common.images import ImageArray
 from roi_codec_ros.common.packages import optional
 from roi_codec_ros.common.plugins import Plugins
 from roi_codec_ros.perception.detections import Detections
-
-ImageArray = NDArray[np.uint8]
 
 YUNET_SCORE_THRESHOLD = 0.6
 HAAR_CASCADE = "haarcascade_frontalface_default.xml"

@@ -24,7 +24,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -34,12 +33,11 @@ from roi_codec_ros.codec.networks import ResidualBlock, build_transforms
 from roi_codec_ros.codec.rans import RansCoder
 from roi_codec_ros.common.devices import settle, torch_device
 from roi_codec_ros.common.errors import BitstreamError, RoiCodecError, UsageError
+from roi_codec_ros.common.images import ImageArray
 from roi_codec_ros.lab.training import losses
 from roi_codec_ros.lab.training.data import Batch, CropSampler, CropSettings
 from roi_codec_ros.lab.training.loader import Prefetcher
 from roi_codec_ros.lab.training.schedule import learning_rate_share
-
-ImageArray = NDArray[np.uint8]
 
 ATTACKERS = ("latents", "decoded")
 UNET_STRIDE = 16

@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.common.images import ImageArray
 from roi_codec_ros.lab.datasets.annotated_images import read_annotated
 from roi_codec_ros.lab.datasets.annotations import Annotation
 from roi_codec_ros.lab.evaluation.measurement import failure_reason
@@ -37,8 +38,6 @@ from roi_codec_ros.lab.privacy.inversions import INVERSIONS
 from roi_codec_ros.lab.privacy.leakage import HeadBits, erase
 from roi_codec_ros.lab.privacy.matching import BoxArray, pair_up, unite
 from roi_codec_ros.lab.privacy.versions import Attacker, make_versions
-
-ImageArray = NDArray[np.uint8]
 
 SOURCES = ("original", "jpeg", "erased", "decoded")
 PLAIN = "plain"

@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-ImageArray = NDArray[np.uint8]
+from roi_codec_ros.common.images import ImageArray
+
 Inversion = Callable[[ImageArray], ImageArray]
 
 INVERSIONS: dict[str, Inversion] = {}

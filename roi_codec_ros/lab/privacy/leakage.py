@@ -25,8 +25,8 @@ from roi_codec_ros.codec.codec import Encoder
 from roi_codec_ros.codec.model_file import Model
 from roi_codec_ros.codec.rans import RansCoder
 from roi_codec_ros.codec.receptive_field import ReceptiveField, receptive_field
+from roi_codec_ros.common.images import ImageArray
 
-ImageArray = NDArray[np.uint8]
 BoxArray = NDArray[np.float32]
 
 IDENTITIES = (2, 10, 100, 1_000, 1_000_000, 8_000_000_000)

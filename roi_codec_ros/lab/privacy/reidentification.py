@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.common.images import ImageArray
 from roi_codec_ros.lab.datasets.annotated_images import read_annotated
 from roi_codec_ros.lab.datasets.annotations import Annotation
 from roi_codec_ros.lab.evaluation.measurement import failure_reason
@@ -34,7 +35,6 @@ from roi_codec_ros.lab.privacy.audit import ShownHead
 from roi_codec_ros.lab.privacy.matching import pair_up
 from roi_codec_ros.lab.privacy.versions import Attacker, make_versions, negated
 
-ImageArray = NDArray[np.uint8]
 Box = NDArray[np.float32]
 
 FACE_SCORE = 0.98

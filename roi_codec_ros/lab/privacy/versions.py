@@ -9,14 +9,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
+from roi_codec_ros.common.images import ImageArray
 from roi_codec_ros.lab.datasets.annotated_images import resize
 from roi_codec_ros.lab.evaluation.methods import Method
 from roi_codec_ros.lab.privacy.inversions import INVERSIONS
-
-ImageArray = NDArray[np.uint8]
 
 JPEG_SCALES = (1.0, 0.75, 0.5, 0.375, 0.25, 0.125)
 JPEG_QUALITIES = range(1, 96)

@@ -17,7 +17,6 @@ from typing import Any, Protocol
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from roi_codec_ros.codec.backends import OnnxRuntimeBackend, OpenVinoBackend, open_backend
 from roi_codec_ros.codec.codec import Decoder, Encoder
@@ -25,9 +24,9 @@ from roi_codec_ros.codec.model_file import Model
 from roi_codec_ros.codec.models import find_model, read_model, untrained_model
 from roi_codec_ros.codec.presets import get_preset
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
+from roi_codec_ros.common.images import ImageArray
 from roi_codec_ros.lab.evaluation.baselines import parse_baselines
 
-ImageArray = NDArray[np.uint8]
 Clock = Callable[[], float]
 
 INT8_BACKENDS = {"onnxruntime-int8": OnnxRuntimeBackend, "openvino-int8": OpenVinoBackend}
