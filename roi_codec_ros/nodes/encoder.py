@@ -247,6 +247,8 @@ class EncoderNode(ManagedNode):
             return Status("source", level, message, values, self.camera)
         state = self._capture.state
         values.update({"losses": state.losses, "unreadable": state.unreadable})
+        if state.last_unreadable:
+            values["last_unreadable"] = state.last_unreadable
         level = {"running": Level.OK, "ended": Level.OK, "opening": Level.STALE}.get(
             state.state, Level.ERROR
         )

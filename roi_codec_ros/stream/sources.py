@@ -16,12 +16,17 @@ from pathlib import Path
 from typing import Protocol
 
 import cv2
-import numpy as np
-from numpy.typing import NDArray
 
 from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.common.films import Film, UprightCapture
+from roi_codec_ros.common.images import ImageArray
+from roi_codec_ros.common.photographs import (
+    PhotographError,
+    is_photograph,
+    photographs_in,
+    read_photograph,
+)
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 FOLDER_RATE_HZ = 10.0  # images have no rate of their own
 FIRST_RETRY_S, LAST_RETRY_S = 0.5, 1.5  # a camera that is back is not waited for any longer
 STREAM_TIMEOUT_MS = 5000
@@ -75,11 +80,11 @@ def parse_source(text: str) -> Source:
         return Source(_LOGIN.sub("://…@", text), SourceKind.STREAM, text)
     path = Path(text).expanduser()
     if text and path.is_dir():
-        if not _images_in(path):
+        if not photographs_in(path):
             raise SourceError(f"source: expected images in folder {path}, found none")
         return Source(text, SourceKind.IMAGES, str(path))
     if path.is_file():
-        kind = SourceKind.IMAGES if path.suffix.lower() in IMAGE_SUFFIXES else SourceKind.VIDEO
+        kind = SourceKind.IMAGES if is_photograph(path) else SourceKind.VIDEO
         return Source(text, kind, str(path))
     raise SourceError(
         "source: expected a device, a file, a folder, a stream address or topic:NAME, "
@@ -94,7 +99,7 @@ class Frame:
     image: uint8 [H, W, 3] RGB. position: index in its file or folder, -1 from a live source.
     """
 
-    image: NDArray[np.uint8]
+    image: ImageArray
     position: int
 
 
@@ -107,47 +112,61 @@ class FrameReader(Protocol):
     def advance(self) -> bool:
         """Come to the next frame; False at the end, or when the source is lost."""
 
-    def image(self) -> NDArray[np.uint8] | None:
-        """The frame as uint8 [H, W, 3] RGB; None if it can not be decoded."""
+    def image(self) -> ImageArray | None:
+        """The frame as uint8 [H, W, 3] RGB; None, or PhotographError, if it can't be decoded."""
 
     def close(self) -> None: ...
 
 
-class VideoReader:
-    """A device, a video file or a stream, through OpenCV."""
+class LiveReader:
+    """A device or a stream, through OpenCV."""
+
+    position = LIVE
 
     def __init__(self, source: Source, capture_size: tuple[int, int] = (0, 0)) -> None:
-        self._capture = _open_capture(source)
-        self._live = source.live
-        if not self._capture.isOpened():
-            self._capture.release()
+        capture = _open_capture(source)
+        if not capture.isOpened():
+            capture.release()
             raise SourceError(f"expected frames from {source.text}, found nothing that opens")
         if source.kind is SourceKind.DEVICE:
             width, height = capture_size
-            self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
+            capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
             if width:
-                self._capture.set(cv2.CAP_PROP_FRAME_WIDTH, width)
+                capture.set(cv2.CAP_PROP_FRAME_WIDTH, width)
             if height:
-                self._capture.set(cv2.CAP_PROP_FRAME_HEIGHT, height)
-        rate = float(self._capture.get(cv2.CAP_PROP_FPS))
-        self.frame_rate_hz = rate if np.isfinite(rate) and 0.1 <= rate <= 1000 else 0.0
-        if not self._live and not self.frame_rate_hz:
-            self.frame_rate_hz = FOLDER_RATE_HZ
-        self.position = LIVE
+                capture.set(cv2.CAP_PROP_FRAME_HEIGHT, height)
+        self._frames = UprightCapture(capture)
+        self.frame_rate_hz = self._frames.frame_rate_hz
 
     def advance(self) -> bool:
-        if not self._capture.grab():
-            return False
-        if not self._live:
-            self.position += 1
-        return True
+        return self._frames.advance()
 
-    def image(self) -> NDArray[np.uint8] | None:
-        decoded, image = self._capture.retrieve()
-        return _as_rgb(image) if decoded else None
+    def image(self) -> ImageArray | None:
+        return self._frames.image()
 
     def close(self) -> None:
-        self._capture.release()
+        self._frames.close()
+
+
+class FilmReader:
+    """A video file."""
+
+    def __init__(self, source: Source) -> None:
+        self._film = Film(source.target)
+        self.frame_rate_hz = self._film.properties.frame_rate_hz or FOLDER_RATE_HZ
+
+    @property
+    def position(self) -> int:
+        return self._film.index
+
+    def advance(self) -> bool:
+        return self._film.advance()
+
+    def image(self) -> ImageArray | None:
+        return self._film.image()
+
+    def close(self) -> None:
+        self._film.close()
 
 
 class ImageReader:
@@ -157,7 +176,7 @@ class ImageReader:
 
     def __init__(self, source: Source) -> None:
         path = Path(source.target)
-        self._files = _images_in(path) if path.is_dir() else [path]
+        self._files = photographs_in(path) if path.is_dir() else [path]
         if not self._files:
             raise SourceError(f"expected images in {source.text}, found none")
         self.position = LIVE
@@ -166,9 +185,9 @@ class ImageReader:
         self.position += 1
         return self.position < len(self._files)
 
-    def image(self) -> NDArray[np.uint8] | None:
-        image = cv2.imread(str(self._files[self.position]), cv2.IMREAD_COLOR)
-        return None if image is None else _as_rgb(image)
+    def image(self) -> ImageArray:
+        """Raises PhotographError."""
+        return read_photograph(self._files[self.position])
 
     def close(self) -> None:
         return None
@@ -181,7 +200,9 @@ def open_source(source: Source, capture_size: tuple[int, int] = (0, 0)) -> Frame
     """
     if source.kind is SourceKind.IMAGES:
         return ImageReader(source)
-    return VideoReader(source, capture_size)
+    if source.kind is SourceKind.VIDEO:
+        return FilmReader(source)
+    return LiveReader(source, capture_size)
 
 
 class RateLimiter:
@@ -210,12 +231,16 @@ class RateLimiter:
 
 @dataclass(frozen=True)
 class SourceState:
-    """How a capture is doing. state: "opening", "running", "lost" or "ended"."""
+    """How a capture is doing. state: "opening", "running", "lost" or "ended".
+
+    unreadable: frames that could not be decoded; the last of them is `last_unreadable`.
+    """
 
     state: str = "opening"
     detail: str = ""
     losses: int = 0
     unreadable: int = 0
+    last_unreadable: str = ""
 
 
 class Capture:
@@ -266,7 +291,7 @@ class Capture:
             delivered_before = self._delivered
             try:
                 reason = self._play()
-            except (SourceError, cv2.error, OSError) as error:
+            except (RoiCodecError, cv2.error, OSError) as error:
                 reason = " ".join(str(error).split())
             if self._stop.is_set():
                 return
@@ -330,9 +355,14 @@ class Capture:
         return self._delivered - delivered_before or int(self._stop.is_set())
 
     def _hand_on(self, reader: FrameReader) -> None:
-        image = reader.image()
+        reason = f"frame {reader.position} of {self.source.text}"
+        try:
+            image = reader.image()
+        except PhotographError as error:
+            image, reason = None, str(error)
         if image is None:
-            self._state = replace(self._state, unreadable=self._state.unreadable + 1)
+            count = self._state.unreadable + 1
+            self._state = replace(self._state, unreadable=count, last_unreadable=reason)
             return
         self._delivered += 1
         if self._state.state != "running":
@@ -345,27 +375,12 @@ def _open_capture(source: Source) -> cv2.VideoCapture:
         if source.target.isdecimal():
             return cv2.VideoCapture(int(source.target))
         return cv2.VideoCapture(source.target, cv2.CAP_V4L2)
-    if source.kind is SourceKind.STREAM:
-        if "!" in source.target:
-            return cv2.VideoCapture(source.target, cv2.CAP_GSTREAMER)
-        timeouts = [
-            cv2.CAP_PROP_OPEN_TIMEOUT_MSEC,
-            STREAM_TIMEOUT_MS,
-            cv2.CAP_PROP_READ_TIMEOUT_MSEC,
-            STREAM_TIMEOUT_MS,
-        ]
-        return cv2.VideoCapture(source.target, cv2.CAP_FFMPEG, timeouts)
-    return cv2.VideoCapture(source.target)
-
-
-def _images_in(folder: Path) -> list[Path]:
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
-    )
-
-
-def _as_rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    conversion = cv2.COLOR_GRAY2RGB if image.ndim == 2 else cv2.COLOR_BGR2RGB
-    return np.asarray(cv2.cvtColor(image, conversion), np.uint8)
+    if "!" in source.target:
+        return cv2.VideoCapture(source.target, cv2.CAP_GSTREAMER)
+    timeouts = [
+        cv2.CAP_PROP_OPEN_TIMEOUT_MSEC,
+        STREAM_TIMEOUT_MS,
+        cv2.CAP_PROP_READ_TIMEOUT_MSEC,
+        STREAM_TIMEOUT_MS,
+    ]
+    return cv2.VideoCapture(source.target, cv2.CAP_FFMPEG, timeouts)
