@@ -257,7 +257,7 @@ GOOD = as_points(pixels_of(FLOOR), FLOOR)
         ([*LENS, "--points", "{tmp}/empty.csv"], 1, "found 0"),
         (["--camera", "absent.yaml", *GOOD], 1, "expected a calibration in absent.yaml"),
         (["--hfov", "200", "--size", "9x9", *GOOD], 1, "field of view of 0 to 180"),
-        (["--image", "absent.jpg", "--click", "--hfov", "90"], 1, "file at absent.jpg"),
+        (["--image", "absent.jpg", "--click", "--hfov", "90"], 1, "photograph at absent.jpg"),
         (["--hfov", "90", *GOOD], 2, "expected --size with --hfov"),
         ([*LENS, "--click"], 2, "expected --image and --click together"),
         ([*LENS, *GOOD, "--image", "a.jpg"], 2, "expected --image and --click together"),

@@ -24,7 +24,6 @@ from roi_codec_ros.commands.common import (
     add_json_option,
     image_size,
     read_bytes,
-    read_image,
     write_bytes,
     write_json,
 )
@@ -87,11 +86,12 @@ parse_point.__name__ = "point"  # what argparse calls it when it refuses one
 
 
 def run(args: argparse.Namespace) -> None:
+    from roi_codec_ros.common.photographs import read_photograph
     from roi_codec_ros.perception.calibration import point_errors, solve_pose
 
     if args.click != bool(args.image):
         raise UsageError("expected --image and --click together, found one of them")
-    image = read_image(args.image) if args.click else None
+    image = read_photograph(args.image) if args.click else None
     size = args.size
     if image is not None:
         if size is not None:

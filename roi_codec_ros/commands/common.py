@@ -94,16 +94,6 @@ def read_bytes(path: Path) -> bytes:
         raise RoiCodecError(f"expected a file at {path}; found: {error.strerror}") from error
 
 
-def read_image(path: Path) -> np.ndarray:
-    """An image file as uint8 [H, W, 3], RGB. Raises RoiCodecError."""
-    import cv2
-
-    decoded = cv2.imdecode(np.frombuffer(read_bytes(path), np.uint8), cv2.IMREAD_COLOR)
-    if decoded is None:
-        raise RoiCodecError(f"expected an image at {path}; found a file that OpenCV cannot read")
-    return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
-
-
 def write_image(path: Path, image: np.ndarray) -> None:
     """Write uint8 [H, W, 3], RGB, in the format that the suffix names. Raises RoiCodecError."""
     import cv2

@@ -10,15 +10,31 @@ example:
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 
-from roi_codec_ros.commands.common import add_json_option, read_bytes, write_image, write_json
+from roi_codec_ros.codec.bitstream import DEFAULT_MAX_PIXELS, MAX_SIDE
+from roi_codec_ros.commands.common import (
+    add_json_option,
+    positive_real,
+    read_bytes,
+    write_image,
+    write_json,
+)
+from roi_codec_ros.common.errors import RoiCodecError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("roic", type=Path, metavar="IN.roic")
     parser.add_argument("out", type=Path, metavar="OUT.png")
     parser.add_argument("--model", help="name or file (default: any installed model that fits)")
+    parser.add_argument(
+        "--max-megapixels",
+        type=positive_real,
+        default=DEFAULT_MAX_PIXELS / 1e6,
+        metavar="N",
+        help="refuse larger frames, which take much memory (default: %(default).1f, 3840×2160)",
+    )
     add_json_option(parser)
 
 
@@ -26,14 +42,22 @@ def run(args: argparse.Namespace) -> None:
     from roi_codec_ros.codec import Decoder, Payload, list_models, load_model
 
     data = read_bytes(args.roic)
-    payload = Payload.from_bytes(data)
+    payload = Payload.from_bytes(data, max_pixels=MAX_SIDE**2)
+    max_pixels = round(1e6 * args.max_megapixels)
+    pixels = payload.coded_height * payload.coded_width
+    if pixels > max_pixels:
+        raise RoiCodecError(
+            f"expected a frame of at most {args.max_megapixels:.1f} megapixels, found "
+            f"{payload.coded_width}×{payload.coded_height} pixels: "
+            f"--max-megapixels {math.ceil(pixels / 1e6)} takes it"
+        )
     if args.model:
         models = [load_model(args.model)]
     else:
         installed = [entry.model for entry in list_models() if entry.model is not None]
         # Only what fits is built; where nothing fits, the decoder's own error names what is there.
         models = [m for m in installed if m.id == payload.model_id] or installed
-    frame = Decoder(models).decode(data)
+    frame = Decoder(models, max_pixels=max_pixels).decode(data)
     write_image(args.out, frame.image)
     height, width = frame.coded_size
     print(f"{args.out}: {width}×{height}, model {frame.model.name} ({frame.model.id.hex()})")

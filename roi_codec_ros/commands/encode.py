@@ -9,10 +9,13 @@ example:
 from __future__ import annotations
 
 import argparse
+import math
+import sys
 from pathlib import Path
 
 from roi_codec_ros.codec.backends import BACKENDS
-from roi_codec_ros.commands.common import add_json_option, read_image, write_bytes, write_json
+from roi_codec_ros.codec.bitstream import DEFAULT_MAX_PIXELS
+from roi_codec_ros.commands.common import add_json_option, write_bytes, write_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,8 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from roi_codec_ros.codec import load_encoder
+    from roi_codec_ros.common.photographs import read_photograph
 
-    image = read_image(args.image)
+    image = read_photograph(args.image)
     encoder = load_encoder(args.model, backend=args.backend, device=args.device)
     model = encoder.model
     frame = encoder.encode(image, max_width=args.max_width)
@@ -44,6 +48,13 @@ def run(args: argparse.Namespace) -> None:
         f"{args.out}: {len(frame.data)} bytes, {frame.bits_per_pixel:.4f} bits per pixel at "
         f"{width}×{height}, model {model.name} ({model.id.hex()})"
     )
+    if width * height > DEFAULT_MAX_PIXELS:
+        print(
+            f"{width}×{height} is larger than what is decoded by default (3840×2160): "
+            f"roi-codec decode takes it with --max-megapixels {math.ceil(width * height / 1e6)}, "
+            f"decoder nodes with max_pixels:={width * height}; --max-width makes it smaller",
+            file=sys.stderr,
+        )
     if args.json:
         write_json(
             args.json,
