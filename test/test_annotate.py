@@ -11,12 +11,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from roi_codec_ros.cli import main
 from roi_codec_ros.lab.datasets.annotate import cover_faces
-from roi_codec_ros.lab.datasets.annotations import Annotation, read_odgt
+from roi_codec_ros.lab.datasets.annotated_images import read_annotated
+from roi_codec_ros.lab.datasets.annotations import Annotation
 from roi_codec_ros.lab.datasets.annotations_any import read_annotations
+from roi_codec_ros.lab.datasets.annotations_odgt import read_odgt
 from roi_codec_ros.lab.datasets.annotations_write import odgt_text
+from roi_codec_ros.lab.faces.face_detectors import FACE_DETECTORS
+from roi_codec_ros.perception.detections import Detections
 
 NONE = np.zeros((0, 4), np.float32)
 DETECTOR = os.environ.get("ROI_CODEC_TEST_DETECTOR", "")
@@ -97,14 +102,17 @@ def portrait(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.skipif(not DETECTOR, reason="ROI_CODEC_TEST_DETECTOR names no person weights")
-def test_a_folder_of_photographs_becomes_a_data_set(portrait: Path, tmp_path: Path) -> None:
+def test_a_folder_of_photographs_becomes_a_data_set(
+    portrait: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     pytest.importorskip("facenet_pytorch")
     (portrait / "broken.jpg").write_bytes(b"")
     out = tmp_path / "site"
     arguments = ["annotate", str(portrait), "--detector", DETECTOR, "--out", str(out)]
-    assert main(arguments) == 1, "a file that is no photograph is named before the work begins"
-    (portrait / "broken.jpg").unlink()
     assert main(arguments) == 0
+    assert (
+        "1 of 2 photographs left out, the first broken: an empty file" in capsys.readouterr().err
+    )
 
     (found,) = read_annotations(out, "train")
     assert found.image_path.read_bytes() == (portrait / "astronaut.png").read_bytes()
@@ -114,6 +122,70 @@ def test_a_folder_of_photographs_becomes_a_data_set(portrait: Path, tmp_path: Pa
     x1, y1, x2, y2 = found.heads[0]
     assert x1 < 190 < 250 < x2  # her face, in the photograph
     assert y1 < 80 < 165 < y2
+
+
+class RedFace:
+    """Sees one face: whatever is red."""
+
+    name = "red"
+
+    def detect(self, image: np.ndarray) -> Detections:
+        rows, columns = np.nonzero((image[..., 0] > 150) & (image[..., 1] < 90))
+        box = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        return Detections.from_arrays([box], [0.9], image.shape[:2])
+
+
+def test_photographs_of_one_name_and_of_any_rotation_keep_their_boxes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two cameras whose files have one name, two files of one stem, a phone held upright."""
+    monkeypatch.setitem(FACE_DETECTORS, "red", lambda argument, device: RedFace())
+    places = {
+        "cam1/0001.png": (20, 30),
+        "cam2/0001.png": (60, 30),
+        "cam2/0001.jpg": (20, 70),
+        "phone.jpg": (60, 90),
+    }
+    for name, (x, y) in places.items():
+        image = Image.new("RGB", (120, 160), (90, 90, 90))
+        image.paste((250, 0, 0), (x, y, x + 20, y + 24))
+        exif = Image.Exif()
+        if name == "phone.jpg":
+            exif[0x0112], image = 6, image.transpose(Image.Transpose.ROTATE_90)
+        (tmp_path / "site" / name).parent.mkdir(parents=True, exist_ok=True)
+        image.save(tmp_path / "site" / name, exif=exif, quality=95)
+    (tmp_path / "site" / "torn.jpg").write_bytes(b"\xff\xd8\xff\xe0 half")
+
+    images = [
+        {"id": n, "file_name": name, "width": 120, "height": 160}
+        for n, name in enumerate((*places, "torn.jpg"))
+    ]
+    persons = {"annotations": [], "categories": [{"id": 1, "name": "person"}]}
+    (tmp_path / "coco").mkdir()
+    (tmp_path / "coco" / "val").symlink_to(tmp_path / "site")
+    (tmp_path / "coco" / "val.json").write_text(json.dumps({"images": images, **persons}))
+
+    out = tmp_path / "out"
+    annotate = ["annotate", str(tmp_path / "coco"), "--split", "val", "--faces", "red"]
+    assert main([*annotate, "--out", str(out)]) == 0
+    printed = capsys.readouterr()
+    assert "4 of 5 photographs" in printed.out
+    assert "left out: torn: expected a photograph" in printed.err
+    read = read_annotations(out, "val")
+    assert [item.image_id for item in read] == [
+        "cam1/0001",
+        "cam2/0001.png",
+        "cam2/0001.jpg",
+        "phone",
+    ]
+    for item, (name, (x, y)) in zip(read, places.items(), strict=True):
+        assert item.image_path.resolve() == tmp_path / "site" / name
+        assert (item.width, item.height) == (120, 160)
+        x1, y1, x2, y2 = item.heads[0]
+        assert (x1 < x + 2, y1 < y + 2, x2 > x + 18, y2 > y + 22) == (True,) * 4
+        shown = RedFace().detect(read_annotated(item)).xyxy[0]
+        assert (item.heads[0, :2] <= shown[:2]).all()
+        assert (item.heads[0, 2:] >= shown[2:]).all()
 
 
 def test_heads_of_a_data_set_are_stretched_and_its_persons_kept(

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from roi_codec_ros.common.errors import RoiCodecError
-from roi_codec_ros.lab.datasets.annotations import read_odgt
+from roi_codec_ros.lab.datasets.annotations_odgt import read_odgt
 
 
 def person(**changes: Any) -> dict[str, Any]:
@@ -105,15 +105,25 @@ def test_any_image_suffix_is_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [
-        ("{", "expected a JSON object"),
+        ("{", "expected JSON, found Expecting property name"),
         ("[]", "expected a JSON object, found list"),
-        (record(image_id="../a"), "expected a file name without folder as ID"),
+        (record(image_id="../a"), "expected a file name inside the data set as ID"),
         (json.dumps({"ID": "a"}), "expected a list of gtboxes, found NoneType"),
         (record(person(), width=0), "expected width and height in px"),
         (record(person(vbox=[1, 2, 3])), "expected a box of four finite numbers"),
         (record(person(vbox=[1, 2, 3, float("nan")])), "expected a box of four finite numbers"),
         (record({"tag": "person"}), "expected a vbox or fbox"),
         (record(person(extra=3)), "expected an object as extra, found int"),
+        (record(person(extra={"ignore": "0"})), "expected 0 or 1 as ignore, found '0'"),
+        (record(person(tag=[])), "expected the name of a class as tag"),
+        (record(person(vbox=[10**400, 2, 3, 4])), "expected a box of four finite numbers"),
+        (record(person(), width=1e9), "expected width and height in px"),
+        (record(image_id="a\0"), "which no file can have"),
+        (record(image_id="\ud800"), "which no file can have"),
+        (record(person(), image_id="b", person_boxes="Human"), "expected one of human, teacher"),
+        (record(person()), "expected each ID once, found 'a' again, as in line 1"),
+        ("[" * 100000, "found brackets nested too deeply"),
+        ('{"ID": "b", "width": ' + "9" * 5000 + "}", "expected JSON"),
     ],
 )
 def test_broken_lines_are_reported_together(tmp_path: Path, line: str, complaint: str) -> None:
@@ -142,3 +152,30 @@ def test_missing_folders(tmp_path: Path) -> None:
 def test_an_empty_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RoiCodecError, match="expected annotated images"):
         read_odgt(write(tmp_path), "val")
+
+
+def test_a_mark_before_the_text_is_no_part_of_it(tmp_path: Path) -> None:
+    write(tmp_path, record(person()))
+    file = tmp_path / "annotation_val.odgt"
+    for encoding in ("utf-8-sig", "utf-16"):
+        file.write_text(record(person()), encoding=encoding)
+        assert len(read_odgt(tmp_path, "val")) == 1
+
+
+def test_an_id_finds_one_photograph_in_its_folder(tmp_path: Path) -> None:
+    lines = [record(person(), image_id=name) for name in ("cam1/0001", "cam2/0001", "b.png")]
+    write(tmp_path, *lines)
+    for name in ("cam1/0001.jpg", "cam2/0001.tif", "b.png", "b.jpg"):
+        path = tmp_path / "images" / "val" / name
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    found = [item.image_path for item in read_odgt(tmp_path, "val")]
+    folder = tmp_path / "images" / "val"
+    assert [str(path.relative_to(folder)) for path in found] == [
+        "cam1/0001.jpg",
+        "cam2/0001.tif",
+        "b.png",
+    ]
+    (tmp_path / "annotation_val.odgt").write_text(record(person(), image_id="b"))
+    with pytest.raises(RoiCodecError, match=r"expected one photograph of ID 'b', found b.jpg and"):
+        read_odgt(tmp_path, "val")

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +74,7 @@ def test_coco_without_heads_says_so(tmp_path: Path) -> None:
         ({"annotations": None}, r"expected a list of objects as annotations"),
         ({"categories": CATEGORIES[2:]}, r"expected a category person .*found dog"),
         ({"images": [{"id": 5, "file_name": "../a.jpg"}]}, r"inside the data set"),
-        ({"images": []}, r"expected annotated images in .*, found none"),
+        ({"images": []}, r"expected images in .*, found none"),
     ],
 )
 def test_a_broken_coco_file_is_one_error(
@@ -187,3 +189,217 @@ def test_what_could_not_be_used_is_said_with_number_and_first(tmp_path: Path) ->
         "1 of 2 photographs left out, the first b: no such file",
         "2 boxes left out, with less than a pixel inside their photograph, the first in a",
     ]
+
+
+# Data sets as tools write them: what is common is read, what is ambiguous is one line
+
+
+def two_images(**second: Any) -> list[dict[str, Any]]:
+    first = {"id": 5, "file_name": "a.jpg", "width": 100, "height": 80}
+    return [first, first | {"id": 6, "file_name": "b.jpg"} | second]
+
+
+@pytest.mark.parametrize(
+    ("more", "complaint"),
+    [
+        (
+            {"images": two_images(id=5)},
+            r"image 2: expected each id once, found 5 again, for a.jpg",
+        ),
+        ({"images": two_images(file_name="a.jpg")}, r"image 2: expected each file_name once"),
+        ({"images": two_images(id=None)}, r"image 2: expected a number or a text as id"),
+        ({"images": two_images(id=[1])}, r"image 2: expected a number or a text as id"),
+        ({"images": two_images(id=True)}, r"image 2: expected a number or a text as id"),
+        ({"images": two_images(width=0)}, r"image 2: expected width and height in px"),
+        ({"images": two_images(width=10**400)}, r"image 2: expected width and height in px"),
+        ({"images": two_images(file_name="C:\\a.jpg")}, r"inside the data set as file_name"),
+        ({"images": two_images(file_name="..\\a.jpg")}, r"inside the data set as file_name"),
+        ({"images": two_images(file_name="a\0.jpg")}, r"which no file can have"),
+        ({"annotations": [box(1, 1, 2, 3, 4, category_id=[1])]}, r"as category_id, found \[1\]"),
+        ({"annotations": [box(1, 1, 2, 3, 4, image_id={})]}, r"as image_id, found {}"),
+        ({"annotations": [box(1, 10**400, 2, 3, 4)]}, r"expected a box of four finite numbers"),
+        ({"annotations": [box(1, 1, 2, 3, 4, iscrowd="0")]}, r"expected 0 or 1 as iscrowd"),
+        ({"categories": [*CATEGORIES, {"id": 1, "name": "car"}]}, r"category 4: expected each id"),
+        ({"categories": [{"id": [], "name": "person"}]}, r"category 1: expected a number or a te"),
+    ],
+)
+def test_coco_records_that_nobody_can_sort_are_one_line(
+    tmp_path: Path, more: dict[str, Any], complaint: str
+) -> None:
+    picture(tmp_path / "val" / "b.jpg")
+    root = coco(tmp_path, **more)
+    with pytest.raises(RoiCodecError, match=complaint) as caught:
+        read_annotations(root, "val")
+    assert len(str(caught.value)) < 400
+
+
+def test_coco_as_other_tools_write_it(tmp_path: Path) -> None:
+    """Joined with itself, a mark before the text, ids as pandas writes them, Windows' slashes."""
+    first, second = two_images(file_name="cam2\\a.jpg", width=100.0)
+    boxes = [box(1, 1, 2, 30, 40, id=1), box(1.0, 5, 6, 7, 8, id=2, image_id=6.0)]
+    root = coco(tmp_path, *boxes, boxes[0], images=[first, second, first])
+    picture(root / "val" / "cam2" / "a.jpg")
+    file = root / "annotations" / "instances_val.json"
+    file.write_text(file.read_text(), encoding="utf-8-sig")
+    annotated = read_annotations(root, "val")
+    assert [(item.image_id, len(item.persons)) for item in annotated] == [("a", 1), ("cam2/a", 1)]
+    assert annotated[1].image_path == root / "val" / "cam2" / "a.jpg"
+    assert shortfall(annotated) == [
+        "1 repeated records of images taken once",
+        "1 repeated records of boxes taken once",
+    ]
+    (root / "val.json").write_text(file.read_text())
+    assert shortfall(read_annotations(root, "val"))[-1] == (
+        f"{root / 'val.json'} is there, too, and was not read"
+    )
+
+
+def test_a_name_too_long_for_a_file_is_no_file(tmp_path: Path) -> None:
+    root = coco(tmp_path, images=two_images(file_name="a" * 300 + ".jpg"))
+    annotated = read_annotations(root, "val")
+    assert [reason for _, reason in annotated.unreadable] == ["no such file"]
+
+
+def test_yolo_photographs_in_subfolders_and_of_any_suffix_are_read(tmp_path: Path) -> None:
+    root = yolo(tmp_path, "0 0.5 0.5 0.2 0.2", names="[person]")
+    (root / "labels" / "val" / "day2").mkdir()
+    for name in ("b.tif", "day2/a.webp"):
+        picture(root / "images" / "val" / name)
+        label = (root / "labels" / "val" / name).with_suffix(".txt")
+        label.write_text("0 0.5 0.5 0.2 0.2\n0 0.5 0.5 0.2 0.2\n")
+    (root / "labels" / "val" / "day2" / "gone.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    (root / "images" / "val" / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    annotated = read_annotations(root, "val")
+    assert [item.image_id for item in annotated] == ["a", "b", "day2/a"]
+    assert [len(item.persons) for item in annotated] == [1, 1, 1]
+    assert shortfall(annotated) == [
+        "1 images without a label file taken as empty",
+        "2 repeated lines taken once",
+        "2 of 5 photographs left out, the first day2/gone: a label file without a photograph",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("0 50 40 20 20", "expected shares of the picture from 0 to 1"),  # pixels
+        ("0 0.5 0.5 -0.2 0.2", "expected shares of the picture from 0 to 1"),
+        ("0 0.5 0.5 0.2 0.2 0.9", "expected a box or a polygon"),  # with the detector's score
+        ("0 0.5 0.5 0.2 0.2 0.9 17", "expected shares of the picture from 0 to 1"),  # and a track
+        ("0.5 0.5 0.5 0.2 0.2", "expected a class and numbers"),
+        ("nan 0.5 0.5 0.2 0.2", "expected a class and numbers"),
+        ("0 0.5 0.5 nan 0.2", "expected shares of the picture from 0 to 1"),
+        ("-1 0.5 0.5 0.2 0.2", "expected a class that has a name, found -1"),
+        ("1e400 0.5 0.5 0.2 0.2", "expected a class and numbers"),
+    ],
+)
+def test_yolo_rows_that_are_not_what_they_look_like_are_refused(
+    tmp_path: Path, line: str, complaint: str
+) -> None:
+    with pytest.raises(RoiCodecError, match=f"the first is a.txt line 2: {complaint}"):
+        read_annotations(yolo(tmp_path, "0 0.5 0.5 0.2 0.2", line, names="[person]"), "val")
+
+
+def test_yolo_rows_as_tools_write_them(tmp_path: Path) -> None:
+    """A class as NumPy writes it, a box that rounding leads over the border, a mark in front."""
+    root = yolo(tmp_path, names="[person]")
+    label = root / "labels" / "val" / "a.txt"
+    label.write_text("0.000 0.9 0.5 0.2004 1\r\n", encoding="utf-8-sig")
+    (item,) = read_annotations(root, "val")
+    np.testing.assert_allclose(item.persons, [[79.98, 0, 100, 80]], atol=1e-4)
+
+    pose = "0 0.5 0.5 0.2 0.2 " + "0.45 0.45 2 " * 2
+    label.write_text(pose + "\n0 0.5 0.5 0.4 0.4\n")
+    with pytest.raises(RoiCodecError, match="line 1: expected shares of the picture"):
+        read_annotations(root, "val")
+    (root / "data.yaml").write_text("names: [person]\nkpt_shape: [2, 3]\n")
+    (item,) = read_annotations(root, "val")
+    np.testing.assert_allclose(item.persons, [[40, 32, 60, 48], [30, 24, 70, 56]], atol=1e-4)
+
+
+def test_two_photographs_for_one_label_file_are_refused(tmp_path: Path) -> None:
+    root = yolo(tmp_path, "0 0.5 0.5 0.2 0.2", names="[person]")
+    (root / "images" / "val" / "a.dng").write_bytes(b"raw")  # beside the camera's JPEG
+    assert len(read_annotations(root, "val")) == 1
+    picture(root / "images" / "val" / "a.png")
+    with pytest.raises(
+        RoiCodecError, match=r"expected one photograph for it, found a.jpg and a.p"
+    ):
+        read_annotations(root, "val")
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("names: {null: person}", "expected numbered names"),
+        ("names: {0: person, '0': head}", "expected each class once"),
+        ("names: [person, no]", "expected a text as name of class 1"),  # YAML's no is False
+        ("names: [person, [head]]", "expected a text as name of class 1"),
+        ("names: [person]\nnc: 2", "expected as many names as nc says in .*, found 1 and 2"),
+        ("names: [person]\nkpt_shape: 17", "expected kpt_shape"),
+        ("names: [person", "expected YAML in"),
+        ("[" * 2000, "expected YAML in .*, found it nested too deeply"),
+        ("names:\n  ? 0xf" + "f" * 5000 + "\n  : person\n  x: y", "expected numbered names"),
+        ("? {}\n: 1", "expected YAML in"),
+        ("names: 2001-99-99", "expected YAML in"),
+        ("names: [person]\nval: /usr", "expected the photographs of val inside"),
+    ],
+)
+def test_what_a_data_yaml_cannot_mean_is_one_line(
+    tmp_path: Path, text: str, complaint: str
+) -> None:
+    root = yolo(tmp_path)
+    (root / "data.yaml").write_text(text)
+    with pytest.raises(RoiCodecError, match=complaint) as caught:
+        read_annotations(root, "val")
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("says", "photograph", "label"),
+    [
+        ("val: ../valid/images", "valid/images/a.png", "valid/labels/a.txt"),  # Roboflow
+        ("path: set\nval: images/test", "set/images/test/a.png", "set/labels/test/a.txt"),
+        ("path: /content/set\nval: images/v", "images/v/a.png", "labels/v/a.txt"),
+        ("val: [one/images, two/images]", "two/images/a.png", "two/labels/a.txt"),
+        ("val: 'images\\v'", "images/v/day/a.png", "labels/v/day/a.txt"),
+        ("validation: pictures", "pictures/a.png", "pictures/a.txt"),  # labels lie beside
+        ("val: val.txt", "images/all/a.png", "labels/all/a.txt"),
+        ("other: 3", "val/images/a.png", "val/labels/a.txt"),
+    ],
+)
+def test_a_data_yaml_says_where_the_photographs_are(
+    tmp_path: Path, says: str, photograph: str, label: str
+) -> None:
+    picture(tmp_path / photograph)
+    (tmp_path / label).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / label).write_text("0 0.5 0.5 0.2 0.2\n")
+    (tmp_path / "val.txt").write_text("./images/all/a.png\n")
+    (tmp_path / "data.yaml").write_text(f"{says}\nnames: {{'0': Person}}\n", encoding="utf-16")
+    (item,) = read_annotations(tmp_path, "val")
+    assert item.image_path.samefile(tmp_path / photograph)
+    np.testing.assert_allclose(item.persons, [[40, 32, 60, 48]], atol=1e-4)
+
+
+def test_names_of_classes_that_differ_are_refused(tmp_path: Path) -> None:
+    root = yolo(tmp_path, "0 0.5 0.5 0.2 0.2", names="[person]")
+    (root / "data.yaml").rename(root / "site.yaml")
+    (root / "old.yaml").write_text("names: [head, person]\n")
+    with pytest.raises(RoiCodecError, match=r"found old.yaml and site.yaml, which differ"):
+        read_annotations(root, "val")
+
+
+def test_an_absurd_picture_is_left_out_and_named(tmp_path: Path) -> None:
+    root = yolo(tmp_path, "0 0.5 0.5 0.2 0.2", names="[person]")
+    header = b"IHDR" + struct.pack(">IIBBBBB", 20000, 20000, 8, 2, 0, 0, 0)
+    parts = (header, b"IDAT" + zlib.compress(b"\0"), b"IEND")
+    chunks = [
+        struct.pack(">I", len(part) - 4) + part + struct.pack(">I", zlib.crc32(part))
+        for part in parts
+    ]
+    content = b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+    (root / "images" / "val" / "huge.png").write_bytes(content)
+    annotated = read_annotations(root, "val")
+    assert [item.image_id for item in annotated] == ["a"]
+    assert annotated.unreadable == (("huge", "20000×20000 px, more than 150 megapixels"),)

@@ -364,7 +364,7 @@ def test_the_command_writes_json_and_a_page_that_needs_nothing_else(
     assert not [word for word in ("http:", "https:", "<script", "url(") if word in html]
     assert str(tmp_path) not in html + result.read_text()
     assert "1 of 2 images audited" in printed.out
-    assert "left out: <b>: expected an image" in printed.err
+    assert "left out: <b>: expected a photograph" in printed.err
 
 
 class Square:

@@ -173,7 +173,7 @@ def test_what_breaks_on_an_image_is_named_and_leaves_all_rows(tmp_path: Path) ->
     reasons = {failure.image: failure.reason for failure in evaluation.failures}
     assert list(reasons) == ["gone", "cut", "other", "dark"]
     assert reasons["dark"] == "RuntimeError: too dark"
-    assert "expected 40×20 px as annotated, found 10×10" in reasons["other"]
+    assert "found 10×10 px where boxes are of 40×20 px" in reasons["other"]
     assert str(tmp_path) not in reasons["gone"]
     assert evaluation.images == 1
     assert [row["person_tp"] for row in evaluation.rows] == [1, 1]
@@ -283,7 +283,47 @@ def test_the_command_measures_models_and_baselines(
     assert report["machine"]["threads"] == 1
     assert str(tmp_path) not in json.dumps(report)
     assert "2 of 3 images measured; 1 failed" in printed.out
-    assert "left out: b: expected an image" in printed.err
+    assert "left out: b: expected a photograph, found an empty file" in printed.err
+
+
+@pytest.mark.parametrize("tag", [1, 3, 6, 8])
+def test_boxes_are_of_the_picture_as_it_is_shown(
+    tag: int, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a phone's photograph in YOLO's layout, whose labels were drawn on what is seen."""
+    root = tmp_path / "phone"
+    for name in ("images", "labels"):
+        (root / name / "val").mkdir(parents=True)
+    (root / "data.yaml").write_text("names: [person]")
+    (root / "labels" / "val" / "a.txt").write_text("0 0.2 0.55 0.2 0.7\n")  # PERSON
+    image = Image.new("RGB", (WIDTH, HEIGHT), (40, 40, 40))
+    image.paste((255, 255, 255), tuple(map(int, PERSON)))
+    turns = {
+        3: Image.Transpose.ROTATE_180,
+        6: Image.Transpose.ROTATE_90,
+        8: Image.Transpose.ROTATE_270,
+    }
+    exif = Image.Exif()
+    exif[0x0112] = tag
+    (image.transpose(turns[tag]) if tag in turns else image).save(
+        root / "images" / "val" / "a.png", exif=exif
+    )
+
+    class WhiteBox:
+        def __init__(self, weights: str, *, device: str, image_size: int) -> None:
+            pass
+
+        def detect(self, image: np.ndarray, *, confidence: float = 0.25) -> Detections:
+            if image.max() < 200:
+                return Detections.from_arrays([], [], image.shape[:2])
+            rows, columns = np.nonzero(image[..., 0] > 200)
+            box = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+            return Detections.from_arrays([box], [0.9], image.shape[:2])
+
+    monkeypatch.setattr("roi_codec_ros.perception.person_detector.PersonDetector", WhiteBox)
+    result = tmp_path / "result.json"
+    assert main(arguments(root, "--json", str(result))) == 0
+    assert json.loads(result.read_text())["rows"][0]["person_ap50"] == 1.0
 
 
 @pytest.mark.parametrize(

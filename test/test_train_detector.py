@@ -16,7 +16,8 @@ import pytest
 from roi_codec_ros.cli import main
 from roi_codec_ros.codec.models import load_model, untrained_model
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
-from roi_codec_ros.lab.datasets.annotations import Annotation, read_odgt
+from roi_codec_ros.lab.datasets.annotations import Annotation
+from roi_codec_ros.lab.datasets.annotations_odgt import read_odgt
 from roi_codec_ros.lab.training.detector_data import (
     IGNORED_GREY,
     divide,

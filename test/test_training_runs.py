@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 pytest.importorskip("compressai")
 pytest.importorskip("lightning_fabric")
@@ -226,7 +227,8 @@ def test_too_little_memory_is_one_line(
 
 def test_no_photograph_of_the_judging_split_is_drawn(data: Path) -> None:
     sampler = CropSampler(read_annotations(data, "train"), CropSettings(size=64, jpeg=0.0))
-    assert sampler.read_ahead() == []
+    sampler.read_ahead()
+    assert sampler.left_out == []
     seen = {path.name for path in sampler.photographs._kept}
     assert seen == {"a.png", "b.png", "c.png"}
     still = CropSettings(size=64, jitter=0.0, gamma=1.0, grey=0.0, jpeg=0.0)
@@ -274,8 +276,30 @@ def test_what_is_broken_is_left_out_and_counted(
     lines = capsys.readouterr().err.splitlines()
     assert "1 photographs (1 in memory) with boxes: 1 head, 1 person" in lines
     assert "1 of 3 photographs left out, the first c: no such file" in lines
-    cut = f"expected a whole photograph at {images / 'b.jpg'}, found one that is cut off"
+    cut = f"expected a photograph at {images / 'b.jpg'}, found a picture that is cut off"
     assert f"1 of 2 photographs left out, the first: {cut}" in lines
+
+
+def test_photographs_that_do_not_fit_their_boxes_are_left_out_and_counted(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One was made smaller since, the boxes of another are of it before its tag turns it."""
+    lines = [
+        json.loads(line) for line in (data / "annotation_train.odgt").read_text().split("\n")[:3]
+    ]
+    lines[2]["height"] = SIDE - 8
+    (tmp_path / "annotation_train.odgt").write_text("\n".join(map(json.dumps, lines)))
+    images = tmp_path / "images" / "train"
+    images.mkdir(parents=True)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.open(data / "images" / "train" / "a.png").save(images / "a.png", exif=exif)  # a square
+    Image.new("RGB", (SIDE // 2, SIDE // 2)).save(images / "b.png")
+    Image.new("RGB", (SIDE, SIDE - 8)).save(images / "c.jpg", exif=exif)
+    assert main(arguments(tmp_path, tmp_path / "out", "--steps", 1)) == 0
+    (line,) = [s for s in capsys.readouterr().err.splitlines() if "left out" in s]
+    assert line.startswith("2 of 3 photographs left out, the first: ")
+    assert line.endswith("b.png, found 48×48 px where boxes are of 96×96 px")
 
 
 def test_a_class_that_no_photograph_has_is_an_error(

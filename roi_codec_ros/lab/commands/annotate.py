@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from roi_codec_ros.lab.datasets.annotations import Annotation
+    from roi_codec_ros.lab.datasets.annotations import Annotation, AnnotationSet
 
 FAILURES_SHOWN = 20
 
@@ -48,7 +48,6 @@ def run(args: argparse.Namespace) -> None:
     from roi_codec_ros.common.errors import RoiCodecError, UsageError
     from roi_codec_ros.lab.datasets.annotate import annotate
     from roi_codec_ros.lab.datasets.annotated_images import read_annotated
-    from roi_codec_ros.lab.datasets.annotations import AnnotationSet
     from roi_codec_ros.lab.datasets.annotations_any import shortfall
     from roi_codec_ros.lab.datasets.annotations_write import odgt_text
     from roi_codec_ros.lab.evaluation.measurement import failure_reason
@@ -76,7 +75,7 @@ def run(args: argparse.Namespace) -> None:
             f"expected photographs in {args.data}, found {len(failures)} that failed; the first: "
             f"{failures[0]}"
         )
-    _link([item.image_path for item in done], args.out / "images" / args.split)
+    _link(done, args.out / "images" / args.split)
     write_bytes(file, odgt_text(done).encode())
     before = sum(len(item.heads) for item in photographs)
     print(
@@ -84,39 +83,40 @@ def run(args: argparse.Namespace) -> None:
         f"{sum(len(item.persons) for item in done)} persons, "
         f"{sum(len(item.heads) for item in done)} heads ({before} before)\nwrote {file}"
     )
-    if isinstance(photographs, AnnotationSet):
-        for sentence in shortfall(photographs):
-            print(sentence, file=sys.stderr)
+    for sentence in shortfall(photographs):
+        print(sentence, file=sys.stderr)
     for failure in failures[:FAILURES_SHOWN]:
         print(f"left out: {failure}", file=sys.stderr)
 
 
-def _photographs(data: Path, split: str) -> Sequence[Annotation]:
-    """The annotated split, or the images in ``data`` itself with nothing known of them."""
-    import numpy as np
-
+def _photographs(data: Path, split: str) -> AnnotationSet:
+    """The annotated split, or the photographs in ``data`` with nothing known of them."""
     from roi_codec_ros.common.errors import RoiCodecError
-    from roi_codec_ros.lab.datasets.annotations import IMAGE_SUFFIXES, Annotation, size_from_header
-    from roi_codec_ros.lab.datasets.annotations_any import read_annotations
+    from roi_codec_ros.common.photographs import photographs_in
+    from roi_codec_ros.lab.datasets.annotations_any import (
+        has_split,
+        is_annotated,
+        read_annotations,
+        read_unannotated,
+    )
 
-    files = sorted(f for f in data.glob("*") if f.suffix.lower() in IMAGE_SUFFIXES)
-    if not files:
-        return read_annotations(data, split)
-    none = np.zeros((0, 4), np.float32)
-    found = []
-    for file in files:
-        try:
-            width, height = size_from_header(file)
-        except OSError as error:
-            raise RoiCodecError(f"expected a photograph at {file}, found: {error}") from error
-        found.append(Annotation(file, file.stem, width, height, none, none, none, "none", "none"))
-    return found
+    lying_there = photographs_in(data)
+    if lying_there and has_split(data, split):
+        raise RoiCodecError(
+            f"expected photographs or an annotated data set in {data}, found both: "
+            f"{lying_there[0].name}, and annotations of {split}"
+        )
+    if lying_there or not is_annotated(data):
+        return read_unannotated(data)
+    return read_annotations(data, split)
 
 
-def _link(files: Sequence[Path], folder: Path) -> None:
-    """A link in ``folder`` to each of ``files``, in place of one that is there already."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for file in files:
-        link = folder / file.name
+def _link(annotations: Sequence[Annotation], folder: Path) -> None:
+    """A link in ``folder`` to each photograph, in place of one that is there already."""
+    from roi_codec_ros.lab.datasets.annotations_write import photograph_name
+
+    for item in annotations:
+        link = folder / photograph_name(item)
+        link.parent.mkdir(parents=True, exist_ok=True)
         link.unlink(missing_ok=True)
-        os.symlink(file.resolve(), link)
+        os.symlink(item.image_path.resolve(), link)

@@ -120,7 +120,7 @@ def run(args: argparse.Namespace) -> None:
     from roi_codec_ros.common.errors import UsageError
     from roi_codec_ros.common.machine import describe_machine, usable_cores
     from roi_codec_ros.lab.commands.evaluate import choose
-    from roi_codec_ros.lab.datasets.annotations_any import read_annotations
+    from roi_codec_ros.lab.datasets.annotations_any import read_annotations, shortfall
     from roi_codec_ros.lab.evaluation.methods import ModelMethod
     from roi_codec_ros.lab.faces.face_detectors import make_face_detector
     from roi_codec_ros.lab.privacy.audit import audit
@@ -178,6 +178,8 @@ def run(args: argparse.Namespace) -> None:
     )
     print(_table(report))
     print(f"{result.images} of {len(annotated)} images audited")
+    for sentence in shortfall(annotated):
+        print(sentence, file=sys.stderr)
     for failure in result.failures[:FAILURES_SHOWN]:
         print(f"left out: {failure}", file=sys.stderr)
     if not args.quick:  # which says already what it does not do
@@ -223,7 +225,8 @@ def _train_attackers(
     from tqdm import tqdm
 
     from roi_codec_ros.common.errors import UsageError
-    from roi_codec_ros.lab.datasets.annotations_any import read_annotations
+    from roi_codec_ros.common.photographs import left_out
+    from roi_codec_ros.lab.datasets.annotations_any import read_annotations, shortfall
     from roi_codec_ros.lab.privacy.attackers import (
         ATTACKERS,
         AttackConfig,
@@ -238,7 +241,8 @@ def _train_attackers(
             f"expected attackers trained on another split than the audited, found {args.split}"
         )
     config = AttackConfig(minutes=args.attack_minutes, steps=args.attack_steps)
-    sampler = CropSampler(read_annotations(args.data, args.attack_split), config.crops)
+    annotated = read_annotations(args.data, args.attack_split)
+    sampler = CropSampler(annotated, config.crops)
     codec = FrozenCodec(model, args.device)
     attackers, seconds = [], []
     for name in ATTACKERS:
@@ -251,6 +255,8 @@ def _train_attackers(
 
             attackers.append(AttackTrainer(name, codec, config).run(sampler, show))
             seconds.append(attackers[-1].elapsed_s)
+    for sentence in [*shortfall(annotated), *left_out(sampler.left_out, len(annotated))]:
+        print(f"{args.attack_split}: {sentence}", file=sys.stderr)
     return attackers, args.attack_minutes if args.attack_steps is None else min(seconds) / 60.0
 
 

@@ -22,7 +22,9 @@ example:
 from __future__ import annotations
 
 import argparse
+import sys
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,20 +33,19 @@ from roi_codec_ros.commands.common import (
     check_writable,
     image_size,
     positive,
-    read_image,
     write_json,
 )
-from roi_codec_ros.common.errors import RoiCodecError, UsageError
+from roi_codec_ros.common.errors import UsageError
 from roi_codec_ros.lab.commands import bench_server
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from roi_codec_ros.common.photographs import PhotographError
     from roi_codec_ros.lab.tools.entropy_bench import EntropyMeasurement
 
 DEFAULT_SIZES = ((512, 512), (1280, 720), (1920, 1080))
 DEFAULT_PHOTOGRAPHS = ("astronaut", "coffee", "rocket")  # of scikit-image
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 ALL = "all"
 
 
@@ -118,7 +119,7 @@ def _run_encode(args: argparse.Namespace) -> None:
         rounds=args.rounds,
         decode_rounds=args.decode_rounds,
     )
-    photographs = _photographs(args.images)[: args.limit]
+    photographs = _photographs(args.images, args.limit)
     with tqdm(total=bench.steps, desc="rounds", disable=None) as progress:
         rows = bench.run(photographs, progress.update)
     print(_encode_table(rows))
@@ -151,23 +152,24 @@ def _backends(named: list[str] | None) -> tuple[str, ...]:
     return tuple(named or installed)
 
 
-def photographs_in(folder: Path) -> list[Path]:
-    """The image files of a folder, by name. Raises RoiCodecError."""
-    if not folder.is_dir():
-        raise RoiCodecError(f"expected a folder of photographs at {folder}, found none")
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
-
-
-def _photographs(folder: Path | None) -> list[np.ndarray]:
+def _photographs(folder: Path | None, limit: int) -> list[np.ndarray]:
+    """The first of them that can be read, RGB; what can't is said."""
     if folder is not None:
-        return [read_image(path) for path in photographs_in(folder)]
+        from roi_codec_ros.common.photographs import left_out, photographs_in, readable
+
+        paths = photographs_in(folder)
+        broken: list[PhotographError] = []
+        photographs = list(islice(readable(paths, broken), limit))
+        for sentence in left_out(broken, len(paths)):
+            print(sentence, file=sys.stderr)
+        return photographs
     try:
         from skimage import data
     except ImportError as error:
         raise UsageError(
             "expected photographs to measure on: --images DIR, or scikit-image installed"
         ) from error
-    return [getattr(data, name)() for name in DEFAULT_PHOTOGRAPHS]
+    return [getattr(data, name)() for name in DEFAULT_PHOTOGRAPHS[:limit]]
 
 
 def _encode_table(rows: list[dict[str, Any]]) -> str:

@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from roi_codec_ros.commands.common import (
     write_json,
 )
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
+from roi_codec_ros.common.photographs import PhotographError, left_out, photographs_in, readable
 from roi_codec_ros.lab.demo.processes import Child, ProcessGroup, silence_message
 
 DEFAULT_SIZE = (640, 360)
@@ -144,18 +146,21 @@ def _write_payloads(
 ) -> float:
     """Payloads of the photographs, as files in a folder; their mean bits per pixel."""
     from roi_codec_ros.codec import Encoder, load_model
-    from roi_codec_ros.lab.simulation.photograph_cameras import installed_shots, read_photograph
+    from roi_codec_ros.lab.simulation.photograph_cameras import installed_shots
     from roi_codec_ros.lab.tools.encode_bench import fitted
 
     if args.images is not None:
-        from roi_codec_ros.lab.commands.bench import photographs_in
-
         paths = photographs_in(args.images)
     else:
         paths = list(dict.fromkeys(shot.photograph for shot in installed_shots()))
     encoder = Encoder(load_model(model))
-    photographs = [read_photograph(path)[..., ::-1] for path in paths[: args.limit]]
+    broken: list[PhotographError] = []
+    photographs = islice(readable(paths, broken), args.limit)
     frames = [encoder.encode(fitted(photograph, size)) for photograph in photographs]
+    for sentence in left_out(broken, len(paths)):
+        print(sentence, file=sys.stderr)
+    if not frames:
+        raise RoiCodecError(f"expected photographs in {args.images}, found none that can be read")
     for index, frame in enumerate(frames):
         (folder / f"{index:03}.roic").write_bytes(frame.data)
     return sum(frame.bits_per_pixel for frame in frames) / len(frames)

@@ -279,17 +279,12 @@ def choose(
 
 
 def _summary(annotated: AnnotationSet, chosen: int, evaluation: Evaluation) -> str:
+    from roi_codec_ros.lab.datasets.annotations_any import shortfall
+
     parts = [f"{evaluation.images} of {len(annotated)} images measured"]
     if evaluation.images < chosen:
         parts.append(f"{chosen - evaluation.images} failed and count in no row")
     if evaluation.reused:
         parts.append(f"{evaluation.reused} results of an earlier run")
-    if annotated.unreadable:
-        image_id, reason = annotated.unreadable[0]
-        parts.append(
-            f"{len(annotated.unreadable)} unreadable left out, first {image_id}: {reason}"
-        )
-    if annotated.dropped_boxes:
-        parts.append(f"{annotated.dropped_boxes} boxes outside their image dropped")
-    parts += annotated.notes
+    parts += shortfall(annotated)
     return "; ".join(parts)

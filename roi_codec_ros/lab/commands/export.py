@@ -16,6 +16,7 @@ instructions for them (VNNI, ARM's dot products), and some symbols come out diff
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +25,6 @@ from roi_codec_ros.commands.common import (
     check_writable,
     image_size,
     positive,
-    read_image,
     write_bytes,
 )
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
@@ -32,7 +32,8 @@ from roi_codec_ros.common.errors import RoiCodecError, UsageError
 if TYPE_CHECKING:
     import numpy as np
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
+    from roi_codec_ros.common.photographs import PhotographError
+
 ANY_SIZE = "dynamic"
 
 
@@ -72,12 +73,21 @@ def run(args: argparse.Namespace) -> None:
     check_writable(args.onnx)
     if args.int8:
         from roi_codec_ros.codec.onnx_int8 import quantise
+        from roi_codec_ros.common.photographs import left_out, readable
 
         photographs = _spread(_photographs(args.calibration), args.calibration_images)
-        graph = quantise(graph, _resized(photographs, model.preset.coded_size or size))
+        broken: list[PhotographError] = []
+        images = _resized(readable(photographs, broken), model.preset.coded_size or size)
+        graph = quantise(graph, images)
+        for sentence in left_out(broken, len(photographs)):
+            print(sentence, file=sys.stderr)
     content = graph.SerializeToString()
     write_bytes(args.onnx, content)
-    kind = f"int8, calibrated on {len(photographs)} photographs" if args.int8 else "float32"
+    kind = (
+        f"int8, calibrated on {len(photographs) - len(broken)} photographs"
+        if args.int8
+        else "float32"
+    )
     print(
         f"{args.onnx}: {len(content) / 1e6:.2f} MB, {kind}, encoder of model {model.name} "
         f"({model.id.hex()})"
@@ -92,9 +102,9 @@ _graph_size.__name__ = "size"
 
 
 def _photographs(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        raise RoiCodecError(f"expected a folder of photographs at {folder}, found none")
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    from roi_codec_ros.common.photographs import photographs_in
+
+    found = photographs_in(folder, recursive=True)
     if not found:
         raise RoiCodecError(f"expected photographs in {folder}, found none")
     return found
@@ -104,11 +114,10 @@ def _spread(paths: list[Path], count: int) -> list[Path]:
     return paths if len(paths) <= count else [paths[i * len(paths) // count] for i in range(count)]
 
 
-def _resized(paths: list[Path], size: tuple[int, int] | None) -> Iterator[np.ndarray]:
+def _resized(images: Iterator[np.ndarray], size: tuple[int, int] | None) -> Iterator[np.ndarray]:
     import cv2
 
-    for path in paths:
-        image = read_image(path)
+    for image in images:
         yield (
             image if size is None else cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
         )

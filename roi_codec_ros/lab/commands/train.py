@@ -88,6 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     import torch
 
+    from roi_codec_ros.common.photographs import left_out
     from roi_codec_ros.lab.training.data import CropSampler
     from roi_codec_ros.lab.training.engine import start_engine
     from roi_codec_ros.lab.training.features import DetectorDistance
@@ -108,7 +109,7 @@ def run(args: argparse.Namespace) -> None:
         centre_on=[*hidden, *(name for name in config.regions if name not in hidden)],
     )
     engine = start_engine(args.device)
-    broken = sampler.read_ahead()
+    sampler.read_ahead()
     detector = args.feature_detector
     trainer = Trainer(
         config,
@@ -122,7 +123,8 @@ def run(args: argparse.Namespace) -> None:
         engine=engine,
     )
     if trainer.leads:
-        _print_report(annotations, sampler, broken)
+        _print_report(annotations, sampler)
+    known = sampler.left_out
     if args.resume:
         trainer.resume()
     elif args.init_from:
@@ -130,7 +132,12 @@ def run(args: argparse.Namespace) -> None:
     board = open_board(args.out / "tensorboard") if args.tensorboard and trainer.leads else None
     _train(trainer, sampler, args.out, board)
     if trainer.leads:
-        _freeze(trainer, [a.image_path for a in sampler.annotations], args.out)
+        found = [error for error in sampler.left_out if error not in known]
+        for sentence in left_out(found, len(annotations)):
+            print(f"while training: {sentence}", file=sys.stderr)
+        broken = {error.path for error in sampler.left_out}
+        photographs = [a.image_path for a in sampler.annotations if a.image_path not in broken]
+        _freeze(trainer, photographs, args.out)
 
 
 def configuration(args: argparse.Namespace) -> TrainingConfig:
@@ -158,8 +165,9 @@ def _photographs(args: argparse.Namespace, config: TrainingConfig) -> Annotation
     return annotations
 
 
-def _print_report(annotations: AnnotationSet, sampler: CropSampler, broken: list[str]) -> None:
+def _print_report(annotations: AnnotationSet, sampler: CropSampler) -> None:
     """What is trained on, and what could not be used."""
+    from roi_codec_ros.common.photographs import left_out
     from roi_codec_ros.lab.datasets.annotations_any import shortfall
 
     used, kept = sampler.annotations, sampler.photographs.kept
@@ -168,13 +176,8 @@ def _print_report(annotations: AnnotationSet, sampler: CropSampler, broken: list
         counts[name] = sum(len(item.boxes(name)) for item in used)
     boxes = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
     print(f"{len(used)} photographs ({kept} in memory) with boxes: {boxes}", file=sys.stderr)
-    for sentence in shortfall(annotations):
+    for sentence in [*shortfall(annotations), *left_out(sampler.left_out, len(annotations))]:
         print(sentence, file=sys.stderr)
-    if broken:
-        print(
-            f"{len(broken)} of {len(annotations)} photographs left out, the first: {broken[0]}",
-            file=sys.stderr,
-        )
 
 
 def _train(trainer: Trainer, sampler: CropSampler, out: Path, board: Any) -> None:

@@ -333,16 +333,18 @@ def _training(
 def _report(
     card: dict[str, Any], annotations: AnnotationSet, images: _Images, out: Path, card_file: Path
 ) -> None:
+    from roi_codec_ros.lab.datasets.annotations_any import shortfall
+
     summary = card["images"]
     print(
         f"{summary['decoded']} decoded images and {summary['originals']} originals to train on, "
         f"{summary['held_out']} held out; {images.made} decoded now, the others before"
     )
-    left_out = [(summary["left_out_persons_unknown"], "whose persons nobody has marked")]
-    left_out += [(len(annotations.unreadable), "that are not there")]
-    for count, reason in left_out:
-        if count:
-            print(f"left out: {count} photographs {reason}")
+    unknown = summary["left_out_persons_unknown"]
+    if unknown:
+        print(f"left out: {unknown} photographs whose persons nobody has marked")
+    for sentence in shortfall(annotations):
+        print(sentence, file=sys.stderr)
     for image_id, reason in images.failures[:FAILURES_SHOWN]:
         print(f"left out: {image_id}: {reason}", file=sys.stderr)
     print(f"{card['steps']} steps, {card['epochs']} epochs, {card['minutes']} minutes")

@@ -6,35 +6,19 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
-from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.common.images import ImageArray
+from roi_codec_ros.common.photographs import read_photograph
 from roi_codec_ros.lab.datasets.annotations import Annotation
-
-ImageArray = NDArray[np.uint8]
 
 
 def read_annotated(annotation: Annotation) -> ImageArray:
-    """The annotated image as RGB uint8 [H, W, 3].
+    """The annotated picture as it is shown, RGB uint8 [H, W, 3]; its boxes fit on it.
 
-    A camera's rotation tag is not applied, since the boxes are of the stored pixels.
-    Raises RoiCodecError where it can't be read or is not of the annotated size.
+    Raises PhotographError where it can't be read or is not of the annotated size.
     """
-    try:
-        with Image.open(annotation.image_path) as file:
-            image = np.array(file.convert("RGB"))
-    # ImportError: ultralytics patches Image.open to try the optional HEIF reader on broken files.
-    except (OSError, ValueError, SyntaxError, ImportError, Image.DecompressionBombError) as error:
-        reason = str(error).replace(str(annotation.image_path), annotation.image_path.name)
-        raise RoiCodecError(f"expected an image, found: {reason}") from error
-    height, width = image.shape[:2]
-    if (width, height) != (annotation.width, annotation.height):
-        raise RoiCodecError(
-            f"expected {annotation.width}×{annotation.height} px as annotated, "
-            f"found {width}×{height}"
-        )
-    return image
+    return read_photograph(annotation.image_path, (annotation.width, annotation.height))
 
 
 def resize(image: ImageArray, width: int, height: int) -> ImageArray:

@@ -7,9 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from roi_codec_ros.common.errors import RoiCodecError
-from roi_codec_ros.lab.datasets.annotations import AnnotationSet, read_odgt
-from roi_codec_ros.lab.datasets.annotations_coco import find_coco, read_coco
+from roi_codec_ros.common.photographs import photographs_in
+from roi_codec_ros.lab.datasets.annotations import AnnotationSet
+from roi_codec_ros.lab.datasets.annotations_coco import coco_files, find_coco, read_coco
+from roi_codec_ros.lab.datasets.annotations_odgt import odgt_file, odgt_splits, read_odgt
 from roi_codec_ros.lab.datasets.annotations_yolo import find_yolo, read_yolo
+from roi_codec_ros.lab.datasets.records import Boxes, Gathering, image_ids, is_file
 
 NO_FILE = "no such file"
 
@@ -32,19 +35,42 @@ def read_annotations(
 def has_split(data_dir: str | Path, split: str) -> bool:
     """Whether annotations of a split are there, whole or broken."""
     root = Path(data_dir)
-    odgt = (root / f"annotation_{split}.odgt").is_file()
+    odgt = odgt_file(root, split).is_file()
     return odgt or find_coco(root, split) is not None or find_yolo(root, split) is not None
 
 
+def is_annotated(data_dir: Path) -> bool:
+    """Whether a folder looks like a data set with annotations of some split, whole or broken."""
+    marks = ("annotation_*.odgt", "annotations", "*.json", "labels", "*/labels", "*.y*ml")
+    return any(True for mark in marks for _ in data_dir.glob(mark))
+
+
+def read_unannotated(folder: Path) -> AnnotationSet:
+    """The photographs in a folder and the folders in it, with nothing known of what they show.
+
+    Raises RoiCodecError where there are none that can be used.
+    """
+    paths = photographs_in(folder, recursive=True)
+    found = Gathering(folder, "photographs")
+    for image_id, path in zip(
+        image_ids(path.relative_to(folder).as_posix() for path in paths), paths, strict=True
+    ):
+        found.add(path, None, Boxes(), image_id=image_id, person_boxes="none", head_boxes="none")
+    return _without_missing(found.result(), folder)
+
+
 def _read(root: Path, split: str, needs_persons: bool) -> AnnotationSet:
-    if any(root.glob("annotation_*.odgt")):
-        return read_odgt(root, split)
-    coco = find_coco(root, split)
+    odgt, coco = odgt_file(root, split), find_coco(root, split)
+    others = coco_files(root, split)
+    if odgt.is_file():
+        return _with_note(read_odgt(root, split), others)
     if coco is not None:
-        return read_coco(*coco, needs_persons)
+        return _with_note(read_coco(*coco, needs_persons), others[1:])
     yolo = find_yolo(root, split)
     if yolo is not None:
-        return read_yolo(root, *yolo, needs_persons)
+        return read_yolo(yolo, needs_persons)
+    if odgt_splits(root):
+        return read_odgt(root, split)  # which names the splits that are there
     inside = sorted(entry.name for entry in root.iterdir() if not entry.name.startswith("."))
     raise RoiCodecError(
         f"expected in {root} one of annotation_{split}.odgt, annotations/instances_{split}.json, "
@@ -52,14 +78,23 @@ def _read(root: Path, split: str, needs_persons: bool) -> AnnotationSet:
     )
 
 
+def _with_note(annotated: AnnotationSet, others: list[Path]) -> AnnotationSet:
+    """Says which other annotations of the split were not read."""
+    notes = tuple(f"{path} is there, too, and was not read" for path in others)
+    return replace(annotated, notes=(*annotated.notes, *notes))
+
+
 def _without_missing(annotated: AnnotationSet, root: Path) -> AnnotationSet:
-    there = tuple(item for item in annotated if item.image_path.is_file())
-    missing = [item for item in annotated if not item.image_path.is_file()]
+    there = tuple(item for item in annotated if is_file(item.image_path))
+    missing = [item for item in annotated if not is_file(item.image_path)]
     unreadable = (*annotated.unreadable, *((item.image_id, NO_FILE) for item in missing))
     if not there:
         found = f"{len(unreadable)} without one" if unreadable else "none"
         example = f", the first {missing[0].image_path}" if missing else ""
-        raise RoiCodecError(f"expected annotated images in {root}, found {found}{example}")
+        if unreadable and not missing:
+            found = f"{len(unreadable)} that cannot be used"
+            example = f", the first {': '.join(unreadable[0])}"
+        raise RoiCodecError(f"expected images in {root}, found {found}{example}")
     return replace(annotated, annotations=there, unreadable=unreadable)
 
 

@@ -3,24 +3,28 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from roi_codec_ros.common.errors import RoiCodecError
-from roi_codec_ros.lab.datasets.annotations import (
-    HEAD,
-    PERSON,
-    Annotation,
-    AnnotationSet,
+from roi_codec_ros.lab.datasets.annotations import HEAD, PERSON, AnnotationSet
+from roi_codec_ros.lab.datasets.records import (
+    Boxes,
     BrokenRecordError,
-    Corners,
-    clipped_annotation,
+    Gathering,
     corners,
-    size_from_header,
+    declared_size,
+    flag,
+    image_ids,
+    is_file,
+    parse_json,
+    read_text,
+    relative_name,
+    shown,
 )
+
+_Id = int | str
 
 
 def find_coco(data_dir: Path, split: str) -> tuple[Path, list[Path]] | None:
@@ -29,6 +33,15 @@ def find_coco(data_dir: Path, split: str) -> tuple[Path, list[Path]] | None:
     COCO's own: `annotations/instances_<split>.json` with `<split>/`; and what is common besides:
     `annotations/<split>.json`, `<split>.json`, `<split>/_annotations.coco.json`.
     """
+    files = coco_files(data_dir, split)
+    if not files:
+        return None
+    folders = [data_dir / "images" / split, data_dir / split, data_dir / "images", data_dir]
+    return files[0], [folder for folder in folders if folder.is_dir()]
+
+
+def coco_files(data_dir: Path, split: str) -> list[Path]:
+    """The JSON files of a split, the one that is read first."""
     candidates = (
         data_dir / "annotations" / f"instances_{split}.json",
         data_dir / "annotations" / f"{split}.json",
@@ -36,109 +49,46 @@ def find_coco(data_dir: Path, split: str) -> tuple[Path, list[Path]] | None:
         data_dir / f"{split}.json",
         data_dir / split / "_annotations.coco.json",
     )
-    file = next((path for path in candidates if path.is_file()), None)
-    if file is None:
-        return None
-    folders = [data_dir / "images" / split, data_dir / split, data_dir / "images", data_dir]
-    return file, [folder for folder in folders if folder.is_dir()]
+    return [path for path in candidates if path.is_file()]
 
 
 def read_coco(file: Path, folders: list[Path], needs_persons: bool = True) -> AnnotationSet:
     """Read one COCO file.
 
     Crowds of persons or heads (`iscrowd`) are ignored regions. Without a category "head" nothing
-    is known of heads; any other category's boxes are `regions`, by its name. Raises RoiCodecError
-    for what is no such file, one without a category "person" unless `needs_persons` is False, and
-    one for all broken records together.
+    is known of heads; any other category's boxes are `regions`, by its name. Boxes are of the
+    picture as it is shown. Raises RoiCodecError for what is no such file, one without a category
+    "person" unless `needs_persons` is False, and one for all broken records together: an image id
+    or a file that two images share is one.
     """
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RoiCodecError(f"expected COCO's JSON in {file}, found: {error}") from error
-    images, boxes, categories = (
+        data = parse_json(read_text(file))
+    except BrokenRecordError as error:
+        raise RoiCodecError(f"expected COCO's JSON in {file}: {error}") from error
+    images, places, categories = (
         _objects(data, key, file) for key in ("images", "annotations", "categories")
     )
-    names = {item.get("id"): str(item.get("name", "")).strip().lower() for item in categories}
-    has_persons = PERSON in names.values()
+    found = Gathering(file, "records")
+    names = _category_names(categories, found)
+    has_persons, has_heads = PERSON in names.values(), HEAD in names.values()
+    files = _file_names(images, found)
+    boxes: dict[_Id, Boxes] = {identity: Boxes() for identity in files}
+    _sort_boxes(places, names, boxes, found)
+    found.check()
     if needs_persons and not has_persons:
-        found = ", ".join(names.values()) or "none"
-        raise RoiCodecError(f"expected a category {PERSON} in {file}, found {found}")
-    has_heads = HEAD in names.values()
-    per_image: dict[Any, _Boxes] = {}
-    broken: list[str] = []
-    for number, image in enumerate(images, start=1):
-        try:
-            per_image[_identity(image)] = _Boxes(image)
-        except BrokenRecordError as error:
-            broken.append(f"image {number}: {error}")
-    for number, box in enumerate(boxes, start=1):
-        try:
-            _sort_box(box, names, per_image)
-        except BrokenRecordError as error:
-            broken.append(f"annotation {number}: {error}")
-    if broken:
-        raise RoiCodecError(
-            f"expected nothing but good records in {file}, found {len(broken)} broken; the first "
-            f"is {broken[0]}"
-        )
-    annotations: list[Annotation] = []
-    unreadable: list[tuple[str, str]] = []
-    dropped, first_dropped = 0, ""
-    for found_boxes in per_image.values():
-        path = found_boxes.path(folders)
-        try:
-            width, height = found_boxes.size or size_from_header(path)
-        except OSError as error:
-            unreadable.append((path.stem, str(error)))
-            continue
-        annotation, empty = clipped_annotation(
-            path,
-            (width, height),
-            found_boxes.persons,
-            found_boxes.heads,
-            found_boxes.ignored,
-            found_boxes.regions,
+        known = ", ".join(names.values()) or "none"
+        raise RoiCodecError(f"expected a category {PERSON} in {file}, found {known}")
+    short = image_ids(name for name, _ in files.values())
+    for image_id, (identity, (name, size)) in zip(short, files.items(), strict=True):
+        found.add(
+            _path(name, folders),
+            size,
+            boxes[identity],
+            image_id=image_id,
             person_boxes="human" if has_persons else "none",
             head_boxes="human" if has_heads else "none",
         )
-        annotations.append(annotation)
-        dropped += empty
-        first_dropped = first_dropped or (annotation.image_id if empty else "")
-    return AnnotationSet(
-        tuple(annotations), dropped, tuple(unreadable), first_dropped=first_dropped
-    )
-
-
-@dataclass
-class _Boxes:
-    """The boxes of one image as they come in."""
-
-    image: Mapping[str, Any]
-    persons: list[Corners] = field(default_factory=list)
-    heads: list[Corners] = field(default_factory=list)
-    ignored: list[Corners] = field(default_factory=list)
-    regions: dict[str, list[Corners]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        name = self.image.get("file_name")
-        if not isinstance(name, str) or not name:
-            raise BrokenRecordError(f"expected a file_name, found {name!r}")
-        if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise BrokenRecordError(f"expected a file_name inside the data set, found {name!r}")
-        sizes = [self.image.get("width"), self.image.get("height")]
-        if any(size is not None for size in sizes) and not all(
-            isinstance(size, int) and size > 0 for size in sizes
-        ):
-            raise BrokenRecordError(f"expected width and height in px, found {sizes}")
-
-    @property
-    def size(self) -> tuple[int, int] | None:
-        width, height = self.image.get("width"), self.image.get("height")
-        return None if width is None or height is None else (width, height)
-
-    def path(self, folders: list[Path]) -> Path:
-        paths = [folder / self.image["file_name"] for folder in folders]
-        return next((path for path in paths if path.is_file()), paths[0])
+    return found.result()
 
 
 def _objects(data: Any, key: str, file: Path) -> list[dict[str, Any]]:
@@ -148,28 +98,114 @@ def _objects(data: Any, key: str, file: Path) -> list[dict[str, Any]]:
     return found
 
 
-def _identity(image: Mapping[str, Any]) -> int | str:
-    identity = image.get("id")
-    if not isinstance(identity, (int, str)):
-        raise BrokenRecordError(f"expected an id, found {identity!r}")
+def _identity(record: Mapping[str, Any], field: str) -> _Id:
+    """An id: a whole number, perhaps written as 3.0, or a text. Raises BrokenRecordError."""
+    identity = record.get(field)
+    if isinstance(identity, float) and identity.is_integer():
+        return int(identity)
+    if isinstance(identity, bool) or not isinstance(identity, (int, str)):
+        raise BrokenRecordError(f"expected a number or a text as {field}, found {shown(identity)}")
     return identity
 
 
-def _sort_box(
-    box: Mapping[str, Any], names: Mapping[Any, str], per_image: Mapping[Any, _Boxes]
+def _category_names(categories: list[dict[str, Any]], found: Gathering) -> dict[_Id, str]:
+    names: dict[_Id, str] = {}
+    for number, category in enumerate(categories, start=1):
+        try:
+            identity, name = _identity(category, "id"), category.get("name")
+            if not isinstance(name, str):
+                raise BrokenRecordError(f"expected a name, found {shown(name)}")
+            name = name.strip().lower()
+            if names.setdefault(identity, name) != name:
+                raise BrokenRecordError(
+                    f"expected each id once, found {shown(identity)} again, for {names[identity]} "
+                    f"and for {name}"
+                )
+        except BrokenRecordError as error:
+            found.broken(f"category {number}", error)
+    return names
+
+
+def _file_names(
+    images: list[dict[str, Any]], found: Gathering
+) -> dict[_Id, tuple[str, tuple[int, int] | None]]:
+    """Each image's file and size by its id; a record that only repeats another is taken once."""
+    files: dict[_Id, tuple[str, tuple[int, int] | None]] = {}
+    owners: dict[str, _Id] = {}
+    repeated = 0
+    for number, image in enumerate(images, start=1):
+        try:
+            identity = _identity(image, "id")
+            name = relative_name(image.get("file_name"), "file_name")
+            file = name, declared_size(image.get("width"), image.get("height"))
+            if files.get(identity) == file:
+                repeated += 1
+                continue
+            if identity in files:
+                raise BrokenRecordError(
+                    f"expected each id once, found {shown(identity)} again, for "
+                    f"{files[identity][0]} and for {name}"
+                )
+            if name in owners:
+                raise BrokenRecordError(
+                    f"expected each file_name once, found {shown(name)} again, with the ids "
+                    f"{shown(owners[name])} and {shown(identity)}"
+                )
+        except BrokenRecordError as error:
+            found.broken(f"image {number}", error)
+        else:
+            files[identity], owners[name] = file, identity
+    if repeated:
+        found.note(f"{repeated} repeated records of images taken once")
+    return files
+
+
+def _path(name: str, folders: list[Path]) -> Path:
+    paths = [folder / name for folder in folders]
+    return next((path for path in paths if is_file(path)), paths[0])
+
+
+def _sort_boxes(
+    places: list[dict[str, Any]],
+    names: Mapping[_Id, str],
+    boxes: Mapping[_Id, Boxes],
+    found: Gathering,
 ) -> None:
-    name = names.get(box.get("category_id"))
+    """Each box to its image; a record that only repeats another is taken once."""
+    seen: set[str] = set()
+    repeated = 0
+    for number, place in enumerate(places, start=1):
+        if "id" in place:
+            record = repr([place.get(key) for key in ("id", "image_id", "category_id", "bbox")])
+            repeated += record in seen
+            if record in seen:
+                continue
+            seen.add(record)
+        try:
+            _sort_box(place, names, boxes)
+        except BrokenRecordError as error:
+            found.broken(f"annotation {number}", error)
+    if repeated:
+        found.note(f"{repeated} repeated records of boxes taken once")
+
+
+def _sort_box(
+    box: Mapping[str, Any], names: Mapping[_Id, str], per_image: Mapping[_Id, Boxes]
+) -> None:
+    name = names.get(_identity(box, "category_id"))
     if name is None:
-        raise BrokenRecordError(f"expected a known category_id, found {box.get('category_id')!r}")
-    image = per_image.get(box.get("image_id"))
-    if image is None:
-        raise BrokenRecordError(f"expected a known image_id, found {box.get('image_id')!r}")
-    place = corners(box.get("bbox"))
+        raise BrokenRecordError(
+            f"expected a known category_id, found {shown(box.get('category_id'))}"
+        )
+    boxes = per_image.get(_identity(box, "image_id"))
+    if boxes is None:
+        raise BrokenRecordError(f"expected a known image_id, found {shown(box.get('image_id'))}")
+    place, crowd = corners(box.get("bbox")), flag(box, "iscrowd")
     if name not in (PERSON, HEAD):
-        image.regions.setdefault(name, []).append(place)
-    elif box.get("iscrowd"):
-        image.ignored.append(place)
+        boxes.regions.setdefault(name, []).append(place)
+    elif crowd:
+        boxes.ignored.append(place)
     elif name == PERSON:
-        image.persons.append(place)
+        boxes.persons.append(place)
     else:
-        image.heads.append(place)
+        boxes.heads.append(place)

@@ -21,6 +21,13 @@ def odgt_text(annotations: Iterable[Annotation]) -> str:
     return "".join(json.dumps(_record(item)) + "\n" for item in annotations)
 
 
+def photograph_name(annotation: Annotation) -> str:
+    """The file in the folder of the split that `read_odgt` takes for it, such as `day2/a.jpg`."""
+    suffix = annotation.image_path.suffix
+    named = annotation.image_id.lower().endswith(suffix.lower())  # one of two with that stem
+    return annotation.image_id if named else annotation.image_id + suffix
+
+
 def _record(annotation: Annotation) -> dict[str, Any]:
     persons, heads = annotation.persons.reshape(-1, 4), annotation.heads.reshape(-1, 4)
     owners = _owners(persons, heads)

@@ -18,7 +18,7 @@ from roi_codec_ros.common.errors import RoiCodecError
 from roi_codec_ros.lab.datasets.annotations import Annotation
 from roi_codec_ros.lab.evaluation.results import ImageResult, RowName
 
-FORMAT = 2  # of the lines, and of how figures are computed: raise it when either changes
+FORMAT = 3  # of the lines, and of how figures are computed: raise it when either changes
 
 
 class ResultCache:

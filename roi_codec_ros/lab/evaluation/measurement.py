@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from roi_codec_ros.common.errors import RoiCodecError
 from roi_codec_ros.common.images import ImageArray
+from roi_codec_ros.common.photographs import PhotographError
 from roi_codec_ros.lab.datasets.annotated_images import read_annotated, resize, resize_annotation
 from roi_codec_ros.lab.datasets.annotations import Annotation
 from roi_codec_ros.lab.evaluation.average_precision import Matches, match
@@ -186,6 +187,8 @@ def _timed(
 
 
 def failure_reason(error: Exception) -> str:
-    """One line; names the kind of errors that are not ours."""
+    """One line without the file's path; names the kind of errors that are not ours."""
+    if isinstance(error, PhotographError):
+        return f"expected a photograph, found {error.reason}"
     text = " ".join(str(error).split())
     return text if isinstance(error, RoiCodecError) else f"{type(error).__name__}: {text}"

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roi_codec_ros.common.errors import RoiCodecError
-from roi_codec_ros.lab.simulation.photograph_cameras import package_root, read_photograph
+from roi_codec_ros.common.photographs import read_photograph
+from roi_codec_ros.lab.simulation.photograph_cameras import package_root
 
 PHOTOGRAPH = ("ultralytics", "assets/bus.jpg")
 PHOTOGRAPH_SIZE = (1080, 810)  # of the one that the outlines were drawn on
@@ -92,7 +93,7 @@ def wardrobe() -> tuple[Cutout, ...]:
             f"expected {file} of the {package} package, out of which people are cut, found none: "
             f"pip install {package}"
         )
-    photograph = read_photograph(root / file)[..., ::-1]
+    photograph = read_photograph(root / file)
     if photograph.shape[:2] != PHOTOGRAPH_SIZE:
         raise RoiCodecError(
             f"expected {package}'s {file} with {PHOTOGRAPH_SIZE[1]}×{PHOTOGRAPH_SIZE[0]} pixels, "

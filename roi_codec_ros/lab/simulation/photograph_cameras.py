@@ -19,9 +19,9 @@ from typing import Protocol
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.common.photographs import read_photograph
 from roi_codec_ros.common.videos import write_video
 
 LOG = logging.getLogger(__name__)
@@ -219,17 +219,9 @@ def film(
     opened: Path | None = None
     for shot, progress in schedule[start:] + schedule[:start]:
         if shot.photograph != opened:
-            photograph, opened = read_photograph(shot.photograph), shot.photograph
+            photograph = read_photograph(shot.photograph)[..., ::-1].copy()
+            opened = shot.photograph
         yield look(photograph, glide(shot.views, progress), frame_size)
-
-
-def read_photograph(path: Path) -> np.ndarray:
-    """A picture file as uint8 [H, W, 3] BGR. Raises RoiCodecError."""
-    try:
-        with Image.open(path) as picture:
-            return np.asarray(picture.convert("RGB"))[..., ::-1].copy()
-    except OSError as error:
-        raise RoiCodecError(f"expected a picture in {path}, cannot read it: {error}") from error
 
 
 def render_film(

@@ -9,6 +9,7 @@ changes, and so neither does any picture: only the bits become fewer.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -19,7 +20,9 @@ from roi_codec_ros.codec.codec import Encoder
 from roi_codec_ros.codec.entropy import TOTAL, EntropyTables
 from roi_codec_ros.codec.model_file import Model
 from roi_codec_ros.common.errors import RoiCodecError
-from roi_codec_ros.lab.training.photographs import read_photograph
+from roi_codec_ros.common.photographs import PhotographError, left_out, read_photograph
+
+LOG = logging.getLogger(__name__)
 
 # Thirteen contexts, narrow around 0, where most symbols are, and mirrored: 2·l + 2·a - d ≤ -24, …
 BOUNDS = (-23, -13, -7, -4, -2, 0, 1, 3, 5, 8, 14, 24)
@@ -33,16 +36,24 @@ _LONGEST_SIDE = 1280  # px; larger ones are shrunk, as cameras' frames are
 def latents_of(model: Model, photographs: Sequence[Path]) -> Iterator[np.ndarray]:
     """The symbols int16 [C, H, W] of up to `MOST_PHOTOGRAPHS` files, evenly taken.
 
-    Raises RoiCodecError where one can't be read.
+    What can't be read is left out, and the log says so.
     """
     encoder = Encoder(model)
     count = min(len(photographs), MOST_PHOTOGRAPHS)
+    broken: list[PhotographError] = []
     for index in range(count):
-        pixels = read_photograph(photographs[index * len(photographs) // count])
+        try:
+            pixels = read_photograph(photographs[index * len(photographs) // count])
+        except PhotographError as error:
+            broken.append(error)
+            continue
         scale = _LONGEST_SIDE / max(pixels.shape[:2])
         if scale < 1.0:
-            pixels = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        yield encoder.symbols(np.asarray(pixels))
+            shrunk = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+            pixels = np.asarray(shrunk, np.uint8)
+        yield encoder.symbols(pixels)
+    for sentence in left_out(broken, count):
+        LOG.warning("contexts: %s", sentence)
 
 
 def with_contexts(tables: EntropyTables, latents: Iterable[np.ndarray]) -> EntropyTables:

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.common.images import ImageArray
+from roi_codec_ros.common.photographs import PhotographError
 from roi_codec_ros.lab.datasets.annotations import HEAD, PERSON, Annotation
-from roi_codec_ros.lab.training.photographs import Photographs
+from roi_codec_ros.lab.training.photograph_store import Photographs
 from roi_codec_ros.lab.training.settings import number, positive
 
 
@@ -92,22 +94,34 @@ class CropSampler:
 
     def _use(self, annotations: list[Annotation]) -> None:
         if not annotations:
-            raise RoiCodecError("expected at least one annotated photograph to train on, found 0")
+            raise RoiCodecError(self._none_left())
         self.annotations = annotations
         self._shares = source_shares([annotation.source for annotation in annotations])
         self._classes = sorted({n for a in annotations for n in a.regions})
 
-    def read_ahead(self) -> list[str]:
-        """Decode what fits in memory and leave out what is broken; a sentence for each such."""
-        broken = self.photographs.read_ahead()
+    @property
+    def left_out(self) -> list[PhotographError]:
+        """Photographs that were found broken so far; none of them is drawn."""
+        return list(self.photographs.broken.values())
+
+    def _none_left(self) -> str:
+        first = f", the first: {self.left_out[0]}" if self.left_out else ""
+        return (
+            "expected at least one annotated photograph to train on, found "
+            f"{len(self.left_out)} that cannot be used{first}"
+        )
+
+    def read_ahead(self) -> None:
+        """Decode what fits in memory. Raises RoiCodecError where nothing is left to train on."""
+        self.photographs.read_ahead()
+        broken = self.photographs.broken
         if broken:
             self._use([a for a in self.annotations if a.image_path not in broken])
-        return list(broken.values())
 
     def batch(self, size: int, rng: np.random.Generator) -> Batch:
         """``size`` crops, drawn with ``rng``."""
         crops = [
-            self._crop(self.annotations[int(index)], rng)
+            self._crop(*self._readable(int(index), rng), rng)
             for index in rng.choice(len(self.annotations), size=size, p=self._shares)
         ]
         images = torch.from_numpy(np.stack([crop[0] for crop in crops]).transpose(0, 3, 1, 2))
@@ -119,11 +133,25 @@ class CropSampler:
             regions={name: [crop[1][name] for crop in crops] for name in self._classes},
         )
 
+    def _readable(self, index: int, rng: np.random.Generator) -> tuple[Annotation, ImageArray]:
+        """A photograph, or, where it is broken, another one that is drawn in its place.
+
+        Which one depends on the generator alone, so that a resumed run draws the same.
+        """
+        while True:
+            annotation = self.annotations[index]
+            try:
+                return annotation, self.photographs.read(annotation)
+            except PhotographError as error:
+                broken = self.photographs.broken
+                if all(item.image_path in broken for item in self.annotations):
+                    raise RoiCodecError(self._none_left()) from error
+            index = int(rng.choice(len(self.annotations), p=self._shares))
+
     def _crop(
-        self, annotation: Annotation, rng: np.random.Generator
+        self, annotation: Annotation, photograph: ImageArray, rng: np.random.Generator
     ) -> tuple[np.ndarray, dict[str, Tensor], Tensor]:
         settings = self._settings
-        photograph = self.photographs.read(annotation.image_path)
         columns, rows = self._window(annotation, photograph.shape[0], photograph.shape[1], rng)
         cut = photograph[rows, columns]
         zooms = settings.size / cut.shape[1], settings.size / cut.shape[0]

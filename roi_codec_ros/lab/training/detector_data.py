@@ -31,6 +31,7 @@ PERSON = 0  # the one class
 IGNORED_GREY = 114  # what YOLO's trainer pads its images with
 HELD_OUT_SHARE = 0.06
 MOST_HELD_OUT = 100
+_RECIPE = b"as shown"  # how files become pixels; what was made otherwise is made again
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +146,8 @@ def write_images(
     written = Written()
     for annotation in annotations:
         try:
-            path = folder / "images" / f"{annotation.image_id}-{_content_digest(annotation)}.png"
+            name = annotation.image_id.replace("/", "__")
+            path = folder / "images" / f"{name}-{_content_digest(annotation)}.png"
             if not path.is_file():
                 _write(path, _png(hide_ignored(make(annotation), annotation)))
                 written.made += 1
@@ -202,7 +204,7 @@ def _name_digest(annotation: Annotation) -> bytes:
 def _content_digest(annotation: Annotation) -> str:
     """Of all that the made image depends on besides the codec."""
     try:
-        digest = hashlib.sha256(annotation.image_path.read_bytes())
+        digest = hashlib.sha256(_RECIPE + annotation.image_path.read_bytes())
     except OSError as error:
         raise RoiCodecError(f"expected an image, found: {error.strerror}") from error
     if len(annotation.ignored):

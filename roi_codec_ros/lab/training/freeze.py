@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from roi_codec_ros.codec.model_file import Model, in_eight_bits
 from roi_codec_ros.codec.presets import get_preset
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
 from roi_codec_ros.lab.training.checkpoints import averaged_codec, read_checkpoint
-from roi_codec_ros.lab.training.contexts import MOST_PHOTOGRAPHS, latents_of, with_contexts
+from roi_codec_ros.lab.training.contexts import latents_of, with_contexts
 from roi_codec_ros.lab.training.curve import LOG_NAME, learning_curve
 
 
@@ -91,8 +91,15 @@ def freeze(
 
 def _counted(model: Model, photographs: Sequence[Path]) -> Model:
     """The model with tables that know the symbols around."""
-    count = min(len(photographs), MOST_PHOTOGRAPHS)
-    tables = with_contexts(model.tables, latents_of(model, photographs))
-    training = {**model.header["training"], "contexts": tables.contexts, "counted_on": count}
+    counted = 0
+
+    def latents() -> Iterator[np.ndarray]:
+        nonlocal counted
+        for latent in latents_of(model, photographs):
+            counted += 1
+            yield latent
+
+    tables = with_contexts(model.tables, latents())
+    training = {**model.header["training"], "contexts": tables.contexts, "counted_on": counted}
     card = {**model.header, "training": training}
     return Model.build(model.name, model.preset, model.tensors, tables, card)

@@ -3,21 +3,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import cv2
-import numpy as np
-
-from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.common.images import ImageArray
+from roi_codec_ros.common.photographs import PhotographError
+from roi_codec_ros.lab.datasets.annotated_images import read_annotated
 from roi_codec_ros.lab.datasets.annotations import Annotation
 
 MEMORY_SHARE = 0.5  # of what is free at the start
-_JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
-_JPEG_TAIL = 4096  # bytes in which the end mark is looked for: cameras write a little behind it
 
 
 class Photographs:
@@ -25,69 +23,63 @@ class Photographs:
 
     def __init__(self, annotations: Sequence[Annotation], room_bytes: int | None = None) -> None:
         """room_bytes: for decoded photographs; half of the free memory unless given."""
-        self._paths = list(dict.fromkeys(item.image_path for item in annotations))
+        self._annotations = list({item.image_path: item for item in annotations}.values())
         self._room = room_for_photographs() if room_bytes is None else room_bytes
-        self._kept: dict[Path, np.ndarray] = {}
+        self._kept: dict[Path, ImageArray] = {}
+        self._broken: dict[Path, PhotographError] = {}
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        return len(self._paths)
+        return len(self._annotations)
 
     @property
     def kept(self) -> int:
         """How many are in memory."""
         return len(self._kept)
 
-    def read(self, path: Path) -> np.ndarray:
-        """One photograph. Raises RoiCodecError where it is missing, broken or ends too soon."""
+    @property
+    def broken(self) -> dict[Path, PhotographError]:
+        """Those that were asked for and cannot be used, and why; in the order of the data set."""
+        found = dict(self._broken)
+        paths = (item.image_path for item in self._annotations)
+        return {path: found[path] for path in paths if path in found}
+
+    def read(self, annotation: Annotation) -> ImageArray:
+        """One photograph, of the annotated size. Raises PhotographError, each time the same."""
+        path = annotation.image_path
+        if path in self._broken:
+            raise self._broken[path]
         pixels = self._kept.get(path)
         if pixels is None:
-            pixels = read_photograph(path)
+            try:
+                pixels = read_annotated(annotation)
+            except PhotographError as error:
+                self._broken[path] = error
+                raise
             with self._lock:
                 if path not in self._kept and pixels.nbytes <= self._room:
                     self._room -= pixels.nbytes
                     self._kept[path] = pixels
         return pixels
 
-    def read_ahead(self) -> dict[Path, str]:
-        """Read one after the other until the room is full; returns those that are broken, and why.
+    def read_ahead(self) -> None:
+        """Read one after the other until the room is full; `broken` has those that are.
 
         Photographs for which there is no room are read when they are drawn.
         """
-        broken: dict[Path, str] = {}
 
-        def try_one(path: Path) -> None:
-            if self._full:
-                return
-            try:
-                self.read(path)
-            except RoiCodecError as error:
-                broken[path] = str(error)
+        def try_one(annotation: Annotation) -> None:
+            if not self._full:
+                with contextlib.suppress(PhotographError):
+                    self.read(annotation)
 
         with ThreadPoolExecutor(max_workers=worker_threads()) as pool:
-            list(pool.map(try_one, self._paths))
-        return {path: broken[path] for path in self._paths if path in broken}
+            list(pool.map(try_one, self._annotations))
 
     @property
     def _full(self) -> bool:
         largest = max((pixels.nbytes for pixels in list(self._kept.values())[:32]), default=0)
         return self._room < largest
-
-
-def read_photograph(path: Path) -> np.ndarray:
-    """Decode one file to uint8 RGB [H, W, 3]. Raises RoiCodecError, also for half a JPEG file."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise RoiCodecError(
-            f"expected a readable photograph at {path}, found: {error.strerror}"
-        ) from error
-    if data.startswith(_JPEG_START) and _JPEG_END not in data[-_JPEG_TAIL:]:
-        raise RoiCodecError(f"expected a whole photograph at {path}, found one that is cut off")
-    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
-    if decoded is None:
-        raise RoiCodecError(f"expected a readable photograph at {path}, found none")
-    return np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB))
 
 
 def room_for_photographs() -> int:
