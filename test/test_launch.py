@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from roi_codec_ros.config import launching
+from roi_codec_ros.config import bringup
 
 ROOT = Path(__file__).resolve().parents[1]
 PATIENCE_S = 180.0
@@ -76,7 +76,7 @@ def describe(kind: str, *arguments: str) -> list[str]:
     return outcome.stdout.splitlines()
 
 
-@pytest.mark.parametrize("kind", launching.LAUNCHES)
+@pytest.mark.parametrize("kind", bringup.LAUNCHES)
 def test_launch_files_are_plain_python(kind):
     text = (ROOT / "launch" / f"{kind}.launch.py").read_text(encoding="utf-8")
 
@@ -133,13 +133,13 @@ def test_a_launched_tracker_runs_with_its_arguments_and_ends_on_sigint(tmp_path)
     file.write_text(
         textwrap.dedent(
             """
-            from roi_codec_ros import launching
+            from roi_codec_ros.config import bringup
 
             def generate_launch_description():
-                arguments, build = launching.LAUNCHES["server"]
+                arguments, build = bringup.LAUNCHES["server"]
                 only = lambda given: [s for s in build(given) if s.executable == "tracker_node"]
-                launching.LAUNCHES["server"] = (arguments, only)
-                return launching.launch_description("server")
+                bringup.LAUNCHES["server"] = (arguments, only)
+                return bringup.launch_description("server")
             """
         ),
         encoding="utf-8",

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 
 from roi_codec_ros.common.errors import UsageError
-from roi_codec_ros.config import launching
+from roi_codec_ros.config import bringup
 from roi_codec_ros.config.bringup import (
     ProcessOptions,
     camera_graph,
@@ -342,9 +342,9 @@ def test_a_keystore_that_is_not_there_or_lacks_an_enclave_is_one_clear_error(tmp
         command(spec, options=other)
 
 
-@pytest.mark.parametrize("kind", launching.LAUNCHES)
+@pytest.mark.parametrize("kind", bringup.LAUNCHES)
 def test_every_launch_file_has_the_arguments_of_processes(kind):
-    arguments, build = launching.LAUNCHES[kind]
+    arguments, build = bringup.LAUNCHES[kind]
     given = {"keystore": "/k", "log_level": "warn", "params_file": "p.yaml"}
 
     names = {argument.name for argument in arguments()}

@@ -5,9 +5,8 @@
     /detector ─ /<camera>/persons ─► /tracker ─► /persons/{tracks,poses,cloud,coverage,markers}
 
 A graph lists nodes, each as a process of its own; `joined` puts decoder and detector into one.
-Launch files (launching.py), the demo and the tests start what these functions return. A spec holds
-only the parameters that were given; any other keeps the value of a parameters file, else its
-default.
+The launch files, the demo and the tests start what these functions return. A spec holds only the
+parameters that were given; any other keeps the value of a parameters file, else its default.
 """
 
 from __future__ import annotations
@@ -15,13 +14,15 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from roi_codec_ros.common.errors import UsageError
 from roi_codec_ros.config import security
 from roi_codec_ros.config.parameters import (
+    NODE_PARAMETERS,
+    Parameter,
     Value,
     check_camera_name,
     check_camera_names,
@@ -106,9 +107,7 @@ def camera_graph(
 
     Raises UsageError for a name that is no ROS name, an unknown parameter or a wrong value.
     """
-    check_camera_name(name)
-    given = {"source": source, "model": model, **encoder_parameters}
-    return [node_spec(ENCODER, "encoder", "/" + name, given)]
+    return [_camera(name, {"source": source, "model": model, **encoder_parameters})]
 
 
 def server_graph(
@@ -132,7 +131,7 @@ def server_graph(
         given["weights"] = detector
     known = {parameter for node in SERVER_EXECUTABLES for parameter in parameters_of(node)}
     _refuse_unknown(given, known)
-    return server_specs(given, server_name)
+    return _server(given, server_name)
 
 
 def joined(specs: Sequence[NodeSpec]) -> list[NodeSpec]:
@@ -214,24 +213,29 @@ def parameter_arguments(spec: NodeSpec) -> list[str]:
     return argv
 
 
-def server_specs(given: Mapping[str, Any], server_name: str = "") -> list[NodeSpec]:
+def _camera(name: str, given: Mapping[str, Any]) -> NodeSpec:
+    check_camera_name(name)
+    return _node(ENCODER, "encoder", "/" + name, given)
+
+
+def _server(given: Mapping[str, Any], server_name: str = "") -> list[NodeSpec]:
     if not _SERVER_NAME.match(server_name):
         raise UsageError(
             f"server_name: expected letters, digits and underscores, found {server_name!r}"
         )
     suffix = f"_{server_name}" if server_name else ""
     return [
-        node_spec(
+        _node(
             executable,
             executable.removesuffix("_node") + suffix,
             "/",
-            for_node(executable, given),
+            _for_node(executable, given),
         )
         for executable in SERVER_EXECUTABLES
     ]
 
 
-def node_spec(executable: str, name: str, namespace: str, given: Mapping[str, Any]) -> NodeSpec:
+def _node(executable: str, name: str, namespace: str, given: Mapping[str, Any]) -> NodeSpec:
     known = parameters_of(executable)
     _refuse_unknown(given, known)
     return NodeSpec(
@@ -242,7 +246,7 @@ def node_spec(executable: str, name: str, namespace: str, given: Mapping[str, An
     )
 
 
-def for_node(executable: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def _for_node(executable: str, given: Mapping[str, Any]) -> dict[str, Any]:
     known = parameters_of(executable)
     return {name: value for name, value in given.items() if name in known}
 
@@ -253,3 +257,229 @@ def _refuse_unknown(given: Mapping[str, Any], known: Any) -> None:
         raise UsageError(
             f"expected parameters among {', '.join(sorted(known))}, found {', '.join(unknown)}"
         )
+
+
+# --------------------------------------------------------------------------------- launch files
+
+
+@dataclass(frozen=True)
+class LaunchArgument:
+    """An argument of a launch file; an empty default means that the node's own value stands."""
+
+    name: str
+    description: str
+    default: str = ""
+    parameters: tuple[Parameter, ...] = field(default=(), repr=False)
+
+
+SEPARATE = LaunchArgument(
+    "separate",
+    "true: decoder and detector as a process each, for bags of images and other publishers; "
+    "false: both in one, so that no image crosses DDS between them.",
+    "false",
+)
+
+
+def camera_arguments() -> list[LaunchArgument]:
+    """The arguments of camera.launch.py."""
+    own = [
+        LaunchArgument(
+            "name", "Name of the camera: the namespace that its topics live in.", "camera"
+        ),
+        *_process_arguments(),
+    ]
+    return own + _parameter_arguments([ENCODER])
+
+
+def server_arguments() -> list[LaunchArgument]:
+    """The arguments of server.launch.py; `cameras:=front,back` takes names with commas."""
+    own = [
+        LaunchArgument(
+            "server_name",
+            "Name of this server, where there are several: its nodes are then called "
+            "decoder_<server_name>, detector_<server_name>, tracker_<server_name>.",
+        ),
+        LaunchArgument(
+            "tracker",
+            "false: without a tracker, where one follows the cameras of several servers "
+            "(tracker.launch.py).",
+            "true",
+        ),
+        SEPARATE,
+        *_process_arguments(),
+    ]
+    return own + _parameter_arguments(SERVER_EXECUTABLES)
+
+
+def tracker_arguments() -> list[LaunchArgument]:
+    """The arguments of tracker.launch.py: one map of the cameras of several servers."""
+    return [*_process_arguments(), *_parameter_arguments([TRACKER])]
+
+
+def demo_arguments() -> list[LaunchArgument]:
+    """The arguments of demo.launch.py: one camera and the server on one machine."""
+    own = [
+        LaunchArgument(
+            "name", "Name of the camera: the namespace that its topics live in.", "camera"
+        ),
+        SEPARATE,
+        *_process_arguments(),
+    ]
+    left_out = {"cameras", "models"}  # they follow from name and model
+    arguments = _parameter_arguments([ENCODER, *SERVER_EXECUTABLES])
+    return own + [argument for argument in arguments if argument.name not in left_out]
+
+
+def camera_launch(given: Mapping[str, str]) -> list[NodeSpec]:
+    """The nodes for the arguments of camera.launch.py, as text; empty text means not given."""
+    values = _given(given, camera_arguments())
+    return [_camera(str(values.pop("name", "camera")), values)]
+
+
+def server_launch(given: Mapping[str, str]) -> list[NodeSpec]:
+    """The nodes for the arguments of server.launch.py; what is not given stays the nodes' own."""
+    values = _with_good_cameras(_given(given, server_arguments()))
+    specs = _server(values, given.get("server_name", ""))
+    with_tracker = _flag(given, "tracker", default=True)
+    return [spec for spec in specs if with_tracker or spec.executable != TRACKER]
+
+
+def tracker_launch(given: Mapping[str, str]) -> list[NodeSpec]:
+    """The node for the arguments of tracker.launch.py."""
+    values = _with_good_cameras(_given(given, tracker_arguments()))
+    return [_node(TRACKER, "tracker", "/", values)]
+
+
+def demo_launch(given: Mapping[str, str]) -> list[NodeSpec]:
+    """The nodes for the arguments of demo.launch.py."""
+    values = _given(given, demo_arguments())
+    name = str(values.pop("name", "camera"))
+    server: dict[str, Any] = {**values, "cameras": [name]}
+    if "model" in values:
+        server["models"] = [values["model"]]
+    return [_camera(name, _for_node(ENCODER, values)), *_server(server)]
+
+
+LAUNCHES = {
+    "camera": (camera_arguments, camera_launch),
+    "server": (server_arguments, server_launch),
+    "tracker": (tracker_arguments, tracker_launch),
+    "demo": (demo_arguments, demo_launch),
+}
+
+
+def launch_description(kind: str) -> Any:
+    """The launch.LaunchDescription of one of LAUNCHES (needs ROS's launch)."""
+    from launch.actions import DeclareLaunchArgument, OpaqueFunction
+    from launch_ros.actions import Node
+
+    from launch import LaunchDescription
+
+    arguments, build = LAUNCHES[kind]
+
+    def nodes(context: Any) -> list[Any]:
+        given = {
+            argument.name: context.launch_configurations[argument.name] for argument in arguments()
+        }
+        options = _process_options(given)
+        files = [options.params_file] if options.params_file else []
+        specs = build(given)
+        return [
+            Node(
+                package=PACKAGE,
+                executable=spec.executable,
+                # Names of several nodes in one process are arguments.
+                name=None if spec.nodes else spec.name,
+                namespace=None if spec.nodes else spec.namespace,
+                parameters=[*files, *([spec.parameters] if spec.parameters else [])],
+                remappings=list(spec.remappings),
+                ros_arguments=[
+                    *options.ros_arguments(spec),
+                    *([*name_arguments(spec), *parameter_arguments(spec)] if spec.nodes else []),
+                ],
+                additional_env=options.environment(),
+                output="screen",
+            )
+            for spec in (specs if _flag(given, "separate") else joined(specs))
+        ]
+
+    declared = [
+        DeclareLaunchArgument(
+            argument.name, default_value=argument.default, description=argument.description
+        )
+        for argument in arguments()
+    ]
+    return LaunchDescription([*declared, OpaqueFunction(function=nodes)])
+
+
+def _process_arguments() -> list[LaunchArgument]:
+    """One for each field of ProcessOptions."""
+    return [
+        LaunchArgument(
+            "params_file",
+            "Parameters file (YAML) that all nodes of this launch file read; empty: none.",
+        ),
+        LaunchArgument(
+            "log_level",
+            f"Least severity to log: {', '.join(LOG_LEVELS)}; empty: ROS's own (info).",
+        ),
+        LaunchArgument(
+            "keystore",
+            "SROS2 keystore to run secured with, as scripts/security_keystore makes it: nodes "
+            "then refuse to run without their enclave. Empty: whatever ROS_SECURITY_… say.",
+        ),
+    ]
+
+
+def _process_options(given: Mapping[str, str]) -> ProcessOptions:
+    names = [option.name for option in fields(ProcessOptions)]
+    return ProcessOptions(**{name: given.get(name, "") for name in names})
+
+
+def _parameter_arguments(executables: Sequence[str]) -> list[LaunchArgument]:
+    """One argument for each parameter name; nodes that share a name share the argument."""
+    by_name: dict[str, list[tuple[str, Parameter]]] = {}
+    for executable in executables:
+        for parameter in NODE_PARAMETERS[executable]:
+            by_name.setdefault(parameter.name, []).append((executable, parameter))
+    arguments = []
+    for name, users in by_name.items():
+        parameter = users[0][1]
+        who = ", ".join(executable for executable, _ in users)
+        description = (
+            f"[{who}, {parameter.type}] {parameter.description} "
+            f"Not given: the parameters file's, else {yaml_value(parameter.default)}."
+        )
+        arguments.append(
+            LaunchArgument(name, description, parameters=tuple(user[1] for user in users))
+        )
+    return arguments
+
+
+def _given(texts: Mapping[str, str], arguments: Sequence[LaunchArgument]) -> dict[str, Value]:
+    """The arguments that were given, in their parameters' types."""
+    values: dict[str, Value] = {}
+    of_processes = {option.name for option in fields(ProcessOptions)}
+    for argument in arguments:
+        text = texts.get(argument.name, "")
+        if text == "" or argument.name in of_processes | {"server_name", "tracker", "separate"}:
+            continue
+        values[argument.name] = (
+            argument.parameters[0].coerce(text) if argument.parameters else text
+        )
+    return values
+
+
+def _with_good_cameras(values: dict[str, Value]) -> dict[str, Value]:
+    """The same values; raises UsageError for `cameras` that no node would take."""
+    if isinstance(names := values.get("cameras"), list):
+        check_camera_names(names)
+    return values
+
+
+def _flag(given: Mapping[str, str], name: str, *, default: bool = False) -> bool:
+    """An argument that is true or false; raises UsageError for anything else."""
+    text = given.get(name, "")
+    if text.lower() not in ("", "true", "false"):
+        raise UsageError(f"{name}: expected true or false, found {text!r}")
+    return text.lower() == "true" if text else default
