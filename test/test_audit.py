@@ -27,7 +27,6 @@ from roi_codec_ros.lab.privacy.audit import (
     head_size_bins,
 )
 from roi_codec_ros.lab.privacy.audit_report import audit_report
-from roi_codec_ros.lab.privacy.inversions import INVERSIONS
 from roi_codec_ros.lab.privacy.leakage import (
     HeadBits,
     HeadMeter,
@@ -37,7 +36,7 @@ from roi_codec_ros.lab.privacy.leakage import (
     fano_table,
 )
 from roi_codec_ros.lab.privacy.matching import pair_up, unite
-from roi_codec_ros.lab.privacy.versions import jpeg_at_rate
+from roi_codec_ros.lab.privacy.versions import INVERSIONS, jpeg_at_rate
 from roi_codec_ros.perception.detections import Detections
 
 SIDE = 64

@@ -16,9 +16,9 @@ from roi_codec_ros.lab.datasets.annotations import Annotation
 from roi_codec_ros.lab.evaluation.baselines import jpeg
 from roi_codec_ros.lab.evaluation.bd_rate import bd_rate, bd_rates
 from roi_codec_ros.lab.evaluation.comparison import choose_picture, nearest_rate
+from roi_codec_ros.lab.evaluation.distortion import REGIONS
 from roi_codec_ros.lab.evaluation.markdown import format_report
 from roi_codec_ros.lab.evaluation.paper import is_crowdhuman_val
-from roi_codec_ros.lab.evaluation.quality import REGIONS
 
 
 def row(method: str, preset: str, bpp: float, ap: float, **more: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
-from roi_codec_ros.common.packages import optional
+from roi_codec_ros.common.plugins import optional
 from roi_codec_ros.lab.faces.face_detectors import blazeface_views, make_face_detector
 
 

@@ -40,7 +40,7 @@ MAY_IMPORT = {
 MAY_IMPORT["lab/commands"] = set(MAY_IMPORT) - {"cli"}
 # The processes that the laboratory starts beside the nodes.
 ROS_IN_THE_LABORATORY = {
-    "lab/demo/camera_driver.py",
+    "lab/demo/filming.py",
     "lab/demo/monitor.py",
     "lab/tools/listening.py",
     "lab/tools/replaying.py",

@@ -13,7 +13,7 @@ import pytest
 from roi_codec_ros.cli import main
 from roi_codec_ros.codec import RoiCodecError, get_preset
 from roi_codec_ros.codec.models import untrained_model
-from roi_codec_ros.lab.training.curve import learning_curve
+from roi_codec_ros.lab.training.progress import learning_curve
 
 
 def write_log(path: Path, steps: list[int], **figures: float) -> None:

@@ -22,14 +22,16 @@ from roi_codec_ros.lab.training.objectives import (
     Invert,
     Keep,
     Rate,
+    Reach,
     Regions,
     Scene,
     filled_target,
     filling_cells,
     known_pixels,
+    reach_of,
     read_regions,
+    touched_places,
 )
-from roi_codec_ros.lab.training.receptive import Reach, reach_of, touched_places
 from roi_codec_ros.lab.training.step import region_terms
 
 NONE = torch.zeros(0, 4)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from roi_codec_ros.lab.datasets.annotations import Annotation
-from roi_codec_ros.lab.evaluation.quality import psnr_db, region_masks, squared_error
+from roi_codec_ros.lab.evaluation.distortion import psnr_db, region_masks, squared_error
 
 
 def boxes(*corners: list[float]) -> np.ndarray:

@@ -19,13 +19,15 @@ from roi_codec_ros.lab.faces.face_embedders import (
     make_face_embedder,
     register_face_embedder,
 )
-from roi_codec_ros.lab.privacy.reidentification import (
+from roi_codec_ros.lab.privacy.probes import (
     Identity,
-    accepted_at_far,
     find_identities,
     make_patch,
     paste,
     paste_probes,
+)
+from roi_codec_ros.lab.privacy.reidentification import (
+    accepted_at_far,
     rank1_hits,
     reid_report,
     reidentify,

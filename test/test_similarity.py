@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from roi_codec_ros.lab.evaluation.similarity import SCALE_WEIGHTS, SMALLEST_SIDE_PX, ms_ssim
+from roi_codec_ros.lab.evaluation.distortion import SCALE_WEIGHTS, SMALLEST_SIDE_PX, ms_ssim
 
 HEIGHT, WIDTH = 176, 192
 

@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _draw_curve(model: Model, path: Path) -> None:
     from roi_codec_ros.codec import RoiCodecError
-    from roi_codec_ros.commands.curve_plot import plot_curve
+    from roi_codec_ros.common.plotting import plot_curve
 
     curve = model.header.get("training", {}).get("curve")
     if not curve:

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plug-ins that users name by `name` or `name=argument`."""
+"""Plug-ins that users name by `name` or `name=argument`, and packages that may be missing."""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from roi_codec_ros.common.errors import UsageError
+from roi_codec_ros.common.errors import RoiCodecError, UsageError
 
 T = TypeVar("T")
 Factory = Callable[["str | None", str], T]
@@ -37,3 +38,14 @@ class Plugins(dict[str, Factory[T]]):
         if name not in self:
             raise UsageError(f"expected {self.kind} of {', '.join(self)}, found {name!r}")
         return self[name](argument if equals else None, device)
+
+
+def optional(module: str, *, needed_for: str, install: str) -> Any:
+    """Import and return `module`; RoiCodecError says what it is for and what to type."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise RoiCodecError(
+            f"expected the package {module} for {needed_for}, found none ({error}); "
+            f"install it with: {install}"
+        ) from error

@@ -273,7 +273,8 @@ def _reidentify(
     from tqdm import tqdm
 
     from roi_codec_ros.common.errors import RoiCodecError
-    from roi_codec_ros.lab.privacy.reidentification import find_identities, reidentify
+    from roi_codec_ros.lab.privacy.probes import find_identities
+    from roi_codec_ros.lab.privacy.reidentification import reidentify
 
     with tqdm(total=len(annotated), desc="identities", unit="image", disable=None) as progress:
         identities, scenes = find_identities(

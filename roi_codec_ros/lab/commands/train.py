@@ -181,9 +181,8 @@ def _print_report(annotations: AnnotationSet, sampler: CropSampler) -> None:
 
 
 def _train(trainer: Trainer, sampler: CropSampler, out: Path, board: Any) -> None:
-    from roi_codec_ros.lab.training.curve import LOG_NAME
     from roi_codec_ros.lab.training.picture_strip import PictureStrip, write_strip
-    from roi_codec_ros.lab.training.progress import ProgressLog
+    from roi_codec_ros.lab.training.progress import LOG_NAME, ProgressLog
     from roi_codec_ros.lab.training.trainer import StepReport
 
     spent = trainer.progress()  # every process asks: they agree on it

@@ -247,7 +247,7 @@ class _Judge:
         import torch
         from tqdm import tqdm
 
-        from roi_codec_ros.lab.evaluation.person_score import person_ap50
+        from roi_codec_ros.lab.evaluation.measurement import person_ap50
         from roi_codec_ros.perception.person_detector import PersonDetector
 
         args = self._args

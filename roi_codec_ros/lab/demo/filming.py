@@ -1,31 +1,79 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The process in which the demo's hall is filmed; `roi-codec demo` starts it."""
+"""The process that films the demo's hall: publishes drawn pictures as cameras' drivers would.
+
+`roi-codec demo` starts it with the command of `filming_command`.
+"""
 
 from __future__ import annotations
 
 import json
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Callable, Sequence
 
-from roi_codec_ros.lab.simulation.filmed_hall import HallClock
+from roi_codec_ros.common.images import ImageArray
+from roi_codec_ros.lab.simulation.filmed_hall import HallClock, Stage
+
+# A camera's name and a time of the system's clock, ns → its picture.
+Film = Callable[[str, int], ImageArray]
 
 
 def filming_command(clock: HallClock, cameras: Sequence[str], rate_hz: float) -> list[str]:
-    """The argv that starts it."""
+    """The argv that starts the process."""
     given = {**vars(clock), "cameras": list(cameras), "rate_hz": rate_hz}
     return [sys.executable, "-m", __name__, json.dumps(given)]
 
 
 def main(text: str) -> None:
-    """Film until told to stop. text: what filming_command wrote."""
-    from roi_codec_ros.lab.demo.camera_driver import run
-    from roi_codec_ros.lab.simulation.filmed_hall import Stage
-
+    """Film until SIGINT or SIGTERM. text: the argument that `filming_command` wrote."""
     given = json.loads(text)
     cameras, rate_hz = given.pop("cameras"), given.pop("rate_hz")
     clock = HallClock(**given)
     stage = Stage(cameras, seed=clock.seed)
-    run(cameras, lambda camera, stamp_ns: stage.film(camera, clock.seconds(stamp_ns)), rate_hz)
+    publish(cameras, lambda camera, stamp_ns: stage.film(camera, clock.seconds(stamp_ns)), rate_hz)
+
+
+def publish(cameras: Sequence[str], film: Film, rate_hz: float) -> None:
+    """Publish `<camera>/image_raw` of all cameras, one after another, until SIGINT or SIGTERM.
+
+    A picture is drawn ahead of its time and sent at its stamp; when late, pictures are skipped.
+    """
+    import rclpy
+    from rclpy.signals import SignalHandlerOptions
+    from sensor_msgs.msg import Image
+    from std_msgs.msg import Header
+
+    from roi_codec_ros.nodes.conversions import image_from_rgb
+    from roi_codec_ros.nodes.process import make_room_for_images
+    from roi_codec_ros.nodes.qos import newest
+
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    make_room_for_images()
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    node = rclpy.create_node("hall")
+    publishers = {
+        camera: node.create_publisher(Image, f"/{camera}/image_raw", newest())
+        for camera in cameras
+    }
+    step_ns = round(1e9 / (rate_hz * len(cameras)))
+    tick = time.time_ns() // step_ns
+    while not stop.is_set():
+        tick = max(tick + 1, time.time_ns() // step_ns)
+        camera, stamp_ns = cameras[tick % len(cameras)], tick * step_ns
+        picture = None
+        if publishers[camera].get_subscription_count():
+            picture = film(camera, stamp_ns)
+        stop.wait(max(0.0, (stamp_ns - time.time_ns()) / 1e9))
+        if picture is not None and not stop.is_set():
+            header = Header(frame_id=f"{camera.replace('/', '_')}_optical_frame")
+            header.stamp.sec, header.stamp.nanosec = divmod(stamp_ns, 1_000_000_000)
+            publishers[camera].publish(image_from_rgb(picture, header))
+    node.destroy_node()
+    rclpy.try_shutdown()
 
 
 if __name__ == "__main__":

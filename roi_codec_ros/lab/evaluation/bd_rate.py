@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import Any
 
 from roi_codec_ros.common.errors import RoiCodecError
-from roi_codec_ros.common.packages import optional
+from roi_codec_ros.common.plugins import optional
 
 FEWEST_POINTS = 3
 OURS = "ours"

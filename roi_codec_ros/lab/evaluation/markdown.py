@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from roi_codec_ros.lab.evaluation.distortion import REGIONS
 from roi_codec_ros.lab.evaluation.paper import (
     DGX_STATION,
     FACES,
@@ -17,7 +18,6 @@ from roi_codec_ros.lab.evaluation.paper import (
     PaperPoint,
     key_of,
 )
-from roi_codec_ros.lab.evaluation.quality import REGIONS
 from roi_codec_ros.lab.evaluation.tables import row_name
 
 Row = Mapping[str, Any]

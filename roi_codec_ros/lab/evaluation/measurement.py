@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -23,9 +23,9 @@ from roi_codec_ros.common.images import ImageArray
 from roi_codec_ros.common.photographs import PhotographError
 from roi_codec_ros.lab.datasets.annotated_images import read_annotated, resize, resize_annotation
 from roi_codec_ros.lab.datasets.annotations import Annotation
-from roi_codec_ros.lab.evaluation.average_precision import Matches, match
+from roi_codec_ros.lab.evaluation.average_precision import Matches, average_precision, match
+from roi_codec_ros.lab.evaluation.distortion import ms_ssim, psnr_db, region_masks, squared_error
 from roi_codec_ros.lab.evaluation.methods import Method, row_name, synchronise
-from roi_codec_ros.lab.evaluation.quality import psnr_db, region_masks, squared_error
 from roi_codec_ros.lab.evaluation.results import (
     ORIGINAL_ROW,
     EvaluationSettings,
@@ -33,7 +33,6 @@ from roi_codec_ros.lab.evaluation.results import (
     ImageResult,
     RowName,
 )
-from roi_codec_ros.lab.evaluation.similarity import ms_ssim
 from roi_codec_ros.lab.faces.face_detectors import FaceDetector
 from roi_codec_ros.perception.detections import Detections
 
@@ -192,3 +191,16 @@ def failure_reason(error: Exception) -> str:
         return f"expected a photograph, found {error.reason}"
     text = " ".join(str(error).split())
     return text if isinstance(error, RoiCodecError) else f"{type(error).__name__}: {text}"
+
+
+def person_ap50(detector: PersonFinder, images: Iterable[Annotation]) -> float:
+    """AP at an IoU of 0.5, 0 to 1; NaN where there are no persons.
+
+    Raises RoiCodecError for an image that can't be read or is not of the annotated size.
+    """
+    return average_precision(_matches(detector, annotation) for annotation in images).ap
+
+
+def _matches(detector: PersonFinder, annotation: Annotation) -> Matches:
+    seen = detector.detect(read_annotated(annotation), confidence=LOWEST_CONFIDENCE)
+    return match(seen.xyxy, seen.score, annotation.persons, iou_threshold=IOU_THRESHOLD)

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from roi_codec_ros.lab.evaluation.average_precision import Matches, average_precision
+from roi_codec_ros.lab.evaluation.distortion import REGIONS
 from roi_codec_ros.lab.evaluation.measurement import LOWEST_CONFIDENCE
-from roi_codec_ros.lab.evaluation.quality import REGIONS
 from roi_codec_ros.lab.evaluation.results import ImageResult, RowName
 
 PAPER_CONFIDENCE = 0.25

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roi_codec_ros.common.errors import RoiCodecError
-from roi_codec_ros.common.packages import optional
+from roi_codec_ros.common.plugins import optional
 from roi_codec_ros.lab.simulation.measured_hall import Hall
 from roi_codec_ros.perception.tracking import Tracker, Tracks
 

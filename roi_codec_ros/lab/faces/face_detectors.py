@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
 from roi_codec_ros.common.images import ImageArray
-from roi_codec_ros.common.packages import optional
-from roi_codec_ros.common.plugins import Plugins
+from roi_codec_ros.common.plugins import Plugins, optional
 from roi_codec_ros.perception.detections import Detections
 
 YUNET_SCORE_THRESHOLD = 0.6

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
 from roi_codec_ros.common.images import ImageArray
-from roi_codec_ros.common.packages import optional
-from roi_codec_ros.common.plugins import Plugins
+from roi_codec_ros.common.plugins import Plugins, optional
 
 DLIB_INSTALL = "pip install --no-deps dlib-bin face_recognition_models"
 DLIB_LANDMARKS = "shape_predictor_5_face_landmarks.dat"

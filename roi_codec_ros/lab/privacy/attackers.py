@@ -36,8 +36,8 @@ from roi_codec_ros.common.errors import BitstreamError, RoiCodecError, UsageErro
 from roi_codec_ros.common.images import ImageArray
 from roi_codec_ros.lab.training import losses
 from roi_codec_ros.lab.training.data import Batch, CropSampler, CropSettings
+from roi_codec_ros.lab.training.engine import learning_rate_share
 from roi_codec_ros.lab.training.loader import Prefetcher
-from roi_codec_ros.lab.training.schedule import learning_rate_share
 
 ATTACKERS = ("latents", "decoded")
 UNET_STRIDE = 16

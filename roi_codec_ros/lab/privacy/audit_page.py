@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from roi_codec_ros.common.images import ImageArray
-from roi_codec_ros.common.packages import optional
+from roi_codec_ros.common.plugins import optional
 from roi_codec_ros.lab.privacy.audit import LEAKED_HEADS, Scene, ShownHead
 
 TEMPLATE = "audit_page.html.j2"

@@ -20,9 +20,8 @@ from roi_codec_ros.lab.privacy.audit import (
     Audit,
     head_size_bins,
 )
-from roi_codec_ros.lab.privacy.inversions import INVERSIONS
 from roi_codec_ros.lab.privacy.leakage import HeadBits, fano_table
-from roi_codec_ros.lab.privacy.versions import Attacker, attacker_source
+from roi_codec_ros.lab.privacy.versions import INVERSIONS, Attacker, attacker_source
 
 
 def audit_report(

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
-from roi_codec_ros.lab.training.schedule import learning_rate_share
+from roi_codec_ros.lab.training.engine import learning_rate_share
 from roi_codec_ros.perception.person_detector import PERSON_CLASS
 
 if TYPE_CHECKING:

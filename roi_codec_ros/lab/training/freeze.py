@@ -15,7 +15,7 @@ from roi_codec_ros.codec.presets import get_preset
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
 from roi_codec_ros.lab.training.checkpoints import averaged_codec, read_checkpoint
 from roi_codec_ros.lab.training.contexts import latents_of, with_contexts
-from roi_codec_ros.lab.training.curve import LOG_NAME, learning_curve
+from roi_codec_ros.lab.training.progress import LOG_NAME, learning_curve
 
 
 def freeze(

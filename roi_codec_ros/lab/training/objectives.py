@@ -11,16 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from roi_codec_ros.codec.presets import Preset
+from roi_codec_ros.codec.receptive_field import receptive_field
 from roi_codec_ros.common.errors import UsageError
 from roi_codec_ros.lab.training import losses
 from roi_codec_ros.lab.training.adversary import duel
-from roi_codec_ros.lab.training.losses import Boxes
-from roi_codec_ros.lab.training.receptive import Reach, touched_places
+from roi_codec_ros.lab.training.losses import Boxes, pixel_ranges
 from roi_codec_ros.lab.training.settings import number, positive, read_settings
 
 
@@ -249,3 +250,38 @@ def known_pixels(heads: Boxes, unknown: Boxes, height: int, width: int) -> Tenso
     """Weight [B, 1, H, W]: 0 where a head may be that nobody annotated, else 1."""
     outside = 1.0 - losses.region_mask(heads, height, width)
     return torch.as_tensor(1.0 - losses.region_mask(unknown, height, width) * outside)
+
+
+class Reach(NamedTuple):
+    """Latent place ``i`` sees the pixels from ``i·stride − before`` to ``(i+1)·stride + after``.
+
+    The same in both directions. Where places differ (an upsampling within), the widest counts.
+    """
+
+    stride: int
+    before: int
+    after: int
+
+
+def reach_of(preset: Preset) -> Reach:
+    """The reach of a preset's analysis: its receptive field, the widest of the phases."""
+    field = receptive_field(preset)
+    before = max(-start for start, _ in field.ranges)
+    after = max(end for _, end in field.ranges) - field.stride
+    return Reach(field.stride, before, max(after, 0))
+
+
+def touched_places(boxes: Boxes, height: int, width: int, reach: Reach) -> Tensor:
+    """Mask [B, ⌈H / stride⌉, ⌈W / stride⌉]: 1 where a place sees a pixel of any of its boxes."""
+    rows, columns = -(-height // reach.stride), -(-width // reach.stride)
+    mask = torch.zeros(len(boxes), rows, columns)
+    for image_mask, image_boxes in zip(mask, boxes, strict=True):
+        for vertical, horizontal in pixel_ranges(image_boxes, height, width):
+            image_mask[_places(vertical, reach), _places(horizontal, reach)] = 1.0
+    return mask
+
+
+def _places(pixels: slice, reach: Reach) -> slice:
+    first = (pixels.start - reach.after) // reach.stride
+    last = (pixels.stop - 1 + reach.before) // reach.stride
+    return slice(max(first, 0), max(last, 0) + 1)

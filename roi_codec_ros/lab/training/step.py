@@ -23,8 +23,8 @@ from roi_codec_ros.lab.training.objectives import (
     filling_cells,
     hidden_classes,
     known_pixels,
+    reach_of,
 )
-from roi_codec_ros.lab.training.receptive import reach_of
 from roi_codec_ros.lab.training.trainable import TrainableCodec
 
 DetectorTerm = Callable[[Tensor, Tensor, Tensor], Distances]

@@ -21,10 +21,9 @@ from roi_codec_ros.lab.training.checkpoints import (
 )
 from roi_codec_ros.lab.training.config import TrainingConfig
 from roi_codec_ros.lab.training.data import Batch, CropSampler
-from roi_codec_ros.lab.training.engine import start_engine
+from roi_codec_ros.lab.training.engine import learning_rate_share, start_engine
 from roi_codec_ros.lab.training.loader import Prefetcher
 from roi_codec_ros.lab.training.photograph_store import worker_threads
-from roi_codec_ros.lab.training.schedule import learning_rate_share
 from roi_codec_ros.lab.training.step import CodecLoss, DetectorTerm, adversaries
 
 _SEEDS_PER_RUN = 1_000_003

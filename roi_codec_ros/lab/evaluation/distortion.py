@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""MS-SSIM (Wang et al., 2003), over the whole image and over regions of it.
+"""Distortion: PSNR and MS-SSIM (Wang et al., 2003), of the whole image and of regions of it.
 
 ```
   image, reference ──► SSIM map of scale 1 ──► halve ──► … ──► scale 5
@@ -14,6 +14,7 @@ image mirrored at its borders, since few heads are 80 px away from them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -22,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roi_codec_ros.common.images import ImageArray
+from roi_codec_ros.lab.datasets.annotations import Annotation
 
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 WINDOW_PX = 11
@@ -116,3 +118,49 @@ def _halve(values: FloatArray) -> FloatArray:
     padded = np.pad(values, frame)
     even = padded[: padded.shape[0] // 2 * 2, : padded.shape[1] // 2 * 2]
     return 0.25 * (even[::2, ::2] + even[::2, 1::2] + even[1::2, ::2] + even[1::2, 1::2])
+
+
+REGIONS = ("background", "persons", "heads")
+
+
+def region_masks(annotation: Annotation) -> dict[str, MaskArray]:
+    """Which pixels are what: bool [H, W] for each of REGIONS; no pixel is in two of them.
+
+    Heads are taken out of persons; ignored regions (crowds, guessed bodies) are in none.
+    """
+    shape = (annotation.height, annotation.width)
+    heads = _pixels_in(annotation.heads, shape)
+    persons = _pixels_in(annotation.persons, shape)
+    ignored = _pixels_in(annotation.ignored, shape)
+    return {
+        "background": ~(persons | heads | ignored),
+        "persons": persons & ~heads,
+        "heads": heads,
+    }
+
+
+def squared_error(image: ImageArray, reference: ImageArray) -> NDArray[np.float64]:
+    """Mean over the colours of the squared difference: float64 [H, W], in 8-bit steps squared."""
+    if image.shape != reference.shape:
+        raise ValueError(f"expected images of equal shape, found {image.shape}, {reference.shape}")
+    difference = image.astype(np.float64) - reference
+    return np.square(difference).mean(axis=-1)
+
+
+def psnr_db(error: NDArray[np.float64], mask: MaskArray | None = None) -> float | None:
+    """Peak signal-to-noise ratio in dB of 8-bit images, from `squared_error`, where `mask` is set.
+
+    Infinite without any error; None where the mask covers nothing.
+    """
+    counted = error if mask is None else error[mask]
+    if counted.size == 0:
+        return None
+    mean = float(counted.mean())
+    return math.inf if mean == 0.0 else 10.0 * math.log10(255.0**2 / mean)
+
+
+def _pixels_in(boxes: NDArray[np.float32], shape: tuple[int, int]) -> MaskArray:
+    mask = np.zeros(shape, dtype=np.bool_)
+    for x0, y0, x1, y1 in boxes:
+        mask[math.floor(y0) : math.ceil(y1), math.floor(x0) : math.ceil(x1)] = True
+    return mask
