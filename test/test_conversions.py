@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import array
+import itertools
 import math
+import re
 
 import cv2
 import numpy as np
@@ -14,7 +16,7 @@ pytest.importorskip("rclpy", reason="ROS 2 is not sourced")
 pytest.importorskip("roi_codec_ros.msg", reason="the messages are not built")
 
 from builtin_interfaces.msg import Time
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from roi_codec_ros.common.errors import RoiCodecError
@@ -22,12 +24,14 @@ from roi_codec_ros.msg import Person, PersonArray
 from roi_codec_ros.nodes.camera_info import camera_model_of, read_calibration, scaled_camera_info
 from roi_codec_ros.nodes.conversions import (
     ENCODINGS,
+    FAMILIES,
     ImageMessageError,
     detections_from_persons,
     image_from_rgb,
     jpeg_from_rgb,
     persons_from_detections,
     rgb_from_image,
+    rgb_from_message,
     stamp_ns,
     unscaled,
 )
@@ -181,9 +185,18 @@ def test_bayer_patterns(pattern, bits, big_endian):
     assert (pixels[2:-2, 2:-2] == (RED, GREEN, BLUE)).all()
 
 
+def test_what_people_read_names_every_encoding():
+    def spelled(pattern):
+        parts = re.split(r"\{(.*?)\}", pattern)  # between braces at odd places
+        choices = [part.split(",") if i % 2 else [part] for i, part in enumerate(parts)]
+        return {"".join(choice) for choice in itertools.product(*choices)}
+
+    assert set().union(*map(spelled, FAMILIES.split(", "))) == set(ENCODINGS)
+
+
 @pytest.mark.parametrize("encoding", ["32FC1", "8UC2", "nv24", "", "MONO8"])
 def test_any_other_encoding_is_one_clear_error(encoding):
-    with pytest.raises(ImageMessageError, match=f"rgb8, bgr8, .* found '{encoding}'"):
+    with pytest.raises(ImageMessageError, match=f"expected an .* nv21, found '{encoding}'"):
         rgb_from_image(Image(height=2, width=2, step=16, encoding=encoding, data=bytes(32)))
 
 
@@ -211,6 +224,73 @@ def test_odd_sizes_that_an_encoding_has_no_place_for_are_refused():
         rgb_from_image(message("nv21", np.zeros((5, 4), np.uint8), height=3))
     with pytest.raises(ImageMessageError, match="3×3"):
         rgb_from_image(message("bayer_rggb8", np.zeros((2, 2), np.uint8)))
+
+
+# Compressed images
+
+
+def compressed(suffix, bgr, format_text=""):
+    _, data = cv2.imencode(suffix, np.asarray(bgr))
+    return CompressedImage(format=format_text, data=array.array("B", data.tobytes()))
+
+
+FLAT_BGR = np.full((16, 24, 3), (BLUE, GREEN, RED), np.uint8)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_compressed_colour(suffix):
+    pixels = rgb_from_message(compressed(suffix, FLAT_BGR, "rgb8; compressed bgr8"))
+
+    assert pixels.shape == (16, 24, 3)
+    assert np.abs(pixels.astype(int) - (RED, GREEN, BLUE)).max() <= 3
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_compressed_grey(dtype):
+    grey = np.full((5, 7), 77 if dtype == np.uint8 else 77 * 256 + 5, dtype)
+
+    assert (rgb_from_message(compressed(".png", grey)) == 77).all()
+
+
+def test_a_compressed_bayer_pattern_is_what_its_format_says():
+    tile = np.array([[RED, GREEN], [GREEN, BLUE]], np.uint8)
+    message = compressed(".png", np.tile(tile, (4, 4)), "bayer_rggb8; png compressed")
+
+    assert (rgb_from_message(message)[2:-2, 2:-2] == (RED, GREEN, BLUE)).all()
+
+
+def test_a_rotation_tag_is_left_alone():
+    """The camera info describes the pixels as they lie."""
+    jpeg = compressed(".jpg", FLAT_BGR).data.tobytes()
+    exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
+    tag = b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif
+    turned = array.array("B", jpeg[:2] + tag + jpeg[2:])
+
+    assert rgb_from_message(CompressedImage(data=turned)).shape == (16, 24, 3)
+
+
+JPEG_BOMB = b"\xff\xd8\xff\xc0\x00\x11\x08\xff\xff\xff\xff\x03" + bytes(64)
+PNG_BOMB = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes([0, 1, 0, 0, 0, 1, 0, 0, 8, 2]) + bytes(64)
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        (b"", "expected JPEG or PNG in a compressed image, found format 'h264'"),
+        (b"\0\0\0\1" + bytes(100), "found format 'h264'"),
+        (JPEG_BOMB, "at most 150 megapixels, found 65535×65535"),
+        (PNG_BOMB, "at most 150 megapixels, found 65536×65536"),
+        (b"\x89PNG\r\n\x1a\n", "with a size, found none"),
+        (b"\xff\xd8\xff\xd9", "with a size, found none"),
+        (b"\xff\xd8\xff\xe1\xff\xff", "with a size, found none"),
+        (PNG_BOMB[:16] + bytes([0, 0, 0, 9, 0, 0, 0, 9]) + bytes(64), "can be decoded"),
+    ],
+)
+def test_what_is_no_picture_is_refused(data, sentence):
+    message = CompressedImage(format="h264", data=array.array("B", data))
+
+    with pytest.raises(ImageMessageError, match=sentence):
+        rgb_from_message(message)
 
 
 def test_image_goes_there_and_back():

@@ -327,6 +327,33 @@ def test_annotated_image_and_jpeg_come_while_someone_subscribes(graph, running):
     graph.forget(jpegs)
 
 
+@needs_detector
+def test_the_detector_takes_the_images_of_other_publishers(
+    graph, running, server_specs, photographs
+):
+    """Of a bag, for example: no decoder says how large they were, so they are the camera's own."""
+    detector = server_specs[1]
+    parameters = {**detector.parameters, "cameras": ["bag"]}
+    process = graph.start(replace(detector, name="other", parameters=parameters))
+    persons = graph.listen(PersonArray, "/bag/persons", RELIABLE)
+    publisher = graph.node.create_publisher(Image, "/bag/image_anonymized", RELIABLE)
+    bgr = cv2.imread(str(next(photographs.glob(f"{BUS}.*"))))
+    image = image_from_rgb(bgr[:, :, ::-1], CompressedLatent().header)
+
+    def found():
+        publisher.publish(image)
+        return persons.last
+
+    array_message = graph.wait_for("persons", found)
+    status = graph.wait_for("its diagnostics", lambda: graph.status("other: bag"))
+    assert (array_message.image_height, array_message.image_width) == SIZES[BUS]
+    assert len(array_message.persons) >= 2
+    assert status["rejected.unknown_size"] == "0"
+    graph.node.destroy_publisher(publisher)
+    graph.forget(persons)
+    assert process.stop(signal.SIGINT)[0] == 0
+
+
 # Privacy
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, TypeVar
 
@@ -34,6 +34,7 @@ from roi_codec_ros.common.errors import RoiCodecError, UsageError
 from roi_codec_ros.config.parameters import Parameter, Value, check_camera_names, parameters_of
 from roi_codec_ros.nodes import diagnostics, qos
 from roi_codec_ros.nodes.conversions import stamp_ns
+from roi_codec_ros.nodes.following import LOOK_EVERY_S, FollowingSubscription
 from roi_codec_ros.nodes.ros_start import REFUSALS, refusal
 
 RCLError = rclpy_implementation.RCLError
@@ -141,18 +142,11 @@ class ManagedNode(LifecycleNode):
     ) -> Any:
         """A subscription that lives until clean-up and is silent while the node is not active."""
 
-        def only_while_active(message: Any) -> None:
-            if self._active:
-                try:
-                    callback(message)
-                except Exception as error:  # noqa: BLE001 (reported; the next message is tried)
-                    self._report(error)
-
         try:
             subscription = self.create_subscription(
                 message_type,
                 topic,
-                only_while_active,
+                self._only_while_active(callback),
                 profile or qos.newest(),
                 qos_overriding_options=qos.overridable(),
             )
@@ -160,6 +154,31 @@ class ManagedNode(LifecycleNode):
             raise refusal(f"topic {topic}", error) from error
         self._entities.append(lambda: self.destroy_subscription(subscription))
         return subscription
+
+    def follow(
+        self, callbacks: Mapping[type, Callable[[Any], None]], topic: str
+    ) -> FollowingSubscription:
+        """As `subscription`, in the type and quality that the topic's publishers offer.
+
+        callbacks: by message type, the preferred one first. For large messages of others.
+        """
+        guarded = {kind: self._only_while_active(call) for kind, call in callbacks.items()}
+        following = FollowingSubscription(self, guarded, topic)
+        self._entities.append(following.destroy)
+        self.repeat(LOOK_EVERY_S, following.look)
+        return following
+
+    def repeat(self, period_s: float, step: Callable[[], None]) -> None:
+        """Call `step` again and again, until clean-up, by a clock that does not stand still."""
+
+        def guarded() -> None:
+            try:
+                step()
+            except Exception as error:  # noqa: BLE001 (reported; the next time is tried)
+                self._report(error)
+
+        timer = self.create_timer(period_s, guarded, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._entities.append(lambda: self.destroy_timer(timer))
 
     def start_worker(self, name: str, step: Callable[[], None]) -> None:
         """Call `step` again and again in a thread until the node is deactivated.
@@ -247,6 +266,16 @@ class ManagedNode(LifecycleNode):
         """End all threads, whatever the lifecycle state; False if one still hangs in a driver."""
         self._halt()
         return not self.hung and not self._threads
+
+    def _only_while_active(self, callback: Callable[[Any], None]) -> Callable[[Any], None]:
+        def guarded(message: Any) -> None:
+            if self._active:
+                try:
+                    callback(message)
+                except Exception as error:  # noqa: BLE001 (reported; the next message is tried)
+                    self._report(error)
+
+        return guarded
 
     def _attempt(self, part: Callable[[], None]) -> TransitionCallbackReturn:
         self.failure, self.misused = None, False

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import array
 import math
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -99,7 +100,23 @@ _UPPER_BYTE_OF: dict[str, str] = {
     "bayer_grbg16": "bayer_grbg8",
 }
 ENCODINGS = (*_LAYOUTS, *_UPPER_BYTE_OF)
+# The same for people to read, in fewer words.
+FAMILIES = (
+    "{rgb,bgr,rgba,bgra,mono}{8,16}, {8,16}UC{1,3,4}, bayer_{rggb,bggr,gbrg,grbg}{8,16}, "
+    "yuv422, uyvy, yuv422_yuy2, yuyv, nv12, nv21"
+)
+LARGEST_PX = 150_000_000
 FEW_LEVELS = 16  # of 256; a picture of sixteen bits with fewer was not scaled to its sixteen bits
+
+
+_JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
+
+
+def rgb_from_message(message: Image | CompressedImage) -> Pixels:
+    """As `rgb_from_image` or `rgb_from_compressed`."""
+    if isinstance(message, CompressedImage):
+        return rgb_from_compressed(message)
+    return rgb_from_image(message)
 
 
 def rgb_from_image(message: Image) -> Pixels:
@@ -109,7 +126,7 @@ def rgb_from_image(message: Image) -> Pixels:
     """
     if message.encoding not in ENCODINGS:
         raise ImageMessageError(
-            f"expected an image encoding among {', '.join(ENCODINGS)}, found {message.encoding!r}"
+            f"expected an image encoding among {FAMILIES}, found {message.encoding[:64]!r}"
         )
     layout = _LAYOUTS[_UPPER_BYTE_OF.get(message.encoding, message.encoding)]
     sample_bytes = 2 if message.encoding in _UPPER_BYTE_OF else 1
@@ -148,6 +165,71 @@ def unscaled(encoding: str, pixels: Pixels) -> bool:
     all. pixels: as `rgb_from_image` gives them.
     """
     return encoding in _UPPER_BYTE_OF and int(pixels.max()) - int(pixels.min()) < FEW_LEVELS
+
+
+def rgb_from_compressed(message: CompressedImage) -> Pixels:
+    """The pixels of a sensor_msgs/CompressedImage (JPEG or PNG) as uint8 [H, W, 3] RGB.
+
+    As the driver's camera info describes them: a rotation tag is left alone. Raises
+    ImageMessageError for any other content, or one that is broken or absurdly large.
+    """
+    data = np.frombuffer(message.data, np.uint8)
+    if not data[:8].tobytes().startswith((_JPEG, _PNG)):
+        raise ImageMessageError(
+            f"expected JPEG or PNG in a compressed image, found format {message.format[:64]!r}"
+        )
+    _check_pixels(data.tobytes())
+    flags = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_IGNORE_ORIENTATION  # not ANYDEPTH: eight bits
+    try:
+        pixels = cv2.imdecode(data, flags)
+    except cv2.error:
+        pixels = None
+    if pixels is None:
+        raise ImageMessageError(
+            f"expected a JPEG or PNG that can be decoded, found {len(data)} bytes that can not"
+        )
+    if pixels.ndim == 3:
+        return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
+    # A driver that compresses what its sensor gives says so in front of the format.
+    pattern = message.format.partition(";")[0].strip()
+    pattern = _UPPER_BYTE_OF.get(pattern, pattern)
+    layout = _LAYOUTS[pattern if pattern.startswith("bayer_") and pattern in _LAYOUTS else "mono8"]
+    if min(pixels.shape) < layout.smallest:
+        raise ImageMessageError(f"expected at least 3×3 Bayer pixels, found {pixels.shape}")
+    return layout.to_rgb(pixels)
+
+
+def _check_pixels(data: bytes) -> None:
+    """Refuse what claims more pixels than any camera has, before they are allocated."""
+    height, width = _png_size(data) if data.startswith(_PNG) else _jpeg_size(data)
+    if not height * width:
+        raise ImageMessageError("expected a JPEG or PNG with a size, found none")
+    if height * width > LARGEST_PX:
+        raise ImageMessageError(
+            f"expected at most {LARGEST_PX // 10**6} megapixels, found {width}×{height}"
+        )
+
+
+def _png_size(data: bytes) -> tuple[int, int]:
+    width, height = struct.unpack(">II", data[16:24].ljust(8, b"\0"))
+    return height, width
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int]:
+    """Height and width of the first frame; 0, 0 where none is found."""
+    place = 2
+    while place + 9 <= len(data):
+        marker, length = data[place + 1], int.from_bytes(data[place + 2 : place + 4], "big")
+        if data[place] != 0xFF:
+            break
+        if marker == 0xFF:  # fill bytes
+            place += 1
+            continue
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack(">HH", data[place + 5 : place + 9])
+            return height, width
+        place += 2 + length
+    return 0, 0
 
 
 def image_from_rgb(pixels: Pixels, header: Header) -> Image:

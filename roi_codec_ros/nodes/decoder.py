@@ -38,6 +38,7 @@ from roi_codec_ros.stream.newest import NewestByKey
 from roi_codec_ros.stream.statistics import SlidingWindow, Tally
 
 TAKE_TIMEOUT_S = 0.2
+LATENT_TYPE = "roi_codec_ros/msg/CompressedLatent"
 UNKNOWN_MODEL, BAD_PAYLOAD = "unknown_model", "bad_payload"
 LOSS_TO_NAME = 0.02  # of the frames that came; now and then one is lost anywhere
 
@@ -274,7 +275,7 @@ class DecoderNode(ManagedNode):
         if now - camera.last_reject_s <= patience_s:
             return (Level.WARN if good else Level.ERROR), f"payloads refused: {camera.last_reject}"
         if camera.last_received_s is None:
-            return Level.STALE, "no latent received yet"
+            return Level.STALE, f"no latent received yet{self._whereabouts(camera)}"
         if (
             not good
             and camera.last_good_s is not None
@@ -283,7 +284,8 @@ class DecoderNode(ManagedNode):
             idle_s = now - camera.last_good_s
             return Level.ERROR, f"latents arrive, none decoded for {idle_s:.1f} s: too many to do"
         if not good:
-            return Level.STALE, f"no latent for {now - camera.last_received_s:.1f} s"
+            silence_s = now - camera.last_received_s
+            return Level.STALE, f"no latent for {silence_s:.1f} s{self._whereabouts(camera)}"
         if not self._wanted(camera):
             return Level.OK, "latents arrive; nobody subscribes to the images"
         decoding = f"decoding {camera.decode_ms.rate_hz:.1f} frames/s"
@@ -291,6 +293,19 @@ class DecoderNode(ManagedNode):
         if lost_fps > LOSS_TO_NAME * camera.received.rate_hz:
             return Level.WARN, f"{decoding}; {lost_fps:.1f} frames/s are lost on the way"
         return Level.OK, decoding
+
+    def _whereabouts(self, camera: _Camera) -> str:
+        """Where a silent camera's encoder may be looked for; empty while there is one."""
+        if self.count_publishers(f"{camera.name}/latent"):
+            return ""
+        own = {self.resolve_topic_name(f"{name}/latent") for name in self._cameras}
+        others = sorted(
+            topic
+            for topic, types in self.get_topic_names_and_types()
+            if LATENT_TYPE in types and topic not in own and self.count_publishers(topic)
+        )
+        nobody = f": nobody publishes {self.resolve_topic_name(f'{camera.name}/latent')}"
+        return f"{nobody}, but there is {', '.join(others[:3])}" if others else nobody
 
 
 class _UnknownModelError(BitstreamError):

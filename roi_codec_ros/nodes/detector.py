@@ -13,8 +13,9 @@ from __future__ import annotations
 import hashlib
 import time
 from functools import partial
+from typing import TypeAlias
 
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 
 from roi_codec_ros.codec.models import model_directories
 from roi_codec_ros.common.devices import batch_limit
@@ -25,10 +26,11 @@ from roi_codec_ros.nodes.conversions import (
     ImageMessageError,
     image_from_rgb,
     persons_from_detections,
-    rgb_from_image,
+    rgb_from_message,
     stamp_ns,
 )
 from roi_codec_ros.nodes.diagnostics import Figure, Level, Status, rejects
+from roi_codec_ros.nodes.following import FollowingSubscription
 from roi_codec_ros.nodes.handover import AnonymizedFrame
 from roi_codec_ros.nodes.vision import Detection2DArray, detection_array
 from roi_codec_ros.perception.detections import Detections
@@ -41,6 +43,7 @@ from roi_codec_ros.stream.statistics import SlidingWindow, Tally
 TAKE_TIMEOUT_S = 0.2
 SIZE_TIMEOUT_S = 0.1
 UNKNOWN_SIZE, BAD_IMAGE = "unknown_size", "bad_image"
+_Waiting: TypeAlias = Image | CompressedImage | AnonymizedFrame
 
 
 class _Camera:
@@ -55,6 +58,7 @@ class _Camera:
             self.detections = node.publisher(
                 Detection2DArray, f"{name}/detections", qos.reliable()
             )
+        self.followed: FollowingSubscription | None = None  # None: a decoder hands over
         self.sizes = OriginalSizes()
         self.received = SlidingWindow()
         self.age_ms = SlidingWindow()
@@ -77,7 +81,7 @@ class DetectorNode(ManagedNode):
         super().__init__("detector")
         self._subscribes = subscribes
         self._cameras: dict[str, _Camera] = {}
-        self._waiting: NewestByKey[Image | AnonymizedFrame] = NewestByKey()
+        self._waiting: NewestByKey[_Waiting] = NewestByKey()
 
     def configure(self) -> None:
         names = self.camera_names()
@@ -94,7 +98,10 @@ class DetectorNode(ManagedNode):
             self.subscription(
                 DecodedFrame, f"{name}/decoded_frame", partial(self._on_frame, camera)
             )
-            self.subscription(Image, f"{name}/image_anonymized", partial(self._on_image, camera))
+            take = partial(self._on_image, camera)
+            camera.followed = self.follow(
+                {Image: take, CompressedImage: take}, f"{name}/image_anonymized"
+            )
         self.get_logger().info(f"cameras {', '.join(names)}; weights {weights}")
 
     def activate(self) -> None:
@@ -127,10 +134,10 @@ class DetectorNode(ManagedNode):
             (message.original_height, message.original_width),
         )
 
-    def _on_image(self, camera: _Camera, message: Image) -> None:
+    def _on_image(self, camera: _Camera, message: Image | CompressedImage) -> None:
         self._leave(camera, message)
 
-    def _leave(self, camera: _Camera, image: Image | AnonymizedFrame) -> None:
+    def _leave(self, camera: _Camera, image: _Waiting) -> None:
         camera.received.add(1.0)
         if self._waiting.put(camera.name, image):
             camera.replaced += 1
@@ -162,19 +169,21 @@ class DetectorNode(ManagedNode):
             zip(frames, found, strict=True),
         )
 
-    def _read(self, camera: _Camera, message: Image) -> AnonymizedFrame | None:
+    def _read(self, camera: _Camera, message: Image | CompressedImage) -> AnonymizedFrame | None:
         """The frame of an image message; None, counted and named, if there is none in it."""
-        original = camera.sizes.find(
-            stamp_ns(message.header), (message.height, message.width), SIZE_TIMEOUT_S
-        )
-        if original is None:
-            self._skip(camera, UNKNOWN_SIZE, "the size of the camera's image is unknown")
-            return None
         try:
-            return AnonymizedFrame(message.header, rgb_from_image(message), original)
+            pixels = rgb_from_message(message)
         except ImageMessageError as error:
             self._skip(camera, BAD_IMAGE, str(error))
             return None
+        size = pixels.shape[:2]
+        original = camera.sizes.find(stamp_ns(message.header), size, SIZE_TIMEOUT_S)
+        if original is None and not self.count_publishers(f"{camera.name}/decoded_frame"):
+            original = size  # no decoder of ours: the image is the camera's own
+        if original is None:
+            self._skip(camera, UNKNOWN_SIZE, "the size of the camera's image is unknown")
+            return None
+        return AnonymizedFrame(message.header, pixels, original)
 
     def _finish(
         self, camera: _Camera, frame: AnonymizedFrame, found: Detections, detect_ms: float
@@ -217,6 +226,7 @@ class DetectorNode(ManagedNode):
             "persons_mean": camera.persons_seen.mean,
             "frames": camera.detected,
             "dropped": camera.replaced,
+            "lost": camera.followed.lost if camera.followed else 0,
             f"rejected.{UNKNOWN_SIZE}": 0,
             f"rejected.{BAD_IMAGE}": 0,
             **rejects(camera.skipped),
@@ -227,9 +237,17 @@ class DetectorNode(ManagedNode):
         if time.monotonic() - camera.last_skip_s <= patience_s:
             level = Level.ERROR if stale else Level.WARN
             message = f"images skipped: {camera.last_skip}"
-        elif camera.last_s is None:
-            level, message = Level.STALE, "no anonymized image yet"
         elif stale:
-            age_s = time.monotonic() - camera.last_s
-            level, message = Level.STALE, f"no anonymized image for {age_s:.1f} s"
+            silence = "no anonymized image yet"
+            if camera.last_s is not None:
+                silence = f"no anonymized image for {time.monotonic() - camera.last_s:.1f} s"
+            level, message = self._judge_silence(camera, silence)
         return Status(camera.name, level, message, values, camera.name)
+
+    def _judge_silence(self, camera: _Camera, silence: str) -> tuple[Level, str]:
+        followed = camera.followed
+        if followed is not None and followed.complaint:
+            return Level.ERROR, f"{silence}: {followed.complaint}"
+        if followed is not None and not followed.offers:
+            return Level.STALE, f"{silence}: nobody publishes {followed.topic}"
+        return Level.STALE, silence

@@ -13,15 +13,22 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
-from sensor_msgs.msg import CameraInfo, Image
+from numpy.typing import NDArray
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from roi_codec_ros.codec import EncodedFrame, Model, RoiCodecError, UsageError, load_encoder
 from roi_codec_ros.msg import CompressedLatent
 from roi_codec_ros.nodes.base import STOP_TIMEOUT_S, ManagedNode
 from roi_codec_ros.nodes.camera_info import read_calibration, scaled_camera_info
-from roi_codec_ros.nodes.conversions import ImageMessageError, byte_array, rgb_from_image
+from roi_codec_ros.nodes.conversions import (
+    ImageMessageError,
+    byte_array,
+    rgb_from_message,
+    unscaled,
+)
 from roi_codec_ros.nodes.diagnostics import Figure, Level, Status, rejects
+from roi_codec_ros.nodes.following import FollowingSubscription
 from roi_codec_ros.stream.newest import NewestByKey
 from roi_codec_ros.stream.sources import (
     LIVE,
@@ -36,6 +43,7 @@ from roi_codec_ros.stream.statistics import SlidingWindow, Tally
 
 TAKE_TIMEOUT_S = 0.2
 STALE_AFTER_S = 2.0
+LOSS_TO_NAME = 0.1  # images per second; now and then one is lost anywhere
 MANY_FACES = 0.1  # of those in the photographs; a model that leaves more is none to hide behind
 
 
@@ -44,7 +52,7 @@ class _Waiting:
     """A frame that waits for the encoder: pixels of our own capture, or a message not yet read."""
 
     header: Header
-    content: Frame | Image
+    content: Frame | Image | CompressedImage
 
 
 class EncoderNode(ManagedNode):
@@ -55,10 +63,15 @@ class EncoderNode(ManagedNode):
     def __init__(self) -> None:
         super().__init__("encoder")
         self._capture: Capture | None = None
+        self._images: FollowingSubscription | None = None
         self._published = 0
         self._dropped = 0
         self._rejects = Tally()
         self._last_frame_s: float | None = None
+        self._last_image_s: float | None = None  # of a topic, as all until the rate limit
+        self._last_refused_s: float | None = None
+        self._last_refusal = ""
+        self._few_levels = False
         self._last_frame: EncodedFrame | None = None
         self._info: tuple[CameraInfo | None, int, int, CameraInfo] | None = None
         self._encode_ms = SlidingWindow()
@@ -69,6 +82,10 @@ class EncoderNode(ManagedNode):
     def camera(self) -> str:
         """The camera's name: the namespace, "camera" where there is none."""
         return self.get_namespace().strip("/") or "camera"
+
+    def _own(self, topic: str) -> str:
+        """A topic of the camera; a node without a namespace names it as its decoder does."""
+        return topic if self.get_namespace() != "/" else f"{self.camera}/{topic}"
 
     def configure(self) -> None:
         self._source: Source = parse_source(self.setting("source"))
@@ -87,10 +104,13 @@ class EncoderNode(ManagedNode):
         self._frame_id = (
             self.setting("frame_id") or self.camera.replace("/", "_") + "_optical_frame"
         )
-        self._latents = self.publisher(CompressedLatent, "latent")
-        self._infos = self.publisher(CameraInfo, "camera_info")
+        self._latents = self.publisher(CompressedLatent, self._own("latent"))
+        self._infos = self.publisher(CameraInfo, self._own("camera_info"))
+        self._images = None
         if self._source.kind is SourceKind.TOPIC:
-            self.subscription(Image, self._source.target, self._on_image)
+            self._images = self.follow(
+                {Image: self._on_image, CompressedImage: self._on_image}, self._source.target
+            )
         if self.setting("camera_info_topic"):
             self.subscription(CameraInfo, self.setting("camera_info_topic"), self._on_camera_info)
         self.get_logger().info(
@@ -103,7 +123,7 @@ class EncoderNode(ManagedNode):
     def activate(self) -> None:
         self._waiting: NewestByKey[_Waiting] = NewestByKey()
         self._limiter = RateLimiter()
-        self._last_frame_s = None
+        self._last_frame_s = self._last_image_s = self._last_refused_s = None
         self.start_worker("encode", self._encode_next)
         if self._source.kind is not SourceKind.TOPIC:
             self._capture = Capture(
@@ -134,7 +154,8 @@ class EncoderNode(ManagedNode):
         header = Header(stamp=self.get_clock().now().to_msg(), frame_id=self._frame_id)
         self._wait(_Waiting(header, frame))
 
-    def _on_image(self, message: Image) -> None:
+    def _on_image(self, message: Image | CompressedImage) -> None:
+        self._last_image_s = time.monotonic()
         if self._limiter.allows(time.monotonic(), self.setting("rate_hz")):
             self._wait(_Waiting(message.header, message))
 
@@ -155,11 +176,12 @@ class EncoderNode(ManagedNode):
         header, content = taken[1].header, taken[1].content
         started = time.perf_counter()
         try:
-            image = content.image if isinstance(content, Frame) else rgb_from_image(content)
+            image = content.image if isinstance(content, Frame) else self._read(content)
             encoded = self._encoder.encode(image, max_width=self.setting("max_width") or None)
         except RoiCodecError as error:
             cause = "encoding" if isinstance(error, ImageMessageError) else "frame"
             self._rejects.add(cause)
+            self._last_refused_s, self._last_refusal = time.monotonic(), str(error)
             self.warn(cause, f"{self.camera}: frame refused: {error}")
             return
         encode_ms = 1e3 * (time.perf_counter() - started)
@@ -172,6 +194,12 @@ class EncoderNode(ManagedNode):
         self._encode_ms.add(encode_ms)
         self._payload_bits.add(8.0 * len(encoded.data))
         self._bits_per_pixel.add(encoded.bits_per_pixel)
+
+    def _read(self, message: Image | CompressedImage) -> NDArray[np.uint8]:
+        """Raises ImageMessageError for what can not be read."""
+        pixels = rgb_from_message(message)
+        self._few_levels = isinstance(message, Image) and unscaled(message.encoding, pixels)
+        return pixels
 
     def _latent(
         self, header: Header, encoded: EncodedFrame, position: int, encode_ms: float
@@ -230,6 +258,8 @@ class EncoderNode(ManagedNode):
             level, message = Level.STALE, "no frame encoded yet"
         elif (age_s := time.monotonic() - self._last_frame_s) > self._patience_s():
             level, message = Level.STALE, f"no frame encoded for {age_s:.1f} s"
+        elif not self._latents.get_subscription_count():
+            message += f"; nobody subscribes to {self.resolve_topic_name(self._own('latent'))}"
         return Status("codec", level, message, values, self.camera)
 
     def _source_status(self) -> Status:
@@ -238,13 +268,18 @@ class EncoderNode(ManagedNode):
             "kind": self._source.kind.value,
             "calibrated": bool(self._calibration is not None and self._calibration.k[0] > 0),
         }
+        images = self._images
+        values.update(
+            publishers=len(images.offers) if images else 0,
+            reliability=images.reliability if images else "",
+            lost=images.lost if images else 0,
+            losses=0,
+            unreadable=0,
+        )
+        if images is not None:
+            return Status("source", *self._judge_topic(images), values, self.camera)
         if self._capture is None:
-            waiting = self._last_frame_s is None
-            level = Level.STALE if waiting else Level.OK
-            message = "no image yet" if waiting else "images arrive"
-            if self._rejects["encoding"]:
-                level, message = Level.WARN, "images with an unknown encoding or layout refused"
-            return Status("source", level, message, values, self.camera)
+            return Status("source", Level.STALE, "not opened", values, self.camera)
         state = self._capture.state
         values.update({"losses": state.losses, "unreadable": state.unreadable})
         if state.last_unreadable:
@@ -255,6 +290,37 @@ class EncoderNode(ManagedNode):
         message = f"{state.state}: {state.detail}" if state.detail else state.state
         return Status("source", level, message, values, self.camera)
 
+    def _judge_topic(self, images: FollowingSubscription) -> tuple[Level, str]:
+        """Level and message for a source that is a topic."""
+        patience_s = self._patience_s()
+        if not _within(self._last_image_s, patience_s):
+            silence = "no image yet"
+            if self._last_image_s is not None:
+                silence = f"no image for {time.monotonic() - self._last_image_s:.1f} s"
+            if images.complaint:
+                return Level.ERROR, f"{silence}: {images.complaint}"
+            if not images.offers:
+                return Level.STALE, f"{silence}: nobody publishes {images.topic}"
+            return Level.STALE, silence
+        if _within(self._last_refused_s, patience_s):
+            coded = _within(self._last_frame_s, patience_s)
+            return (
+                Level.WARN if coded else Level.ERROR,
+                f"images arrive, refused: {self._last_refusal}",
+            )
+        if images.complaint:
+            return Level.WARN, f"images arrive; {images.complaint}"
+        lost_fps = images.lost_recently.total_per_s
+        if lost_fps > LOSS_TO_NAME:
+            return Level.WARN, f"images arrive; {lost_fps:.1f} images/s are lost on the way"
+        if self._few_levels:
+            return (
+                Level.WARN,
+                "images arrive; expected their 16 bits to be in use, found hardly any contrast: "
+                "scale them in the driver",
+            )
+        return Level.OK, "images arrive"
+
     def _patience_s(self) -> float:
         rate_hz = self.setting("rate_hz")
         return max(STALE_AFTER_S, 3.0 / rate_hz if rate_hz else 0.0)
@@ -263,11 +329,17 @@ class EncoderNode(ManagedNode):
         path, topic = self.setting("camera_info_file"), self.setting("camera_info_topic")
         if path and topic:
             raise UsageError("expected camera_info_file or camera_info_topic, found both")
-        if topic and self.resolve_topic_name(topic) == self.resolve_topic_name("camera_info"):
+        own = self.resolve_topic_name(self._own("camera_info"))
+        if topic and self.resolve_topic_name(topic) == own:
             raise UsageError(
                 "expected the driver's topic as camera_info_topic, found this node's own"
             )
         return read_calibration(path) if path else None
+
+
+def _within(then_s: float | None, patience_s: float) -> bool:
+    """Whether a time (monotonic) is no farther away than that."""
+    return then_s is not None and time.monotonic() - then_s <= patience_s
 
 
 def _privacy_complaint(model: Model) -> str:

@@ -4,7 +4,13 @@
 from __future__ import annotations
 
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import (
+    DurabilityPolicy,
+    HistoryPolicy,
+    QoSPolicyKind,
+    QoSProfile,
+    ReliabilityPolicy,
+)
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
 LARGEST_DEPTH = 10_000
@@ -18,6 +24,16 @@ def newest() -> QoSProfile:
         depth=1,
         reliability=ReliabilityPolicy.BEST_EFFORT,
         durability=DurabilityPolicy.VOLATILE,
+    )
+
+
+def recent(*, reliable: bool, latched: bool) -> QoSProfile:
+    """Images of a driver: a few may wait, so that none is lost while another is taken."""
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_LAST,
+        depth=5,
+        reliability=(ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT),
+        durability=(DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE),
     )
 
 
@@ -41,9 +57,12 @@ def latched() -> QoSProfile:
     )
 
 
-def overridable() -> QoSOverridingOptions:
+def overridable(*, reliability: bool = True) -> QoSOverridingOptions:
     """Declares `qos_overrides.<topic>.<publisher|subscription>.{history,depth,reliability}`."""
-    return QoSOverridingOptions.with_default_policies(callback=_check)
+    kinds = [QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH]
+    if reliability:
+        kinds.append(QoSPolicyKind.RELIABILITY)
+    return QoSOverridingOptions(kinds, callback=_check)
 
 
 def _check(profile: QoSProfile) -> SetParametersResult:
