@@ -275,15 +275,18 @@ class EncoderNode(ManagedNode):
             lost=images.lost if images else 0,
             losses=0,
             unreadable=0,
+            last_unreadable="",
         )
         if images is not None:
             return Status("source", *self._judge_topic(images), values, self.camera)
         if self._capture is None:
             return Status("source", Level.STALE, "not opened", values, self.camera)
         state = self._capture.state
-        values.update({"losses": state.losses, "unreadable": state.unreadable})
-        if state.last_unreadable:
-            values["last_unreadable"] = state.last_unreadable
+        values.update(
+            losses=state.losses,
+            unreadable=state.unreadable,
+            last_unreadable=state.last_unreadable,
+        )
         level = {"running": Level.OK, "ended": Level.OK, "opening": Level.STALE}.get(
             state.state, Level.ERROR
         )
