@@ -17,6 +17,7 @@ from roi_codec_ros.common.errors import BitstreamError
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "payload.json").read_text())
 CRC_AT = HEADER_BYTES - 4
+STREAM_AT, NUMBER_AT, CLASSES_AT, MAP_BYTES_AT, BODY_BYTES_AT = 22, 26, 30, 31, 35
 
 PAYLOAD = Payload(
     model_id=bytes.fromhex(GOLDEN["model_id"]),
@@ -25,6 +26,10 @@ PAYLOAD = Payload(
     coded_height=GOLDEN["coded_height"],
     coded_width=GOLDEN["coded_width"],
     body=bytes.fromhex(GOLDEN["body"]),
+    block_map=bytes.fromhex(GOLDEN["map"]),
+    levels=tuple(GOLDEN["levels"]),
+    stream=GOLDEN["stream"],
+    number=GOLDEN["number"],
 )
 DATA = bytes.fromhex(GOLDEN["data"])
 
@@ -48,36 +53,67 @@ def test_golden_bytes():
     st.binary(min_size=8, max_size=8),
     *[st.integers(1, 65535) for _ in range(4)],
     st.binary(max_size=300),
+    st.binary(max_size=300),
+    st.lists(st.integers(0, 63), min_size=1, max_size=6),
+    st.one_of(st.just((0, 0)), st.tuples(st.integers(1, 2**32 - 1), st.integers(0, 2**32 - 1))),
 )
-def test_fields_come_back(model_id, original_height, original_width, height, width, body):
-    payload = Payload(model_id, original_height, original_width, height, width, body)
+def test_fields_come_back(
+    model_id, original_height, original_width, height, width, body, block_map, levels, place
+):
+    payload = Payload(
+        model_id,
+        original_height,
+        original_width,
+        height,
+        width,
+        body,
+        block_map,
+        tuple(levels),
+        *place,
+    )
     assert Payload.from_bytes(payload.to_bytes(), max_pixels=65535**2) == payload
+
+
+def test_of_a_frame_that_stands_alone_only_the_body_need_be_given():
+    payload = Payload(bytes(8), 4, 4, 4, 4, b"body")
+    assert Payload.from_bytes(payload.to_bytes()) == payload
+    assert (payload.stream, payload.number, payload.block_map) == (0, 0, b"")
+    assert payload.levels == (0,)
+    assert len(payload.to_bytes()) == HEADER_BYTES + 1 + 4
 
 
 @pytest.mark.parametrize("wrap", [bytearray, memoryview, lambda b: np.frombuffer(b, np.uint8)])
 def test_any_buffer_is_read(wrap):
     payload = Payload.from_bytes(wrap(DATA))
     assert payload == PAYLOAD
-    assert type(payload.body) is bytes
+    assert type(payload.body) is type(payload.block_map) is bytes
 
 
 @pytest.mark.parametrize(
     ("data", "sentence"),
     [
-        (b"", "expected at least 30 bytes, found 0"),
-        (DATA[:29], "expected at least 30 bytes, found 29"),
+        (b"", "expected at least 43 bytes, found 0"),
+        (DATA[:42], "expected at least 43 bytes, found 42"),
         (patched(0, "4s", b"\nOIC"), r"expected to start with b'ROIC', found b'\\nOIC'"),
-        (patched(4, "B", 1), "expected format version 2, found 1"),
+        (patched(4, "B", 2), "expected format version 3, found 2, which only another version"),
+        (b"ROIC\2" + bytes(30), "expected format version 3, found 2"),
         (patched(5, "B", 128), "expected no flags, found 0x80"),
         (patched(14, "H", 0), "expected original sides of 1 to 65535 px, found 1920x0"),
         (patched(16, "H", 0), "expected original sides of 1 to 65535 px, found 0x1080"),
         (patched(18, "H", 0), "expected coded sides of 1 to 65535 px, found 640x0"),
         (patched(20, "H", 0), "expected coded sides of 1 to 65535 px, found 0x360"),
         (patched(18, "HH", 65535, 65535), "at most 8294400 pixels, found 65535x65535"),
-        (patched(22, "I", 31), "expected a body of 31 bytes, found 32"),
-        (patched(22, "I", 0xFFFFFFFF), "expected a body of 4294967295 bytes, found 32"),
-        (DATA[:-1], "expected a body of 32 bytes, found 31"),
-        (DATA + b"\0", "expected a body of 32 bytes, found 33"),
+        (patched(STREAM_AT, "I", 0), "expected number 0 of a frame that stands alone, found 77"),
+        (patched(CLASSES_AT, "B", 0), "expected levels of 1 to 6 classes, found 0"),
+        (patched(CLASSES_AT, "B", 7), "expected levels of 1 to 6 classes, found 7"),
+        (patched(CLASSES_AT, "B", 4), "expected 4 levels, a map of 6 bytes .* found 13 bytes"),
+        (patched(MAP_BYTES_AT, "I", 7), "a map of 7 bytes and a body of 4 bytes .* found 13"),
+        (patched(MAP_BYTES_AT, "I", 2**32 - 1), "a map of 4294967295 bytes .* found 13 bytes"),
+        (patched(BODY_BYTES_AT, "I", 3), "a map of 6 bytes and a body of 3 bytes .* found 13"),
+        (patched(BODY_BYTES_AT, "I", 2**32 - 1), "a body of 4294967295 bytes .* found 13 bytes"),
+        (patched(HEADER_BYTES, "B", 64), r"expected levels of 0 to 63, found \[64, 0, 63\]"),
+        (DATA[:-1], "a body of 4 bytes after the header, found 12 bytes"),
+        (DATA + b"\0", "a body of 4 bytes after the header, found 14 bytes"),
     ],
 )
 def test_each_wrong_field_is_named(data, sentence):
@@ -108,6 +144,13 @@ def test_max_pixels_is_the_callers():
         ({"original_height": 65536}, "found 1920x65536"),
         ({"coded_width": 0}, "found 0x360"),
         ({"coded_width": -5}, "found -5x360"),
+        ({"levels": ()}, "expected levels of 1 to 6 classes, found 0"),
+        ({"levels": (0,) * 7}, "expected levels of 1 to 6 classes, found 7"),
+        ({"levels": (0, 64)}, r"expected levels of 0 to 63, found \[0, 64\]"),
+        ({"levels": (-1,)}, r"expected levels of 0 to 63, found \[-1\]"),
+        ({"stream": 2**32}, "expected a stream and a number of 0 to 4294967295"),
+        ({"number": -1}, "expected a stream and a number of 0 to 4294967295"),
+        ({"stream": 0}, "expected number 0 of a frame that stands alone, found 77"),
     ],
 )
 def test_a_payload_that_can_not_be_written_is_refused(change, sentence):

@@ -5,18 +5,24 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from roi_codec_ros.codec import (
+    FIRST_CLASS,
+    HIDDEN,
     PRESETS,
+    SKIPPED,
     BitstreamError,
     Decoder,
     Encoder,
+    EntropyTables,
     Model,
     ModelFileError,
     Payload,
@@ -26,7 +32,8 @@ from roi_codec_ros.codec import (
     load_model,
     untrained_model,
 )
-from roi_codec_ros.codec.model_file import in_eight_bits
+from roi_codec_ros.codec.entropy import neighbourly_map_cdf
+from roi_codec_ros.codec.model_file import METADATA_KEY, in_eight_bits
 from roi_codec_ros.common.devices import batch_limit
 
 SIZES = [(1, 1), (7, 5), (513, 511), (1080, 1920)]
@@ -66,9 +73,84 @@ def test_the_latent_arrives_unchanged(model: Model) -> None:
     coded = (payload.coded_width, payload.coded_height)
     sent = encoder.symbols(cv2.resize(image, coded, interpolation=cv2.INTER_LINEAR))
 
-    received = RansCoder(model.tables).decode(payload.body, *sent.shape[1:])
+    coder = RansCoder(model.tables)
+    received, blocks = coder.decode(payload.block_map, payload.body, *sent.shape[1:])
 
     np.testing.assert_array_equal(received, sent)
+    assert (blocks == FIRST_CLASS).all()
+
+
+def test_a_hidden_block_is_decoded_from_what_is_around_it_and_a_skipped_one_is_refused() -> None:
+    model = untrained_model("nano")
+    encoder, decoder, coder = Encoder(model), Decoder(model), RansCoder(model.tables)
+    image = noise(64, 96)
+    frame = encoder.encode(image)
+    assert (frame.levels, frame.blocks.shape) == ((0,), (4, 6))
+    assert (frame.blocks == FIRST_CLASS).all()
+    hidden = frame.blocks.copy()
+    hidden[1, 2:4] = HIDDEN
+    symbols = encoder.symbols(image)
+    block_map, body = coder.encode(symbols, hidden)
+    payload = Payload(model.id, 64, 96, 64, 96, body, block_map)
+
+    decoded = decoder.decode(payload.to_bytes())
+
+    np.testing.assert_array_equal(decoded.blocks, hidden)
+    assert decoded.levels == (0,)
+    symbols[:, hidden == HIDDEN] = 0
+    nothing_there = Payload(model.id, 64, 96, 64, 96, coder.encode(symbols)[1])
+    np.testing.assert_array_equal(decoded.image, decoder.decode(nothing_there.to_bytes()).image)
+    skipped = np.where(hidden == HIDDEN, SKIPPED, hidden).astype(np.uint8)
+    block_map, body = coder.encode(symbols, skipped)
+    for stream in (0, 7):
+        payload = Payload(model.id, 64, 96, 64, 96, body, block_map, stream=stream)
+        with pytest.raises(BitstreamError, match="decodes alone; found 2 of 24 blocks skipped"):
+            decoder.decode(payload.to_bytes())
+
+
+def test_levels_that_a_model_does_not_have_are_refused() -> None:
+    model = untrained_model("nano")
+    payload = Payload.from_bytes(Encoder(model).encode(noise(32, 32)).data)
+    for levels in ((1,), (0, 0)):
+        data = dataclasses.replace(payload, levels=levels).to_bytes()
+        with pytest.raises(
+            BitstreamError, match=r"a level of 0 to 0 for each of 1 classes, found \["
+        ):
+            Decoder(model).decode(data)
+
+
+def test_model_files_of_one_level_may_lack_levels_and_maps() -> None:
+    model = untrained_model("nano")
+    tensors = safetensors.numpy.load(model.content)
+    names = [f"entropy.{name}" for name in ("coded_channels", "ladder", "map_cdf")]
+    metadata = {METADATA_KEY: json.dumps(model.header)}
+    older = {key: value for key, value in tensors.items() if key not in names}
+    assert len(older) == len(tensors) - 3
+    read = Model.from_bytes(safetensors.numpy.save(older, metadata=metadata))
+    for name in ("cdf", "coded_channels", "ladder", "map_cdf"):
+        np.testing.assert_array_equal(getattr(read.tables, name), getattr(model.tables, name))
+    forged = {**tensors, "entropy.ladder": np.zeros(1, np.int32)}
+    with pytest.raises(ModelFileError, match="expected a ladder of steps"):
+        Model.from_bytes(safetensors.numpy.save(forged, metadata=metadata))
+
+
+def test_levels_and_maps_of_a_model_are_in_its_file_and_in_its_graph() -> None:
+    model = untrained_model("nano")
+    channels = model.tables.channels
+    tables = EntropyTables.from_pmfs(
+        [[1.0]] * (channels + 3),
+        [0.1] * (channels + 3),
+        [0] * (channels + 3),
+        (),
+        (3, channels),
+        (256, 300),
+        neighbourly_map_cdf(3),
+    )
+    stepped = Model.build("stepped", model.preset, model.tensors, tables, {})
+    for read in (Model.from_bytes(stepped.content), Model.from_text(stepped.to_text())):
+        assert (read.tables.levels, read.tables.classes) == (2, 3)
+        for name in ("coded_channels", "ladder", "map_cdf"):
+            np.testing.assert_array_equal(getattr(read.tables, name), getattr(tables, name))
 
 
 def test_wide_frames_are_scaled_down_and_keep_their_aspect() -> None:

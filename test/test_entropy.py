@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from roi_codec_ros.codec.entropy import EntropyTables
+from roi_codec_ros.codec.entropy import (
+    FIRST_CLASS,
+    HIDDEN,
+    SKIPPED,
+    EntropyTables,
+    map_cdf_of,
+    map_contexts_of,
+    neighbourly_map_cdf,
+)
 from roi_codec_ros.common.errors import ModelFileError
 
 CDF = [[0, 10, 65535, 65536, 0], [0, 1, 2, 3, 65536]]
@@ -59,7 +67,7 @@ def test_invalid_tables_are_refused(change, found):
 @pytest.mark.parametrize(
     ("bounds", "found"),
     [
-        ([0, 1], r"found 2$"),
+        ([0, 1], "expected rows for 3 contexts of each channel, found 2$"),
         ([128], r"found \[128\]"),
         ([[0]], r"found \[1, 1\]"),
         ([1.0], "found float64"),
@@ -79,6 +87,124 @@ def test_the_context_of_a_symbol_is_that_of_a_plane_through_its_neighbours():
     # 2 · left + 2 · above − above left: 0, 2, 2 in the first row; 2, 2 − 1, 2 + 18 − 1 below.
     assert tables.contexts_of(symbols).tolist() == [[[0, 0, 0], [0, 0, 1]]]
     assert tables.contexts_of(2 * symbols).tolist() == [[[0, 1, 1], [1, 0, 1]]]
+
+
+STEPPED = EntropyTables.from_pmfs(
+    [[0.2, 0.5, 0.2]] * 8, [0.1] * 8, [-1] * 8, [3], [1, 3], [256, 640], neighbourly_map_cdf(2)
+)
+
+
+def test_tables_of_one_level_and_one_class_need_not_say_so():
+    tables = make()
+    assert (tables.levels, tables.classes) == (1, 1)
+    assert (tables.coded_channels.tolist(), tables.ladder.tolist()) == ([2], [1])
+    np.testing.assert_array_equal(tables.map_cdf, neighbourly_map_cdf(1))
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"coded_channels": [1, 0]}, r"expected 1 coded channel or more .*found \[1, 0\]"),
+        ({"coded_channels": [[1, 3]]}, r"levels, found \[1, 2\]"),
+        ({"coded_channels": [1] * 65}, r"expected coded_channels of 1 to 64 levels, found \[65\]"),
+        ({"coded_channels": [2**31 - 1] * 2}, "expected 8589934588 rows"),
+        ({"coded_channels": [1, 2]}, "expected 6 rows, 2 for each channel of each level, found 8"),
+        ({"ladder": np.zeros(0, int)}, r"expected a ladder of 2 steps, found \[0\]"),
+        ({"ladder": [1]}, r"expected a ladder of 2 steps, found \[1\]"),
+        ({"ladder": [0, 1]}, r"expected a ladder of steps of 1 to 16777216, found \[0, 1\]"),
+        ({"ladder": [1, 2**24 + 1]}, r"found \[1, 16777217\]"),
+        ({"map_cdf": neighbourly_map_cdf(1)[1:]}, r"1 to 6 classes, found \[15, 4\]"),
+        ({"map_cdf": neighbourly_map_cdf(7)}, r"1 to 6 classes, found \[100, 10\]"),
+        ({"map_cdf": neighbourly_map_cdf(1)[0]}, r"1 to 6 classes, found \[4\]"),
+        ({"map_cdf": neighbourly_map_cdf(1) * 2}, "found an error in row 0"),
+        ({"map_cdf": np.sort(neighbourly_map_cdf(1) // 30000 * 32768)}, "found an error in row"),
+        ({"map_cdf": neighbourly_map_cdf(1) * 1.0}, "expected integers in map_cdf"),
+    ],
+)
+def test_invalid_levels_and_maps_are_refused(change, found):
+    names = ("cdf", "lengths", "offsets", "bounds", "coded_channels", "ladder", "map_cdf")
+    fields = {name: getattr(STEPPED, name) for name in names}
+    with pytest.raises(ModelFileError, match=found) as caught:
+        EntropyTables(**{**fields, **{k: np.array(v) for k, v in change.items()}})
+    assert "\n" not in str(caught.value)
+
+
+def test_rows_are_counted_by_level_then_channel_then_context():
+    assert (STEPPED.channels, STEPPED.contexts, STEPPED.levels, STEPPED.classes) == (3, 2, 2, 2)
+    assert STEPPED.first_rows.tolist() == [0, 2]
+    symbols = np.full((3, 1, 5), 2)
+    blocks = np.array([[FIRST_CLASS, FIRST_CLASS + 1, SKIPPED, FIRST_CLASS + 1, HIDDEN]])
+    rows = STEPPED.rows_of(symbols, blocks, (0, 1))[:, 0].T.tolist()
+    # Of two symbols of 2 the one to the left is 0.8 ≈ 1 in steps of 640: 2·1 does not reach 3.
+    assert rows == [[0, -1, -1], [2, 4, 6], [-1] * 3, [2, 4, 6], [-1] * 3]
+    rows = STEPPED.rows_of(symbols, blocks, (1, 1))[:, 0].T.tolist()
+    assert rows == [[2, 4, 6], [3, 5, 7], [-1] * 3, [2, 4, 6], [-1] * 3]
+
+
+def test_a_neighbours_symbol_is_rounded_evenly_and_limited():
+    tables = EntropyTables.from_pmfs(
+        [[1.0]] * 256, [0.1] * 256, [0] * 256, range(-127, 0), [1, 1], [2**24, 1]
+    )
+    assert tables.ratios.tolist() == [[256, 65535], [0, 256]]
+    tables = EntropyTables(
+        tables.cdf, tables.lengths, tables.offsets, tables.bounds, [1, 1], [3, 2], STEPPED.map_cdf
+    )
+    assert tables.ratios.tolist() == [[256, 384], [171, 256]]
+    blocks = np.array([[FIRST_CLASS, FIRST_CLASS + 1]])
+    for symbol, scaled in ((-1, -2), (-3, -5), (-2, -3), (-30, -45), (-32768, -4095)):
+        contexts = tables.contexts_of(np.array([[[symbol, 0]]]), blocks, (0, 1))
+        assert contexts[0, 0, 1] == max(0, 128 + 2 * scaled), symbol
+
+
+def test_blocks_and_levels_are_checked():
+    symbols = np.zeros((3, 2, 2), int)
+    for blocks in (np.full((2, 2), 4), np.full((2, 2), -1), np.full((2, 1), 2)):
+        with pytest.raises(ValueError, match=r"expected blocks \[2, 2\] of 0 to 3"):
+            STEPPED.rows_of(symbols, blocks)
+    for levels in ((0,), (0, 2), (-1, 0)):
+        with pytest.raises(ValueError, match="expected a level of 0 to 1 for each of 2 classes"):
+            STEPPED.rows_of(symbols, None, levels)
+
+
+@pytest.mark.parametrize("classes", range(1, 7))
+def test_an_uncounted_map_is_believed_to_be_as_its_neighbours(classes):
+    steps = np.diff(neighbourly_map_cdf(classes))
+    assert steps.min() > 0
+    assert set(steps.sum(axis=1).tolist()) == {65536}
+    blocks = np.full((2, 2), FIRST_CLASS)
+    left_and_above = map_contexts_of(blocks, classes)[1, 1]
+    outside = map_contexts_of(blocks, classes)[0, 0]
+    assert outside == len(steps) - 1
+    assert steps[left_and_above].argmax() == FIRST_CLASS
+    assert steps[left_and_above, FIRST_CLASS] > 16 * steps[left_and_above, SKIPPED]
+    np.testing.assert_allclose(steps[outside], 65536 / (classes + 2), rtol=1e-3)
+
+
+def test_counted_maps_keep_every_value_and_the_sum():
+    counts = np.random.default_rng(1).integers(0, 9, (25, 4)) ** 3
+    counts[:, 0] += 1
+    cdf = map_cdf_of(counts)
+    assert cdf.shape == (25, 5)
+    assert (np.diff(cdf).min(), cdf[:, -1].tolist()) == (1, [65536] * 25)
+    np.testing.assert_allclose(
+        np.diff(cdf) / 65536, counts / counts.sum(axis=1, keepdims=True), atol=1e-4
+    )
+    with pytest.raises(ModelFileError, match="expected row 3 to have mass"):
+        map_cdf_of(counts * (np.arange(25) != 3)[:, None])
+
+
+def test_code_lengths_of_blocks_are_of_what_is_coded():
+    symbols = np.zeros((3, 2, 2), int)
+    blocks = np.array([[FIRST_CLASS, SKIPPED], [HIDDEN, FIRST_CLASS + 1]])
+    bits = STEPPED.code_length_bits(symbols, blocks, (0, 1)).sum(axis=0)
+    np.testing.assert_allclose(bits, [[1, 0], [0, 3]], atol=1e-3)
+    map_bits = STEPPED.map_code_length_bits(blocks)
+    steps = np.diff(STEPPED.map_cdf)
+    assert map_bits[1, 1] == 16 - math.log2(steps[5 * HIDDEN + SKIPPED, FIRST_CLASS + 1])
+    assert (map_bits > 0).all()
+    assert not STEPPED.map_code_length_bits(np.full((2, 2), FIRST_CLASS)).any()
+    with pytest.raises(ValueError, match="expected blocks"):
+        STEPPED.map_code_length_bits(np.full((2, 2), 4))
 
 
 def test_values_may_reach_both_ends_of_int16():

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from roi_codec_ros.codec.bitstream import HEADER_BYTES, Payload
-from roi_codec_ros.codec.entropy import EntropyTables
+from roi_codec_ros.codec.entropy import EntropyTables, neighbourly_map_cdf
 from roi_codec_ros.codec.rans import RansCoder, available_implementations
 from roi_codec_ros.common.errors import BitstreamError
 
@@ -30,7 +30,10 @@ EXTRA_MEMORY = 64 << 20  # bytes that decoding may take on top of the imported m
 LONGEST_S = 5.0  # for one payload, on a busy machine
 PAYLOADS = {"c++": 12_000, "numpy": 400}
 CRC_AT = slice(HEADER_BYTES - 4, HEADER_BYTES)
-SIZES_AT, LENGTH_AT = slice(14, 22), slice(22, 26)
+SIZES_AT, STREAM_AT, CLASSES_AT = slice(14, 22), slice(22, 30), 30
+MAP_BYTES_AT, BODY_BYTES_AT = slice(31, 35), slice(35, 39)
+CLASSES, LEVELS = 3, 4
+SYMBOLS_AT = HEADER_BYTES + CLASSES  # where the map begins
 
 
 @pytest.mark.parametrize("implementation", available_implementations())
@@ -77,14 +80,16 @@ def decode(coder: RansCoder, data: bytes) -> str:
     except BitstreamError:
         return "header refused"
     height, width = -(-payload.coded_height // STRIDE), -(-payload.coded_width // STRIDE)
+    parts = payload.block_map, payload.body
     try:
-        symbols = coder.decode(payload.body, height, width)
+        symbols, blocks = coder.decode(*parts, height, width, payload.levels)
     except BitstreamError:
         return "body refused"
     assert symbols.shape == (coder.channels, height, width)
-    assert symbols.dtype == np.int16
-    # One body per latent: what decodes is what the encoder would have written.
-    assert coder.encode(symbols) == payload.body
+    assert blocks.shape == (height, width)
+    assert (symbols.dtype, blocks.dtype) == (np.int16, np.uint8)
+    # One map and body per latent: what decodes is what the encoder would have written.
+    assert coder.encode(symbols, blocks, payload.levels) == parts
     return "decoded"
 
 
@@ -92,24 +97,45 @@ SIZES = [(1, 1), (7, 5), (100, 161), (320, 240)]
 
 
 def tables(scale: float) -> EntropyTables:
-    return EntropyTables.laplace(8, scale)
+    """Of 24, 16, 7 and 1 channels at steps of 1, 2, 4 and 8."""
+    plain = EntropyTables.laplace(2 * 48, scale)
+    return EntropyTables(
+        plain.cdf,
+        plain.lengths,
+        plain.offsets,
+        np.array([0]),
+        np.array([24, 16, 7, 1]),
+        np.array([1, 2, 4, 8]),
+        neighbourly_map_cdf(CLASSES),
+    )
 
 
 def seed_payload(
     rng: np.random.Generator, scale: float, size: tuple[int, int]
 ) -> tuple[float, bytes]:
     height, width = size
-    shape = (8, -(-height // STRIDE), -(-width // STRIDE))
+    shape = (24, -(-height // STRIDE), -(-width // STRIDE))
     symbols = np.rint(rng.laplace(0, 1.5 * scale, shape)).astype(np.int16)
     symbols[rng.random(shape) < 0.01] = 32767
-    body = RansCoder(tables(scale)).encode(symbols)
-    return scale, Payload(bytes(8), height, width, height, width, body).to_bytes()
+    blocks = np.full(shape[1:], 2, np.uint8)
+    scattered = rng.random(shape[1:]) < 0.3
+    blocks[scattered] = rng.integers(0, CLASSES + 2, int(scattered.sum()))
+    levels = tuple(rng.integers(0, LEVELS, CLASSES).tolist())
+    block_map, body = RansCoder(tables(scale)).encode(symbols, blocks, levels)
+    payload = Payload(bytes(8), height, width, height, width, body, block_map, levels, 5, 6)
+    return scale, payload.to_bytes()
 
 
 def sealed(data: bytes | bytearray) -> bytes:
-    """With the body length and the checksum made right, so that the entropy decoder is reached."""
-    data = bytearray(data)
-    data[LENGTH_AT] = (len(data) - HEADER_BYTES).to_bytes(4, "little")
+    """With the lengths and the checksum made right, so that the entropy decoder is reached.
+
+    The map is as long as it says, or as there are bytes for it.
+    """
+    data = bytearray(data).ljust(SYMBOLS_AT, b"\0")
+    left = len(data) - HEADER_BYTES - data[CLASSES_AT]
+    map_bytes = max(0, min(left, int.from_bytes(data[MAP_BYTES_AT], "little")))
+    data[MAP_BYTES_AT] = map_bytes.to_bytes(4, "little")
+    data[BODY_BYTES_AT] = max(0, left - map_bytes).to_bytes(4, "little")
     checksum = zlib.crc32(data[HEADER_BYTES:], zlib.crc32(data[: HEADER_BYTES - 4]))
     data[CRC_AT] = checksum.to_bytes(4, "little")
     return bytes(data)
@@ -127,16 +153,49 @@ def flip_anywhere(data, rng):
 
 
 def flip_in_body(data, rng):
-    return sealed(flip_bits(data, rng, HEADER_BYTES))
+    return sealed(flip_bits(data, rng, body_at(data)))
+
+
+def flip_in_map(data, rng):
+    end = body_at(data)
+    if end == SYMBOLS_AT:
+        return flip_in_body(data, rng)
+    return sealed(flip_bits(data[:end], rng, SYMBOLS_AT) + data[end:])
 
 
 def flip_in_states(data, rng):
-    head = HEADER_BYTES + 32
-    return sealed(flip_bits(data[:head], rng, HEADER_BYTES) + data[head:])
+    start = body_at(data)
+    return sealed(flip_bits(data[: start + 32], rng, start) + data[start + 32 :])
 
 
 def flip_in_last_words(data, rng):
-    return sealed(flip_bits(data, rng, max(HEADER_BYTES, len(data) - 6)))
+    return sealed(flip_bits(data, rng, max(body_at(data), len(data) - 6)))
+
+
+def body_at(data):
+    return SYMBOLS_AT + int.from_bytes(data[MAP_BYTES_AT], "little")
+
+
+def change_levels(data, rng):
+    damaged = bytearray(data)
+    damaged[HEADER_BYTES:SYMBOLS_AT] = rng.choice([0, 1, 3, 3, 4, 63, 64, 255], CLASSES).tolist()
+    return sealed(damaged)
+
+
+def change_stream_or_classes(data, rng):
+    damaged = bytearray(data)
+    damaged[STREAM_AT] = rng.integers(0, 2, 8, np.uint8).tobytes()
+    damaged[CLASSES_AT] = rng.choice([0, 1, 2, 3, 3, 4, 6, 7, 255])
+    return sealed(damaged)
+
+
+def move_the_map(data, rng):
+    """The same bytes, of which other ones are the map."""
+    damaged = bytearray(data)
+    most = len(data) - SYMBOLS_AT
+    map_bytes = int(rng.choice([0, 2, 4, 6, most - 32, most, rng.integers(most + 1)]))
+    damaged[MAP_BYTES_AT] = max(0, map_bytes).to_bytes(4, "little")
+    return sealed(damaged)
 
 
 def truncate(data, rng):
@@ -144,12 +203,12 @@ def truncate(data, rng):
 
 
 def truncate_body(data, rng):
-    return sealed(data[: rng.integers(HEADER_BYTES, len(data))])
+    return sealed(data[: rng.integers(SYMBOLS_AT, len(data))])
 
 
 def truncate_body_to_a_word(data, rng):
     cut = 2 * rng.integers(1, 8)
-    return sealed(data[: max(HEADER_BYTES, len(data) - cut)])
+    return sealed(data[: max(SYMBOLS_AT, len(data) - cut)])
 
 
 def lengthen_body(data, rng):
@@ -157,12 +216,12 @@ def lengthen_body(data, rng):
 
 
 def replace_body(data, rng):
-    return sealed(data[:HEADER_BYTES] + rng.bytes(rng.integers(0, 4000)))
+    return sealed(data[:SYMBOLS_AT] + rng.bytes(rng.integers(0, 4000)))
 
 
 def plain_body(data, rng):
     filler = bytes([rng.choice([0, 1, 0x7F, 0x80, 0xFF])])
-    return sealed(data[:HEADER_BYTES] + filler * int(rng.integers(0, 2000)))
+    return sealed(data[:SYMBOLS_AT] + filler * int(rng.integers(0, 2000)))
 
 
 def change_sizes(data, rng):
@@ -176,7 +235,7 @@ def change_sizes(data, rng):
 
 def lie_about_the_length(data, rng):
     damaged = bytearray(data)
-    damaged[LENGTH_AT] = rng.bytes(4)
+    damaged[(MAP_BYTES_AT, BODY_BYTES_AT)[rng.integers(2)]] = rng.bytes(4)
     return bytes(damaged)
 
 
@@ -192,6 +251,10 @@ MUTATIONS = [
     flip_anywhere,
     flip_in_body,
     flip_in_body,
+    flip_in_map,
+    change_levels,
+    change_stream_or_classes,
+    move_the_map,
     flip_in_states,
     flip_in_last_words,
     truncate,

@@ -10,7 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from roi_codec_ros.codec import rans
-from roi_codec_ros.codec.entropy import EntropyTables
+from roi_codec_ros.codec.entropy import (
+    FIRST_CLASS,
+    HIDDEN,
+    SKIPPED,
+    EntropyTables,
+    map_cdf_of,
+    map_contexts_of,
+    neighbourly_map_cdf,
+)
 from roi_codec_ros.codec.rans import RansCoder, available_implementations
 from roi_codec_ros.common.errors import BitstreamError
 
@@ -22,54 +30,110 @@ needs_kernel = pytest.mark.skipif(
 )
 
 
+class Draw:
+    """What follows tables, by integer arithmetic alone: the same on every machine."""
+
+    def __init__(self, seed: int) -> None:
+        self.state = seed
+
+    def slot(self) -> int:
+        self.state = (self.state * 1664525 + 1013904223) % 2**32
+        return self.state >> 16
+
+    def blocks(self, tables: EntropyTables, height: int, width: int) -> np.ndarray:
+        blocks = np.zeros((height, width), np.uint8)
+        for place in np.ndindex(height, width):
+            context = map_contexts_of(blocks, tables.classes)[place]
+            blocks[place] = np.searchsorted(tables.map_cdf[context], self.slot(), "right") - 1
+        return blocks
+
+    def symbols(self, tables: EntropyTables, blocks: np.ndarray, levels=None) -> np.ndarray:
+        symbols = np.zeros((tables.channels, *blocks.shape), np.int16)
+        for y, x in np.ndindex(blocks.shape):
+            near = np.s_[max(0, y - 1) : y + 1, max(0, x - 1) : x + 1]
+            rows = tables.rows_of(symbols[(slice(None), *near)], blocks[near], levels)[:, -1, -1]
+            for channel, row in enumerate(rows[rows >= 0]):
+                used = int(tables.lengths[row])
+                symbol = int(np.searchsorted(tables.cdf[row, :used], self.slot(), "right")) - 1
+                escaped = symbol == used - 2
+                value = (self.state & 0xFFFF) - 0x8000 if escaped else symbol + tables.offsets[row]
+                symbols[channel, y, x] = value
+        return symbols
+
+
 def drawn_symbols(tables: EntropyTables, height: int, width: int, seed: int) -> np.ndarray:
-    """Symbols that follow the tables, by integer arithmetic alone: the same on every machine."""
-    state = seed
-    symbols = np.zeros((tables.channels, height, width), np.int16)
-    for place in np.ndindex(symbols.shape):
-        row = place[0] * tables.contexts + int(tables.contexts_of(symbols)[place])
-        used = int(tables.lengths[row])
-        state = (state * 1664525 + 1013904223) % 2**32
-        symbol = int(np.searchsorted(tables.cdf[row, :used], state >> 16, side="right")) - 1
-        value = symbol + int(tables.offsets[row])
-        symbols[place] = (state & 0xFFFF) - 0x8000 if symbol == used - 2 else value
-    return symbols
+    return Draw(seed).symbols(tables, np.full((height, width), FIRST_CLASS))
 
 
 @st.composite
 def coded_inputs(draw):
-    """Tables of any width, and symbols of which some are common, some rare, some outside.
+    """Tables of any width, symbols of which some are common, some rare, some outside, a map.
 
-    Channels that fill the eight states and channels that do not, with contexts and without.
+    Channels that fill the eight states and channels that do not, with contexts and without, of
+    one level or several, whose blocks stand close together or are scattered.
     """
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    channels = draw(st.sampled_from([1, 2, 5, 8, 13, 16]))
+    classes = draw(st.sampled_from([1, 1, 2, 6]))
+    coded = draw(st.sampled_from([(1,), (2,), (8,), (13,), (16, 5), (3, 24, 8, 1), (9,) * 7]))
+    ladder = rng.choice([1, 3, 200, 256, 257, 2**20, 2**24], len(coded))
     bounds = draw(st.sampled_from([(), (0,), (-127, -3, 1, 40, 127)]))
-    rows = channels * (len(bounds) + 1)
+    rows = sum(coded) * (len(bounds) + 1)
     real = draw(st.sampled_from([1, 2, 3, 17, 300]))
     pmfs = rng.random((rows, real)) ** draw(st.sampled_from([1, 40])) + 1e-9
     offset = draw(st.sampled_from([-32768, -real // 2, 0, 32768 - real]))
     tail = draw(st.sampled_from([1e-9, 0.3, 50.0]))
-    tables = EntropyTables.from_pmfs(list(pmfs), [tail] * rows, [offset] * rows, bounds)
-    height, width = draw(
-        st.sampled_from([(1, 1), (7, 5), (1, 8), (2, 4), (13, 1), (16, 16), (33, 31)])
+    counted = rng.random(((classes + 3) ** 2, classes + 2)) ** 9
+    tables = EntropyTables.from_pmfs(
+        list(pmfs),
+        [tail] * rows,
+        [offset] * rows,
+        bounds,
+        coded,
+        ladder,
+        draw(st.sampled_from([neighbourly_map_cdf(classes), map_cdf_of(counted)])),
     )
-    shape = (channels, height, width)
+    size = draw(st.sampled_from([(1, 1), (7, 5), (1, 8), (2, 4), (13, 1), (16, 16), (33, 31)]))
+    shape = (tables.channels, *size)
     symbols = np.clip(rng.integers(-1, real + 1, shape) + offset, -32768, 32767)
     outside = rng.random(shape) < draw(st.sampled_from([0.0, 0.01, 1.0]))
     symbols[outside] = rng.choice([-32768, 32767, 0, 1234, -1], int(outside.sum()))
-    return tables, symbols.astype(np.int16)
+    blocks = np.full(size, draw(st.integers(0, classes + 1)), np.uint8)
+    for _ in range(draw(st.sampled_from([0, 0, 3]))):
+        y, x = rng.integers(0, size)
+        blocks[y : y + 9, x : x + 9] = rng.integers(0, classes + 2)
+    scattered = rng.random(size) < draw(st.sampled_from([0.0, 0.5]))
+    blocks[scattered] = rng.integers(0, classes + 2, int(scattered.sum()))
+    levels = rng.integers(0, len(coded), classes)
+    return tables, symbols.astype(np.int16), blocks, levels
+
+
+@each_implementation
+@settings(max_examples=60, deadline=None)
+@given(coded_inputs())
+def test_symbols_and_blocks_come_back(implementation, case):
+    tables, symbols, blocks, levels = case
+    coder = RansCoder(tables, implementation)
+    coded = tables.rows_of(symbols, blocks, levels) >= 0
+    received, map_received = coder.decode(
+        *coder.encode(symbols, blocks, levels), *blocks.shape, levels
+    )
+    assert (received.dtype, map_received.dtype) == (np.int16, np.uint8)
+    np.testing.assert_array_equal(received, np.where(coded, symbols, 0))
+    np.testing.assert_array_equal(map_received, blocks)
 
 
 @each_implementation
 @settings(max_examples=40, deadline=None)
-@given(coded_inputs())
-def test_symbols_come_back(implementation, case):
-    tables, symbols = case
+@given(coded_inputs(), st.integers(0, 2**32 - 1))
+def test_what_stands_where_nothing_is_coded_does_not_matter(implementation, case, seed):
+    tables, symbols, blocks, levels = case
     coder = RansCoder(tables, implementation)
-    decoded = coder.decode(coder.encode(symbols), *symbols.shape[1:])
-    assert decoded.dtype == np.int16
-    np.testing.assert_array_equal(decoded, symbols)
+    noise = np.random.default_rng(seed).integers(-32768, 32768, symbols.shape, np.int16)
+    coded = np.zeros(symbols.shape, bool)
+    for value, level in enumerate(levels, start=FIRST_CLASS):
+        coded[: tables.coded_channels[level], blocks == value] = True
+    others = np.where(coded, symbols, noise)
+    assert coder.encode(others, blocks, levels) == coder.encode(symbols, blocks, levels)
 
 
 @each_implementation
@@ -78,50 +142,55 @@ def test_the_tail_may_begin_within_a_group_of_channels(implementation, channels,
     tables = EntropyTables.laplace(channels)
     symbols = drawn_symbols(tables, *size, seed=7)
     coder = RansCoder(tables, implementation)
-    np.testing.assert_array_equal(coder.decode(coder.encode(symbols), *size), symbols)
-
-
-@needs_kernel
-@settings(max_examples=60, deadline=None)
-@given(coded_inputs())
-def test_kernel_writes_the_bytes_of_the_reference(case):
-    tables, symbols = case
-    assert RansCoder(tables, "c++").encode(symbols) == RansCoder(tables, "numpy").encode(symbols)
+    np.testing.assert_array_equal(coder.decode(*coder.encode(symbols), *size)[0], symbols)
 
 
 @needs_kernel
 @settings(max_examples=80, deadline=None)
+@given(coded_inputs())
+def test_kernel_writes_the_bytes_of_the_reference(case):
+    tables, *inputs = case
+    assert RansCoder(tables, "c++").encode(*inputs) == RansCoder(tables, "numpy").encode(*inputs)
+
+
+@needs_kernel
+@settings(max_examples=120, deadline=None)
 @given(coded_inputs(), st.integers(0, 2**32 - 1))
-def test_kernel_and_reference_agree_on_damaged_bodies(case, seed):
-    tables, symbols = case
+def test_kernel_and_reference_agree_on_what_is_damaged(case, seed):
+    tables, symbols, blocks, levels = case
     rng = np.random.default_rng(seed)
-    body = bytearray(RansCoder(tables, "c++").encode(symbols))
-    for _ in range(rng.integers(1, 3)):
-        body[rng.integers(len(body))] ^= 1 << rng.integers(8)
-    damaged = bytes(body[: rng.choice([len(body), len(body) - 2, rng.integers(len(body) + 1)])])
+    parts = [bytearray(part) for part in RansCoder(tables, "c++").encode(symbols, blocks, levels)]
+    for part in parts:
+        for _ in range(rng.integers(3) if part else 0):
+            part[rng.integers(len(part))] ^= 1 << rng.integers(8)
+        kept = rng.choice([len(part)] * 6 + [max(0, len(part) - 2), rng.integers(len(part) + 1)])
+        part[kept:] = rng.bytes(rng.choice([0] * 9 + [2]))
     results = []
     for implementation in ("c++", "numpy"):
+        coder = RansCoder(tables, implementation)
         try:
-            decoded = RansCoder(tables, implementation).decode(damaged, *symbols.shape[1:])
-            results.append(decoded.tobytes())
+            decoded = coder.decode(*parts, *blocks.shape, levels)
         except BitstreamError as error:
             results.append(str(error))
+            continue
+        assert coder.encode(*decoded, levels) == tuple(map(bytes, parts))
+        results.append([array.tobytes() for array in decoded])
     assert results[0] == results[1]
 
 
 @each_implementation
 @pytest.mark.parametrize("case", GOLDEN, ids=lambda case: case["name"])
 def test_golden_bytes(implementation, case):
-    tables = EntropyTables(
-        *(np.array(case[name], np.int32) for name in ("cdf", "lengths", "offsets", "bounds"))
-    )
-    height, width = case["size"]
-    symbols = drawn_symbols(tables, height, width, case["seed"])
+    names = ("cdf", "lengths", "offsets", "bounds", "coded_channels", "ladder", "map_cdf")
+    tables = EntropyTables(**{name: np.array(case[name], np.int32) for name in names})
+    blocks = np.array(case["blocks"], np.uint8)
+    symbols = Draw(case["seed"]).symbols(tables, blocks, case["levels"])
     coder = RansCoder(tables, implementation)
-    assert coder.encode(symbols).hex() == case["body"]
-    np.testing.assert_array_equal(
-        coder.decode(bytes.fromhex(case["body"]), height, width), symbols
-    )
+    coded = coder.encode(symbols, blocks, case["levels"])
+    assert [part.hex() for part in coded] == [case["map"], case["body"]]
+    received, map_received = coder.decode(*coded, *blocks.shape, case["levels"])
+    np.testing.assert_array_equal(received, symbols)
+    np.testing.assert_array_equal(map_received, blocks)
 
 
 @needs_kernel
@@ -132,7 +201,8 @@ def test_size_is_within_half_a_percent_of_the_shannon_bound(scale, bits):
     pmf[200] = 1 - np.exp(-0.5 / scale)
     symbols = np.random.default_rng(1).choice(401, (256, 32, 32), p=pmf / pmf.sum())
     ideal_bits = -np.log2(pmf[symbols]).sum()
-    body = RansCoder(EntropyTables.laplace(256, scale)).encode((symbols - 200).astype(np.int16))
+    coder = RansCoder(EntropyTables.laplace(256, scale))
+    _, body = coder.encode((symbols - 200).astype(np.int16))
     assert ideal_bits / symbols.size == pytest.approx(bits, rel=0.05)
     assert 8 * len(body) / ideal_bits - 1 < 0.005
 
@@ -141,11 +211,13 @@ def test_size_is_within_half_a_percent_of_the_shannon_bound(scale, bits):
 def test_any_memory_layout_is_coded(implementation):
     tables = EntropyTables.laplace(3)
     symbols = drawn_symbols(tables, 6, 9, seed=3)
+    blocks = Draw(4).blocks(tables, 6, 9)
     coder = RansCoder(tables, implementation)
-    expected = coder.encode(symbols)
-    assert coder.encode(np.asfortranarray(symbols)) == expected
-    assert coder.encode(np.repeat(symbols, 2, axis=2)[:, :, ::2]) == expected
-    assert coder.encode(symbols.astype(">i2").astype(np.int16)) == expected
+    expected = coder.encode(symbols, blocks)
+    assert coder.encode(np.asfortranarray(symbols), np.asfortranarray(blocks)) == expected
+    twice = np.repeat(symbols, 2, axis=2)[:, :, ::2], np.repeat(blocks, 2, axis=1)[:, ::2]
+    assert coder.encode(*twice) == expected
+    assert coder.encode(symbols.astype(">i2").astype(np.int16), blocks, (0,)) == expected
 
 
 @each_implementation
@@ -153,7 +225,10 @@ def test_any_memory_layout_is_coded(implementation):
 def test_any_buffer_is_decoded(implementation, wrap):
     coder = RansCoder(EntropyTables.laplace(1), implementation)
     symbols = np.zeros((1, 2, 2), np.int16)
-    np.testing.assert_array_equal(coder.decode(wrap(coder.encode(symbols)), 2, 2), symbols)
+    blocks = np.array([[SKIPPED, FIRST_CLASS], [FIRST_CLASS, HIDDEN]], np.uint8)
+    received, map_received = coder.decode(*map(wrap, coder.encode(symbols, blocks)), 2, 2)
+    np.testing.assert_array_equal(received, symbols)
+    np.testing.assert_array_equal(map_received, blocks)
 
 
 @each_implementation
@@ -174,8 +249,46 @@ def test_wrong_arrays_are_refused(implementation, symbols):
         RansCoder(EntropyTables.laplace(2), implementation).encode(symbols)
 
 
+@each_implementation
+@pytest.mark.parametrize(
+    ("blocks", "levels", "sentence"),
+    [
+        (np.full((3, 3), 4, np.uint8), (0, 1), "expected blocks .*of 0 to 3"),
+        (
+            np.full((3, 4), 2, np.uint8),
+            (0, 1),
+            r"expected blocks uint8 \[3, 3\], found .*\[3, 4\]",
+        ),
+        (np.full((3, 3), 2, np.int64), (0, 1), "expected blocks uint8 .*found int64"),
+        (None, (0,), r"expected a level of 0 to 2 for each of 2 classes, found \[0\]"),
+        (None, (0, 3), r"expected a level of 0 to 2 for each of 2 classes, found \[0, 3\]"),
+        (None, (0, -1), r"expected a level of 0 to 2 for each of 2 classes, found \[0, -1\]"),
+        (None, (0, 256), r"expected a level of 0 to 2 for each of 2 classes, found \[0, 256\]"),
+    ],
+)
+def test_wrong_blocks_and_levels_are_refused(implementation, blocks, levels, sentence):
+    coder = RansCoder(stepped(), implementation)
+    symbols = np.zeros((16, 3, 3), np.int16)
+    with pytest.raises(ValueError, match=sentence):
+        coder.encode(symbols, blocks, levels)
+    if blocks is None:
+        with pytest.raises(BitstreamError, match=sentence):
+            coder.decode(b"", bytes(4), 3, 3, levels)
+
+
+def stepped(bounds=(-1, 2)) -> EntropyTables:
+    """Two classes; three levels of 16, 8 and 3 channels, whose steps are 1, 4 and 2.5."""
+    coded = (16, 8, 3)
+    rows = sum(coded) * (len(bounds) + 1)
+    values = np.arange(-6, 7)
+    pmfs = [np.exp(-np.abs(values - row % 5)) for row in range(rows)]
+    return EntropyTables.from_pmfs(
+        pmfs, [1e-3] * rows, [-6] * rows, bounds, coded, (256, 1024, 640), neighbourly_map_cdf(2)
+    )
+
+
 def body_of(coder: RansCoder, tables: EntropyTables) -> bytearray:
-    return bytearray(coder.encode(drawn_symbols(tables, 30, 30, seed=5)))
+    return bytearray(coder.encode(drawn_symbols(tables, 30, 30, seed=5))[1])
 
 
 @each_implementation
@@ -197,46 +310,121 @@ def test_damaged_bodies_are_refused(implementation, damage, found):
     tables = EntropyTables.laplace(4)
     coder = RansCoder(tables, implementation)
     with pytest.raises(BitstreamError, match=found) as caught:
-        coder.decode(damage(body_of(coder, tables)), 30, 30)
+        coder.decode(b"", damage(body_of(coder, tables)), 30, 30)
     assert "\n" not in str(caught.value)
 
 
 @each_implementation
 def test_words_that_nobody_needs_are_refused(implementation):
-    coder = RansCoder(EntropyTables.laplace(2, 0.01), implementation)
-    body = coder.encode(np.zeros((2, 5, 5), np.int16))
-    assert len(body) == 32
+    coder = RansCoder(EntropyTables.laplace(1, 0.01), implementation)
+    _, body = coder.encode(np.zeros((1, 25, 41), np.int16))
+    assert len(body) == 32  # 1025 symbols: of states 1 to 7 only the tail takes words
     for lane in range(1, 8):
         damaged = bytearray(body)
         damaged[4 * lane] = 1
         with pytest.raises(BitstreamError, match="found 14 more bytes"):
-            coder.decode(damaged, 5, 5)
+            coder.decode(b"", damaged, 25, 41)
     with pytest.raises(BitstreamError, match="found 16 more bytes"):
-        coder.decode(body + b"\0\0", 5, 5)
+        coder.decode(b"", body + b"\0\0", 25, 41)
 
 
 @each_implementation
-def test_every_bit_of_a_small_body_counts(implementation):
-    tables = EntropyTables.laplace(2)
+def test_few_symbols_take_one_state_and_none_take_nothing(implementation):
+    coder = RansCoder(EntropyTables.laplace(16, 0.01), implementation)
+    blocks = np.full((9, 9), FIRST_CLASS, np.uint8)
+    blocks[7:, :] = SKIPPED
+    blocks[6, 8] = HIDDEN
+    symbols = np.zeros((16, 9, 9), np.int16)
+    assert [len(coder.encode(symbols, b)[1]) for b in (blocks, np.zeros_like(blocks))] == [4, 0]
+    few = coder.encode(symbols, blocks)
+    with pytest.raises(BitstreamError, match="found 2 more bytes"):
+        coder.decode(few[0], few[1] + b"\0\0", 9, 9)
+    nothing = coder.encode(symbols, np.zeros_like(blocks))
+    with pytest.raises(BitstreamError, match="an even number of 0 to 0 bytes, found 2"):
+        coder.decode(nothing[0], b"\0\0", 9, 9)
+    with pytest.raises(BitstreamError, match=r"an even number of 4 to .*, found 0"):
+        coder.decode(few[0], b"", 9, 9)
+
+
+def map_of(coder: RansCoder) -> bytearray:
+    blocks = Draw(6).blocks(EntropyTables.laplace(1), 20, 20)
+    return bytearray(coder.encode(np.zeros((1, 20, 20), np.int16), blocks)[0])
+
+
+@each_implementation
+@pytest.mark.parametrize(
+    ("damage", "found"),
+    [
+        (lambda data: data[:2], "no bytes or an even number of 4 to 804, found 2$"),
+        (lambda data: data + b"\0", "an even number"),
+        (lambda data: bytes(806), "found 806$"),
+        (lambda data: bytes(4) + data[4:], "a first state of 65536 or more, found 0$"),
+        (lambda data: data[:8], "expected 400 blocks, found the end after [0-9]+$"),
+        (lambda data: data + b"\0\0", "the end after the last block, found 2 more bytes$"),
+        (lambda data: bytes([data[0] ^ 1]) + data[1:], "block map: expected"),
+    ],
+)
+def test_damaged_maps_are_refused(implementation, damage, found):
+    coder = RansCoder(EntropyTables.laplace(1), implementation)
+    with pytest.raises(BitstreamError, match=found) as caught:
+        coder.decode(damage(map_of(coder)), bytes(4), 20, 20)
+    assert "\n" not in str(caught.value)
+
+
+@each_implementation
+def test_a_map_of_one_class_alone_takes_no_bytes_and_must_not_take_any(implementation):
+    tables = stepped()
     coder = RansCoder(tables, implementation)
-    symbols = drawn_symbols(tables, 5, 5, seed=9)
-    body = coder.encode(symbols)
-    for bit in range(8 * len(body)):
-        damaged = bytearray(body)
-        damaged[bit // 8] ^= 1 << bit % 8
-        try:
-            decoded = coder.decode(damaged, 5, 5)
-        except BitstreamError:
-            continue
-        assert not np.array_equal(decoded, symbols)
-        assert coder.encode(decoded) == damaged
+    symbols = drawn_symbols(tables, 2, 1, seed=1)
+    plain = coder.encode(symbols)
+    assert plain[0] == b""
+    assert coder.encode(symbols, np.full((2, 1), FIRST_CLASS, np.uint8), (0, 2)) == plain
+    # What the coder of maps would write, the last block first: below class 0, then below nothing.
+    state = 1 << 16
+    for context in (5 * 4 + FIRST_CLASS, 5 * 4 + 4):
+        start, end = tables.map_cdf[context, FIRST_CLASS : FIRST_CLASS + 2].tolist()
+        state = (state // (end - start) << 16) + state % (end - start) + start
+    with pytest.raises(BitstreamError, match="expected no bytes for a map of class 0 alone"):
+        coder.decode(state.to_bytes(4, "little"), plain[1], 2, 1)
+
+
+@each_implementation
+def test_a_map_costs_what_the_tables_say(implementation):
+    tables = EntropyTables.laplace(1)
+    blocks = Draw(3).blocks(tables, 40, 40)
+    assert len(np.unique(blocks)) == 3
+    coded, _ = RansCoder(tables, implementation).encode(np.zeros((1, 40, 40), np.int16), blocks)
+    bits = tables.map_code_length_bits(blocks)
+    assert bits.shape == (40, 40)
+    assert 8 * len(coded) == pytest.approx(bits.sum(), abs=32)
+
+
+@each_implementation
+def test_every_bit_of_small_bodies_and_maps_counts(implementation):
+    tables = stepped()
+    coder = RansCoder(tables, implementation)
+    levels = (2, 1)
+    blocks = np.array([[2, 3, 2, 1], [3, 0, 2, 2], [2, 2, 3, 3]], np.uint8)
+    symbols = Draw(9).symbols(tables, blocks, levels)
+    coded = coder.encode(symbols, blocks, levels)
+    for which, part in enumerate(coded):
+        assert part
+        for bit in range(8 * len(part)):
+            damaged = [*map(bytearray, coded)]
+            damaged[which][bit // 8] ^= 1 << bit % 8
+            try:
+                decoded = coder.decode(*damaged, 3, 4, levels)
+            except BitstreamError:
+                continue
+            assert not (np.array_equal(decoded[0], symbols) and np.array_equal(decoded[1], blocks))
+            assert coder.encode(*decoded, levels) == tuple(map(bytes, damaged))
 
 
 @each_implementation
 @pytest.mark.parametrize("size", [(0, 4), (4, 0), (-1, 4), (65536, 1), (65535, 65535)])
 def test_absurd_sizes_are_refused_before_anything_is_allocated(implementation, size):
     with pytest.raises(BitstreamError, match="expected sides of 1 to 65535"):
-        RansCoder(EntropyTables.laplace(64), implementation).decode(bytes(32), *size)
+        RansCoder(EntropyTables.laplace(64), implementation).decode(b"", bytes(32), *size)
 
 
 def test_the_reference_stands_in_for_a_missing_kernel(monkeypatch):
@@ -248,23 +436,71 @@ def test_the_reference_stands_in_for_a_missing_kernel(monkeypatch):
 
 @needs_kernel
 def test_the_kernel_trusts_no_tables_either():
-    def coder(cdf, lengths, offsets, bounds):
+    def coder(cdf, lengths, offsets, bounds, coded=(2,), ladder=(1,), map_cdf=None):
+        rest = neighbourly_map_cdf(1) if map_cdf is None else map_cdf
         return rans._kernel.Coder(
-            *(np.array(a, np.int32) for a in (cdf, lengths, offsets, bounds))
+            *(np.array(a, np.int32) for a in (cdf, lengths, offsets, bounds, coded, ladder, rest))
         )
 
     rows = [[0, 5, 65536]] * 2
-    assert coder(rows, [3, 3], [0, 0], [127])
+    good = (rows, [3, 3], [0, 0], [])
+    assert coder(*good)
+    assert coder(rows, [3, 3], [0, 0], [127], [1])
+    assert coder(*good, [1, 1], [1, 1 << 24], neighbourly_map_cdf(6))
     with pytest.raises(ValueError, match="found an error in row 0"):
-        coder([[0, 5, 5, 65536]], [4], [0], [])
+        coder([[0, 5, 5, 65536]], [4], [0], [], [1])
     for bounds in ([128], [-128]):
         with pytest.raises(ValueError, match="found an error in bound 0"):
-            coder(rows, [3, 3], [0, 0], bounds)
+            coder(rows, [3, 3], [0, 0], bounds, [1])
     with pytest.raises(ValueError, match="found an error in bound 1"):
-        coder([*rows, rows[0]], [3] * 3, [0] * 3, [1, 1])
-    for bad in ((rows, [3, 3], [0, 0], [0, 1]), (rows, [3], [0, 0], []), (rows[0], [3], [0], [])):
-        with pytest.raises(ValueError, match=r"expected tables cdf \[C \* K, L\]"):
+        coder([*rows, rows[0]], [3] * 3, [0] * 3, [1, 1], [1])
+    for bad in ((rows, [3], [0, 0], []), (rows[0], [3], [0], [])):
+        with pytest.raises(ValueError, match=r"expected tables cdf \[R, N\]"):
             coder(*bad)
+    for levels in (([], []), ([2], []), ([1] * 65, [1] * 65)):
+        with pytest.raises(ValueError, match="expected coded channels and a step for each"):
+            coder(*good, *levels)
+    for level, levels in enumerate([([0], [1]), ([1, 2], [1, 1]), ([1, 1, -1], [1, 1, 1])]):
+        with pytest.raises(ValueError, match=f"found an error in level {level}"):
+            coder(*good, *levels)
+    for step in (0, -1, (1 << 24) + 1):
+        with pytest.raises(ValueError, match="found an error in level 1"):
+            coder(*good, [1, 1], [1, step])
+    for coded in ([1], [2, 1]):
+        with pytest.raises(ValueError, match=r"expected .*(1 rows, found 2|level 1)"):
+            coder(*good, coded, [1] * len(coded))
+    uneven = neighbourly_map_cdf(1)
+    uneven[7, 1] = 0
+    with pytest.raises(ValueError, match="valid tables of the map, found an error in row 7"):
+        coder(*good, map_cdf=uneven)
+    for map_cdf in (uneven[1:], uneven[0], uneven[:, :3], neighbourly_map_cdf(7)):
+        with pytest.raises(ValueError, match=r"expected map_cdf \[\(P \+ 3\)"):
+            coder(*good, map_cdf=map_cdf)
+
+
+@needs_kernel
+def test_the_kernel_trusts_no_arrays_either():
+    coder = rans._kernel.Coder(
+        *(
+            getattr(stepped(), name)
+            for name in ("cdf", "lengths", "offsets", "bounds", "coded_channels", "ladder")
+        ),
+        neighbourly_map_cdf(2),
+    )
+    symbols = np.zeros((16, 2, 2), np.int16)
+    blocks, levels = np.full((2, 2), 2, np.uint8), np.zeros(2, np.uint8)
+    assert coder.decode(*coder.encode(symbols, blocks, levels), 2, 2, levels)
+    for bad in (
+        (symbols[:3], blocks, levels),
+        (symbols, blocks[:1], levels),
+        (symbols, blocks + np.uint8(2), levels),
+        (symbols, blocks, levels[:1]),
+        (symbols, blocks, levels + np.uint8(3)),
+    ):
+        with pytest.raises(ValueError, match="expected"):
+            coder.encode(*bad)
+    with pytest.raises(ValueError, match="expected a level of 0 to 2 for each of 2 classes"):
+        coder.decode(b"", b"", 2, 2, levels + np.uint8(3))
 
 
 @each_implementation
@@ -278,7 +514,31 @@ def test_a_symbol_is_coded_by_what_is_left_of_it_and_above(implementation):
     scattered = np.random.default_rng(1).permutation(block.ravel()).reshape(block.shape)
     coder = RansCoder(tables, implementation)
     np.testing.assert_array_equal(tables.contexts_of(corner)[0, :2, :3], [[0, 1, 0], [1, 0, 0]])
-    sizes = [len(coder.encode(symbols)) for symbols in (block, scattered)]
+    sizes = [len(coder.encode(symbols)[1]) for symbols in (block, scattered)]
     assert sizes[0] < 0.25 * sizes[1]
     for symbols, size in zip((block, scattered), sizes, strict=True):
         assert 8 * size == pytest.approx(tables.code_length_bits(symbols).sum(), rel=0.02, abs=300)
+
+
+@each_implementation
+def test_a_neighbour_of_another_level_counts_in_the_steps_of_this_one(implementation):
+    """One channel; level 0 has a step of 1, level 1 one of 2.5. Contexts: below 3, and 3 or more.
+
+    The block to the right of a symbol s stands in the second context where 2·s, in its own steps,
+    reaches 3: from s = 2 on where both are of one level, from 1 · 2.5 ≈ 3 after the coarser, and
+    from 4 / 2.5 ≈ 2 after the finer.
+    """
+    pmfs = [[0.5] * 9, [0.1] * 8 + [0.9]] * 2
+    tables = EntropyTables.from_pmfs(
+        pmfs, [1e-3] * 4, [-4] * 4, [3], [1, 1], [256, 640], neighbourly_map_cdf(2)
+    )
+    coder = RansCoder(tables, implementation)
+    blocks = np.array([[2, 3]], np.uint8)
+    for levels, first in (((0, 0), 2), ((1, 1), 2), ((1, 0), 1), ((0, 1), 4)):
+        reached = []
+        for value in range(-4, 5):
+            symbols = np.array([[[value, 4]]], np.int16)
+            reached.append(int(tables.contexts_of(symbols, blocks, levels)[0, 0, 1]))
+            received, _ = coder.decode(*coder.encode(symbols, blocks, levels), 1, 2, levels)
+            np.testing.assert_array_equal(received, symbols)
+        assert reached == [int(value >= first) for value in range(-4, 5)], levels

@@ -7,7 +7,7 @@ Imports nothing of the package's other folders, and torch only when a network is
 from roi_codec_ros.codec.backends import BACKENDS, Backend, open_backend
 from roi_codec_ros.codec.bitstream import Payload
 from roi_codec_ros.codec.codec import DecodedFrame, Decoder, EncodedFrame, Encoder, load_encoder
-from roi_codec_ros.codec.entropy import EntropyTables
+from roi_codec_ros.codec.entropy import FIRST_CLASS, HIDDEN, SKIPPED, EntropyTables
 from roi_codec_ros.codec.model_file import Model
 from roi_codec_ros.codec.models import find_model, list_models, load_model, untrained_model
 from roi_codec_ros.codec.presets import PRESETS, Preset, get_preset
@@ -21,7 +21,10 @@ from roi_codec_ros.common.errors import (
 
 __all__ = [
     "BACKENDS",
+    "FIRST_CLASS",
+    "HIDDEN",
     "PRESETS",
+    "SKIPPED",
     "Backend",
     "BitstreamError",
     "DecodedFrame",

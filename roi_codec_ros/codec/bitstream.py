@@ -10,30 +10,37 @@ import struct
 import zlib
 from dataclasses import dataclass
 
+from roi_codec_ros.codec.entropy import MAX_CLASSES, MAX_LEVELS
 from roi_codec_ros.common.errors import BitstreamError
 
 MAGIC = b"ROIC"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MODEL_ID_BYTES = 8
 MAX_SIDE = 0xFFFF  # px; sizes are 16-bit
-MAX_BODY_BYTES = 0xFFFFFFFF
+MAX_NUMBER = 0xFFFFFFFF  # of a stream, a frame or bytes; those are 32-bit
 DEFAULT_MAX_PIXELS = 3840 * 2160  # of the coded frame
 
-# magic, version, flags, model id, original height, width, coded height, width, body length
-_FIELDS = struct.Struct("<4sBB8sHHHHI")
+# magic, version, flags, model id, original height, width, coded height, width, stream, number,
+# classes, bytes of the map, bytes of the body
+_FIELDS = struct.Struct("<4sBB8sHHHHIIBII")
 _CRC = struct.Struct("<I")
-HEADER_BYTES = _FIELDS.size + _CRC.size
+HEADER_BYTES = _FIELDS.size + _CRC.size  # without the levels, one byte each, that follow it
 
 
 @dataclass(frozen=True)
 class Payload:
-    """One coded frame, which decodes alone.
+    """One coded frame.
 
     Attributes:
         model_id: the first 8 bytes of the SHA-256 of the model file.
         original_height, original_width: the camera's frame, px, 1 to 65535.
         coded_height, coded_width: the frame that was coded, px, 1 to 65535.
-        body: the entropy-coded latent.
+        body: the entropy-coded symbols.
+        block_map: the entropy-coded map of the blocks; empty if all are of class 0.
+        levels: the level of each class of the model, 0 to 63; 1 to 6 of them.
+        stream: a number of the stream that the frame belongs to, 32 bits; 0 if it stands alone,
+            and then no block of it may be skipped.
+        number: the frame's place in its stream, 32 bits; 0 if it stands alone.
 
     Raises:
         BitstreamError: a field is outside its range.
@@ -45,6 +52,10 @@ class Payload:
     coded_height: int
     coded_width: int
     body: bytes
+    block_map: bytes = b""
+    levels: tuple[int, ...] = (0,)
+    stream: int = 0
+    number: int = 0
 
     def __post_init__(self) -> None:
         if len(self.model_id) != MODEL_ID_BYTES:
@@ -54,11 +65,14 @@ class Payload:
             )
         _check_size("original", self.original_height, self.original_width)
         _check_size("coded", self.coded_height, self.coded_width)
-        if len(self.body) > MAX_BODY_BYTES:
-            raise BitstreamError(
-                f"payload: expected a body of at most {MAX_BODY_BYTES} bytes, "
-                f"found {len(self.body)}"
-            )
+        _check_place(self.stream, self.number)
+        _check_classes(len(self.levels))
+        _check_levels(self.levels)
+        for name, part in (("map", self.block_map), ("body", self.body)):
+            if len(part) > MAX_NUMBER:
+                raise BitstreamError(
+                    f"payload: expected a {name} of at most {MAX_NUMBER} bytes, found {len(part)}"
+                )
 
     def to_bytes(self) -> bytes:
         """The payload as `from_bytes` reads it."""
@@ -71,9 +85,14 @@ class Payload:
             self.original_width,
             self.coded_height,
             self.coded_width,
+            self.stream,
+            self.number,
+            len(self.levels),
+            len(self.block_map),
             len(self.body),
         )
-        return b"".join((fields, _CRC.pack(_checksum(fields, self.body)), self.body))
+        rest = bytes(self.levels) + self.block_map + self.body
+        return fields + _CRC.pack(_checksum(fields, rest)) + rest
 
     @classmethod
     def from_bytes(
@@ -82,7 +101,7 @@ class Payload:
         *,
         max_pixels: int = DEFAULT_MAX_PIXELS,
     ) -> Payload:
-        """Read a payload that may be anything; every field is checked before the body is copied.
+        """Read a payload that may be anything; every field is checked before anything is copied.
 
         Args:
             data: any C-contiguous buffer.
@@ -92,18 +111,15 @@ class Payload:
             BitstreamError: anything is not as docs/bitstream.md says.
         """
         view = memoryview(data).cast("B")
+        _check_format(view)
         if len(view) < HEADER_BYTES:
             raise BitstreamError(
                 f"payload: expected at least {HEADER_BYTES} bytes, found {len(view)}"
             )
         fields = bytes(view[: _FIELDS.size])
-        magic, version, flags, model_id, *sizes, body_bytes = _FIELDS.unpack(fields)
-        if magic != MAGIC:
-            raise BitstreamError(f"payload: expected to start with {MAGIC!r}, found {magic!r}")
-        if version != FORMAT_VERSION:
-            raise BitstreamError(
-                f"payload: expected format version {FORMAT_VERSION}, found {version}"
-            )
+        _, _, flags, model_id, *sizes, stream, number, classes, map_bytes, body_bytes = (
+            _FIELDS.unpack(fields)
+        )
         if flags != 0:
             raise BitstreamError(f"payload: expected no flags, found 0x{flags:02x}")
         original_height, original_width, coded_height, coded_width = sizes
@@ -114,17 +130,73 @@ class Payload:
                 f"payload: expected a coded frame of at most {max_pixels} pixels, "
                 f"found {coded_width}x{coded_height}"
             )
-        body = view[HEADER_BYTES:]
-        if len(body) != body_bytes:
+        _check_place(stream, number)
+        _check_classes(classes)
+        rest = view[HEADER_BYTES:]
+        if len(rest) != classes + map_bytes + body_bytes:
             raise BitstreamError(
-                f"payload: expected a body of {body_bytes} bytes, found {len(body)}"
+                f"payload: expected {classes} levels, a map of {map_bytes} bytes and a body of "
+                f"{body_bytes} bytes after the header, found {len(rest)} bytes"
             )
+        levels = tuple(rest[:classes])
+        _check_levels(levels)
         (stated,) = _CRC.unpack_from(view, _FIELDS.size)
-        found = _checksum(fields, body)
+        found = _checksum(fields, rest)
         if found != stated:
             raise BitstreamError(f"payload: expected CRC-32 {stated:08x}, found {found:08x}")
+        body_at = classes + map_bytes
         return cls(
-            model_id, original_height, original_width, coded_height, coded_width, bytes(body)
+            model_id,
+            original_height,
+            original_width,
+            coded_height,
+            coded_width,
+            body=bytes(rest[body_at:]),
+            block_map=bytes(rest[classes:body_at]),
+            levels=levels,
+            stream=stream,
+            number=number,
+        )
+
+
+def _check_format(view: memoryview) -> None:
+    """Before the length: payloads of other versions may be shorter than the header of this one."""
+    known = len(MAGIC) + 1
+    if len(view) < known:
+        raise BitstreamError(f"payload: expected at least {HEADER_BYTES} bytes, found {len(view)}")
+    magic, version = bytes(view[: len(MAGIC)]), view[len(MAGIC)]
+    if magic != MAGIC:
+        raise BitstreamError(f"payload: expected to start with {MAGIC!r}, found {magic!r}")
+    if version != FORMAT_VERSION:
+        raise BitstreamError(
+            f"payload: expected format version {FORMAT_VERSION}, found {version}, which only "
+            "another version of this package reads"
+        )
+
+
+def _check_place(stream: int, number: int) -> None:
+    if not (0 <= stream <= MAX_NUMBER and 0 <= number <= MAX_NUMBER):
+        raise BitstreamError(
+            f"payload: expected a stream and a number of 0 to {MAX_NUMBER}, "
+            f"found {stream} and {number}"
+        )
+    if stream == 0 and number != 0:
+        raise BitstreamError(
+            f"payload: expected number 0 of a frame that stands alone, found {number}"
+        )
+
+
+def _check_classes(count: int) -> None:
+    if not 1 <= count <= MAX_CLASSES:
+        raise BitstreamError(
+            f"payload: expected levels of 1 to {MAX_CLASSES} classes, found {count}"
+        )
+
+
+def _check_levels(levels: tuple[int, ...]) -> None:
+    if not all(0 <= level < MAX_LEVELS for level in levels):
+        raise BitstreamError(
+            f"payload: expected levels of 0 to {MAX_LEVELS - 1}, found {list(levels)}"
         )
 
 
@@ -135,6 +207,6 @@ def _check_size(name: str, height: int, width: int) -> None:
         )
 
 
-def _checksum(fields: bytes, body: bytes | memoryview) -> int:
+def _checksum(fields: bytes, rest: bytes | memoryview) -> int:
     """CRC-32 of the whole payload but the checksum itself."""
-    return zlib.crc32(body, zlib.crc32(fields))
+    return zlib.crc32(rest, zlib.crc32(fields))

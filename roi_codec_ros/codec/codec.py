@@ -13,6 +13,7 @@ import numpy as np
 
 from roi_codec_ros.codec.backends import Backend, open_backend
 from roi_codec_ros.codec.bitstream import DEFAULT_MAX_PIXELS, Payload
+from roi_codec_ros.codec.entropy import FIRST_CLASS, SKIPPED
 from roi_codec_ros.codec.model_file import Model
 from roi_codec_ros.codec.rans import RansCoder
 from roi_codec_ros.codec.torch_transforms import TorchBackend, Transform
@@ -28,6 +29,9 @@ class EncodedFrame:
     Attributes:
         data: the payload (docs/bitstream.md).
         original_size, coded_size: (height, width) before and after resizing.
+        blocks: uint8 [h, w]: what each block of stride × stride pixels was coded as: SKIPPED,
+            HIDDEN or FIRST_CLASS + class.
+        levels: the level of each class.
         timings_ms: ``resize``, ``analysis`` (from pixels to symbols), ``entropy``, ``packing`` and
             ``total``.
     """
@@ -35,6 +39,8 @@ class EncodedFrame:
     data: bytes
     original_size: tuple[int, int]
     coded_size: tuple[int, int]
+    blocks: np.ndarray
+    levels: tuple[int, ...]
     timings_ms: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -51,6 +57,8 @@ class DecodedFrame:
         image: uint8 [H, W, 3], RGB, of the coded size.
         original_size, coded_size: (height, width) before and after the encoder's resizing.
         model: the model that the payload was made with.
+        blocks: uint8 [h, w]: what each block was coded as, as in `EncodedFrame`.
+        levels: the level of each class.
         timings_ms: ``entropy``, ``synthesis`` (of all frames that went through the network with
             this one) and ``total``, their sum.
     """
@@ -59,6 +67,8 @@ class DecodedFrame:
     original_size: tuple[int, int]
     coded_size: tuple[int, int]
     model: Model
+    blocks: np.ndarray
+    levels: tuple[int, ...]
     timings_ms: dict[str, float] = field(default_factory=dict)
 
 
@@ -110,14 +120,18 @@ class Encoder:
         resized = self._clock()
         symbols = self.symbols(image)
         analysed = self._clock()
-        body = self._coder.encode(symbols)
+        blocks = np.full(symbols.shape[1:], FIRST_CLASS, np.uint8)
+        levels = (0,) * self.model.tables.classes
+        block_map, body = self._coder.encode(symbols, blocks, levels)
         entropy_coded = self._clock()
-        data = Payload(self.model.id, *original, *coded, body).to_bytes()
+        data = Payload(self.model.id, *original, *coded, body, block_map, levels).to_bytes()
         done = self._clock()
         return EncodedFrame(
             data=data,
             original_size=original,
             coded_size=coded,
+            blocks=blocks,
+            levels=levels,
             timings_ms={
                 "resize": 1e3 * (resized - started),
                 "analysis": 1e3 * (analysed - resized),
@@ -224,8 +238,20 @@ class Decoder:
                 f"found {(height, width)}"
             )
         stride = model.preset.stride
-        symbols = coder.decode(payload.body, -(-height // stride), -(-width // stride))
-        return _Latent(payload, symbols, 1e3 * (time.perf_counter() - started))
+        symbols, blocks = coder.decode(
+            payload.block_map,
+            payload.body,
+            -(-height // stride),
+            -(-width // stride),
+            payload.levels,
+        )
+        skipped = int((blocks == SKIPPED).sum())
+        if skipped:
+            raise BitstreamError(
+                f"expected a payload that decodes alone; found {skipped} of {blocks.size} blocks "
+                "skipped"
+            )
+        return _Latent(payload, symbols, blocks, 1e3 * (time.perf_counter() - started))
 
     def _synthesise(self, latents: Sequence[_Latent]) -> list[DecodedFrame]:
         """Frames of latents that share model and coded size."""
@@ -249,6 +275,8 @@ class Decoder:
                 original_size=(latent.payload.original_height, latent.payload.original_width),
                 coded_size=(height, width),
                 model=model,
+                blocks=latent.blocks,
+                levels=latent.payload.levels,
                 timings_ms={
                     "entropy": latent.entropy_ms,
                     "synthesis": synthesis_ms,
@@ -261,10 +289,11 @@ class Decoder:
 
 @dataclass(frozen=True)
 class _Latent:
-    """A payload that was read. symbols: int16 [C, h, w]."""
+    """A payload that was read. symbols: int16 [C, h, w]; blocks: uint8 [h, w]."""
 
     payload: Payload
     symbols: np.ndarray
+    blocks: np.ndarray
     entropy_ms: float
 
 

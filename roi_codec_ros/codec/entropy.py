@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Integer probability tables of the entropy coder, by latent channel and context."""
+"""Integer probability tables of the entropy coder, and what the blocks of a frame may be.
+
+A *block* is one position of a latent. It is skipped, hidden or coded as one of a few classes; each
+class has a level, one of the steps of the model's ladder, and the symbols of its blocks are coded
+by the tables of that level.
+"""
 
 from __future__ import annotations
 
@@ -18,24 +23,44 @@ ESCAPE_BITS = 16  # bits of a value that is coded outside its table
 VALUE_MIN, VALUE_MAX = -(1 << 15), (1 << 15) - 1  # range of int16 symbols
 FARTHEST_BOUND = 127  # between two contexts, and its negative
 
+SKIPPED = 0  # a block that is as it was when its stream last sent it
+HIDDEN = 1  # a block of a hidden region: no symbol of it is coded
+FIRST_CLASS = 2  # a block of class c is FIRST_CLASS + c
+MAX_CLASSES = 6
+MAX_LEVELS = 64
+MAX_STEP = 1 << 24  # of a ladder
+NOT_CODED = -1  # in place of a level: nothing of the block is coded
+
+MAX_RATIO = 0xFFFF  # between the steps of two levels, in 1/256
+FARTHEST_NEIGHBOUR = 4095  # that a symbol of another level counts as, and its negative
+
 
 @dataclass(frozen=True, eq=False)
 class EntropyTables:
-    """Cumulative frequencies of the symbols of each channel in each context, as integers.
+    """Cumulative frequencies of the symbols by level, channel and context, as integers.
 
     Integers, because tables that are recomputed from floats differ between machines by one here
     and there, and then nearly every symbol decodes wrong. The layout is that of compressai's
     `EntropyBottleneck` (`_quantized_cdf`, `_cdf_length`, `_offset`), with a row for each of the K
-    contexts of a channel: that of channel c in context k is row c·K + k.
+    contexts of each channel that is coded at each of the L levels: R = K · sum(coded_channels)
+    rows, in the order of levels, channels, contexts (`rows_of`).
 
     Attributes:
-        cdf: int32 [C·K, L]. Row r rises strictly from 0 to 65536 over its first `lengths[r]`
+        cdf: int32 [R, N]. Row r rises strictly from 0 to 65536 over its first `lengths[r]`
             entries; the rest of the row is 0.
-        lengths: int32 [C·K], 3 or more: entries used in each row. Row r knows `lengths[r] - 1`
+        lengths: int32 [R], 3 or more: entries used in each row. Row r knows `lengths[r] - 1`
             symbols, of which the last is the escape for values outside the table.
-        offsets: int32 [C·K]: the value that symbol 0 of each row stands for.
+        offsets: int32 [R]: the value that symbol 0 of each row stands for.
         bounds: int32 [K - 1], rising, -127 to 127: where one context ends and the next begins
             (`contexts_of`). None: every channel has one row, whatever is around.
+        coded_channels: int32 [L], 1 or more: how many channels, the first ones, are coded at each
+            level. The most of them is the number of channels C of a latent. None: one level, at
+            which all channels are coded. Multiples of 8 are coded fastest.
+        ladder: int32 [L], 1 to 2^24: the quantiser's step at each level, in any unit that all
+            levels share. May be left out where there is one level.
+        map_cdf: int32 [(P + 3)², P + 3]: of the P + 2 values of a block, in the context of the
+            blocks left of it and above (`map_contexts_of`). Each row rises strictly from 0 to
+            65536. Left out: those of one class that `neighbourly_map_cdf` makes.
 
     Raises:
         ModelFileError: a shape or an entry is not as above, or a symbol's value is not int16.
@@ -45,41 +70,160 @@ class EntropyTables:
     lengths: np.ndarray
     offsets: np.ndarray
     bounds: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
+    coded_channels: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
+    ladder: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
+    map_cdf: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.int32))
 
     def __post_init__(self) -> None:
-        for name in ("cdf", "lengths", "offsets", "bounds"):
+        names = ("cdf", "lengths", "offsets", "bounds", "coded_channels", "ladder", "map_cdf")
+        for name in names:
             object.__setattr__(self, name, _as_frozen_int32(name, getattr(self, name)))
         _check_bounds(self.bounds)
-        _check_shapes(self.cdf, self.lengths, self.offsets, self.contexts)
+        _check_shapes(self.cdf, self.lengths, self.offsets)
+        if self.coded_channels.size == 0:
+            channels = _channels_of_one_level(len(self.cdf), self.contexts)
+            self._fill_in("coded_channels", np.array([channels]))
+        if self.ladder.size == 0 and self.coded_channels.shape == (1,):
+            self._fill_in("ladder", np.ones(1, np.int32))
+        if self.map_cdf.size == 0:
+            self._fill_in("map_cdf", neighbourly_map_cdf(1))
+        _check_levels(self.coded_channels, self.ladder, len(self.cdf), self.contexts)
         _check_rows(self.cdf, self.lengths)
         _check_values(self.lengths, self.offsets)
+        _check_map(self.map_cdf)
+
+    def _fill_in(self, name: str, values: np.ndarray) -> None:
+        object.__setattr__(self, name, _as_frozen_int32(name, values))
 
     @property
     def channels(self) -> int:
         """Number of latent channels C."""
-        return self.cdf.shape[0] // self.contexts
+        return int(self.coded_channels.max())
 
     @property
     def contexts(self) -> int:
         """Number of contexts K, 1 where what is around does not matter."""
         return len(self.bounds) + 1
 
-    def contexts_of(self, symbols: np.ndarray) -> np.ndarray:
+    @property
+    def levels(self) -> int:
+        """Number of levels L."""
+        return len(self.coded_channels)
+
+    @property
+    def classes(self) -> int:
+        """Number of classes P that a block may be coded as."""
+        return self.map_cdf.shape[1] - 3
+
+    @property
+    def first_rows(self) -> np.ndarray:
+        """int64 [L]: where the rows of each level begin."""
+        before = np.cumsum(self.coded_channels, dtype=np.int64) - self.coded_channels
+        return self.contexts * before
+
+    @property
+    def ratios(self) -> np.ndarray:
+        """int64 [L, L]: a step of level m in steps of level l, times 256, rounded, to 65535.
+
+        Entry [m, l] is ⌊(512 · ladder[m] + ladder[l]) / (2 · ladder[l])⌋.
+        """
+        steps = self.ladder.astype(np.int64)
+        return np.minimum((512 * steps[:, None] + steps) // (2 * steps), MAX_RATIO)
+
+    def levels_of(
+        self,
+        blocks: np.ndarray | None,
+        levels: Sequence[int] | np.ndarray | None,
+        size: tuple[int, int],
+    ) -> np.ndarray:
+        """The level that each block is coded at: int64 [h, w], -1 where nothing of it is coded.
+
+        Args:
+            blocks: integers [h, w], SKIPPED, HIDDEN or FIRST_CLASS + class. None: all of class 0.
+            levels: that of each of the P classes, 0 to L - 1. None: 0 for all.
+            size: (h, w).
+
+        Raises:
+            ValueError: a shape or a value is not as above.
+        """
+        given = np.zeros(self.classes, np.int64) if levels is None else np.asarray(levels)
+        if given.shape != (self.classes,) or not ((given >= 0) & (given < self.levels)).all():
+            raise ValueError(
+                f"expected a level of 0 to {self.levels - 1} for each of {self.classes} classes, "
+                f"found {given.tolist()}"
+            )
+        blocks = np.full(size, FIRST_CLASS) if blocks is None else np.asarray(blocks)
+        if blocks.shape != size or not ((blocks >= 0) & (blocks < self.classes + 2)).all():
+            raise ValueError(
+                f"expected blocks {list(size)} of 0 to {self.classes + 1}, "
+                f"found {list(blocks.shape)} of {blocks.min(initial=0)} to {blocks.max(initial=0)}"
+            )
+        by_value = np.concatenate([[NOT_CODED, NOT_CODED], given]).astype(np.int64)
+        return by_value[blocks]
+
+    def contexts_of(
+        self,
+        symbols: np.ndarray,
+        blocks: np.ndarray | None = None,
+        levels: Sequence[int] | np.ndarray | None = None,
+    ) -> np.ndarray:
         """The context that each symbol is coded in: how many bounds 2·l + 2·a - d reaches.
 
         l is the symbol to the left, a the one above, d the one to the left of that, all of the
-        same channel, and 0 outside the latent; the sum is one of 16 bits, wrapped around.
+        same channel, and 0 where none is coded; the sum is one of 16 bits, wrapped around. A
+        symbol of a block of another level counts as what it is in steps of this one (`ratios`):
+        rounded, halves away from 0, and to ±4095 at most.
 
         Args:
             symbols: integers [C, H, W].
+            blocks, levels: as `levels_of` takes them.
 
         Returns:
-            int64 [C, H, W], 0 to K - 1.
+            int64 [C, H, W], 0 to K - 1; 0 where nothing is coded.
         """
-        around = np.pad(np.asarray(symbols, dtype=np.int64), ((0, 0), (1, 0), (1, 0)))
-        left, above, corner = around[:, 1:, :-1], around[:, :-1, 1:], around[:, :-1, :-1]
-        sums = (2 * left + 2 * above - corner).astype(np.int16)
-        return np.searchsorted(self.bounds, sums, side="right")
+        symbols = np.asarray(symbols, dtype=np.int64)
+        level_of = self.levels_of(blocks, levels, _size_of(symbols))
+        values = np.where(self._coded(level_of, len(symbols)), symbols, 0)
+        contexts = np.zeros_like(values)
+        for level in np.unique(level_of[level_of != NOT_CODED]).tolist():
+            ratios = np.where(level_of == NOT_CODED, 0, self.ratios[level_of, level])
+            magnitudes = np.minimum(np.abs(values) * ratios + 128 >> 8, FARTHEST_NEIGHBOUR)
+            scaled = np.where(level_of == level, values, np.sign(values) * magnitudes)
+            around = np.pad(scaled, ((0, 0), (1, 0), (1, 0)))
+            left, above, corner = around[:, 1:, :-1], around[:, :-1, 1:], around[:, :-1, :-1]
+            sums = (2 * left + 2 * above - corner).astype(np.int16)
+            coded = np.s_[: self.coded_channels[level], level_of == level]
+            contexts[coded] = np.searchsorted(self.bounds, sums[coded], side="right")
+        return contexts
+
+    def rows_of(
+        self,
+        symbols: np.ndarray,
+        blocks: np.ndarray | None = None,
+        levels: Sequence[int] | np.ndarray | None = None,
+    ) -> np.ndarray:
+        """The row of the tables that each symbol is coded by.
+
+        Args:
+            symbols: integers [C, H, W].
+            blocks, levels: as `levels_of` takes them.
+
+        Returns:
+            int64 [C, H, W], 0 to R - 1; -1 where nothing is coded.
+        """
+        symbols = np.asarray(symbols)
+        if symbols.ndim != 3 or symbols.shape[0] != self.channels:
+            raise ValueError(f"expected symbols [{self.channels}, H, W], found {symbols.shape}")
+        level_of = self.levels_of(blocks, levels, _size_of(symbols))
+        channel = np.arange(self.channels)[:, None, None]
+        rows = self.first_rows[level_of] + channel * self.contexts
+        rows = rows + self.contexts_of(symbols, blocks, levels)
+        return np.where(self._coded(level_of, self.channels), rows, -1)
+
+    def _coded(self, level_of: np.ndarray, channels: int) -> np.ndarray:
+        """bool [C, H, W]: is there a symbol?"""
+        coded = np.where(level_of == NOT_CODED, 0, self.coded_channels[level_of])
+        return np.arange(channels)[:, None, None] < coded
 
     @classmethod
     def from_pmfs(
@@ -88,14 +232,18 @@ class EntropyTables:
         tails: Sequence[float],
         offsets: Sequence[int],
         bounds: Sequence[int] = (),
+        coded_channels: Sequence[int] = (),
+        ladder: Sequence[int] = (),
+        map_cdf: np.ndarray | None = None,
     ) -> EntropyTables:
         """Quantise probabilities to 16 bits such that every symbol keeps at least 1/65536.
 
         Args:
-            pmfs: C·K arrays [n_r]: the probability of the values offset, offset + 1, ...
-            tails: C·K probabilities of all other values (the escape).
-            offsets: C·K values that the first entry of each pmf stands for.
+            pmfs: R arrays [n_r]: the probability of the values offset, offset + 1, ...
+            tails: R probabilities of all other values (the escape).
+            offsets: R values that the first entry of each pmf stands for.
             bounds: K - 1, between the contexts.
+            coded_channels, ladder, map_cdf: as the attributes; may be left out as there.
 
         Raises:
             ModelFileError: a probability is negative or not finite, or a pmf has no entry, has
@@ -116,7 +264,15 @@ class EntropyTables:
         cdf = np.zeros((len(rows), int(lengths.max())), dtype=np.int32)
         for index, row in enumerate(rows):
             cdf[index, 1 : lengths[index]] = np.cumsum(row)
-        return cls(cdf, lengths, np.asarray(offsets), np.asarray(bounds, dtype=np.int32))
+        return cls(
+            cdf,
+            lengths,
+            np.asarray(offsets),
+            np.asarray(bounds, dtype=np.int32),
+            np.asarray(coded_channels, dtype=np.int32),
+            np.asarray(ladder, dtype=np.int32),
+            np.zeros((0, 0), np.int32) if map_cdf is None else map_cdf,
+        )
 
     @classmethod
     def laplace(cls, channels: int, scale: float = 1.0) -> EntropyTables:
@@ -139,30 +295,113 @@ class EntropyTables:
         tail = math.exp(-(radius + 0.5) / scale)
         return cls.from_pmfs([pmf] * channels, [tail] * channels, [-radius] * channels)
 
-    def code_length_bits(self, symbols: np.ndarray) -> np.ndarray:
+    def code_length_bits(
+        self,
+        symbols: np.ndarray,
+        blocks: np.ndarray | None = None,
+        levels: Sequence[int] | np.ndarray | None = None,
+    ) -> np.ndarray:
         """Ideal code length of each symbol under these tables, the cost of escapes included.
 
         Args:
             symbols: integers [C, H, W].
+            blocks, levels: as `levels_of` takes them.
 
         Returns:
-            float64 [C, H, W], bits.
+            float64 [C, H, W], bits; 0 where nothing is coded. Summed over the channels: those of
+            each block.
         """
         symbols = np.asarray(symbols)
-        if symbols.ndim != 3 or symbols.shape[0] != self.channels:
-            raise ValueError(f"expected symbols [{self.channels}, H, W], found {symbols.shape}")
-        bits = np.empty(symbols.shape, dtype=np.float64)
-        contexts = self.contexts_of(symbols)
-        for row in range(len(self.lengths)):
-            channel, context = divmod(row, self.contexts)
-            here = contexts[channel] == context
-            used = int(self.lengths[row])
-            cost = PRECISION - np.log2(np.diff(self.cdf[row, :used]))
-            cost[-1] += ESCAPE_BITS
-            index = symbols[channel][here].astype(np.int64) - int(self.offsets[row])
-            escape = used - 2
-            bits[channel][here] = cost[np.where((index < 0) | (index > escape), escape, index)]
+        rows = self.rows_of(symbols, blocks, levels)
+        coded = rows >= 0
+        row = rows[coded]
+        entry = symbols[coded].astype(np.int64) - self.offsets[row]
+        escape = self.lengths[row] - 2
+        outside = (entry < 0) | (entry >= escape)
+        entry = np.where(outside, escape, entry)
+        frequency = self.cdf[row, entry + 1] - self.cdf[row, entry]
+        bits = np.zeros(symbols.shape, dtype=np.float64)
+        bits[coded] = PRECISION - np.log2(frequency) + ESCAPE_BITS * outside
         return bits
+
+    def map_code_length_bits(self, blocks: np.ndarray) -> np.ndarray:
+        """Ideal code length of each block's place in the map under these tables.
+
+        Args:
+            blocks: integers [h, w], 0 to P + 1.
+
+        Returns:
+            float64 [h, w], bits. All 0 for a map of class 0 alone, which is not coded.
+        """
+        blocks = np.asarray(blocks)
+        self.levels_of(blocks, None, _size_of(blocks))  # that they are blocks
+        if (blocks == FIRST_CLASS).all():
+            return np.zeros(blocks.shape)
+        contexts = map_contexts_of(blocks, self.classes)
+        steps = self.map_cdf[contexts, blocks + 1] - self.map_cdf[contexts, blocks]
+        return PRECISION - np.log2(steps)
+
+
+def map_contexts_of(blocks: np.ndarray, classes: int) -> np.ndarray:
+    """The context that each block of a map is coded in: its row of `EntropyTables.map_cdf`.
+
+    (P + 3) · l + a: l is the block to the left, a the one above; P + 2 stands for what lies
+    outside.
+
+    Args:
+        blocks: integers [h, w], 0 to P + 1.
+        classes: P.
+
+    Returns:
+        int64 [h, w], 0 to (P + 3)² - 1.
+    """
+    values = np.asarray(blocks, dtype=np.int64)
+    around = np.pad(values, ((1, 0), (1, 0)), constant_values=classes + 2)
+    return (classes + 3) * around[1:, :-1] + around[:-1, 1:]
+
+
+def map_cdf_of(pmfs: np.ndarray) -> np.ndarray:
+    """Tables of block maps, quantised such that every value keeps at least 1/65536.
+
+    Args:
+        pmfs: [(P + 3)², P + 2], probabilities or counts, none of whose rows is all 0.
+
+    Returns:
+        int32 [(P + 3)², P + 3], for `EntropyTables.map_cdf`.
+
+    Raises:
+        ModelFileError: an entry is negative or not finite, or a row sums to 0.
+    """
+    rows = [_quantise(row, index) for index, row in enumerate(np.asarray(pmfs, dtype=np.float64))]
+    return np.pad(np.cumsum(rows, axis=1), ((0, 0), (1, 0))).astype(np.int32)
+
+
+def neighbourly_map_cdf(classes: int) -> np.ndarray:
+    """Tables for maps of which nothing was counted: a block is mostly as those beside it.
+
+    Nine times as likely as any other value if one of the two neighbours has it, 17 times if both
+    have. By integers alone, so that they come out the same on every machine.
+
+    Args:
+        classes: P, 1 to 6.
+
+    Returns:
+        int32 [(P + 3)², P + 3], for `EntropyTables.map_cdf`.
+    """
+    values = classes + 2
+    left, above = np.divmod(np.arange((values + 1) ** 2, dtype=np.int64), values + 1)
+    value = np.arange(values)
+    weights = 1 + 8 * (value == left[:, None]) + 8 * (value == above[:, None])
+    steps = 1 + (TOTAL - values) * weights // weights.sum(axis=1, keepdims=True)
+    steps[np.arange(len(steps)), weights.argmax(axis=1)] += TOTAL - steps.sum(axis=1)
+    return np.pad(np.cumsum(steps, axis=1), ((0, 0), (1, 0))).astype(np.int32)
+
+
+def _size_of(array: np.ndarray) -> tuple[int, int]:
+    """(h, w) of blocks [h, w] or symbols [C, h, w]."""
+    if array.ndim < 2:
+        raise ValueError(f"expected blocks [h, w] or symbols [C, h, w], found {array.shape}")
+    return array.shape[-2], array.shape[-1]
 
 
 def _as_frozen_int32(name: str, values: object) -> np.ndarray:
@@ -190,23 +429,71 @@ def _check_bounds(bounds: np.ndarray) -> None:
         )
 
 
-def _check_shapes(
-    cdf: np.ndarray, lengths: np.ndarray, offsets: np.ndarray, contexts: int
-) -> None:
+def _check_shapes(cdf: np.ndarray, lengths: np.ndarray, offsets: np.ndarray) -> None:
     if cdf.ndim != 2 or cdf.shape[0] < 1 or not 3 <= cdf.shape[1] <= TOTAL + 1:
         raise ModelFileError(
-            f"entropy tables: expected cdf [C, 3..{TOTAL + 1}], found {list(cdf.shape)}"
-        )
-    if cdf.shape[0] % contexts:
-        raise ModelFileError(
-            f"entropy tables: expected rows for {contexts} contexts of each channel, "
-            f"found {cdf.shape[0]}"
+            f"entropy tables: expected cdf [R, 3..{TOTAL + 1}], found {list(cdf.shape)}"
         )
     for name, array in (("lengths", lengths), ("offsets", offsets)):
         if array.shape != (cdf.shape[0],):
             raise ModelFileError(
                 f"entropy tables: expected {name} [{cdf.shape[0]}], found {list(array.shape)}"
             )
+
+
+def _channels_of_one_level(rows: int, contexts: int) -> int:
+    if rows % contexts:
+        raise ModelFileError(
+            f"entropy tables: expected rows for {contexts} contexts of each channel, found {rows}"
+        )
+    return rows // contexts
+
+
+def _check_levels(
+    coded_channels: np.ndarray, ladder: np.ndarray, rows: int, contexts: int
+) -> None:
+    if coded_channels.ndim != 1 or len(coded_channels) > MAX_LEVELS:
+        raise ModelFileError(
+            f"entropy tables: expected coded_channels of 1 to {MAX_LEVELS} levels, "
+            f"found {list(coded_channels.shape)}"
+        )
+    if coded_channels.min() < 1:
+        raise ModelFileError(
+            "entropy tables: expected 1 coded channel or more at each level, "
+            f"found {coded_channels.tolist()}"
+        )
+    wanted = contexts * int(coded_channels.sum(dtype=np.int64))
+    if wanted != rows:
+        raise ModelFileError(
+            f"entropy tables: expected {wanted} rows, {contexts} for each channel of each level, "
+            f"found {rows}"
+        )
+    if ladder.shape != coded_channels.shape:
+        raise ModelFileError(
+            f"entropy tables: expected a ladder of {len(coded_channels)} steps, "
+            f"found {list(ladder.shape)}"
+        )
+    if ladder.min() < 1 or ladder.max() > MAX_STEP:
+        raise ModelFileError(
+            f"entropy tables: expected a ladder of steps of 1 to {MAX_STEP}, "
+            f"found {ladder.tolist()}"
+        )
+
+
+def _check_map(map_cdf: np.ndarray) -> None:
+    classes = map_cdf.shape[-1] - 3
+    if not 1 <= classes <= MAX_CLASSES or map_cdf.shape != ((classes + 3) ** 2, classes + 3):
+        raise ModelFileError(
+            f"entropy tables: expected map_cdf [(P + 3)², P + 3] of 1 to {MAX_CLASSES} classes, "
+            f"found {list(map_cdf.shape)}"
+        )
+    good = (map_cdf[:, 0] == 0) & (map_cdf[:, -1] == TOTAL)
+    good &= (map_cdf[:, 1:] > map_cdf[:, :-1]).all(axis=1)
+    if not good.all():
+        raise ModelFileError(
+            f"entropy tables: expected rows of map_cdf to rise strictly from 0 to {TOTAL}, "
+            f"found an error in row {int(np.argmin(good))}"
+        )
 
 
 def _check_rows(cdf: np.ndarray, lengths: np.ndarray) -> None:

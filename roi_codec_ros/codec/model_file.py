@@ -3,6 +3,7 @@
 
 The file holds the tensors ``analysis.*`` and ``synthesis.*``, ``latent_mean`` float32 [C], the
 tables ``entropy.*`` (`EntropyTables`), and in its metadata, under ``roi_codec``, the card as JSON.
+Tables of one level and one class may lack ``coded_channels``, ``ladder`` and ``map_cdf``.
 A model's identity is the SHA-256 of the file. Weights are float16 or float32, or int8 with a
 float32 ``….scale`` [N] beside them: a factor for each of their N entries along the first axis.
 """
@@ -96,6 +97,9 @@ class Model:
             "entropy.lengths": tables.lengths,
             "entropy.offsets": tables.offsets,
             "entropy.bounds": tables.bounds,
+            "entropy.coded_channels": tables.coded_channels,
+            "entropy.ladder": tables.ladder,
+            "entropy.map_cdf": tables.map_cdf,
         }
         content = safetensors.numpy.save(
             stored, metadata={METADATA_KEY: json.dumps(header, sort_keys=True)}
@@ -125,7 +129,11 @@ class Model:
                 arrays.pop("entropy.cdf"),
                 arrays.pop("entropy.lengths"),
                 arrays.pop("entropy.offsets"),
-                arrays.pop("entropy.bounds", np.zeros(0, np.int32)),
+                **{
+                    name: arrays.pop(f"entropy.{name}")
+                    for name in ("bounds", "coded_channels", "ladder", "map_cdf")
+                    if f"entropy.{name}" in arrays
+                },
             )
         except KeyError as error:
             raise ModelFileError(f"expected {where} to hold tensor {error}, found none") from error

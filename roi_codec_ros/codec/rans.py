@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The entropy coder: symbols to bytes and back, by the fastest implementation at hand.
+"""The entropy coder: symbols and block maps to bytes and back, by what is fastest here.
 
 The format is defined in docs/bitstream.md.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 
 from roi_codec_ros.codec import rans_reference
-from roi_codec_ros.codec.entropy import EntropyTables
+from roi_codec_ros.codec.entropy import FIRST_CLASS, EntropyTables
 from roi_codec_ros.common.errors import BitstreamError
 
 try:
@@ -20,17 +21,24 @@ except ImportError:  # no compiler was at hand when the package was installed
     _kernel = None
 
 
-class _Coder(Protocol):
-    def encode(self, symbols: np.ndarray) -> bytes: ...
+Buffer = bytes | bytearray | memoryview
 
-    def decode(self, body: bytes, height: int, width: int) -> np.ndarray: ...
+
+class _Coder(Protocol):
+    def encode(
+        self, symbols: np.ndarray, blocks: np.ndarray, levels: np.ndarray
+    ) -> tuple[bytes, bytes]: ...
+
+    def decode(
+        self, map_bytes: bytes, body: bytes, height: int, width: int, levels: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]: ...
 
 
 class RansCoder:
-    """Codes int16 symbols, each by the table of its channel and context.
+    """Codes int16 symbols, each by the table of its level, channel and context.
 
     Args:
-        tables: for C channels.
+        tables: for C channels, L levels and P classes.
         implementation: "c++" (the compiled kernel), "numpy" (the reference: the same bytes,
             some hundred times slower) or None, the best available.
 
@@ -46,20 +54,44 @@ class RansCoder:
             )
         self.implementation = implementation or available[0]
         self.channels = tables.channels
+        self._classes = tables.classes
+        self._levels = tables.levels
         self._coder: _Coder
         if self.implementation == "c++":
-            self._coder = _kernel.Coder(tables.cdf, tables.lengths, tables.offsets, tables.bounds)
+            self._coder = _kernel.Coder(
+                tables.cdf,
+                tables.lengths,
+                tables.offsets,
+                tables.bounds,
+                tables.coded_channels,
+                tables.ladder,
+                tables.map_cdf,
+            )
         else:
             self._coder = rans_reference.Coder(tables)
 
-    def encode(self, symbols: np.ndarray) -> bytes:
-        """Code symbols.
+    def encode(
+        self,
+        symbols: np.ndarray,
+        blocks: np.ndarray | None = None,
+        levels: Sequence[int] | np.ndarray | None = None,
+    ) -> tuple[bytes, bytes]:
+        """Code symbols and the map that says which of them are coded at which level.
+
+        What stands in ``symbols`` where nothing is coded does not matter: in blocks that are
+        skipped or hidden, and beyond the channels that are coded at a block's level.
 
         Args:
-            symbols: int16 [C, H, W] with sides of 1 to 65535, in any memory layout.
+            symbols: int16 [C, h, w] with sides of 1 to 65535, in any memory layout.
+            blocks: uint8 [h, w], SKIPPED, HIDDEN or FIRST_CLASS + class. None: all of class 0.
+            levels: that of each of the P classes, 0 to L - 1. None: 0 for all.
+
+        Returns:
+            The map, of no bytes if all blocks are of class 0, and the body, of no bytes if
+            nothing is coded.
 
         Raises:
-            ValueError: the array is not as above.
+            ValueError: an array is not as above.
         """
         if symbols.dtype != np.int16:
             raise ValueError(f"expected int16 symbols, found {symbols.dtype}")
@@ -67,27 +99,65 @@ class RansCoder:
             raise ValueError(
                 f"expected symbols [{self.channels}, H, W], found {list(symbols.shape)}"
             )
-        return self._coder.encode(np.ascontiguousarray(symbols, dtype=np.int16))
+        if blocks is None:
+            blocks = np.full(symbols.shape[1:], FIRST_CLASS, np.uint8)
+        elif blocks.dtype != np.uint8 or blocks.shape != symbols.shape[1:]:
+            raise ValueError(
+                f"expected blocks uint8 {list(symbols.shape[1:])}, "
+                f"found {blocks.dtype} {list(blocks.shape)}"
+            )
+        return self._coder.encode(
+            np.ascontiguousarray(symbols, dtype=np.int16),
+            np.ascontiguousarray(blocks),
+            self._checked_levels(levels),
+        )
 
-    def decode(self, body: bytes | bytearray | memoryview, height: int, width: int) -> np.ndarray:
-        """Decode a body, which may be anything.
+    def decode(
+        self,
+        map_bytes: Buffer,
+        body: Buffer,
+        height: int,
+        width: int,
+        levels: Sequence[int] | np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Decode a map and a body, which may be anything.
 
-        Time and memory are proportional to C·H·W whatever the body, so bound the sides first.
+        Time and memory are proportional to C·h·w whatever the bytes, so bound the sides first.
 
         Args:
-            body: any buffer.
+            map_bytes, body: any buffers.
             height, width: sides of the latent, 1 to 65535.
+            levels: that of each class, as they were coded with. None: 0 for all.
 
         Returns:
-            int16 [C, H, W].
+            symbols int16 [C, h, w], 0 where none is coded; blocks uint8 [h, w].
 
         Raises:
-            BitstreamError: the body is not one that `encode` makes of C·H·W symbols.
+            BitstreamError: the bytes are not what `encode` makes of a latent of these sides with
+                these levels, or the levels are not some of this model.
         """
         try:
-            return self._coder.decode(memoryview(body).tobytes(), height, width)
+            return self._coder.decode(
+                memoryview(map_bytes).tobytes(),
+                memoryview(body).tobytes(),
+                height,
+                width,
+                self._checked_levels(levels),
+            )
         except ValueError as error:
             raise BitstreamError(str(error)) from error
+
+    def _checked_levels(self, levels: Sequence[int] | np.ndarray | None) -> np.ndarray:
+        """uint8 [P]. ValueError if they are not 0 to L - 1."""
+        if levels is None:
+            return np.zeros(self._classes, np.uint8)
+        given = [int(level) for level in levels]
+        if len(given) != self._classes or not all(0 <= level < self._levels for level in given):
+            raise ValueError(
+                f"expected a level of 0 to {self._levels - 1} for each of {self._classes} "
+                f"classes, found {given}"
+            )
+        return np.array(given, np.uint8)
 
 
 def available_implementations() -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from targets import _SCALES, _decoder, _small_model, _tables
 
 from roi_codec_ros.codec import Encoder
 from roi_codec_ros.codec.bitstream import Payload
+from roi_codec_ros.codec.entropy import FIRST_CLASS, HIDDEN, SKIPPED
 from roi_codec_ros.codec.model_file import METADATA_KEY
 from roi_codec_ros.codec.rans import RansCoder
 
@@ -27,17 +28,25 @@ def write_seeds(target: str, folder: Path) -> None:
 def _payload() -> Iterator[bytes]:
     for sides in ((1, 1, 1, 1), (1080, 1920, 48, 64), (64, 64, 64, 64), (65535, 65535, 1, 4096)):
         yield Payload(bytes(8), *sides, bytes(40)).to_bytes()
+    yield Payload(bytes(8), 9, 9, 9, 9, bytes(4), bytes(6), (0, 63, 1), 5, 2**32 - 1).to_bytes()
 
 
 def _entropy() -> Iterator[bytes]:
     rng = np.random.default_rng(1)
-    for index, (tables, scale) in enumerate(zip(_tables(), (*_SCALES, 1.0), strict=True)):
+    for index, (tables, scale) in enumerate(zip(_tables(), (*_SCALES, 1.0, 0.2), strict=True)):
         coder = RansCoder(tables)
         for height, width in ((1, 1), (2, 3), (8, 8), (13, 16)):
             shape = (tables.channels, height, width)
             symbols = np.rint(rng.laplace(0, scale, shape)).astype(np.int16)
             symbols[0, 0, 0] = 32767
-            yield bytes((index, height - 1, width - 1)) + coder.encode(symbols)
+            blocks = np.full((height, width), FIRST_CLASS, np.uint8)
+            for value in range(tables.classes + 2 if height == 8 or tables.levels > 1 else 0):
+                blocks[value :: tables.classes + 3, value % 4 :] = value
+            levels = np.arange(1, tables.classes + 1) % tables.levels
+            block_map, body = coder.encode(symbols, blocks, levels)
+            chosen = sum(int(level) * 4**c for c, level in enumerate(levels))
+            head = bytes((index, height - 1, width - 1, chosen, len(block_map)))
+            yield head + block_map + body
 
 
 def _roic() -> Iterator[bytes]:
@@ -45,6 +54,13 @@ def _roic() -> Iterator[bytes]:
     for height, width in ((16, 16), (17, 1), (64, 64)):
         image = np.random.default_rng(2).integers(0, 255, (height, width, 3), np.uint8)
         yield encoder.encode(image).data
+    coder = RansCoder(encoder.model.tables)
+    symbols = encoder.symbols(np.full((48, 64, 3), 90, np.uint8))
+    for value in (HIDDEN, SKIPPED):
+        blocks = np.full(symbols.shape[1:], FIRST_CLASS, np.uint8)
+        blocks[1:, 2:] = value
+        block_map, body = coder.encode(symbols, blocks)
+        yield Payload(encoder.model.id, 48, 64, 48, 64, body, block_map).to_bytes()
 
 
 def _model() -> Iterator[bytes]:

@@ -22,7 +22,7 @@ import numpy as np
 from roi_codec_ros.codec import rans_reference
 from roi_codec_ros.codec.bitstream import HEADER_BYTES, Payload
 from roi_codec_ros.codec.codec import Decoder
-from roi_codec_ros.codec.entropy import EntropyTables
+from roi_codec_ros.codec.entropy import EntropyTables, neighbourly_map_cdf
 from roi_codec_ros.codec.model_file import METADATA_KEY, Model
 from roi_codec_ros.codec.models import untrained_model
 from roi_codec_ros.codec.presets import get_preset
@@ -32,14 +32,21 @@ from roi_codec_ros.common.errors import BitstreamError, ModelFileError, RoiCodec
 MAX_PIXELS = 64 * 64
 _SCALES = (0.2, 1.0, 30.0)
 _CHANNELS, _UNEVEN = 8, 13
+_CLASSES = 2  # of the tables with levels
 
 
 def sealed(data: bytes) -> bytes:
-    """With magic, version, length and checksum made right, so that the fields are reached."""
+    """With magic, version, lengths and checksum made right, so that the fields are reached.
+
+    The map is as long as it says, or as there are bytes for it.
+    """
     data = data.ljust(HEADER_BYTES, b"\0")
-    body = data[HEADER_BYTES:]
-    fields = b"ROIC\x02\0" + data[6:22] + struct.pack("<I", len(body))
-    return fields + struct.pack("<I", zlib.crc32(body, zlib.crc32(fields))) + body
+    rest = data[HEADER_BYTES:]
+    (map_bytes,) = struct.unpack_from("<I", data, 31)
+    left = max(0, len(rest) - data[30])
+    map_bytes = min(left, map_bytes)
+    fields = b"ROIC\x03\0" + data[6:31] + struct.pack("<II", map_bytes, left - map_bytes)
+    return fields + struct.pack("<I", zlib.crc32(rest, zlib.crc32(fields))) + rest
 
 
 def payload(data: bytes) -> None:
@@ -54,39 +61,54 @@ def payload(data: bytes) -> None:
 
 
 def _tables() -> list[EntropyTables]:
-    """Tables of one context, and of three for channels that do not fill the states evenly."""
+    """Tables of one context, of three for channels that do not fill the states evenly, and of two
+    classes and three levels.
+    """
     plain = [EntropyTables.laplace(_CHANNELS, scale) for scale in _SCALES]
     rows = [table.cdf[0, : table.lengths[0]] for table in plain] * _UNEVEN
     pmfs = [np.diff(row) / 65536 for row in rows]
     offsets = [int(table.offsets[0]) for table in plain] * _UNEVEN
     tails = [float(pmf[-1]) for pmf in pmfs]
     by_context = EntropyTables.from_pmfs([p[:-1] for p in pmfs], tails, offsets, (-3, 4))
-    return [*plain, by_context]
+    coded = (16, 8, 1)
+    rows = 2 * sum(coded)
+    by_level = EntropyTables.from_pmfs(
+        pmfs[:1] * rows,
+        tails[:1] * rows,
+        offsets[:1] * rows,
+        (1,),
+        coded,
+        (256, 640, 5),
+        neighbourly_map_cdf(_CLASSES),
+    )
+    return [*plain, by_context, by_level]
 
 
 @cache
-def _coders() -> list[tuple[RansCoder, rans_reference.Coder]]:
-    return [(RansCoder(table), rans_reference.Coder(table)) for table in _tables()]
+def _coders() -> list[tuple[EntropyTables, RansCoder, rans_reference.Coder]]:
+    return [(table, RansCoder(table), rans_reference.Coder(table)) for table in _tables()]
 
 
 def entropy(data: bytes) -> None:
-    """Bodies: kernel and reference agree, and what they decode is coded as the same bytes."""
-    if len(data) < 3:
+    """Maps and bodies: kernel and reference agree, and what they decode is coded as the same."""
+    if len(data) < 5:
         return
-    kernel, reference = _coders()[data[0] % len(_coders())]
-    height, width, body = data[1] % 16 + 1, data[2] % 16 + 1, data[3:]
+    tables, kernel, reference = _coders()[data[0] % len(_coders())]
+    height, width = data[1] % 16 + 1, data[2] % 16 + 1
+    levels = np.array([data[3] // 4**c % 4 for c in range(tables.classes)]) % tables.levels
+    map_bytes, body = data[5 : 5 + data[4]], data[5 + data[4] :]
     try:
-        symbols = kernel.decode(body, height, width)
-    except BitstreamError:
-        symbols = None
+        decoded = kernel.decode(map_bytes, body, height, width, levels)
+    except BitstreamError as error:
+        decoded = str(error)
     try:
-        expected = reference.decode(body, height, width)
-    except ValueError:
-        expected = None
-    assert (symbols is None) == (expected is None)
-    if symbols is not None:
-        assert np.array_equal(symbols, expected)
-        assert kernel.encode(symbols) == body
+        expected = reference.decode(map_bytes, body, height, width, levels)
+    except ValueError as error:
+        assert decoded == str(error)
+        return
+    assert not isinstance(decoded, str)
+    assert all(map(np.array_equal, decoded, expected))
+    assert kernel.encode(*decoded, levels) == (map_bytes, body)
 
 
 @cache

@@ -121,7 +121,9 @@ class FrozenCodec:
         rows, columns = (
             -(-side // stride) for side in (payload.coded_height, payload.coded_width)
         )
-        symbols = self._coder.decode(payload.body, rows, columns)
+        symbols, _ = self._coder.decode(
+            payload.block_map, payload.body, rows, columns, payload.levels
+        )
         return torch.from_numpy(symbols)[None].float().to(self.device) + self._mean, payload
 
 

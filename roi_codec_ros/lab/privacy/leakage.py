@@ -80,7 +80,10 @@ class HeadMeter:
         payload = Payload.from_bytes(self._encoder.encode(image).data)
         stride = self._model.preset.stride
         height, width = payload.coded_height, payload.coded_width
-        symbols = self._coder.decode(payload.body, -(-height // stride), -(-width // stride))
+        rows, columns = -(-height // stride), -(-width // stride)
+        symbols, _ = self._coder.decode(
+            payload.block_map, payload.body, rows, columns, payload.levels
+        )
         return symbols, (height, width)
 
 
