@@ -650,6 +650,31 @@ def test_a_topic_source_codes_what_it_can_read_and_reports_the_rest(graph, runni
     assert process.stop(signal.SIGINT)[0] == 0
 
 
+def test_a_film_by_its_address_ends_and_starts_again_when_told_to(graph, models, tmp_path):
+    path = tmp_path / "film.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10.0, (64, 48))
+    for level in range(0, 100, 10):
+        writer.write(np.full((48, 64, 3), level, np.uint8))
+    writer.release()
+    (spec,) = camera_graph("film", path.as_uri(), models["other"], threads=1, loop=False)
+    latents = graph.listen(CompressedLatent, "/film/latent")
+    process = graph.start(spec)
+
+    def source(message):
+        status = graph.status("film/encoder: source")
+        return status if status and status["message"] == message else None
+
+    status = graph.wait_for("its end", lambda: source("ended"))
+    assert (status["kind"], status["losses"]) == ("video", "0")
+    assert 1 <= latents.count <= 10  # not again and again
+    [result] = graph.set_parameters("/film/encoder", loop=True)
+    assert result.successful
+    graph.wait_for("its beginning", lambda: latents.count > 10)
+    assert max(latent.source_position for latent in latents.messages) == 9
+    graph.forget(latents)
+    assert process.stop(signal.SIGINT)[0] == 0
+
+
 def test_a_missing_camera_is_reported_and_does_not_end_the_node(graph, running, models):
     (spec,) = camera_graph("absent", "/dev/video97", models["own"], threads=1)
     process = graph.start(spec)

@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import functools
+import http.server
 import itertools
+import shutil
 import threading
 import time
 
@@ -11,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
+from roi_codec_ros.common.errors import RoiCodecError
 from roi_codec_ros.stream.sources import (
     LIVE,
     Capture,
@@ -111,7 +115,32 @@ def test_files_and_folders_are_told_by_what_is_there(folder, video):
     assert not parse_source(str(video)).live
 
 
-@pytest.mark.parametrize("text", ["", "nothing.mp4", "/no/such/file.png"])
+def test_addresses_of_files_are_files(tmp_path, folder, video, monkeypatch):
+    spaced = tmp_path / "a film.avi"
+    shutil.copy(video, spaced)
+    (tmp_path / "share" / "site").mkdir(parents=True)
+    shutil.copy(video, tmp_path / "share" / "site" / "film.avi")
+    monkeypatch.setenv("AMENT_PREFIX_PATH", str(tmp_path))
+
+    assert parse_source(folder.as_uri()) == Source(folder.as_uri(), SourceKind.IMAGES, str(folder))
+    for text, target in (
+        (video.as_uri(), video),
+        (f"file://localhost{video}", video),
+        (video.as_uri().replace("file:", "FILE:"), video),
+        (spaced.as_uri(), spaced),  # a%20film.avi
+        ("package://site/film.avi", tmp_path / "share" / "site" / "film.avi"),
+    ):
+        assert parse_source(text) == Source(text, SourceKind.VIDEO, str(target))
+    assert parse_source("file:///dev/video3").kind is SourceKind.DEVICE
+
+
+@pytest.mark.parametrize("text", ["file://elsewhere/film.mp4", "package://no_such/film.mp4"])
+def test_an_address_that_names_no_file_here_is_refused(text):
+    with pytest.raises(RoiCodecError, match="expected a"):
+        parse_source(text)
+
+
+@pytest.mark.parametrize("text", ["", "nothing.mp4", "/no/such/file.png", "file:///no/film.mp4"])
 def test_a_file_that_is_not_there_is_refused(text):
     with pytest.raises(SourceError, match="expected a device, a file"):
         parse_source(text)
@@ -163,6 +192,86 @@ def test_without_loop_a_folder_ends_once(folder):
     assert capture.stop(PATIENCE_S)
 
 
+def test_loop_that_is_set_after_the_end_starts_again(folder):
+    frames = Frames()
+    capture = Capture(parse_source(str(folder)), frames, rate_hz=500.0, loop=False)
+    capture.start()
+    wait_for(lambda: capture.state.state == "ended")
+
+    capture.loop = True
+    played = frames.wait(7)
+    capture.loop = False
+    wait_for(lambda: capture.state.state == "ended")
+
+    assert [frame.position for frame in played] == [0, 1, 2, 0, 1, 2, 0]
+    assert len(frames.frames) % 3 == 0
+    assert capture.stop(PATIENCE_S)
+
+
+@pytest.fixture
+def server(video):
+    """A web server that has the video."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    handler = functools.partial(Quiet, directory=video.parent)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_film_on_a_server_is_a_film(server, video):
+    frames = Frames()
+    source = parse_source(f"{server}/{video.name}")
+    capture = Capture(source, frames, loop=False)
+    started = time.monotonic()
+    capture.start()
+
+    wait_for(lambda: capture.state.state in ("ended", "lost"))
+
+    # Ten frames at 50 a second, as from a file.
+    assert [frame.position for frame in frames.frames] == list(range(10))
+    assert time.monotonic() - started >= 0.19
+    assert (capture.state.state, capture.state.losses) == ("ended", 0)
+    assert capture.stop(PATIENCE_S)
+
+
+class CutOff:
+    """A film of ten frames on a server that is gone after five."""
+
+    frame_rate_hz = 500.0
+    film_frames = 10
+    position = LIVE
+
+    def advance(self):
+        if self.position == 5:
+            return False
+        self.position += 1
+        return True
+
+    def image(self):
+        return np.zeros((2, 2, 3), np.uint8)
+
+    def close(self):
+        pass
+
+
+def test_a_film_that_a_server_cuts_off_has_not_ended():
+    frames = Frames()
+    source = parse_source("http://server/film.mp4")
+    capture = Capture(source, frames, loop=False, open_reader=lambda *_: CutOff())
+    capture.start()
+
+    wait_for(lambda: capture.state.state in ("ended", "lost"))
+
+    assert capture.state.state == "lost"
+    assert "gave 6 of about 10 frames" in capture.state.detail
+    assert capture.stop(PATIENCE_S)
+
+
 def test_an_unreadable_image_is_counted_and_passed_over(folder):
     (folder / "1.png").write_bytes(b"not a png")
     frames = Frames()
@@ -193,6 +302,7 @@ class FailingCamera:
     """Opens at the second try, gives two frames, is gone, and comes back."""
 
     frame_rate_hz = 30.0
+    film_frames = 0
     position = LIVE
 
     def __init__(self, opened):

@@ -26,6 +26,7 @@ from roi_codec_ros.common.photographs import (
     photographs_in,
     read_photograph,
 )
+from roi_codec_ros.common.share import local_path
 
 FOLDER_RATE_HZ = 10.0  # images have no rate of their own
 FIRST_RETRY_S, LAST_RETRY_S = 0.5, 1.5  # a camera that is back is not waited for any longer
@@ -33,6 +34,10 @@ STREAM_TIMEOUT_MS = 5000
 LIVE = -1  # position of a frame that no file holds
 TOPIC_PREFIX = "topic:"
 DEFAULT_IMAGE_TOPIC = "image_raw"
+_LOCAL_ADDRESSES = ("file://", "package://")
+# What paces itself, and tells no number of frames that could be relied on.
+_PACED_SCHEMES = frozenset({"rtsp", "rtsps", "rtmp", "rtmps", "rtp", "srt", "tcp", "udp"})
+CUT_OFF = 0.9  # of its frames; a film from the network that ends earlier did not end by itself
 _LOGIN = re.compile(r"://[^/@\s]+@")
 
 
@@ -68,7 +73,8 @@ class Source:
 def parse_source(text: str) -> Source:
     """Tell what a `source` parameter names; SourceError if it can be nothing of the kind.
 
-    Devices and streams are not touched: a camera may be plugged in later. Files must exist.
+    Devices and streams are not touched: a camera may be plugged in later. Files must exist, also
+    those named by file:///… and package://PACKAGE/….
     """
     text = text.strip()
     if text == "topic" or text.startswith(TOPIC_PREFIX):
@@ -76,9 +82,15 @@ def parse_source(text: str) -> Source:
         return Source(text, SourceKind.TOPIC, topic or DEFAULT_IMAGE_TOPIC)
     if text.isdecimal() or text.startswith("/dev/"):
         return Source(text, SourceKind.DEVICE, text)
-    if "://" in text or "!" in text:
+    if text.lower().startswith(_LOCAL_ADDRESSES):
+        scheme, rest = text.split("://", 1)
+        path = local_path(f"{scheme.lower()}://{rest}")
+        if str(path).startswith("/dev/"):
+            return Source(text, SourceKind.DEVICE, str(path))
+    elif "://" in text or "!" in text:
         return Source(_LOGIN.sub("://…@", text), SourceKind.STREAM, text)
-    path = Path(text).expanduser()
+    else:
+        path = Path(text).expanduser()
     if text and path.is_dir():
         if not photographs_in(path):
             raise SourceError(f"source: expected images in folder {path}, found none")
@@ -108,6 +120,7 @@ class FrameReader(Protocol):
 
     frame_rate_hz: float  # of the source itself; 0 if it has none
     position: int  # of the frame that `advance` came to; -1 live
+    film_frames: int  # of a film that a stream's address names, about; 0 for anything else
 
     def advance(self) -> bool:
         """Come to the next frame; False at the end, or when the source is lost."""
@@ -119,9 +132,7 @@ class FrameReader(Protocol):
 
 
 class LiveReader:
-    """A device or a stream, through OpenCV."""
-
-    position = LIVE
+    """A device or a stream, through OpenCV; a stream may turn out to be a film on a server."""
 
     def __init__(self, source: Source, capture_size: tuple[int, int] = (0, 0)) -> None:
         capture = _open_capture(source)
@@ -137,9 +148,24 @@ class LiveReader:
                 capture.set(cv2.CAP_PROP_FRAME_HEIGHT, height)
         self._frames = UprightCapture(capture)
         self.frame_rate_hz = self._frames.frame_rate_hz
+        self.film_frames = self._film_frames(source)
+        self.position = LIVE
+
+    def _film_frames(self, source: Source) -> int:
+        scheme = source.target.partition("://")[0].lower()
+        if source.kind is not SourceKind.STREAM or "!" in source.target:
+            return 0
+        if scheme in _PACED_SCHEMES or not self.frame_rate_hz:
+            return 0
+        count = self._frames.get(cv2.CAP_PROP_FRAME_COUNT)
+        return int(count) if 1 <= count < 1e9 else 0
 
     def advance(self) -> bool:
-        return self._frames.advance()
+        if not self._frames.advance():
+            return False
+        if self.film_frames:
+            self.position += 1
+        return True
 
     def image(self) -> ImageArray | None:
         return self._frames.image()
@@ -150,6 +176,8 @@ class LiveReader:
 
 class FilmReader:
     """A video file."""
+
+    film_frames = 0
 
     def __init__(self, source: Source) -> None:
         self._film = Film(source.target)
@@ -173,6 +201,7 @@ class ImageReader:
     """An image file, or a folder of them in the order of their names."""
 
     frame_rate_hz = 0.0
+    film_frames = 0
 
     def __init__(self, source: Source) -> None:
         path = Path(source.target)
@@ -247,7 +276,8 @@ class Capture:
     """Reads a source in a thread of its own and delivers its frames, until stopped.
 
     Files play in real time. A source that fails is opened again after 0.5 s, then after twice as
-    long each time, up to 1.5 s. `rate_hz` and `loop` may be set while it runs.
+    long each time, up to 1.5 s. `rate_hz` and `loop` may be set while it runs; `loop` set after
+    the end starts the file again.
     """
 
     def __init__(
@@ -262,18 +292,27 @@ class Capture:
     ) -> None:
         self.source = source
         self.rate_hz = rate_hz
-        self.loop = loop
         self._deliver = deliver
         self._capture_size = capture_size
         self._open_reader = open_reader
         self._state = SourceState()
         self._delivered = 0
         self._stop = threading.Event()
+        self._again = threading.Event()  # set: what has ended starts anew
+        self.loop = loop
         self._thread = threading.Thread(target=self._run, name="capture", daemon=True)
 
     @property
     def state(self) -> SourceState:
         return self._state
+
+    @property
+    def loop(self) -> bool:
+        return self._again.is_set()
+
+    @loop.setter
+    def loop(self, loop: bool) -> None:
+        (self._again.set if loop else self._again.clear)()
 
     def start(self) -> None:
         self._thread.start()
@@ -281,6 +320,7 @@ class Capture:
     def stop(self, timeout_s: float) -> bool:
         """End the thread; False if it still hangs in a driver after the timeout."""
         self._stop.set()
+        self._again.set()
         if self._thread.is_alive():
             self._thread.join(timeout_s)
         return not self._thread.is_alive()
@@ -297,7 +337,8 @@ class Capture:
                 return
             if reason is None:
                 self._state = replace(self._state, state="ended", detail="")
-                return
+                self._again.wait()
+                continue
             if self._delivered > delivered_before:
                 wait_s = FIRST_RETRY_S
             self._state = replace(
@@ -311,48 +352,49 @@ class Capture:
 
     def _play(self) -> str | None:
         """Play the source to its end; None if it ended as it should, else what is wrong."""
-        if not self.source.live:
-            while True:
-                if not self._play_file():
-                    return f"no frame of {self.source.text} can be read"
-                if self._stop.is_set() or not self.loop:
-                    return None
-        self._play_live()
-        return f"{self.source.text} gives no more frames"
+        while True:
+            reader = self._open_reader(self.source, self._capture_size)
+            try:
+                if self.source.live and not reader.film_frames:
+                    self._play_live(reader)
+                    return f"{self.source.text} gives no more frames"
+                delivered = self._play_film(reader)
+            finally:
+                reader.close()
+            if self._stop.is_set():
+                return None
+            if not delivered:
+                return f"no frame of {self.source.text} can be read"
+            if reader.position + 1 < CUT_OFF * reader.film_frames:
+                played = reader.position + 1
+                return f"{self.source.text} gave {played} of about {reader.film_frames} frames"
+            if not self.loop:
+                return None
 
-    def _play_live(self) -> None:
-        reader = self._open_reader(self.source, self._capture_size)
+    def _play_live(self, reader: FrameReader) -> None:
         limiter = RateLimiter()
-        try:
-            while not self._stop.is_set() and reader.advance():
-                if limiter.allows(time.monotonic(), self.rate_hz):
-                    self._hand_on(reader)
-        finally:
-            reader.close()
+        while not self._stop.is_set() and reader.advance():
+            if limiter.allows(time.monotonic(), self.rate_hz):
+                self._hand_on(reader)
 
-    def _play_file(self) -> int:
+    def _play_film(self, reader: FrameReader) -> int:
         """Play a file or folder once, in real time; returns how many frames were delivered."""
-        reader = self._open_reader(self.source, self._capture_size)
         limiter = RateLimiter()
         delivered_before = self._delivered
         due_s = time.monotonic()
         media_s = 0.0
-        try:
-            while not self._stop.is_set() and reader.advance():
-                step_s = 1.0 / (reader.frame_rate_hz or self.rate_hz or FOLDER_RATE_HZ)
-                if not reader.frame_rate_hz or limiter.allows(media_s, self.rate_hz):
-                    self._stop.wait(max(0.0, due_s - time.monotonic()))
-                    if self._stop.is_set():
-                        break
-                    self._hand_on(reader)
-                media_s += step_s
-                # A reader that can not keep up starts late, it never hurries to catch up.
-                due_s = max(due_s + step_s, time.monotonic() - step_s)
-        finally:
-            reader.close()
-        if not self._stop.is_set():
-            self._stop.wait(max(0.0, due_s - time.monotonic()))
-        return self._delivered - delivered_before or int(self._stop.is_set())
+        while not self._stop.is_set() and reader.advance():
+            step_s = 1.0 / (reader.frame_rate_hz or self.rate_hz or FOLDER_RATE_HZ)
+            if not reader.frame_rate_hz or limiter.allows(media_s, self.rate_hz):
+                self._stop.wait(max(0.0, due_s - time.monotonic()))
+                if self._stop.is_set():
+                    break
+                self._hand_on(reader)
+            media_s += step_s
+            # A reader that can not keep up starts late, it never hurries to catch up.
+            due_s = max(due_s + step_s, time.monotonic() - step_s)
+        self._stop.wait(max(0.0, due_s - time.monotonic()))
+        return self._delivered - delivered_before
 
     def _hand_on(self, reader: FrameReader) -> None:
         reason = f"frame {reader.position} of {self.source.text}"
