@@ -18,7 +18,7 @@ from roi_codec_ros.lab.commands.evaluate import choose
 from roi_codec_ros.lab.datasets.annotations import Annotation, AnnotationSet
 from roi_codec_ros.lab.evaluation.baselines import parse_baselines
 from roi_codec_ros.lab.evaluation.evaluate import EvaluationSettings, evaluate, report
-from roi_codec_ros.lab.evaluation.tables import format_table
+from roi_codec_ros.lab.evaluation.rows import format_table
 from roi_codec_ros.lab.faces.face_detectors import FACE_DETECTORS
 from roi_codec_ros.perception.detections import Detections
 

@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 FAILURES_SHOWN = 20  # the JSON has them all
 QUICK_LIMIT = 32
 IDENTITY_DETECTOR = "mtcnn"
-REID_SOURCES = ("original", "jpeg", "decoded", "negated")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -125,7 +124,7 @@ def run(args: argparse.Namespace) -> None:
     from roi_codec_ros.lab.faces.face_detectors import make_face_detector
     from roi_codec_ros.lab.privacy.audit import audit
     from roi_codec_ros.lab.privacy.audit_page import audit_page
-    from roi_codec_ros.lab.privacy.audit_report import audit_report
+    from roi_codec_ros.lab.privacy.audit_report import audit_report, summary_text
     from roi_codec_ros.lab.privacy.leakage import HeadMeter
     from roi_codec_ros.lab.privacy.reidentification import reid_report
 
@@ -176,7 +175,7 @@ def run(args: argparse.Namespace) -> None:
         receptive_field_px=meter.receptive_field.width_px,
         machine=describe_machine(device=args.device, threads=threads),
     )
-    print(_table(report))
+    print(summary_text(report))
     print(f"{result.images} of {len(annotated)} images audited")
     for sentence in shortfall(annotated):
         print(sentence, file=sys.stderr)
@@ -297,28 +296,3 @@ def _reidentify(
     except RoiCodecError as error:
         left_out["reid"] = str(error)
         return None
-
-
-def _table(report: dict[str, Any]) -> str:
-    rows = {**report["detectors"], "union": report["union"]}
-    columns = list(report["union"])
-    names = list(rows)
-    lines = [" " * 18 + "".join(f"{name:>12}" for name in names)]
-    for column in columns:
-        cells = "".join(f"{rows[name].get(column, '–'):>12}" for name in names)
-        lines.append(f"{column:<18}{cells}")
-    bits = report["bits_per_head"]
-    if bits["heads"]:
-        lines.append(f"bits per head: median {bits['median']:.0f}, p95 {bits['p95']:.0f}")
-    reid = report["reid"]
-    if reid:
-        lines.append(
-            f"{reid['embedder']}, {reid['probes']} probes of {reid['identities']} identities, "
-            f"by chance {reid['chance']:.1f}: rank-1, accepted at FAR 0.001"
-        )
-        lines += [
-            f"{source:<18}{counts['rank1']:>12}{counts['tar_at_far_1e3']:>12}"
-            for source, counts in reid.items()
-            if source in REID_SOURCES or source.startswith("attacker_")
-        ]
-    return "\n".join(lines)

@@ -26,7 +26,7 @@ import sys
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from roi_codec_ros.commands.common import (
     add_json_option,
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     import numpy as np
 
     from roi_codec_ros.common.photographs import PhotographError
-    from roi_codec_ros.lab.tools.entropy_bench import EntropyMeasurement
 
 DEFAULT_SIZES = ((512, 512), (1280, 720), (1920, 1080))
 DEFAULT_PHOTOGRAPHS = ("astronaut", "coffee", "rocket")  # of scikit-image
@@ -106,7 +105,7 @@ def _run_encode(args: argparse.Namespace) -> None:
 
     from roi_codec_ros.codec.presets import PRESETS
     from roi_codec_ros.common.machine import describe_machine, usable_cores
-    from roi_codec_ros.lab.tools.encode_bench import EncodeBench
+    from roi_codec_ros.lab.tools.encode_bench import EncodeBench, encode_table
 
     cores = usable_cores()
     threads = tuple(dict.fromkeys(count or cores for count in args.threads or (1, None)))
@@ -122,7 +121,7 @@ def _run_encode(args: argparse.Namespace) -> None:
     photographs = _photographs(args.images, args.limit)
     with tqdm(total=bench.steps, desc="rounds", disable=None) as progress:
         rows = bench.run(photographs, progress.update)
-    print(_encode_table(rows))
+    print(encode_table(rows))
     if args.json:
         write_json(args.json, {"machine": describe_machine(), "rows": rows})
     if args.plot:
@@ -172,42 +171,15 @@ def _photographs(folder: Path | None, limit: int) -> list[np.ndarray]:
     return [getattr(data, name)() for name in DEFAULT_PHOTOGRAPHS[:limit]]
 
 
-def _encode_table(rows: list[dict[str, Any]]) -> str:
-    lines = []
-    for group in dict.fromkeys((row["size"], row["threads"]) for row in rows):
-        lines.append(f"\n{group[0]}, threads: {group[1]}; × is the ratio of encoding times")
-        lines.append(
-            f"{'codec':<34} {'ms min':>8} {'median':>8} {'× AV1 1':>8} {'speed 10':>8} "
-            f"{'× JPEG 1':>8} {'entropy':>8} {'bpp':>7} {'decode':>8}"
-        )
-        lines += [_encode_line(row) for row in rows if (row["size"], row["threads"]) == group]
-    return "\n".join(lines)
-
-
-def _encode_line(row: dict[str, Any]) -> str:
-    name = f"{row['codec']} {row['preset']}"
-    if row["backend"]:
-        name = f"{row['preset']} {row['backend']}{'' if row['trained'] else ' (untrained)'}"
-    share = f"{100 * row['entropy_share']:.1f} %" if "entropy_share" in row else "–"
-    decode = f"{row['decode_ms']['p50']:.1f}" if row["decode_ms"] else "–"
-    return (
-        f"{name:<34} {row['encode_ms']['min']:>8.2f} {row['encode_ms']['p50']:>8.2f} "
-        f"{row['ratio_av1_1']:>8.3f} {row['ratio_av1_1_speed10']:>8.3f} "
-        f"{row['ratio_jpeg_1']:>8.2f} {share:>8} {row['bpp']:>7.3f} {decode:>8}"
-    )
-
-
 def _run_entropy(args: argparse.Namespace) -> None:
     from roi_codec_ros.codec.rans import available_implementations
     from roi_codec_ros.common.machine import describe_machine
-    from roi_codec_ros.lab.tools.entropy_bench import measure
+    from roi_codec_ros.lab.tools.entropy_bench import entropy_table, measure
 
     measurements = measure()
     implementation = available_implementations()[0]
     print(f"our {implementation} coder and compressai's, one thread, median CPU time in ms")
-    print(_line("symbols", "bit", "encode", "decode", "theirs", "theirs", "faster", "excess"))
-    for row in measurements:
-        print(_row(row))
+    print(entropy_table(measurements))
     if args.json:
         write_json(
             args.json,
@@ -217,23 +189,3 @@ def _run_entropy(args: argparse.Namespace) -> None:
                 "entropy": [asdict(row) for row in measurements],
             },
         )
-
-
-def _row(row: EntropyMeasurement) -> str:
-    encode = row.compressai_encode_ms / row.ours_encode_ms
-    decode = row.compressai_decode_ms / row.ours_decode_ms
-    return _line(
-        "x".join(map(str, row.shape)),
-        f"{row.bits_per_symbol:g}",
-        f"{row.ours_encode_ms:.2f}",
-        f"{row.ours_decode_ms:.2f}",
-        f"{row.compressai_encode_ms:.1f}",
-        f"{row.compressai_decode_ms:.1f}",
-        f"{encode:.0f}x, {decode:.0f}x",
-        f"{100 * row.excess_over_shannon:.2f} %",
-    )
-
-
-def _line(*cells: str) -> str:
-    widths = (10, 4, 7, 7, 7, 7, 10, 7)
-    return " ".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))

@@ -151,7 +151,7 @@ def run(args: argparse.Namespace) -> None:
     from roi_codec_ros.lab.evaluation.comparison import draw_panels, make_panels
     from roi_codec_ros.lab.evaluation.evaluate import evaluate_with, report
     from roi_codec_ros.lab.evaluation.paper import is_crowdhuman_val
-    from roi_codec_ros.lab.evaluation.tables import format_table
+    from roi_codec_ros.lab.evaluation.rows import format_table
     from roi_codec_ros.lab.evaluation.workers import measure_here, measure_in_processes
 
     setup = _setup(args)

@@ -8,7 +8,7 @@ from typing import Any
 
 from roi_codec_ros.common.plotting import figure_bytes, new_figure
 from roi_codec_ros.lab.evaluation.paper import FIGURE_4, ROWS, key_of
-from roi_codec_ros.lab.evaluation.tables import row_name
+from roi_codec_ros.lab.evaluation.rows import row_name
 
 Row = Mapping[str, Any]
 

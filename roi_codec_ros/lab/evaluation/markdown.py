@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from roi_codec_ros.common.tables import NOTHING, number
 from roi_codec_ros.lab.evaluation.distortion import REGIONS
 from roi_codec_ros.lab.evaluation.paper import (
     DGX_STATION,
@@ -18,10 +19,9 @@ from roi_codec_ros.lab.evaluation.paper import (
     PaperPoint,
     key_of,
 )
-from roi_codec_ros.lab.evaluation.tables import row_name
+from roi_codec_ros.lab.evaluation.rows import row_name
 
 Row = Mapping[str, Any]
-NOTHING = "–"
 
 
 def format_report(report: Mapping[str, Any]) -> str:
@@ -59,12 +59,12 @@ def _precision(rows: Sequence[Row], paper: bool) -> str:
         [
             row_name(dict(row)),
             _plus_minus(row["bpp_mean"], row["bpp_std"], ".3f"),
-            _number(row["person_ap50"], ".3f"),
-            _number(row["person_ap50_conf025"], ".3f"),
+            number(row["person_ap50"], ".3f"),
+            number(row["person_ap50_conf025"], ".3f"),
             str(row["person_tp_conf025"]),
             str(row["person_fp_conf025"]),
-            _number(row["face_ap50"], ".4f"),
-            _number(row["face_ap50_conf025"], ".4f"),
+            number(row["face_ap50"], ".4f"),
+            number(row["face_ap50_conf025"], ".4f"),
         ]
         for row in rows
     ]
@@ -73,9 +73,9 @@ def _precision(rows: Sequence[Row], paper: bool) -> str:
         for cells, row in zip(body, rows, strict=True):
             point = FIGURE_4.get(_key(row), PaperPoint(None, None, None))
             cells += [
-                _number(point.bpp, ".2f"),
-                _number(point.person_ap50, ".2f"),
-                _number(point.face_ap50, ".4f"),
+                number(point.bpp, ".2f"),
+                number(point.person_ap50, ".2f"),
+                number(point.face_ap50, ".4f"),
             ]
     return _table(header, body)
 
@@ -105,7 +105,7 @@ def _latency(rows: Sequence[Row], key: str, paper: bool) -> str:
         cells = [method, preset if not row.get("model_id") else f"{preset} {unit}".strip()]
         cells += [
             _plus_minus(figures["mean"], figures["std"], ".3g"),
-            _number(figures["min"], ".3g"),
+            number(figures["min"], ".3g"),
         ]
         for reference in references.values():
             found = reference.get((_key(row), unit))
@@ -119,10 +119,10 @@ def _distortion(rows: Sequence[Row]) -> str:
     body = [
         [
             row_name(dict(row)),
-            _number(row["psnr_mean"], ".2f"),
-            *(_number(row["psnr_regions"][region], ".2f") for region in REGIONS),
-            _number(row["ms_ssim_mean"], ".4f"),
-            *(_number(row["ms_ssim_regions"][region], ".4f") for region in REGIONS),
+            number(row["psnr_mean"], ".2f"),
+            *(number(row["psnr_regions"][region], ".2f") for region in REGIONS),
+            number(row["ms_ssim_mean"], ".4f"),
+            *(number(row["ms_ssim_regions"][region], ".4f") for region in REGIONS),
         ]
         for row in rows[1:]
     ]
@@ -156,12 +156,8 @@ def _paper_latency(latency: PaperLatency | None) -> str:
     return NOTHING if latency is None else f"{latency.mean:g} ± {latency.std:g}"
 
 
-def _number(value: float | None, form: str) -> str:
-    return NOTHING if value is None else format(value, form)
-
-
 def _plus_minus(mean: float | None, std: float | None, form: str) -> str:
-    return _number(mean, form) + ("" if std is None else f" ± {std:{form}}")
+    return number(mean, form) + ("" if std is None else f" ± {std:{form}}")
 
 
 def _table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:

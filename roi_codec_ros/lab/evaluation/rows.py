@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The results of many images pooled into one row of figures a method; JSON types only."""
+"""The results of many images, pooled into one row of figures per method, and these as a table."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
+from roi_codec_ros.common.tables import number, text_table
 from roi_codec_ros.lab.evaluation.average_precision import Matches, average_precision
 from roi_codec_ros.lab.evaluation.distortion import REGIONS
 from roi_codec_ros.lab.evaluation.measurement import LOWEST_CONFIDENCE
@@ -90,3 +91,46 @@ def _mean(values: Sequence[float]) -> float | None:
 
 def _sample_std(values: Sequence[float]) -> float | None:
     return float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+
+Row = dict[str, Any]
+Column = tuple[str, Callable[[Row], str]]
+
+
+def format_table(rows: Sequence[Row]) -> str:
+    """Plain text, one line per row; what was not measured is a dash."""
+    header = [title for title, _ in COLUMNS]
+    return text_table(header, [[show(row) for _, show in COLUMNS] for row in rows])
+
+
+def _figure(key: str, form: str) -> Callable[[Row], str]:
+    return lambda row: number(row[key], form)
+
+
+def _mean_ms(key: str) -> Callable[[Row], str]:
+    return lambda row: number(row[key]["mean"], ".1f")
+
+
+def row_name(row: Row) -> str:
+    """What the row is called: a preset only where the name leaves it open, a device if no CPU."""
+    method, preset = row["method"], row["preset"]
+    device = row.get("device") or "cpu"
+    words = [method, "" if preset == method else preset, "" if device == "cpu" else device]
+    return " ".join(word for word in words if word)
+
+
+COLUMNS: tuple[Column, ...] = (
+    ("method", row_name),
+    ("bpp", _figure("bpp_mean", ".3f")),
+    ("± std", _figure("bpp_std", ".3f")),
+    ("PSNR", _figure("psnr_mean", ".1f")),
+    ("MS-SSIM", _figure("ms_ssim_mean", ".3f")),
+    ("persons AP50", _figure("person_ap50", ".3f")),
+    ("of original", _figure("person_ap50_ratio", ".1%")),
+    ("at conf 0.25", _figure("person_ap50_conf025", ".3f")),
+    ("faces", _figure("faces_found", "d")),
+    ("of original", _figure("faces_ratio", ".1%")),
+    ("face AP50", _figure("face_ap50", ".4f")),
+    ("encode ms", _mean_ms("encode_ms")),
+    ("decode ms", _mean_ms("decode_ms")),
+)

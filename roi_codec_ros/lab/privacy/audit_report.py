@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from roi_codec_ros.common.tables import NOTHING, text_table
 from roi_codec_ros.lab.privacy.audit import (
     AGREED,
     ANY,
@@ -77,6 +78,32 @@ def audit_report(
         "bits_per_head": _bits_report(result.bits),
         "not_protected": list(NOT_PROTECTED),
     }
+
+
+def summary_text(report: dict[str, Any]) -> str:
+    """The counts of a report as tables for the terminal."""
+    counts = {**report["detectors"], UNION: report["union"]}
+    rows = [
+        [source, *(counts[name].get(source, NOTHING) for name in counts)]
+        for source in report["union"]
+    ]
+    parts = [text_table(["", *counts], rows)]
+    bits = report["bits_per_head"]
+    if bits["heads"]:
+        parts.append(f"bits per head: median {bits['median']:.0f}, p95 {bits['p95']:.0f}")
+    reid = report["reid"]
+    if reid:
+        parts.append(
+            f"{reid['embedder']}, {reid['probes']} probes of {reid['identities']} identities, "
+            f"by chance {reid['chance']:.1f}"
+        )
+        rows = [
+            [source, hits["rank1"], hits["tar_at_far_1e3"]]
+            for source, hits in reid.items()
+            if isinstance(hits, dict) and "rank1" in hits
+        ]
+        parts.append(text_table(["", "rank-1", "accepted at FAR 0.001"], rows))
+    return "\n".join(parts)
 
 
 def _attacker_report(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -25,6 +25,7 @@ from roi_codec_ros.codec.models import find_model, read_model, untrained_model
 from roi_codec_ros.codec.presets import get_preset
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
 from roi_codec_ros.common.images import ImageArray
+from roi_codec_ros.common.tables import number, text_table
 from roi_codec_ros.lab.evaluation.baselines import parse_baselines
 
 Clock = Callable[[], float]
@@ -290,3 +291,32 @@ def _summary(times_ms: Sequence[float]) -> dict[str, float] | None:
     if not times_ms:
         return None
     return {"min": min(times_ms), "p50": statistics.median(times_ms)}
+
+
+def encode_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows of a bench for the terminal, a table for each size and number of threads."""
+    header = ["codec", "ms min", "median", "× AV1 1", "speed 10", "× JPEG 1", "entropy", "bpp"]
+    header.append("decode")
+    parts = []
+    for size, threads in dict.fromkeys((row["size"], row["threads"]) for row in rows):
+        group = [row for row in rows if (row["size"], row["threads"]) == (size, threads)]
+        parts.append(f"\n{size}, threads: {threads}; × is the ratio of encoding times")
+        parts.append(text_table(header, [_cells(row) for row in group]))
+    return "\n".join(parts)
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    name = f"{row['codec']} {row['preset']}"
+    if row["backend"]:
+        name = f"{row['preset']} {row['backend']}{'' if row['trained'] else ' (untrained)'}"
+    return [
+        name,
+        f"{row['encode_ms']['min']:.2f}",
+        f"{row['encode_ms']['p50']:.2f}",
+        f"{row['ratio_av1_1']:.3f}",
+        f"{row['ratio_av1_1_speed10']:.3f}",
+        f"{row['ratio_jpeg_1']:.2f}",
+        number(row.get("entropy_share"), ".1%"),
+        f"{row['bpp']:.3f}",
+        number(row["decode_ms"] and row["decode_ms"]["p50"], ".1f"),
+    ]

@@ -14,6 +14,7 @@ import numpy as np
 from roi_codec_ros.codec.entropy import PRECISION, EntropyTables
 from roi_codec_ros.codec.rans import RansCoder
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
+from roi_codec_ros.common.tables import text_table
 
 DEFAULT_SHAPE = (256, 32, 32)
 DEFAULT_BITS_PER_SYMBOL = (0.2, 0.5, 1.0, 2.0)
@@ -208,3 +209,25 @@ def _tables(pmfs: np.ndarray) -> EntropyTables:
 def _expect_same(decoded: np.ndarray, symbols: np.ndarray, coder: str) -> None:
     if not np.array_equal(decoded, symbols):
         raise RoiCodecError(f"entropy bench ({coder}): expected the symbols back, found others")
+
+
+def entropy_table(rows: Sequence[EntropyMeasurement]) -> str:
+    """The measurements for the terminal; times in ms, ours first, then compressai's."""
+    header = ["symbols", "bit", "encode", "decode", "theirs", "theirs", "faster", "excess"]
+    return text_table(
+        header,
+        [
+            [
+                "x".join(map(str, row.shape)),
+                f"{row.bits_per_symbol:g}",
+                f"{row.ours_encode_ms:.2f}",
+                f"{row.ours_decode_ms:.2f}",
+                f"{row.compressai_encode_ms:.1f}",
+                f"{row.compressai_decode_ms:.1f}",
+                f"{row.compressai_encode_ms / row.ours_encode_ms:.0f}x, "
+                f"{row.compressai_decode_ms / row.ours_decode_ms:.0f}x",
+                f"{row.excess_over_shannon:.2%}",
+            ]
+            for row in rows
+        ],
+    )

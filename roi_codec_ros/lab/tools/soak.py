@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from roi_codec_ros.common.tables import number, text_table
 from roi_codec_ros.lab.demo.map_book import stamp_of
 
 FLAT = 0.02  # the most that memory may have grown by, of what it was first
@@ -250,23 +251,35 @@ def _slope_per_hour(samples: Sequence[ProcessSample]) -> float:
 
 
 def table_lines(result: Mapping[str, Any]) -> list[str]:
-    """For people: a line for each process, one for all, latency, frames, and the verdict."""
-    lines = [
-        f"{'process':<18} {'RSS first':>10} {'last':>8} {'grown':>8} {'MiB/h':>7} {'PSS last':>9} "
-        f"{'threads':>9} {'files':>9}"
-    ]
-    for name, row in result["processes"].items():
-        threads, files = (f"{row[k]['first']} → {row[k]['last']}" for k in ("threads", "files"))
-        lines.append(
-            f"{_memory(name, row)} {row['rss_mib_per_hour']:>+7.1f} "
-            f"{row['pss_mib']['last']:>9.1f} {threads:>9} {files:>9}"
+    """For people: one line per process, one for all, latency, frames, and the verdict."""
+    header = ["process", "RSS first", "last", "grown", "MiB/h", "PSS last", "threads", "files"]
+    rows = []
+    for name, row in {**result["processes"], "together": result["together"]}.items():
+        rss = row["rss_mib"]
+        counts = [
+            f"{row[key]['first']} → {row[key]['last']}" if key in row else ""
+            for key in ("threads", "files")
+        ]
+        per_hour = row.get("rss_mib_per_hour")
+        rows.append(
+            [
+                name,
+                f"{rss['first']:.1f}",
+                f"{rss['last']:.1f}",
+                f"{100 * rss['growth']:+.2f}%",
+                "" if per_hour is None else f"{per_hour:+.1f}",
+                f"{row['pss_mib']['last']:.1f}",
+                *counts,
+            ]
         )
-    together = result["together"]
-    lines.append(f"{_memory('together', together)} {'':>7} {together['pss_mib']['last']:>9.1f}")
+    lines = [text_table(header, rows)]
     first, last = (result["latency_ms"][key] for key in _KEYS)
     lines.append(
         "capture to tracks: "
-        + ", ".join(f"{p} {_ms(first[p])} → {_ms(last[p])} ms" for p in ("p10", "p50", "p95"))
+        + ", ".join(
+            f"{p} {number(first[p], '.0f')} → {number(last[p], '.0f')} ms"
+            for p in ("p10", "p50", "p95")
+        )
     )
     first, last = (f"{result['waited'][key]:.2f}" for key in _KEYS)
     lines.append(f"waited for a core: {first} → {last} s in a second, all threads together")
@@ -283,12 +296,3 @@ def verdict(result: Mapping[str, Any]) -> str:
     memory = "flat" if result["memory_flat"] else "NOT flat"
     latency = "does not creep" if result["latency_steady"] else "CREEPS"
     return f"memory {memory} within {FLAT:.0%}, latency {latency} (p10 within {CREEP:.0%})"
-
-
-def _memory(name: str, row: Mapping[str, Any]) -> str:
-    rss = row["rss_mib"]
-    return f"{name:<18} {rss['first']:>10.1f} {rss['last']:>8.1f} {100 * rss['growth']:>+7.2f}%"
-
-
-def _ms(value: float | None) -> str:
-    return "–" if value is None else f"{value:.0f}"
