@@ -38,6 +38,7 @@ POSE_KEYS = ("x", "y", "z", "roll", "pitch", "yaw")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the verb."""
     lens = parser.add_mutually_exclusive_group(required=True)
     lens.add_argument(
         "--camera",
@@ -86,6 +87,7 @@ parse_point.__name__ = "point"  # what argparse calls it when it refuses one
 
 
 def run(args: argparse.Namespace) -> None:
+    """Run the verb. Raises RoiCodecError for whatever a user can cause."""
     from roi_codec_ros.common.photographs import read_photograph
     from roi_codec_ros.perception.calibration import point_errors, solve_pose
 

@@ -25,6 +25,7 @@ from roi_codec_ros.common.errors import RoiCodecError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the verb."""
     parser.add_argument("roic", type=Path, metavar="IN.roic")
     parser.add_argument("out", type=Path, metavar="OUT.png")
     parser.add_argument("--model", help="name or file (default: any installed model that fits)")
@@ -39,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Run the verb. Raises RoiCodecError for whatever a user can cause."""
     from roi_codec_ros.codec import Decoder, Payload, list_models, load_model
 
     data = read_bytes(args.roic)

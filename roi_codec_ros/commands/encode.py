@@ -19,6 +19,7 @@ from roi_codec_ros.commands.common import add_json_option, write_bytes, write_js
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the verb."""
     parser.add_argument("image", type=Path, metavar="IMAGE")
     parser.add_argument("out", type=Path, metavar="OUT.roic")
     parser.add_argument("--model", default="fast", help="name or file (default: %(default)s)")
@@ -35,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Run the verb. Raises RoiCodecError for whatever a user can cause."""
     from roi_codec_ros.codec import load_encoder
     from roi_codec_ros.common.photographs import read_photograph
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the verb."""
     parser.add_argument("model", nargs="?", help="print the whole card of this model")
     parser.add_argument(
         "--measured",
@@ -37,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Run the verb. Raises RoiCodecError for whatever a user can cause."""
     from roi_codec_ros.codec import UsageError, find_model, list_models, load_model
     from roi_codec_ros.codec.card import with_figures
 

@@ -95,6 +95,7 @@ class UprightCapture:
         return float(self._capture.get(number))
 
     def close(self) -> None:
+        """Close the file."""
         self._capture.release()
 
 

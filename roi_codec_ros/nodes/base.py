@@ -202,6 +202,7 @@ class ManagedNode(LifecycleNode):
 
     @property
     def active(self) -> bool:
+        """Whether the node is active and working."""
         return self._active
 
     def warn(self, subject: str, sentence: str) -> None:
@@ -226,6 +227,7 @@ class ManagedNode(LifecycleNode):
     # Lifecycle
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Lifecycle transition: `configure` of the node."""
         outcome = self._attempt(self.configure)
         if outcome is TransitionCallbackReturn.SUCCESS:
             self._configured = True
@@ -234,6 +236,7 @@ class ManagedNode(LifecycleNode):
         return outcome
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Lifecycle transition: `activate` of the node, then its workers."""
         super().on_activate(state)
         self._stop = threading.Event()
         self._active = True
@@ -244,20 +247,24 @@ class ManagedNode(LifecycleNode):
         return outcome
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Lifecycle transition: ends the workers."""
         self._halt()
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Lifecycle transition: lets go of what was configured."""
         outcome = super().on_cleanup(state)
         self._release()
         return outcome
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Lifecycle transition: ends the node, whatever its state."""
         self._halt()
         self._release()
         return TransitionCallbackReturn.SUCCESS
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Lifecycle transition after a failed one: cleans up."""
         self._halt()
         self._release()
         return TransitionCallbackReturn.SUCCESS

@@ -87,6 +87,7 @@ class DecoderNode(ManagedNode):
         self._taker = taker
 
     def configure(self) -> None:
+        """Load what the parameters name and create publishers and subscriptions."""
         names = self.camera_names()
         models = [load_model(name) for name in self.setting("models")]
         self._decoder = Decoder(
@@ -105,10 +106,12 @@ class DecoderNode(ManagedNode):
         self.get_logger().info(f"cameras {', '.join(names)}; models {self._known}")
 
     def activate(self) -> None:
+        """Start working."""
         self._waiting: NewestByKey[CompressedLatent] = NewestByKey()
         self.start_worker("decode", self._decode_next)
 
     def interrupt(self) -> None:
+        """Wake whatever waits, so that workers can end."""
         self._waiting.close()
 
     # Latents come in
@@ -241,6 +244,7 @@ class DecoderNode(ManagedNode):
     # Diagnostics
 
     def statuses(self) -> list[Status]:
+        """What /diagnostics shows of this node now."""
         return [self._status(camera) for camera in self._cameras.values()]
 
     def _status(self, camera: _Camera) -> Status:

@@ -84,6 +84,7 @@ class DetectorNode(ManagedNode):
         self._waiting: NewestByKey[_Waiting] = NewestByKey()
 
     def configure(self) -> None:
+        """Load what the parameters name and create publishers and subscriptions."""
         names = self.camera_names()
         weights = find_weights(self.setting("weights"), model_directories())
         self._detector = PersonDetector(
@@ -105,10 +106,12 @@ class DetectorNode(ManagedNode):
         self.get_logger().info(f"cameras {', '.join(names)}; weights {weights}")
 
     def activate(self) -> None:
+        """Start working."""
         self._waiting = NewestByKey()
         self.start_worker("detect", self._detect_next)
 
     def interrupt(self) -> None:
+        """Wake whatever waits, so that workers can end."""
         self._waiting.close()
 
     # Images come in, from the decoder beside us (handover.FrameTaker)
@@ -211,6 +214,7 @@ class DetectorNode(ManagedNode):
     # Diagnostics
 
     def statuses(self) -> list[Status]:
+        """What /diagnostics shows of this node now."""
         return [self._status(camera) for camera in self._cameras.values()]
 
     def _status(self, camera: _Camera) -> Status:

@@ -88,6 +88,7 @@ class EncoderNode(ManagedNode):
         return topic if self.get_namespace() != "/" else f"{self.camera}/{topic}"
 
     def configure(self) -> None:
+        """Load what the parameters name and create publishers and subscriptions."""
         self._source: Source = parse_source(self.setting("source"))
         self._calibration = self._read_calibration()
         self._encoder = load_encoder(
@@ -121,6 +122,7 @@ class EncoderNode(ManagedNode):
             self.get_logger().warning(f"{self.camera}: {complaint}")
 
     def activate(self) -> None:
+        """Start working."""
         self._waiting: NewestByKey[_Waiting] = NewestByKey()
         self._limiter = RateLimiter()
         self._last_frame_s = self._last_image_s = self._last_refused_s = None
@@ -136,14 +138,17 @@ class EncoderNode(ManagedNode):
             self._capture.start()
 
     def interrupt(self) -> None:
+        """Wake whatever waits, so that workers can end."""
         self._waiting.close()
 
     def deactivate(self) -> None:
+        """Stop working; what was loaded stays."""
         if self._capture is not None and not self._capture.stop(STOP_TIMEOUT_S):
             self.hung = True
         self._capture = None
 
     def setting_changed(self, name: str, value: object) -> None:
+        """A live parameter has another value."""
         if self._capture is not None and name in ("rate_hz", "loop"):
             setattr(self._capture, name, value)
 
@@ -227,6 +232,7 @@ class EncoderNode(ManagedNode):
     # Diagnostics
 
     def statuses(self) -> list[Status]:
+        """What /diagnostics shows of this node now."""
         return [self._codec_status(), self._source_status()]
 
     def _codec_status(self) -> Status:

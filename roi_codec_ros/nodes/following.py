@@ -125,10 +125,12 @@ class FollowingSubscription:
 
     @property
     def types(self) -> list[str]:
+        """The types of messages that it takes."""
         return list(self._callbacks)
 
     @property
     def complaint(self) -> str:
+        """Why nothing is received, in one line; empty where nothing is wrong."""
         sentence = unheard(self.offers, self.types, self.way)
         return f"{self.topic}: {sentence}" if sentence else ""
 

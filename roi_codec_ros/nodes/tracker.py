@@ -78,6 +78,7 @@ class TrackerNode(ManagedNode):
         self._watched: tuple[str, ...] | None = None  # the cameras in the last coverage
 
     def configure(self) -> None:
+        """Load what the parameters name and create publishers and subscriptions."""
         names = self.camera_names()
         try:
             poses = parse_camera_poses(self.setting("camera_poses"))
@@ -115,6 +116,7 @@ class TrackerNode(ManagedNode):
         )
 
     def activate(self) -> None:
+        """Start working."""
         self._tracker = Tracker(self._settings_of_tracks)
         self._watched = None
         for camera in self._cameras.values():
@@ -130,6 +132,7 @@ class TrackerNode(ManagedNode):
         )
 
     def deactivate(self) -> None:
+        """Stop working; what was loaded stays."""
         self.destroy_timer(self._timer)
         if self._transforms is not None:
             self._transforms.close()
@@ -302,6 +305,7 @@ class TrackerNode(ManagedNode):
     # Diagnostics
 
     def statuses(self) -> list[Status]:
+        """What /diagnostics shows of this node now."""
         lines = [self._status(camera) for camera in self._cameras.values()]
         return [self._map_status(), *lines] if self._in_map() else lines
 

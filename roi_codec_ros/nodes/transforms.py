@@ -15,6 +15,7 @@ from roi_codec_ros.perception.ground import CameraPose
 
 
 def tf_installed() -> bool:
+    """Whether tf2_ros can be imported."""
     return importlib.util.find_spec("tf2_ros") is not None
 
 
@@ -43,4 +44,5 @@ class TransformPoses:
         return pose_from_transform(found.transform)
 
     def close(self) -> None:
+        """Stop listening to TF."""
         self._listener.unregister()

@@ -130,6 +130,7 @@ class Bank:
 
     @classmethod
     def empty(cls, stamp: float) -> Bank:
+        """A bank without any track."""
         count, none = np.zeros(0, np.int64), np.zeros(0)
         return cls(
             stamp, np.zeros((0, 4)), np.zeros((0, 4, 4)), (), count, count, none, none,

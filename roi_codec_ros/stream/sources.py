@@ -67,6 +67,7 @@ class Source:
 
     @property
     def live(self) -> bool:
+        """Whether frames come in their own time and cannot be read again."""
         return self.kind not in (SourceKind.VIDEO, SourceKind.IMAGES)
 
 
@@ -128,7 +129,8 @@ class FrameReader(Protocol):
     def image(self) -> ImageArray | None:
         """The frame as uint8 [H, W, 3] RGB; None, or PhotographError, if it can't be decoded."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Close the source."""
 
 
 class LiveReader:
@@ -161,6 +163,7 @@ class LiveReader:
         return int(count) if 1 <= count < 1e9 else 0
 
     def advance(self) -> bool:
+        """Wait for the next frame; False when the source is lost."""
         if not self._frames.advance():
             return False
         if self.film_frames:
@@ -168,9 +171,11 @@ class LiveReader:
         return True
 
     def image(self) -> ImageArray | None:
+        """The frame as uint8 [H, W, 3] RGB; None if it cannot be decoded."""
         return self._frames.image()
 
     def close(self) -> None:
+        """Close the device or stream."""
         self._frames.close()
 
 
@@ -185,15 +190,19 @@ class FilmReader:
 
     @property
     def position(self) -> int:
+        """Index of the frame."""
         return self._film.index
 
     def advance(self) -> bool:
+        """Come to the next frame; False at the end."""
         return self._film.advance()
 
     def image(self) -> ImageArray | None:
+        """The frame as uint8 [H, W, 3] RGB; None if it cannot be decoded."""
         return self._film.image()
 
     def close(self) -> None:
+        """Close the file."""
         self._film.close()
 
 
@@ -211,6 +220,7 @@ class ImageReader:
         self.position = LIVE
 
     def advance(self) -> bool:
+        """Come to the next image; False at the end."""
         self.position += 1
         return self.position < len(self._files)
 
@@ -219,6 +229,7 @@ class ImageReader:
         return read_photograph(self._files[self.position])
 
     def close(self) -> None:
+        """Nothing is open between images."""
         return None
 
 
@@ -304,17 +315,21 @@ class Capture:
 
     @property
     def state(self) -> SourceState:
+        """How the source does, for diagnostics."""
         return self._state
 
     @property
     def loop(self) -> bool:
+        """Whether a source that has ended starts again."""
         return self._again.is_set()
 
     @loop.setter
     def loop(self, loop: bool) -> None:
+        """Whether a source that has ended starts again."""
         (self._again.set if loop else self._again.clear)()
 
     def start(self) -> None:
+        """Start reading, in a thread."""
         self._thread.start()
 
     def stop(self, timeout_s: float) -> bool:

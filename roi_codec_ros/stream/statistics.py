@@ -26,6 +26,7 @@ class SlidingWindow:
         self._lock = threading.Lock()
 
     def add(self, value: float) -> None:
+        """Note a value, now."""
         with self._lock:
             self._values.append((self._clock(), value))
             self._forget()
@@ -83,5 +84,6 @@ class Tally:
         return self._counts[cause]
 
     def as_dict(self) -> dict[str, int]:
+        """The counts by name."""
         with self._lock:
             return dict(sorted(self._counts.items()))

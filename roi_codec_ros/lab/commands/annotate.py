@@ -26,6 +26,7 @@ FAILURES_SHOWN = 20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the verb."""
     parser.add_argument("data", type=Path, metavar="DIR")
     parser.add_argument("--split", default="train", help="split to annotate (default: train)")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR")
@@ -42,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Run the verb. Raises RoiCodecError for whatever a user can cause."""
     from tqdm import tqdm
 
     from roi_codec_ros.commands.common import check_writable, write_bytes

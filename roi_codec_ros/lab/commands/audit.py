@@ -46,6 +46,7 @@ IDENTITY_DETECTOR = "mtcnn"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the verb."""
     parser.add_argument("model", metavar="MODEL", help="name or .safetensors file")
     parser.add_argument(
         "--data", required=True, metavar="DIR", help="folder with annotation_SPLIT.odgt and images"
@@ -112,6 +113,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Run the verb. Raises RoiCodecError for whatever a user can cause."""
     from tqdm import tqdm
 
     from roi_codec_ros.codec.models import load_model

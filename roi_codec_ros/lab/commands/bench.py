@@ -49,6 +49,7 @@ ALL = "all"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the verb."""
     parser.add_argument(
         "--entropy", action="store_true", help="time and size of the entropy coder alone"
     )
@@ -89,6 +90,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Run the verb. Raises RoiCodecError for whatever a user can cause."""
     for path in (args.json, args.plot):
         if path:
             check_writable(path)

@@ -59,6 +59,7 @@ _HIDE_CURSOR, _SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the verb."""
     parser.add_argument(
         "--source",
         metavar="SOURCE",

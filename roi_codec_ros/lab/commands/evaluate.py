@@ -40,6 +40,7 @@ FAILURES_SHOWN = 20  # the JSON has them all
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the verb."""
     parser.add_argument(
         "--data",
         required=True,
@@ -144,6 +145,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Run the verb. Raises RoiCodecError for whatever a user can cause."""
     from tqdm import tqdm
 
     from roi_codec_ros.common.machine import describe_machine

@@ -38,6 +38,7 @@ ANY_SIZE = "dynamic"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the verb."""
     parser.add_argument("model", metavar="MODEL", help="name or file of a model")
     parser.add_argument("--onnx", required=True, type=Path, metavar="FILE", help="to write")
     parser.add_argument(
@@ -62,6 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Run the verb. Raises RoiCodecError for whatever a user can cause."""
     from roi_codec_ros.codec import load_model
     from roi_codec_ros.codec.onnx_graph import build_graph
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the verb."""
     parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
     parser.add_argument("--out", required=True, type=Path, metavar="FILE")
     parser.add_argument("--name", help="the model's name (default: that of its preset)")
@@ -59,6 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Run the verb. Raises RoiCodecError for whatever a user can cause."""
     from roi_codec_ros.codec import UsageError
     from roi_codec_ros.lab.training.freeze import freeze
 

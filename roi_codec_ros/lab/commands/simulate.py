@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the verb."""
     parser.add_argument(
         "--seed", type=_seed, default=0, help="what chance does; the same for the same number"
     )
@@ -58,6 +59,7 @@ _minutes.__name__ = "number of minutes from 1/60 to a day"
 
 
 def run(args: argparse.Namespace) -> None:
+    """Run the verb. Raises RoiCodecError for whatever a user can cause."""
     from roi_codec_ros.lab.evaluation.tracking_scores import live_samples, score
     from roi_codec_ros.lab.simulation.measured_hall import simulate_hall
     from roi_codec_ros.perception.tracking import Tracker

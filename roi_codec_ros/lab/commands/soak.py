@@ -46,6 +46,7 @@ SAMPLE_S = 5.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the verb."""
     parser.add_argument("--minutes", type=positive_real, default=30.0, help="default: %(default)g")
     parser.add_argument(
         "--warmup", type=positive_real, default=2.0, metavar="MINUTES", help="default: %(default)g"
@@ -92,6 +93,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Run the verb. Raises RoiCodecError for whatever a user can cause."""
     check_ros()
     if args.json:
         check_writable(args.json)

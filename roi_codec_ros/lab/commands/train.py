@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the verb."""
     parser.add_argument("--config", type=Path, metavar="FILE", help="YAML; default: the preset's")
     parser.add_argument("--preset", help="architecture (default: the configuration's, or fast)")
     parser.add_argument("--data", required=True, type=Path, metavar="DIR")
@@ -86,6 +87,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Run the verb. Raises RoiCodecError for whatever a user can cause."""
     import torch
 
     from roi_codec_ros.common.photographs import left_out

@@ -35,6 +35,7 @@ FAILURES_SHOWN = 20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the verb."""
     parser.add_argument(
         "--codec", required=True, metavar="MODEL", help="name or .safetensors file"
     )
@@ -92,6 +93,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Run the verb. Raises RoiCodecError for whatever a user can cause."""
     os.environ.setdefault("YOLO_OFFLINE", "1")  # before ultralytics is imported
 
     from roi_codec_ros.codec import UsageError

@@ -28,7 +28,8 @@ SHARE_IN_HEAD = 0.3
 class PersonFinder(Protocol):
     """Finds persons in an RGB uint8 image [H, W, 3]."""
 
-    def detect(self, image: NDArray[np.uint8], *, confidence: float = ...) -> Detections: ...
+    def detect(self, image: NDArray[np.uint8], *, confidence: float = ...) -> Detections:
+        """Persons in RGB uint8 [H, W, 3], boxes in its pixels."""
 
 
 def annotate(

@@ -59,10 +59,12 @@ class Area:
 
     @property
     def width_m(self) -> float:
+        """Extent along x."""
         return self.right_m - self.left_m
 
     @property
     def depth_m(self) -> float:
+        """Extent along y."""
         return self.top_m - self.bottom_m
 
 

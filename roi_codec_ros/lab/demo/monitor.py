@@ -26,13 +26,26 @@ PERSONS = QoSProfile(depth=20, reliability=QoSReliabilityPolicy.RELIABLE)
 class Ledger(Protocol):
     """Who keeps the books; called from the monitor's thread."""
 
-    def on_latent(self, camera: str) -> None: ...
-    def on_field_of_view(self, camera: str, degrees: float) -> None: ...
-    def on_decoded(self, camera: str, message: DecodedFrame) -> None: ...
-    def on_image(self, camera: str, stamp_ns: int, image: np.ndarray) -> None: ...
-    def on_persons(self, camera: str, message: PersonArray) -> None: ...
-    def on_tracks(self, message: PersonArray) -> None: ...
-    def on_coverage(self, message: OccupancyGrid) -> None: ...
+    def on_latent(self, camera: str) -> None:
+        """A latent of a camera has arrived."""
+
+    def on_field_of_view(self, camera: str, degrees: float) -> None:
+        """A calibrated camera's horizontal field of view."""
+
+    def on_decoded(self, camera: str, message: DecodedFrame) -> None:
+        """A frame was decoded."""
+
+    def on_image(self, camera: str, stamp_ns: int, image: np.ndarray) -> None:
+        """An anonymized image, RGB uint8 [H, W, 3]."""
+
+    def on_persons(self, camera: str, message: PersonArray) -> None:
+        """The persons of one frame."""
+
+    def on_tracks(self, message: PersonArray) -> None:
+        """The tracks of all cameras."""
+
+    def on_coverage(self, message: OccupancyGrid) -> None:
+        """Which floor cameras watch."""
 
 
 class DemoMonitor:

@@ -273,9 +273,13 @@ class Geometry(Protocol):
     """Where a point of the ground lies in a picture of `size` (height, width)."""
 
     @property
-    def size(self) -> tuple[int, int]: ...
+    def size(self) -> tuple[int, int]:
+        """Height and width of the picture in px."""
+
     @property
-    def pixels_per_metre(self) -> float: ...
+    def pixels_per_metre(self) -> float:
+        """Scale of the picture."""
+
     def pixel(self, x_m: float, y_m: float, /) -> tuple[float, float]:
         """Column and row."""
 

@@ -34,13 +34,16 @@ class PillowCodec:
 
     @property
     def preset(self) -> str:
+        """The quality, as it stands in tables."""
         return str(self.quality)
 
     @property
     def model_id(self) -> str | None:
+        """None: no model of ours."""
         return None
 
     def encode(self, image: ImageArray) -> bytes:
+        """RGB uint8 [H, W, 3] to a file in memory."""
         buffer = io.BytesIO()
         Image.fromarray(image).save(
             buffer,
@@ -52,6 +55,7 @@ class PillowCodec:
         return buffer.getvalue()
 
     def decode(self, data: bytes) -> ImageArray:
+        """The file back to RGB uint8 [H, W, 3]."""
         with Image.open(io.BytesIO(data), formats=(self.file_format,)) as image:
             return np.array(image.convert("RGB"))
 

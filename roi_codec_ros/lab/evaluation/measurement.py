@@ -47,7 +47,8 @@ Result = TypeVar("Result")
 class PersonFinder(Protocol):
     """Finds persons in an RGB uint8 image [H, W, 3] down to a confidence; boxes in its pixels."""
 
-    def detect(self, image: ImageArray, *, confidence: float) -> Detections: ...
+    def detect(self, image: ImageArray, *, confidence: float) -> Detections:
+        """Persons with at least this confidence."""
 
 
 class Bench:
@@ -68,6 +69,7 @@ class Bench:
 
     @property
     def rows(self) -> list[RowName]:
+        """Names of the rows: the originals, then each method."""
         return [ORIGINAL_ROW, *(row_name(method) for method in self.methods)]
 
     def measure(
@@ -164,11 +166,13 @@ class Scene:
         self._masks = region_masks(annotation)
 
     def psnr_db(self, decoded: ImageArray) -> dict[str, float | None]:
+        """PSNR in dB of the whole image and of each region; None where it has no pixel."""
         error = squared_error(decoded, self.image)
         regions = {name: psnr_db(error, mask) for name, mask in self._masks.items()}
         return {"image": psnr_db(error), **regions}
 
     def ms_ssim(self, decoded: ImageArray) -> dict[str, float | None]:
+        """MS-SSIM of the whole image and of each region; None where it has no pixel."""
         return ms_ssim(decoded, self.image, self._masks)
 
 

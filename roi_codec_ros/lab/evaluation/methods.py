@@ -20,15 +20,19 @@ class Method(Protocol):
     """
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What tables call the codec."""
 
     @property
-    def preset(self) -> str: ...
+    def preset(self) -> str:
+        """Its setting, such as a quality."""
 
     @property
-    def model_id(self) -> str | None: ...
+    def model_id(self) -> str | None:
+        """A model's identity in hex; None for other codecs."""
 
-    def encode(self, image: ImageArray) -> bytes: ...
+    def encode(self, image: ImageArray) -> bytes:
+        """RGB uint8 [H, W, 3] to bytes."""
 
     def decode(self, data: bytes) -> ImageArray:
         """The decoded image, which may be of another size than what was encoded."""
@@ -48,21 +52,26 @@ class ModelMethod:
 
     @property
     def name(self) -> str:
+        """The model's name."""
         return self._model.name
 
     @property
     def preset(self) -> str:
+        """The model's preset."""
         preset = self._model.preset
         return str(getattr(preset, "name", preset))
 
     @property
     def model_id(self) -> str | None:
+        """The model's identity in hex."""
         return self._model.id.hex()
 
     def encode(self, image: ImageArray) -> bytes:
+        """RGB uint8 [H, W, 3] to a payload."""
         return self._encoder.encode(image).data
 
     def decode(self, data: bytes) -> ImageArray:
+        """A payload to RGB uint8 [H, W, 3], of the coded size."""
         return self._decoder.decode(data).image
 
 

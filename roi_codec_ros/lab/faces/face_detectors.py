@@ -34,9 +34,11 @@ class FaceDetector(Protocol):
     """Finds faces in an RGB uint8 image [H, W, 3]; boxes in its pixels, at its own threshold."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What reports call it."""
 
-    def detect(self, image: ImageArray) -> Detections: ...
+    def detect(self, image: ImageArray) -> Detections:
+        """Faces in RGB uint8 [H, W, 3], boxes in its pixels."""
 
 
 FACE_DETECTORS: Plugins[FaceDetector] = Plugins("a face detector")
@@ -69,6 +71,7 @@ class Mtcnn:
         self._network: Any = package.MTCNN(keep_all=True, device=device)
 
     def detect(self, image: ImageArray) -> Detections:
+        """Faces in RGB uint8 [H, W, 3]."""
         # Its image pyramid is empty, which it does not expect, where no face could fit.
         if min(image.shape[:2]) < self._network.min_face_size:
             return Detections.from_arrays([], [], image.shape[:2])
@@ -107,6 +110,7 @@ class YuNet:
             ) from error
 
     def detect(self, image: ImageArray) -> Detections:
+        """Faces in RGB uint8 [H, W, 3]."""
         height, width = image.shape[:2]
         self._network.setInputSize((width, height))
         _, faces = self._network.detect(np.ascontiguousarray(image[..., ::-1]))
@@ -143,6 +147,7 @@ class Haar:
         self._cascade: Any = cv2.CascadeClassifier(str(path))
 
     def detect(self, image: ImageArray) -> Detections:
+        """Faces in RGB uint8 [H, W, 3]."""
         grey = self._cv2.cvtColor(image, self._cv2.COLOR_RGB2GRAY)
         found = self._cascade.detectMultiScale(
             grey,
@@ -205,6 +210,7 @@ class BlazeFace:
         self._centres = (np.stack([columns, rows], axis=1) + 0.5) * BLAZEFACE_STRIDE_PX
 
     def detect(self, image: ImageArray) -> Detections:
+        """Faces in RGB uint8 [H, W, 3]."""
         size = image.shape[:2]
         found = [self._look(image, *view) for view in blazeface_views(*size)]
         boxes = np.concatenate([boxes for boxes, _ in found])

@@ -25,7 +25,8 @@ class FaceEmbedder(Protocol):
     """Turns a face whose place is known into a vector that is close for pictures of one person."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What reports call it."""
 
     @property
     def same_person_distance(self) -> float:
@@ -81,6 +82,7 @@ class Dlib:
             raise RoiCodecError(f"expected dlib's networks, found: {reason}") from error
 
     def embed(self, image: ImageArray, face: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The embedding of the face in a box: float32 [128]."""
         # Its landmarks were learned on squares from the brows to the chin.
         centre_x, centre_y = (face[0] + face[2]) / 2, (face[1] + face[3]) / 2
         half = (face[2] - face[0] + face[3] - face[1]) / 4
@@ -129,6 +131,7 @@ class FaceNet:
         self._network = settle(network, self._device)
 
     def embed(self, image: ImageArray, face: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The embedding of the face in a box: float32 [512]."""
         from PIL import Image
 
         centre, half = (face[:2] + face[2:]) / 2, (face[2:] - face[:2]) * (0.5 + FACENET_MARGIN)

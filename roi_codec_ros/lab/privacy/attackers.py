@@ -188,6 +188,7 @@ class FromLatents(nn.Module):
         self.correction = UNet(width, codec.model.preset.latent_channels)
 
     def forward(self, latents: Tensor) -> Tensor:
+        """Latents [B, C, h, w] to images [B, 3, H, W] in [0, 1]."""
         base = self.synthesis(latents)
         return base.float() + _padded(self.correction, base, latents)
 
@@ -201,6 +202,7 @@ class FromDecoded(nn.Module):
         self.correction = UNet(width)
 
     def forward(self, latents: Tensor) -> Tensor:
+        """Decoded images to restored ones, both [B, 3, H, W] in [0, 1]."""
         decoded = self._codec[0].decoded(latents)
         return decoded + _padded(self.correction, decoded, None)
 

@@ -66,7 +66,8 @@ NOT_PROTECTED = (
 class Meter(Protocol):
     """Measures the bits that a codec spends on heads, boxes [N, 4] in px of the image."""
 
-    def measure(self, image: ImageArray, heads: BoxArray) -> HeadBits: ...
+    def measure(self, image: ImageArray, heads: BoxArray) -> HeadBits:
+        """The bits that can depend on each head of an image."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,10 +27,12 @@ class Attacker(Protocol):
     """Makes of a payload what it takes for the photograph."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """From what it restores: `latents` or `decoded`."""
 
     @property
-    def steps(self) -> int: ...
+    def steps(self) -> int:
+        """Training steps that it had."""
 
     @property
     def pairs(self) -> int:

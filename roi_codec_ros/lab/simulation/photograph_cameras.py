@@ -310,7 +310,8 @@ class FrameReader(Protocol):
     def image(self) -> np.ndarray | None:
         """The frame as uint8 [H, W, 3] RGB."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Close the source."""
 
 
 class SourceFrames:

@@ -51,9 +51,11 @@ class Contestant(Protocol):
     trained: bool | None
     parts: dict[str, float]
 
-    def encode(self, image: ImageArray) -> bytes: ...
+    def encode(self, image: ImageArray) -> bytes:
+        """RGB uint8 [H, W, 3] to bytes."""
 
-    def decode(self, data: bytes) -> ImageArray: ...
+    def decode(self, data: bytes) -> ImageArray:
+        """Bytes to RGB uint8 [H, W, 3]."""
 
 
 @dataclass
@@ -82,12 +84,14 @@ class Ours:
         self.parts: dict[str, float] = {}
 
     def encode(self, image: ImageArray) -> bytes:
+        """RGB uint8 [H, W, 3] to a payload."""
         frame = self._encoder.encode(image)
         taken = {part: frame.timings_ms[name] for part, name in PARTS.items()}
         self.parts = taken | {name: frame.timings_ms[name] for name in ("entropy", "packing")}
         return frame.data
 
     def decode(self, data: bytes) -> ImageArray:
+        """A payload to RGB uint8 [H, W, 3]."""
         return self._decoder.decode(data).image
 
 

@@ -51,6 +51,7 @@ class Listener:
 
     @property
     def heard_all(self) -> bool:
+        """Whether persons of every camera have arrived."""
         return all(self._persons.values())
 
     def write(self, report: Path) -> None:

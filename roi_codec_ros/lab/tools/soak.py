@@ -62,6 +62,7 @@ class Span:
 
     @property
     def minutes(self) -> float:
+        """Length in minutes."""
         return (self.end_s - self.start_s) / 60.0
 
 

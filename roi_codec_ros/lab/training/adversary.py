@@ -29,6 +29,7 @@ class Attacker(nn.Module):
         )
 
     def forward(self, latents: Tensor) -> Tensor:
+        """Latents [B, C, h, w] to images [B, 3, H, W] in [0, 1]."""
         return torch.as_tensor(self.network(latents) + 0.5)
 
     def restart(self, seed: int) -> None:

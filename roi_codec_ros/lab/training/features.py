@@ -43,6 +43,7 @@ class DetectorDistance(nn.Module):
         self._device_type = target.type
 
     def forward(self, x: Tensor, target: Tensor, x_hat: Tensor) -> Distances:
+        """How far the reconstruction is from what the detector should see and find."""
         with torch.no_grad(), self._reduced_precision():
             wanted = self.pyramid(target)
             found = self.pyramid.predictions(wanted if target is x else self.pyramid(x))
