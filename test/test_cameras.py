@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,8 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from roi_codec_ros.common.errors import RoiCodecError
-from roi_codec_ros.perception.cameras import CameraModel, read_calibration
+from roi_codec_ros.common.errors import RoiCodecError, UsageError
+from roi_codec_ros.common.share import local_path
+from roi_codec_ros.perception.cameras import CameraModel, lens_of, read_calibration
 
 PINHOLE = CameraModel(fx=600.0, fy=500.0, cx=320.0, cy=240.0, width=640, height=480)
 WIDE = (-0.28, 0.07, 0.0005, -0.0003, 0.0)  # a lens of about 100° across
@@ -210,9 +213,115 @@ def test_a_matrix_gives_the_camera_and_back():
     assert camera.matrix.ravel().tolist() == k
 
 
-def test_a_skewed_matrix_is_refused():
-    with pytest.raises(RoiCodecError, match=r"camera matrix .* found 600 3 320"):
-        CameraModel.from_matrix([600, 3, 320, 0, 500, 240, 0, 0, 1], 640, 480)
+def test_a_skewed_matrix_is_what_it_says():
+    camera = CameraModel.from_matrix([600, 30, 320, 0, 500, 240, 0, 0, 1], 640, 480)
+
+    # u = 600 x/z + 30 y/z + 320: half a unit down moves it by 15 px.
+    assert camera.project([[1, 1, 2]])[0] == pytest.approx([320 + 300 + 15, 490])
+    assert camera.undistort([[320 + 300 + 15, 490]])[0] == pytest.approx(
+        np.array([1, 1, 2]) / math.sqrt(6)
+    )
+    assert camera.matrix[0, 1] == 30
+    assert camera.scale_to(1280, 480).skew == 60
+
+
+@pytest.mark.parametrize("camera", LENSES, ids=lens_name)
+def test_a_skew_moves_pixels_and_leaves_rays_alone(camera):
+    skewed = replace(camera, skew=12.0)
+    places = np.array([[0.3, 0.2, 2.0], [-0.5, -0.4, 1.5]])
+
+    pixels = skewed.project(places)
+
+    plain = camera.project(places)
+    lean = 12.0 * (plain[:, 1] - camera.cy) / camera.fy
+    assert pixels == pytest.approx(plain + np.column_stack([lean, [0, 0]]))
+    assert np.cross(skewed.undistort(pixels), places) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_what_rounding_leaves_in_a_matrix_does_not_matter():
+    k = [600, -1e-13, 320, 1e-17, 500, 240, 0, 1e-12, 1 + 1e-9]
+
+    assert CameraModel.from_matrix(k, 640, 480).project([[0, 0, 1]])[0] == pytest.approx(
+        [320, 240]
+    )
+
+
+@pytest.mark.parametrize(
+    "k",
+    [
+        [600, 0, 0, 0, 500, 0, 320, 240, 1],  # transposed, as some tools write it
+        [600, 0, 320, 5, 500, 240, 0, 0, 1],
+        [600, 0, 320, 0, 500, 240, 0, 0, 2],
+        [600, 0, 320, 0, 500, 240, 0, 0, math.nan],
+        [600, 0, 320],
+    ],
+)
+def test_what_is_no_camera_matrix_is_refused(k):
+    with pytest.raises(RoiCodecError, match="camera matrix fx skew cx"):
+        CameraModel.from_matrix(k, 640, 480)
+
+
+@pytest.mark.parametrize(
+    ("model", "coefficients", "taken"),
+    [
+        ("plumb_bob", WIDE, ("plumb_bob", WIDE)),
+        ("Plumb Bob", WIDE[:4], ("plumb_bob", WIDE[:4])),
+        ("radtan", WIDE[:4], ("plumb_bob", WIDE[:4])),
+        ("plumb_bob", (*WIDE, 0.0, 0.0), ("plumb_bob", WIDE)),
+        ("plumb_bob", RATIONAL, ("rational_polynomial", RATIONAL)),
+        ("plumb_bob", (*RATIONAL, *[0.0] * 6), ("rational_polynomial", (*RATIONAL, *[0.0] * 6))),
+        ("rational_polynomial", WIDE, ("plumb_bob", WIDE)),
+        ("rational_polynomial", (*RATIONAL, 0.0), ("rational_polynomial", RATIONAL)),
+        ("fisheye", FISHEYE, ("equidistant", FISHEYE)),
+        ("equidistant", (*FISHEYE, 0.0), ("equidistant", FISHEYE)),
+        ("fisheye", (0.0,) * 5, ("equidistant", (0.0,) * 4)),
+        ("plumb_bob", (0.0, 0.0, 0.0), ("plumb_bob", ())),
+        ("", (), ("plumb_bob", ())),
+        ("inverse_brown_conrady", (0.0,) * 5, ("plumb_bob", ())),
+    ],
+)
+def test_lens_models_as_tools_write_them(model, coefficients, taken):
+    assert lens_of(model, coefficients) == taken
+    k = [410, 0, 330, 0, 400, 236, 0, 0, 1]
+    camera = CameraModel.from_matrix(k, 640, 480, model, coefficients)
+    assert (camera.distortion_model, camera.distortion) == taken
+
+
+@pytest.mark.parametrize(
+    ("model", "coefficients", "found"),
+    [
+        ("inverse_brown_conrady", WIDE, "found 'inverse_brown_conrady'"),
+        ("", WIDE, "found ''"),
+        ("plumb_bob", (0.1,), "found 1"),
+        ("equidistant", (), "4 distortion coefficients .* found 0"),
+        ("equidistant", (*FISHEYE, 0.1), "4 distortion coefficients .* found 5"),
+        ("rational_polynomial", (*RATIONAL, 0.1), "found 9"),
+        ("plumb_bob", (math.nan,) * 5, "finite"),
+    ],
+)
+def test_lens_models_that_nobody_knows_are_refused(model, coefficients, found):
+    with pytest.raises(RoiCodecError, match=found):
+        CameraModel.from_matrix(PINHOLE.matrix.ravel(), 640, 480, model, coefficients)
+
+
+@pytest.mark.parametrize("size", [(320, 240), (1280, 960), (321, 240), (640, 478), (53, 40)])
+def test_a_camera_scales_to_an_image_of_its_shape(size):
+    assert PINHOLE.for_image(*size) == PINHOLE.scale_to(*size)
+
+
+@pytest.mark.parametrize("size", [(640, 360), (640, 640), (1280, 720), (600, 480), (480, 640)])
+def test_a_camera_is_refused_for_an_image_of_another_shape(size):
+    with pytest.raises(RoiCodecError, match=rf"shape \(640×480\), found {size[0]}×{size[1]}"):
+        CameraModel.from_hfov(640, 480, 60.0).for_image(*size)
+
+
+def test_a_stretched_calibration_may_be_stretched_back():
+    """Some codec's models code every picture as a square."""
+    square = CameraModel.from_hfov(1280, 720, 60.0).scale_to(512, 512)
+
+    assert square.for_image(1280, 720).fy == pytest.approx(square.for_image(1280, 720).fx)
+    with pytest.raises(RoiCodecError, match="shape"):
+        square.for_image(720, 1280)
 
 
 # Calibration files
@@ -252,6 +361,51 @@ def test_left_out_matrices_are_those_of_a_single_camera(tmp_path):
     assert calibration.projection == (410, 0, 330, 0, 0, 400, 236, 0, 0, 0, 1, 0)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+@pytest.mark.parametrize("name", ["projection_matrix", "rectification_matrix"])
+def test_a_matrix_of_zeros_is_one_that_is_left_out(tmp_path, name, encoding):
+    path = tmp_path / "front.yaml"
+    count = 12 if name == "projection_matrix" else 9
+    path.write_text(CALIBRATION + f"{name}: {{data: {[0] * count}}}\n", encoding=encoding)
+
+    calibration = read_calibration(path)
+
+    assert calibration.rectification == (1, 0, 0, 0, 1, 0, 0, 0, 1)
+    assert calibration.projection == (410, 0, 330, 0, 0, 400, 236, 0, 0, 0, 1, 0)
+
+
+def test_a_file_may_be_named_as_ros_does(tmp_path, monkeypatch):
+    path = tmp_path / "share" / "site_of_ours" / "config" / "front lens.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text(CALIBRATION)
+    monkeypatch.setenv("AMENT_PREFIX_PATH", f"/nowhere:{tmp_path}")
+
+    for text in (
+        str(path),
+        f"file://{path}",
+        path.as_uri(),
+        "package://site_of_ours/config/front lens.yaml",
+        "package://site_of_ours/config/front%20lens.yaml",
+    ):
+        assert local_path(text) == path
+    assert local_path("~/lens.yaml") == Path.home() / "lens.yaml"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("package://not_there/lens.yaml", "found 'not_there' in"),
+        ("package://", "found 'package://'"),
+        ("http://host/lens.yaml", "expected a path, file:///… or package://"),
+        ("file://another/lens.yaml", "expected a path, file:///… or package://"),
+        ("file://[/lens.yaml", "expected a path or an address"),
+    ],
+)
+def test_an_address_that_is_no_file_is_refused(text, found):
+    with pytest.raises(UsageError, match=found):
+        local_path(text)
+
+
 @pytest.mark.parametrize(
     ("before", "after", "found"),
     [
@@ -260,6 +414,7 @@ def test_left_out_matrices_are_those_of_a_single_camera(tmp_path):
         ("[410, 0, 330, 0, 400, 236, 0, 0, 1]", "[1, 2, 3]", "9 numbers as camera_matrix"),
         ("[410, 0,", "[0, 0,", "positive focal .* in .*front.yaml"),
         ("[-0.02, 0.004, -0.002, 0.0003]", "[a]", "distortion_coefficients"),
+        ("camera_name: front", "projection_matrix: {data: [1, 2]}", "12 numbers as projection"),
         ("[-0.02, 0.004, -0.002, 0.0003]", "[1, 2]", "4 distortion .* found 2 in .*front.yaml"),
         ("equidistant", "barrel", "found 'barrel' in .*front.yaml"),
         ("camera_name: front", "projection_matrix: 3", "12 numbers as projection_matrix"),

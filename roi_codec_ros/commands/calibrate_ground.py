@@ -42,7 +42,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     lens = parser.add_mutually_exclusive_group(required=True)
     lens.add_argument(
         "--camera",
-        type=Path,
         metavar="CALIB.yaml",
         help="calibration as the camera_calibration package writes it",
     )
@@ -158,11 +157,12 @@ def pose_yaml(pose: CameraPose, residual_px: float) -> str:
 
 
 def _camera(args: argparse.Namespace, size: tuple[int, int] | None) -> CameraModel:
+    from roi_codec_ros.common.share import local_path
     from roi_codec_ros.perception.cameras import CameraModel, read_calibration
 
     if args.camera:
-        camera = read_calibration(args.camera).camera
-        return camera.scale_to(*size) if size else camera
+        camera = read_calibration(local_path(args.camera)).camera
+        return camera.for_image(*size) if size else camera
     if size is None:
         raise UsageError("expected --size with --hfov, found none")
     return CameraModel.from_hfov(*size, args.hfov)

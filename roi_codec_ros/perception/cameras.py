@@ -29,6 +29,15 @@ DISTORTION_MODELS = {
     "rational_polynomial": (0, 8, 12, 14),  # k1 k2 p1 p2 k3 k4 k5 k6 [s1 … s4 [τx τy]]
     "equidistant": (4,),  # k1 k2 k3 k4, a fisheye lens
 }
+# What tools call these; the first two are one polynomial, and go by the number of coefficients.
+OTHER_NAMES = {
+    "radtan": "plumb_bob",
+    "brown_conrady": "plumb_bob",
+    "fisheye": "equidistant",
+    "kannala_brandt": "equidistant",
+}
+ROUNDING = 1e-6  # what a tool leaves where a matrix has a zero or a one
+SHAPE_TOLERANCE = 0.01  # of width to height, and one pixel
 UNDISTORT_STEPS, UNDISTORT_EPS_PX = 200, 1e-9
 UNDISTORT_TOLERANCE_PX = 0.01  # a ray that projects farther than this from its pixel is none
 
@@ -45,6 +54,7 @@ class CameraModel:
     height: int
     distortion_model: str = "plumb_bob"
     distortion: tuple[float, ...] = ()
+    skew: float = 0.0  # pixels that u moves by where y/z is 1
 
     def __post_init__(self) -> None:
         if not (self.fx > 0 and self.fy > 0 and self.width > 0 and self.height > 0):
@@ -63,7 +73,7 @@ class CameraModel:
                 f"expected {' or '.join(map(str, counts))} distortion coefficients for "
                 f"{self.distortion_model}, found {len(self.distortion)}"
             )
-        numbers = (self.fx, self.fy, self.cx, self.cy, *self.distortion)
+        numbers = (self.fx, self.fy, self.cx, self.cy, self.skew, *self.distortion)
         if not all(map(math.isfinite, numbers)):
             raise RoiCodecError(f"expected finite camera parameters, found {numbers}")
 
@@ -86,17 +96,36 @@ class CameraModel:
         distortion_model: str = "plumb_bob",
         distortion: Sequence[float] = (),
     ) -> CameraModel:
-        """From the nine numbers of CameraInfo's k: fx 0 cx, 0 fy cy, 0 0 1."""
-        if len(k) != 9 or any(k[index] != 0 for index in (1, 3, 6, 7)) or k[8] != 1:
+        """From the nine numbers of CameraInfo's k (fx skew cx, 0 fy cy, 0 0 1), d and its model.
+
+        The model's name and its number of coefficients may be those of `lens_of`. Raises
+        RoiCodecError for what is no camera.
+        """
+        zeros = [k[index] for index in (3, 6, 7)] if len(k) == 9 else [math.nan]
+        if not all(abs(zero) <= ROUNDING for zero in zeros) or not abs(k[8] - 1) <= ROUNDING:
             found = " ".join(f"{value:g}" for value in k)
-            raise RoiCodecError(f"expected a camera matrix fx 0 cx 0 fy cy 0 0 1, found {found}")
-        coefficients = tuple(float(value) for value in distortion)
-        return cls(k[0], k[4], k[2], k[5], width, height, distortion_model, coefficients)
+            raise RoiCodecError(
+                f"expected a camera matrix fx skew cx 0 fy cy 0 0 1, found {found}"
+            )
+        model, coefficients = lens_of(distortion_model, distortion)
+        return cls(k[0], k[4], k[2], k[5], width, height, model, coefficients, k[1])
 
     @property
     def matrix(self) -> NDArray[np.float64]:
         """float64 [3, 3], CameraInfo's k."""
+        matrix = self._upright_matrix
+        matrix[0, 1] = self.skew
+        return matrix
+
+    @property
+    def _upright_matrix(self) -> NDArray[np.float64]:
+        """OpenCV passes over a skew: it is taken out before and put back in afterwards."""
         return np.array([[self.fx, 0.0, self.cx], [0.0, self.fy, self.cy], [0.0, 0.0, 1.0]])
+
+    def _lean(self, pixels: NDArray[np.float64]) -> NDArray[np.float64]:
+        """float64 [N, 2]: by how much the skew moves pixels [N, 2]."""
+        along = self.skew / self.fy * (pixels[:, 1] - self.cy)
+        return np.stack([along, np.zeros_like(along)], axis=1)
 
     @cached_property
     def max_angle(self) -> float:
@@ -121,8 +150,16 @@ class CameraModel:
         x, y = width / self.width, height / self.height
         return replace(
             self, fx=self.fx * x, fy=self.fy * y, cx=self.cx * x, cy=self.cy * y,
-            width=width, height=height,
+            width=width, height=height, skew=self.skew * x,
         )  # fmt: skip
+
+    def for_image(self, width: int, height: int) -> CameraModel:
+        """The same camera for an image of another size that shows all of what this one shows.
+
+        Raises RoiCodecError where that can not be, as `check_shape` says.
+        """
+        check_shape((self.width, self.height), (width, height), self.fy / self.fx)
+        return self.scale_to(width, height)
 
     def undistort(self, points: ArrayLike) -> NDArray[np.float64]:
         """Rays of unit length in the optical frame, float64 [N, 3], through pixels [N, 2].
@@ -135,16 +172,16 @@ class CameraModel:
         rays = np.full((len(pixels), 3), np.nan)
         if not finite.any():
             return rays
-        source = pixels[finite, None]
+        source = (pixels[finite] - self._lean(pixels[finite]))[:, None]
         if self.distortion_model == "equidistant":
             flat = cv2.fisheye.undistortPoints(
-                source, self.matrix, np.array(self.distortion, np.float64)
+                source, self._upright_matrix, np.array(self.distortion, np.float64)
             )
         else:
             steps = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, UNDISTORT_STEPS)
             flat = cv2.undistortPointsIter(
-                source, self.matrix, np.array(self.distortion, np.float64), np.eye(3), np.eye(3),
-                (*steps, UNDISTORT_EPS_PX),
+                source, self._upright_matrix, np.array(self.distortion, np.float64), np.eye(3),
+                np.eye(3), (*steps, UNDISTORT_EPS_PX),
             )  # fmt: skip
         found = np.column_stack([flat[:, 0], np.ones(len(flat))])
         found /= np.linalg.norm(found, axis=1, keepdims=True)
@@ -166,13 +203,62 @@ class CameraModel:
         pixels = np.full((len(places), 2), np.nan)
         if not seen.any():
             return pixels
-        lens = (np.zeros(3), np.zeros(3), self.matrix, np.array(self.distortion, np.float64))
+        distortion = np.array(self.distortion, np.float64)
+        lens = (np.zeros(3), np.zeros(3), self._upright_matrix, distortion)
         if self.distortion_model == "equidistant":
             flat, _ = cv2.fisheye.projectPoints(places[seen, None], *lens)
         else:
             flat, _ = cv2.projectPoints(places[seen, None], *lens)
         pixels[seen] = flat.reshape(-1, 2)
+        pixels[seen] += self._lean(pixels[seen])
         return pixels
+
+
+def lens_of(model: str, distortion: Sequence[float]) -> tuple[str, tuple[float, ...]]:
+    """A lens model of DISTORTION_MODELS and its coefficients, as tools and drivers write them.
+
+    Other names count (OTHER_NAMES), and so do zeros at the end; plumb_bob with more than five
+    coefficients is a rational_polynomial, and the other way round. Any name without coefficients,
+    or with zeros alone, is a pinhole, but for that of a fisheye lens: its image is round with four
+    zeros. Raises RoiCodecError for all others.
+    """
+    given = tuple(float(value) for value in distortion)
+    name = "_".join(model.strip().lower().replace("-", " ").split())
+    name = OTHER_NAMES.get(name, name)
+    if name not in DISTORTION_MODELS:
+        if any(given):
+            raise RoiCodecError(
+                f"expected a distortion model of {', '.join(DISTORTION_MODELS)}, found {model!r}"
+            )
+        return "plumb_bob", ()
+    needed = max((index + 1 for index, value in enumerate(given) if value != 0.0), default=0)
+    other = {"plumb_bob": "rational_polynomial", "rational_polynomial": "plumb_bob"}.get(
+        name, name
+    )
+    for candidate in (name, other):
+        for count in sorted(DISTORTION_MODELS[candidate], reverse=True):
+            if needed <= count <= len(given):
+                return candidate, given[:count]
+    return name, given  # which no camera takes
+
+
+def check_shape(
+    calibrated: tuple[float, float], image: tuple[float, float], pixel_aspect: float = 1.0
+) -> None:
+    """Raise RoiCodecError if an image can not show all of what a camera was calibrated for.
+
+    calibrated, image: width and height in pixels. pixel_aspect: fy / fx of the calibration. A part
+    of the picture, and one that was stretched, have other intrinsics, and nobody says which. They
+    may differ by rounding, and where a stretched calibration comes nearer to square pixels.
+    """
+    x, y = image[0] / calibrated[0], image[1] / calibrated[1]
+    off = abs(math.log(x / y))
+    before, after = abs(math.log(pixel_aspect)), abs(math.log(pixel_aspect * y / x))
+    if off > SHAPE_TOLERANCE + 1 / min(*calibrated, *image) and after > before - SHAPE_TOLERANCE:
+        raise RoiCodecError(
+            f"expected an image of the calibration's shape ({calibrated[0]:g}×{calibrated[1]:g}), "
+            f"found {image[0]:g}×{image[1]:g}"
+        )
 
 
 def _smallest_root(polynomial: Polynomial) -> float:
@@ -194,12 +280,12 @@ class Calibration:
 def read_calibration(path: Path) -> Calibration:
     """Read a YAML file as the camera_calibration package writes it. Raises RoiCodecError.
 
-    Where the rectification or the projection matrix is left out it is that of a single camera:
-    no rotation, and the camera matrix.
+    Where the rectification or the projection matrix is left out or all zeros it is that of a
+    single camera: no rotation, and the camera matrix.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise RoiCodecError(
             f"expected a calibration in {path}, found {' '.join(str(error).split())}"
         ) from error
@@ -215,15 +301,21 @@ def read_calibration(path: Path) -> Calibration:
         raise RoiCodecError(f"{error} in {path}") from error
     rectification, projection = np.eye(3).ravel(), np.eye(3, 4)
     projection[:, :3] = camera.matrix
-    if "rectification_matrix" in content:
-        rectification = np.array(_numbers(content, "rectification_matrix", path, 9))
-    if "projection_matrix" in content:
-        projection = np.array(_numbers(content, "projection_matrix", path, 12))
+    given = {
+        key: np.array(_numbers(content, key, path, count)) if key in content else np.zeros(count)
+        for key, count in (("rectification_matrix", 9), ("projection_matrix", 12))
+    }
+    if given["rectification_matrix"].any():
+        rectification = given["rectification_matrix"]
+    if given["projection_matrix"].any():
+        projection = given["projection_matrix"]
     return Calibration(camera, tuple(rectification.tolist()), tuple(projection.ravel().tolist()))
 
 
 def _size(content: dict[str, Any], key: str, path: Path) -> int:
     value = content.get(key)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise RoiCodecError(f"expected {key} ≥ 1 in {path}, found {value!r}")
     return value

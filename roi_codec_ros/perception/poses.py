@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
+from roi_codec_ros.common.share import local_path
 from roi_codec_ros.perception.ground import CameraPose
 
 POSE_KEYS = ("x", "y", "z", "roll", "pitch", "yaw")  # metres and radians, of the body in the map
@@ -30,7 +31,7 @@ def parse_camera_poses(entries: Iterable[str]) -> dict[str, CameraPose]:
         if name in poses:
             raise UsageError(f"expected one pose for each camera, found two for {name}")
         if text.endswith((".yaml", ".yml")):
-            poses[name] = read_pose(Path(text).expanduser())
+            poses[name] = read_pose(local_path(text))
         else:
             poses[name] = _pose(text.split(), entry)
     return poses
@@ -39,8 +40,8 @@ def parse_camera_poses(entries: Iterable[str]) -> dict[str, CameraPose]:
 def read_pose(path: Path) -> CameraPose:
     """A pose from a YAML file with the six keys of POSE_KEYS. Raises RoiCodecError."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         found = " ".join(str(error).split())
         raise RoiCodecError(f"expected a camera pose in {path}, found {found}") from error
     if not isinstance(content, dict) or not set(POSE_KEYS) <= set(content):

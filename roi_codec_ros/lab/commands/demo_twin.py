@@ -10,7 +10,6 @@ import argparse
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +17,7 @@ import yaml
 
 from roi_codec_ros.commands.common import positive_real, write_bytes
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
+from roi_codec_ros.common.share import local_path
 from roi_codec_ros.lab.simulation.filmed_hall import MAX_RANGE_M, HallClock, Stage
 from roi_codec_ros.perception.cameras import CameraModel, read_calibration
 from roi_codec_ros.perception.ground import MAX_RANGE_M as FARTHEST_M
@@ -66,7 +66,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     lens = parser.add_mutually_exclusive_group()
     lens.add_argument(
         "--calibration",
-        type=Path,
         metavar="FILE",
         help="lens of --source, as the camera_calibration package writes it",
     )
@@ -135,7 +134,7 @@ def plan_twin(args: argparse.Namespace, names: Sequence[str]) -> TwinPlan:
         )
     plan = TwinPlan(poses, {}, {"camera_poses": _entries(poses)})
     if args.calibration:
-        path = args.calibration.resolve()
+        path = local_path(args.calibration).resolve()
         return replace(
             plan,
             calibration=read_calibration(path).camera,
@@ -221,7 +220,7 @@ def with_twin(run: Run, plan: TwinPlan, ledger: DemoLedger) -> Run:
 def _view(plan: TwinPlan, name: str, run: Run) -> GroundView:
     height, width = run.moments[name][0].facts.original_size
     lens = plan.calibration or CameraModel.from_hfov(width, height, plan.hfov_deg)
-    return GroundView(lens.scale_to(width, height), plan.poses[name], plan.max_range_m)
+    return GroundView(lens.for_image(width, height), plan.poses[name], plan.max_range_m)
 
 
 def with_truth(run: Run, plan: TwinPlan) -> tuple[Run, dict[str, Any]]:
