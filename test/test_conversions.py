@@ -21,7 +21,12 @@ from std_msgs.msg import Header
 
 from roi_codec_ros.common.errors import RoiCodecError
 from roi_codec_ros.msg import Person, PersonArray
-from roi_codec_ros.nodes.camera_info import camera_model_of, read_calibration, scaled_camera_info
+from roi_codec_ros.nodes.camera_info import (
+    camera_model_of,
+    info_of_pixels,
+    read_calibration,
+    scaled_camera_info,
+)
 from roi_codec_ros.nodes.conversions import (
     ENCODINGS,
     FAMILIES,
@@ -407,7 +412,7 @@ def test_camera_info_scales_to_the_coded_size(calibration):
 
 
 def test_an_uncalibrated_camera_stays_so():
-    scaled = scaled_camera_info(CameraInfo(), 640, 480)
+    scaled = info_of_pixels(CameraInfo(), 640, 480)
 
     assert (scaled.width, scaled.height) == (640, 480)
     assert not any(scaled.k)

@@ -208,7 +208,8 @@ NODE_PARAMETERS: dict[str, tuple[Parameter, ...]] = {
         Parameter(
             "camera_info_file",
             "",
-            "Calibration file as written by the camera_calibration package (YAML); empty: none.",
+            "Calibration file as written by the camera_calibration package (YAML): a path, "
+            "file:///… or package://PACKAGE/…; empty: none.",
             "string",
         ),
         Parameter(
@@ -217,6 +218,15 @@ NODE_PARAMETERS: dict[str, tuple[Parameter, ...]] = {
             "For a topic source: the driver's sensor_msgs/CameraInfo topic, instead of "
             "camera_info_file.",
             "string",
+        ),
+        Parameter(
+            "rectified",
+            "auto",
+            "Whether the images of a topic source are rectified while its camera_info is that of "
+            "the raw images, as with image_proc; intrinsics then come from the projection matrix. "
+            'auto: yes if the topic is named "image_rect…".',
+            "string",
+            choices=("auto", "yes", "no"),
         ),
         Parameter(
             "capture_width",

@@ -82,9 +82,7 @@ class ManagedNode(LifecycleNode):
         self._diagnostics = self.create_publisher(
             DiagnosticArray, diagnostics.TOPIC, qos.reliable()
         )
-        # Diagnostics go on while simulated time stands still.
-        steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self.create_timer(diagnostics.PERIOD_S, self.publish_diagnostics, clock=steady)
+        self.timer(diagnostics.PERIOD_S, self.publish_diagnostics)
 
     # What a node fills in
 
@@ -141,14 +139,42 @@ class ManagedNode(LifecycleNode):
         self, message_type: type, topic: str, callback: Callable[[Any], None], profile: Any = None
     ) -> Any:
         """A subscription that lives until clean-up and is silent while the node is not active."""
+        return self._subscribe(
+            message_type,
+            topic,
+            self._only_while_active(callback),
+            profile or qos.newest(),
+            qos_overriding_options=qos.overridable(),
+        )
 
+    def lasting_subscription(
+        self, message_type: type, topic: str, callback: Callable[[Any], None]
+    ) -> None:
+        """Hear what holds until it is said anew, also if it was said before this node was there.
+
+        Publishers that keep their last message for late subscribers need another quality of
+        service than those that do not, so there are two subscriptions. What comes while the node
+        is not active counts as well: it may not come again.
+        """
+        guarded = self._guarded(callback)
+        self._subscribe(
+            message_type, topic, guarded, qos.newest(), qos_overriding_options=qos.overridable()
+        )
+        self._subscribe(
+            message_type, topic, guarded, qos.latched(), event_callbacks=qos.silent_events()
+        )
+
+    def _subscribe(
+        self,
+        message_type: type,
+        topic: str,
+        callback: Callable[[Any], None],
+        profile: Any,
+        **options: Any,
+    ) -> Any:
         try:
             subscription = self.create_subscription(
-                message_type,
-                topic,
-                self._only_while_active(callback),
-                profile or qos.newest(),
-                qos_overriding_options=qos.overridable(),
+                message_type, topic, callback, profile, **options
             )
         except REFUSALS as error:
             raise refusal(f"topic {topic}", error) from error
@@ -169,16 +195,18 @@ class ManagedNode(LifecycleNode):
         return following
 
     def repeat(self, period_s: float, step: Callable[[], None]) -> None:
-        """Call `step` again and again, until clean-up, by a clock that does not stand still."""
-
-        def guarded() -> None:
-            try:
-                step()
-            except Exception as error:  # noqa: BLE001 (reported; the next time is tried)
-                self._report(error)
-
-        timer = self.create_timer(period_s, guarded, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        """Call `step` again and again, until clean-up, as `timer` does."""
+        timer = self.timer(period_s, step)
         self._entities.append(lambda: self.destroy_timer(timer))
+
+    def timer(self, period_s: float, callback: Callable[[], None]) -> Any:
+        """A timer that goes on while simulated time stands still, and whatever a callback raises.
+
+        For `destroy_timer` when it is not wanted any longer.
+        """
+        guarded = self._guarded(callback)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        return self.create_timer(period_s, lambda: guarded(), clock=steady)
 
     def start_worker(self, name: str, step: Callable[[], None]) -> None:
         """Call `step` again and again in a thread until the node is deactivated.
@@ -215,7 +243,12 @@ class ManagedNode(LifecycleNode):
     def publish_diagnostics(self) -> None:
         """Publish now; the timer does it once a second."""
         if self._active:
-            statuses = self.statuses()
+            try:
+                statuses = self.statuses()
+            except Exception as error:  # noqa: BLE001 (silence would say that the node has ended)
+                self._report(error)
+                found = " ".join(f"{type(error).__name__}: {error}".split())
+                statuses = [diagnostics.Status("diagnostics", diagnostics.Level.ERROR, found)]
         else:
             message = self.failure or ("inactive" if self._configured else "unconfigured")
             level = diagnostics.Level.ERROR if self.failure else diagnostics.Level.STALE
@@ -275,14 +308,13 @@ class ManagedNode(LifecycleNode):
         return not self.hung and not self._threads
 
     def _only_while_active(self, callback: Callable[[Any], None]) -> Callable[[Any], None]:
-        def guarded(message: Any) -> None:
-            if self._active:
-                try:
-                    callback(message)
-                except Exception as error:  # noqa: BLE001 (reported; the next message is tried)
-                    self._report(error)
+        guarded = self._guarded(callback)
 
-        return guarded
+        def only_while_active(message: Any) -> None:
+            if self._active:
+                guarded(message)
+
+        return only_while_active
 
     def _attempt(self, part: Callable[[], None]) -> TransitionCallbackReturn:
         self.failure, self.misused = None, False
@@ -327,6 +359,17 @@ class ManagedNode(LifecycleNode):
                     return
                 self._report(error)
                 stop.wait(PAUSE_AFTER_FAULT_S)
+
+    def _guarded(self, callback: Callable[..., None]) -> Callable[..., None]:
+        """The callback, which reports what it raises: rclpy would end the whole node with it."""
+
+        def guarded(*message: Any) -> None:
+            try:
+                callback(*message)
+            except Exception as error:  # noqa: BLE001 (reported; the next call is tried)
+                self._report(error)
+
+        return guarded
 
     def _report(self, error: Exception) -> None:
         """One line for what a user or a peer caused, a traceback for a mistake of ours."""
@@ -380,8 +423,8 @@ class ManagedNode(LifecycleNode):
                 continue
             try:
                 accepted[change.name] = parameter.coerce(change.value)
-            except UsageError as error:
-                return SetParametersResult(successful=False, reason=str(error))
+            except Exception as error:  # noqa: BLE001 (whoever asked is told)
+                return SetParametersResult(successful=False, reason=str(error) or repr(error))
             if self._configured and not parameter.live:
                 return SetParametersResult(
                     successful=False,
@@ -389,8 +432,9 @@ class ManagedNode(LifecycleNode):
                     "(ros2 lifecycle set NODE deactivate, cleanup), found a configured one",
                 )
         self._settings.update(accepted)
+        changed = self._guarded(self.setting_changed)
         for name, value in accepted.items():
-            self.setting_changed(name, value)
+            changed(name, value)
         return SetParametersResult(successful=True)
 
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import enum
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import TypeAlias
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
+from roi_codec_ros.stream.health import Level
 from roi_codec_ros.stream.statistics import Tally
 
 TOPIC = "/diagnostics"
@@ -19,12 +19,12 @@ PERIOD_S = 1.0
 
 Figure: TypeAlias = str | int | float | bool
 
-
-class Level(enum.Enum):
-    OK = DiagnosticStatus.OK
-    WARN = DiagnosticStatus.WARN
-    ERROR = DiagnosticStatus.ERROR
-    STALE = DiagnosticStatus.STALE
+_LEVELS = {
+    Level.OK: DiagnosticStatus.OK,
+    Level.WARN: DiagnosticStatus.WARN,
+    Level.ERROR: DiagnosticStatus.ERROR,
+    Level.STALE: DiagnosticStatus.STALE,
+}
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def to_message(node_name: str, stamp: Time, statuses: Sequence[Status]) -> Diagn
     array.header.stamp = stamp
     array.status = [
         DiagnosticStatus(
-            level=status.level.value,
+            level=_LEVELS[status.level],
             name=f"{node_name.lstrip('/')}: {status.subject}",
             message=status.message,
             hardware_id=status.hardware_id,

@@ -20,15 +20,16 @@ from std_msgs.msg import Header
 from roi_codec_ros.codec import EncodedFrame, Model, RoiCodecError, UsageError, load_encoder
 from roi_codec_ros.msg import CompressedLatent
 from roi_codec_ros.nodes.base import STOP_TIMEOUT_S, ManagedNode
-from roi_codec_ros.nodes.camera_info import read_calibration, scaled_camera_info
+from roi_codec_ros.nodes.camera_info import info_of_pixels, read_calibration, scaled_camera_info
 from roi_codec_ros.nodes.conversions import (
     ImageMessageError,
     byte_array,
     rgb_from_message,
     unscaled,
 )
-from roi_codec_ros.nodes.diagnostics import Figure, Level, Status, rejects
+from roi_codec_ros.nodes.diagnostics import Figure, Level, Status
 from roi_codec_ros.nodes.following import FollowingSubscription
+from roi_codec_ros.stream.health import CameraHealth, Words
 from roi_codec_ros.stream.newest import NewestByKey
 from roi_codec_ros.stream.sources import (
     LIVE,
@@ -39,11 +40,13 @@ from roi_codec_ros.stream.sources import (
     SourceKind,
     parse_source,
 )
-from roi_codec_ros.stream.statistics import SlidingWindow, Tally
+from roi_codec_ros.stream.statistics import SlidingWindow
 
 TAKE_TIMEOUT_S = 0.2
 STALE_AFTER_S = 2.0
 LOSS_TO_NAME = 0.1  # images per second; now and then one is lost anywhere
+CODED = Words("no frame encoded", "frames refused", "frames arrive, none encoded")
+READ = Words("no image", "images arrive, refused", "images arrive, none taken")
 MANY_FACES = 0.1  # of those in the photographs; a model that leaves more is none to hide behind
 
 
@@ -65,15 +68,13 @@ class EncoderNode(ManagedNode):
         self._capture: Capture | None = None
         self._images: FollowingSubscription | None = None
         self._published = 0
-        self._dropped = 0
-        self._rejects = Tally()
-        self._last_frame_s: float | None = None
-        self._last_image_s: float | None = None  # of a topic, as all until the rate limit
-        self._last_refused_s: float | None = None
-        self._last_refusal = ""
+        self._coded = CameraHealth(CODED)
+        self._read = CameraHealth(READ)  # images of a topic, as this node can read them or not
         self._few_levels = False
         self._last_frame: EncodedFrame | None = None
-        self._info: tuple[CameraInfo | None, int, int, CameraInfo] | None = None
+        self._made_of: tuple[object, ...] = ()  # calibration, its identity first; and sizes
+        self._made: CameraInfo | None = None
+        self._info_fault = ""  # why there is none
         self._encode_ms = SlidingWindow()
         self._payload_bits = SlidingWindow()
         self._bits_per_pixel = SlidingWindow()
@@ -101,7 +102,12 @@ class EncoderNode(ManagedNode):
         # Publishing copies a message, so that one serves for all frames.
         self._latent_message = CompressedLatent(model=model.name)
         self._latent_message.model_id = np.frombuffer(model.id, np.uint8)
-        self._info = None
+        self._made_of = ()
+        self._rectified = self.setting("rectified") == "yes" or (
+            self.setting("rectified") == "auto"
+            and self._source.kind is SourceKind.TOPIC
+            and _is_rectified(self._source.target)
+        )
         self._frame_id = (
             self.setting("frame_id") or self.camera.replace("/", "_") + "_optical_frame"
         )
@@ -113,7 +119,9 @@ class EncoderNode(ManagedNode):
                 {Image: self._on_image, CompressedImage: self._on_image}, self._source.target
             )
         if self.setting("camera_info_topic"):
-            self.subscription(CameraInfo, self.setting("camera_info_topic"), self._on_camera_info)
+            self.lasting_subscription(
+                CameraInfo, self.setting("camera_info_topic"), self._on_camera_info
+            )
         self.get_logger().info(
             f"{self.camera}: source {self._source.text} ({self._source.kind.value}), "
             f"model {model.name} ({model.id.hex()}), backend {self._encoder.backend.name}"
@@ -125,7 +133,8 @@ class EncoderNode(ManagedNode):
         """Start working."""
         self._waiting: NewestByKey[_Waiting] = NewestByKey()
         self._limiter = RateLimiter()
-        self._last_frame_s = self._last_image_s = self._last_refused_s = None
+        self._coded.restart()
+        self._read.restart()
         self.start_worker("encode", self._encode_next)
         if self._source.kind is not SourceKind.TOPIC:
             self._capture = Capture(
@@ -160,7 +169,7 @@ class EncoderNode(ManagedNode):
         self._wait(_Waiting(header, frame))
 
     def _on_image(self, message: Image | CompressedImage) -> None:
-        self._last_image_s = time.monotonic()
+        self._read.heard()
         if self._limiter.allows(time.monotonic(), self.setting("rate_hz")):
             self._wait(_Waiting(message.header, message))
 
@@ -169,7 +178,7 @@ class EncoderNode(ManagedNode):
 
     def _wait(self, waiting: _Waiting) -> None:
         if self._waiting.put(self.camera, waiting):
-            self._dropped += 1
+            self._coded.replaced += 1
 
     # Latents go out
 
@@ -181,30 +190,39 @@ class EncoderNode(ManagedNode):
         header, content = taken[1].header, taken[1].content
         started = time.perf_counter()
         try:
-            image = content.image if isinstance(content, Frame) else self._read(content)
+            image = self._pixels(content)
+            self._coded.heard()
             encoded = self._encoder.encode(image, max_width=self.setting("max_width") or None)
+        except ImageMessageError as error:
+            self._refuse(self._read, "encoding", error)
+            return
         except RoiCodecError as error:
-            cause = "encoding" if isinstance(error, ImageMessageError) else "frame"
-            self._rejects.add(cause)
-            self._last_refused_s, self._last_refusal = time.monotonic(), str(error)
-            self.warn(cause, f"{self.camera}: frame refused: {error}")
+            self._refuse(self._coded, "frame", error)
             return
         encode_ms = 1e3 * (time.perf_counter() - started)
         self._published += 1
         position = content.position if isinstance(content, Frame) else LIVE
         self._latents.publish(self._latent(header, encoded, position, encode_ms))
-        height, width = encoded.coded_size
-        self._infos.publish(self._camera_info(header, width, height))
-        self._last_frame, self._last_frame_s = encoded, time.monotonic()
+        if (info := self._camera_info(header, encoded)) is not None:
+            self._infos.publish(info)
+        self._last_frame = encoded
+        self._coded.used()
         self._encode_ms.add(encode_ms)
         self._payload_bits.add(8.0 * len(encoded.data))
         self._bits_per_pixel.add(encoded.bits_per_pixel)
 
-    def _read(self, message: Image | CompressedImage) -> NDArray[np.uint8]:
-        """Raises ImageMessageError for what can not be read."""
-        pixels = rgb_from_message(message)
-        self._few_levels = isinstance(message, Image) and unscaled(message.encoding, pixels)
-        return pixels
+    def _pixels(self, content: Frame | Image | CompressedImage) -> NDArray[np.uint8]:
+        """uint8 [H, W, 3] RGB. Raises ImageMessageError for a message that can not be read."""
+        if isinstance(content, Frame):
+            return content.image
+        image = rgb_from_message(content)
+        self._few_levels = isinstance(content, Image) and unscaled(content.encoding, image)
+        self._read.used()
+        return image
+
+    def _refuse(self, health: CameraHealth, cause: str, error: RoiCodecError) -> None:
+        health.refuse(cause, str(error))
+        self.warn(cause, f"{self.camera}: frame refused: {error}")
 
     def _latent(
         self, header: Header, encoded: EncodedFrame, position: int, encode_ms: float
@@ -215,19 +233,39 @@ class EncoderNode(ManagedNode):
         message.original_height, message.original_width = encoded.original_size
         message.coded_height, message.coded_width = encoded.coded_size
         message.sequence = self._published
-        message.dropped = self._dropped
+        message.dropped = self._coded.replaced
         message.source_position = position
         message.data = byte_array(encoded.data)
         return message
 
-    def _camera_info(self, header: Header, width: int, height: int) -> CameraInfo:
+    def _camera_info(self, header: Header, encoded: EncodedFrame) -> CameraInfo | None:
+        """The camera of the coded picture; None, and a fault, where it can not be known."""
         calibration = self._calibration
-        made = self._info
-        if made is None or made[0] is not calibration or made[1:3] != (width, height):
-            info = scaled_camera_info(calibration or CameraInfo(), width, height)
-            self._info = made = calibration, width, height, info
-        made[3].header = header
-        return made[3]
+        # By identity: two messages of which one number differs count as equal.
+        made_of = id(calibration), encoded.original_size, encoded.coded_size, calibration
+        if made_of[:3] != self._made_of[:3]:
+            self._made_of, self._info_fault = made_of, ""
+            self._made = self._make_camera_info(calibration, encoded)
+        if self._made is not None:
+            self._made.header = header
+        return self._made
+
+    def _make_camera_info(
+        self, calibration: CameraInfo | None, encoded: EncodedFrame
+    ) -> CameraInfo | None:
+        if calibration is None and self.setting("camera_info_topic"):
+            self._info_fault = f"nothing on {self.setting('camera_info_topic')} yet"
+            return None
+        (height, width), (coded_height, coded_width) = encoded.original_size, encoded.coded_size
+        try:
+            info = info_of_pixels(
+                calibration or CameraInfo(), width, height, rectified=self._rectified
+            )
+        except RoiCodecError as error:
+            self._info_fault = str(error)
+            self.warn("camera_info", f"{self.camera}: no camera_info: {error}")
+            return None
+        return scaled_camera_info(info, coded_width, coded_height)
 
     # Diagnostics
 
@@ -248,31 +286,27 @@ class EncoderNode(ManagedNode):
             "encode_ms_p50": self._encode_ms.percentile(50),
             "encode_ms_p95": self._encode_ms.percentile(95),
             "frames": self._published,
-            "dropped": self._dropped,
-            "rejected.encoding": 0,
-            "rejected.frame": 0,
-            **rejects(self._rejects),
+            "dropped": self._coded.replaced,
+            "rejected.encoding": self._read.refusals["encoding"],
+            "rejected.frame": self._coded.refusals["frame"],
         }
         for name in ("original_size", "coded_size"):
             height, width = getattr(self._last_frame, name, (0, 0))
             values[name] = f"{width}x{height}"
-        level, message = Level.OK, f"encoding {self._encode_ms.rate_hz:.1f} frames/s"
         capture = self._capture
         if capture is not None and capture.state.state == "ended":
-            message = "the source has ended"
-        elif self._last_frame_s is None:
-            level, message = Level.STALE, "no frame encoded yet"
-        elif (age_s := time.monotonic() - self._last_frame_s) > self._patience_s():
-            level, message = Level.STALE, f"no frame encoded for {age_s:.1f} s"
-        elif not self._latents.get_subscription_count():
+            return Status("codec", Level.OK, "the source has ended", values, self.camera)
+        judgement = self._coded.judge(self._patience_s())
+        message = judgement.message or f"encoding {self._encode_ms.rate_hz:.1f} frames/s"
+        if judgement.level is Level.OK and not self._latents.get_subscription_count():
             message += f"; nobody subscribes to {self.resolve_topic_name(self._own('latent'))}"
-        return Status("codec", level, message, values, self.camera)
+        return Status("codec", judgement.level, message, values, self.camera)
 
     def _source_status(self) -> Status:
         values: dict[str, Figure] = {
             "source": self._source.text,
             "kind": self._source.kind.value,
-            "calibrated": bool(self._calibration is not None and self._calibration.k[0] > 0),
+            "calibrated": bool(self._made is not None and any(self._made.k)),
         }
         images = self._images
         values.update(
@@ -284,39 +318,33 @@ class EncoderNode(ManagedNode):
             last_unreadable="",
         )
         if images is not None:
-            return Status("source", *self._judge_topic(images), values, self.camera)
-        if self._capture is None:
-            return Status("source", Level.STALE, "not opened", values, self.camera)
-        state = self._capture.state
-        values.update(
-            losses=state.losses,
-            unreadable=state.unreadable,
-            last_unreadable=state.last_unreadable,
-        )
-        level = {"running": Level.OK, "ended": Level.OK, "opening": Level.STALE}.get(
-            state.state, Level.ERROR
-        )
-        message = f"{state.state}: {state.detail}" if state.detail else state.state
+            level, message = self._judge_topic(images)
+        elif self._capture is None:
+            level, message = Level.STALE, "not opened"
+        else:
+            state = self._capture.state
+            values.update(
+                losses=state.losses,
+                unreadable=state.unreadable,
+                last_unreadable=state.last_unreadable,
+            )
+            level = {"running": Level.OK, "ended": Level.OK, "opening": Level.STALE}.get(
+                state.state, Level.ERROR
+            )
+            message = f"{state.state}: {state.detail}" if state.detail else state.state
+        if self._info_fault and level is Level.OK:
+            level, message = Level.WARN, f"{message}; no camera_info: {self._info_fault}"
         return Status("source", level, message, values, self.camera)
 
     def _judge_topic(self, images: FollowingSubscription) -> tuple[Level, str]:
         """Level and message for a source that is a topic."""
-        patience_s = self._patience_s()
-        if not _within(self._last_image_s, patience_s):
-            silence = "no image yet"
-            if self._last_image_s is not None:
-                silence = f"no image for {time.monotonic() - self._last_image_s:.1f} s"
-            if images.complaint:
-                return Level.ERROR, f"{silence}: {images.complaint}"
-            if not images.offers:
-                return Level.STALE, f"{silence}: nobody publishes {images.topic}"
-            return Level.STALE, silence
-        if _within(self._last_refused_s, patience_s):
-            coded = _within(self._last_frame_s, patience_s)
-            return (
-                Level.WARN if coded else Level.ERROR,
-                f"images arrive, refused: {self._last_refusal}",
-            )
+        judgement = self._read.judge(self._patience_s())
+        if judgement.level is Level.STALE and images.complaint:
+            return Level.ERROR, f"{judgement.message}: {images.complaint}"
+        if judgement.level is Level.STALE and not images.offers:
+            return Level.STALE, f"{judgement.message}: nobody publishes {images.topic}"
+        if judgement.level is not Level.OK:
+            return judgement.level, judgement.message
         if images.complaint:
             return Level.WARN, f"images arrive; {images.complaint}"
         lost_fps = images.lost_recently.total_per_s
@@ -346,9 +374,9 @@ class EncoderNode(ManagedNode):
         return read_calibration(path) if path else None
 
 
-def _within(then_s: float | None, patience_s: float) -> bool:
-    """Whether a time (monotonic) is no farther away than that."""
-    return then_s is not None and time.monotonic() - then_s <= patience_s
+def _is_rectified(topic: str) -> bool:
+    """Whether an image topic is, by image_proc's names, one of rectified images."""
+    return any(part.startswith("image_rect") for part in topic.split("/"))
 
 
 def _privacy_complaint(model: Model) -> str:

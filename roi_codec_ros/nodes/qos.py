@@ -13,6 +13,11 @@ from rclpy.qos import (
 )
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
+try:
+    from rclpy.event_handler import SubscriptionEventCallbacks
+except ImportError:  # Humble
+    from rclpy.qos_event import SubscriptionEventCallbacks
+
 LARGEST_DEPTH = 10_000
 
 
@@ -55,6 +60,11 @@ def latched() -> QoSProfile:
         reliability=ReliabilityPolicy.RELIABLE,
         durability=DurabilityPolicy.TRANSIENT_LOCAL,
     )
+
+
+def silent_events() -> SubscriptionEventCallbacks:
+    """For a subscription beside another one that some publishers can not serve: no warnings."""
+    return SubscriptionEventCallbacks(use_default_callbacks=False)
 
 
 def overridable(*, reliability: bool = True) -> QoSOverridingOptions:
