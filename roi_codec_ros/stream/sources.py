@@ -325,7 +325,6 @@ class Capture:
 
     @loop.setter
     def loop(self, loop: bool) -> None:
-        """Whether a source that has ended starts again."""
         (self._again.set if loop else self._again.clear)()
 
     def start(self) -> None:
