@@ -250,6 +250,13 @@ def test_compressed_colour(suffix):
     assert np.abs(pixels.astype(int) - (RED, GREEN, BLUE)).max() <= 3
 
 
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_a_large_picture_of_one_colour_is_one(suffix):
+    black = compressed(suffix, np.zeros((2160, 3840, 3), np.uint8))
+
+    assert rgb_from_message(black).shape == (2160, 3840, 3)
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_compressed_grey(dtype):
     grey = np.full((5, 7), 77 if dtype == np.uint8 else 77 * 256 + 5, dtype)
@@ -275,7 +282,10 @@ def test_a_rotation_tag_is_left_alone():
 
 
 JPEG_BOMB = b"\xff\xd8\xff\xc0\x00\x11\x08\xff\xff\xff\xff\x03" + bytes(64)
-PNG_BOMB = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes([0, 1, 0, 0, 0, 1, 0, 0, 8, 2]) + bytes(64)
+PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
+PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
+PNG_BOMB = PNG_START + bytes([0, 1, 0, 0, 0, 1, 0, 0, 8, 2]) + bytes(7)
+PNG_SMALL = PNG_START + bytes([0, 0, 0, 9, 0, 0, 0, 9, 8, 2]) + bytes(7)
 
 
 @pytest.mark.parametrize(
@@ -284,11 +294,14 @@ PNG_BOMB = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes([0, 1, 0, 0, 0, 1, 0, 0, 8, 
         (b"", "expected JPEG or PNG in a compressed image, found format 'h264'"),
         (b"\0\0\0\1" + bytes(100), "found format 'h264'"),
         (JPEG_BOMB, "at most 150 megapixels, found 65535×65535"),
-        (PNG_BOMB, "at most 150 megapixels, found 65536×65536"),
+        (PNG_BOMB + PNG_END, "at most 150 megapixels, found 65536×65536"),
+        (PNG_BOMB + b"\xf0\0\0\0IDAT" + PNG_END, "with a size, found none"),
+        (PNG_BOMB + b"\xf0\0\0\0IDAT", "with a size, found none"),
+        (JPEG_BOMB.replace(b"\xff\xff\xff\xff", b"\x0f\xff\x0f\xff"), "data of 4095×4095 pixels"),
         (b"\x89PNG\r\n\x1a\n", "with a size, found none"),
         (b"\xff\xd8\xff\xd9", "with a size, found none"),
         (b"\xff\xd8\xff\xe1\xff\xff", "with a size, found none"),
-        (PNG_BOMB[:16] + bytes([0, 0, 0, 9, 0, 0, 0, 9]) + bytes(64), "can be decoded"),
+        (PNG_SMALL + PNG_END, "can be decoded"),
     ],
 )
 def test_what_is_no_picture_is_refused(data, sentence):

@@ -106,10 +106,12 @@ FAMILIES = (
     "yuv422, uyvy, yuv422_yuy2, yuyv, nv12, nv21"
 )
 LARGEST_PX = 150_000_000
+MOST_PX_PER_BYTE = 1100  # of JPEG and PNG, even of a picture of one colour
 FEW_LEVELS = 16  # of 256; a picture of sixteen bits with fewer was not scaled to its sixteen bits
 
 
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
+_PNG_HEADER = b"\0\0\0\x0dIHDR"
 
 
 def rgb_from_message(message: Image | CompressedImage) -> Pixels:
@@ -200,7 +202,7 @@ def rgb_from_compressed(message: CompressedImage) -> Pixels:
 
 
 def _check_pixels(data: bytes) -> None:
-    """Refuse what claims more pixels than any camera has, before they are allocated."""
+    """Refuse more pixels than any camera has, or than the data can hold, before allocation."""
     height, width = _png_size(data) if data.startswith(_PNG) else _jpeg_size(data)
     if not height * width:
         raise ImageMessageError("expected a JPEG or PNG with a size, found none")
@@ -208,11 +210,25 @@ def _check_pixels(data: bytes) -> None:
         raise ImageMessageError(
             f"expected at most {LARGEST_PX // 10**6} megapixels, found {width}×{height}"
         )
+    if height * width > MOST_PX_PER_BYTE * len(data):
+        raise ImageMessageError(
+            f"expected a JPEG or PNG with the data of {width}×{height} pixels, found {len(data)} "
+            "bytes"
+        )
 
 
 def _png_size(data: bytes) -> tuple[int, int]:
-    width, height = struct.unpack(">II", data[16:24].ljust(8, b"\0"))
-    return height, width
+    """Height and width; 0, 0 where a chunk is cut off: all that it claims would be allocated."""
+    place = len(_PNG)
+    if data[place : place + 8] != _PNG_HEADER:
+        return 0, 0
+    width, height = struct.unpack(">II", data[place + 8 : place + 16].ljust(8, b"\0"))
+    while place + 12 <= len(data):
+        end = place + 12 + int.from_bytes(data[place : place + 4], "big")
+        if data[place + 4 : place + 8] == b"IEND" and end <= len(data):
+            return height, width
+        place = end
+    return 0, 0
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int]:
