@@ -64,8 +64,15 @@ def test_nothing_to_count_and_tables_counted_already_are_refused() -> None:
     tables = EntropyTables.laplace(2)
     with pytest.raises(RoiCodecError, match=r"expected photographs .*found none"):
         with_contexts(tables, [])
-    with pytest.raises(RoiCodecError, match="expected tables without contexts, found 13"):
-        with_contexts(with_contexts(tables, [field(0)]), [field(0)])
+    stepped = EntropyTables(
+        tables.cdf, tables.lengths, tables.offsets, tables.bounds, [1, 1], [1, 2]
+    )
+    for counted, found in (
+        (with_contexts(tables, [field(0)]), "13, 1 and 1"),
+        (stepped, "1, 2 and 1"),
+    ):
+        with pytest.raises(RoiCodecError, match=f"expected tables without .* found {found}"):
+            with_contexts(counted, [field(0)])
 
 
 def test_of_a_shipped_model_a_photograph_takes_fewer_bits_by_context() -> None:

@@ -64,10 +64,13 @@ def with_contexts(tables: EntropyTables, latents: Iterable[np.ndarray]) -> Entro
         latents: symbols int16 [C, H, W] of photographs, of any sizes.
 
     Raises:
-        RoiCodecError: there is no latent, or the tables have contexts already.
+        RoiCodecError: there is no latent, or the tables have contexts already, or levels.
     """
-    if tables.contexts != 1:
-        raise RoiCodecError(f"expected tables without contexts, found {tables.contexts}")
+    if (tables.contexts, tables.levels, tables.classes) != (1, 1, 1):
+        raise RoiCodecError(
+            "expected tables without contexts, levels and classes, found "
+            f"{tables.contexts}, {tables.levels} and {tables.classes}"
+        )
     channels, contexts = tables.channels, len(BOUNDS) + 1
     lowest = int(tables.offsets.min())
     size = int((tables.offsets + tables.lengths).max()) - 2 - lowest
