@@ -8,29 +8,34 @@ import math
 import numpy as np
 import pytest
 
-from roi_codec_ros.lab.demo.panels import (
-    CAPTION_PX,
-    MARGIN_PX,
-    PERSON_COLOURS,
-    TITLE_PX,
+from roi_codec_ros.lab.demo.camera_map import (
     MapGeometry,
     MapScale,
-    PersonMark,
-    SideBySide,
-    View,
     _draw_distance,
-    _overlap,
     bearing_rad,
-    box_in_panel,
+    map_panel,
+    nice_range_m,
+    ring_step_m,
+)
+from roi_codec_ros.lab.demo.layout import (
+    CAPTION_PX,
+    MARGIN_PX,
+    TITLE_PX,
+    Layout,
+    camera_maps,
     contact_sheet,
+)
+from roi_codec_ros.lab.demo.map_marks import overlap
+from roi_codec_ros.lab.demo.panels import (
+    PERSON_COLOURS,
+    PersonMark,
+    View,
+    box_in_panel,
     draw_persons,
     fit_text,
     letterbox,
-    map_panel,
-    nice_range_m,
     person_label,
     put_text,
-    ring_step_m,
     text_size,
 )
 
@@ -147,7 +152,7 @@ def test_distances_do_not_cover_each_other():
     taken: list = []
     for person in near:
         taken.append(_draw_distance(plain(0, (360, 480)), geometry, person, taken))
-    assert not any(_overlap(a, b) for n, a in enumerate(taken) for b in taken[:n])
+    assert not any(overlap(a, b) for n, a in enumerate(taken) for b in taken[:n])
 
 
 def test_bearings_follow_the_pinhole():
@@ -182,38 +187,40 @@ def test_there_are_three_to_five_rings(range_m):
 
 @pytest.mark.parametrize(("cameras", "with_raw"), [(1, True), (2, True), (1, False), (6, True)])
 def test_side_by_side_has_the_size_it_says(cameras, with_raw):
-    layout = SideBySide.for_aspect(cameras, (480, 640), with_raw=with_raw)
+    layout = Layout.with_maps(cameras, (480, 640), with_raw=with_raw)
     views = [View(f"camera{n}", plain(90), plain(60), (480, 640)) for n in range(cameras)]
-    picture = layout.compose(views)
+    picture = layout.compose(views, camera_maps(views, layout.map_size))
     assert picture.shape == (*layout.size, 3) and picture.dtype == np.uint8
     assert layout.size[0] % 2 == layout.size[1] % 2 == 0
     assert layout.size[0] <= 1440
 
 
 def test_one_camera_is_three_panels_of_480():
-    assert SideBySide.for_aspect(1, (480, 640)).size == (
+    assert Layout.with_maps(1, (480, 640)).size == (
         TITLE_PX + 360 + CAPTION_PX + MARGIN_PX,
         3 * 480 + 4 * MARGIN_PX,
     )
 
 
 def test_camera_left_and_anonymized_beside_it():
-    layout = SideBySide.for_aspect(1, (480, 640))
-    picture = layout.compose([View("camera", plain(90), plain(60), (480, 640))])
+    layout = Layout.with_maps(1, (480, 640))
+    views = [View("camera", plain(90), plain(60), (480, 640))]
+    picture = layout.compose(views, camera_maps(views, layout.map_size))
     row = TITLE_PX + 180
     assert tuple(picture[row, MARGIN_PX + 240]) == (90, 90, 90)
     assert tuple(picture[row, 2 * MARGIN_PX + 480 + 240]) == (60, 60, 60)
 
 
 def test_without_raw_the_anonymized_picture_comes_first():
-    layout = SideBySide.for_aspect(1, (480, 640), with_raw=False)
-    picture = layout.compose([View("camera", None, plain(60), (480, 640))])
+    layout = Layout.with_maps(1, (480, 640), with_raw=False)
+    views = [View("camera", None, plain(60), (480, 640))]
+    picture = layout.compose(views, camera_maps(views, layout.map_size))
     assert tuple(picture[TITLE_PX + 180, MARGIN_PX + 240]) == (60, 60, 60)
     assert layout.size[1] == 2 * 480 + 3 * MARGIN_PX
 
 
 def test_the_sheet_has_a_cell_for_each_moment():
-    moments = [View("c", plain(10 * n + 20), plain(200), (480, 640)) for n in range(6)]
+    moments = [(View("c", plain(10 * n + 20), plain(200), (480, 640)), "") for n in range(6)]
     page = contact_sheet(moments, title="t", columns=3, cell_width=200)
     assert page.shape[1] == 3 * (200 + MARGIN_PX) + MARGIN_PX
     for n in range(6):

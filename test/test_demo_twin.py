@@ -12,11 +12,11 @@ import pytest
 
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
 from roi_codec_ros.lab.commands import demo_twin
+from roi_codec_ros.lab.demo.layout import Layout, TwinMap, twin_sheet
 from roi_codec_ros.lab.demo.map_book import MapBook, MapMoment, WatchedFloor, map_at, watched_at
 from roi_codec_ros.lab.demo.map_picture import Area, MapPicture
-from roi_codec_ros.lab.demo.panels import MUTED, PERSON_COLOURS, PersonMark, View
+from roi_codec_ros.lab.demo.panels import MUTED, PERSON_COLOURS, PersonMark, View, track_colour
 from roi_codec_ros.lab.demo.twin import Twin, wedge_of
-from roi_codec_ros.lab.demo.twin_pictures import TwinLayout, TwinMap, track_colour, twin_sheet
 from roi_codec_ros.lab.simulation.walking import Floor
 from roi_codec_ros.perception.cameras import CameraModel, read_calibration
 from roi_codec_ros.perception.ground import CameraPose
@@ -151,12 +151,12 @@ def test_old_tracks_are_not_shown_as_if_they_were_there():
 @pytest.mark.parametrize("with_raw", [True, False])
 def test_the_layout_has_the_size_it_says_and_fits_a_screen(cameras, with_raw):
     area = Area(-4.0, 0.0, 4.0, 6.0)
-    layout = TwinLayout.for_run(cameras, (480, 640), area, with_raw=with_raw)
+    layout = Layout.with_one_map(cameras, (480, 640), area, with_raw=with_raw)
     raw = np.full((48, 64, 3), 90, np.uint8)
     views = [View("c", raw, np.full((48, 64, 3), 60, np.uint8), (480, 640))] * cameras
     above = np.full((*layout.map_size, 3), 7, np.uint8)
 
-    picture = layout.compose(views, above, "caption")
+    picture = layout.compose(views, [(above, "caption")])
 
     height, width = layout.size
     assert picture.shape == (height, width, 3)

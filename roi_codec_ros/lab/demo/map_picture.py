@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roi_codec_ros.lab.demo.map_book import WatchedFloor
+from roi_codec_ros.lab.demo.map_marks import draw_label, draw_person_dot, mark_rectangle
 from roi_codec_ros.lab.demo.panels import (
     BACKGROUND,
     LINE,
@@ -20,9 +21,6 @@ from roi_codec_ros.lab.demo.panels import (
     PANEL,
     PersonMark,
     Rectangle,
-    draw_label,
-    draw_person_dot,
-    mark_rectangle,
     person_colour,
     put_text,
     text_size,

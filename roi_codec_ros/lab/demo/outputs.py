@@ -15,19 +15,21 @@ import numpy as np
 from roi_codec_ros.common.errors import RoiCodecError
 from roi_codec_ros.common.files import write_whole
 from roi_codec_ros.common.videos import write_video
-from roi_codec_ros.lab.demo.moments import Moment, moment_at, spread
-from roi_codec_ros.lab.demo.panels import (
+from roi_codec_ros.lab.demo.camera_map import MapScale, nice_range_m
+from roi_codec_ros.lab.demo.layout import (
     ANONYMIZED,
     NOT_ANONYMIZED,
-    MapScale,
-    SideBySide,
-    View,
+    Captioned,
+    Layout,
+    TwinMap,
+    camera_maps,
     contact_sheet,
-    nice_range_m,
+    twin_sheet,
 )
+from roi_codec_ros.lab.demo.moments import Moment, moment_at, spread
+from roi_codec_ros.lab.demo.panels import View
 from roi_codec_ros.lab.demo.report import RAW_BITS_PER_PIXEL, Summary, bit_rate
 from roi_codec_ros.lab.demo.twin import Twin
-from roi_codec_ros.lab.demo.twin_pictures import TwinLayout, TwinMap, twin_sheet
 
 VIDEO_FRAMES_PER_SECOND = 10
 SHEET_MOMENTS = 8
@@ -83,7 +85,7 @@ def persons_phrase(count: int) -> str:
     return f"{count} person" if count == 1 else f"{count} persons"
 
 
-def _view(run: Run, camera: str, moment: Moment, captions: tuple[str, str, str]) -> View:
+def _view(run: Run, camera: str, moment: Moment, captions: tuple[str, str] = ("", "")) -> View:
     size = moment.facts.original_size
     persons = moment.persons
     if run.twin is not None:
@@ -103,34 +105,38 @@ def _has_raw(run: Run) -> bool:
     return any(camera in {*run.raw_frames, *run.stamped_frames} for camera in run.cameras)
 
 
-def _video_captions(moment: Moment) -> tuple[str, str, str]:
+def _video_captions(moment: Moment) -> tuple[str, str]:
     height, width = moment.facts.original_size
     raw_bytes = height * width * RAW_BITS_PER_PIXEL / 8
     return (
         f"{width} x {height}, {_kilobytes(raw_bytes)} a frame",
         f"{_kilobytes(moment.facts.payload_bytes)} a frame · {moment.facts.bits_per_pixel:.3f} bpp"
         f" · {persons_phrase(len(moment.persons))}",
-        "",
     )
 
 
-def side_by_side_frames(run: Run, layout: SideBySide) -> Iterator[np.ndarray]:
+def video_frames(run: Run, layout: Layout) -> Iterator[np.ndarray]:
     """The video's frames, uint8 RGB, evenly over the time in which all cameras have pictures."""
-    for _, views in _views_over_time(run):
-        yield layout.compose(views)
+    maps_at = _maps(run, layout)
+    for now_ns, views in _views_over_time(run):
+        yield layout.compose(views, maps_at(now_ns, views))
 
 
-def twin_frames(run: Run, twin: Twin, layout: TwinLayout) -> Iterator[np.ndarray]:
-    """The same for a run in the map."""
-    from_above = TwinMap(twin, layout.map_size)
+def _maps(run: Run, layout: Layout) -> Callable[[int, list[View]], list[Captioned]]:
+    """What draws the maps of a time: one of all cameras where their poses are known."""
+    if run.twin is None:
+        scales = {camera: _scale(run, camera) for camera in run.cameras}
+        return lambda now_ns, views: camera_maps(views, layout.map_size, scales)
+    from_above = TwinMap(run.twin, layout.map_size)
+    first_ns = next(_times(run))
     rates = bit_rate(sum(s.kbit_s for s in run.summaries))
     raw = bit_rate(sum(s.raw_kbit_s for s in run.summaries))
     caption = f"all cameras together {rates} instead of {raw} raw"
-    first_ns = None
-    for now_ns, views in _views_over_time(run):
-        first_ns = now_ns if first_ns is None else first_ns
-        picture = from_above.at(now_ns, f"{(now_ns - first_ns) / 1e9:.1f} s · ")
-        yield layout.compose(views, picture, caption)
+
+    def at(now_ns: int, views: list[View]) -> list[Captioned]:
+        return [(from_above.at(now_ns, f"{(now_ns - first_ns) / 1e9:.1f} s · "), caption)]
+
+    return at
 
 
 def _views_over_time(run: Run) -> Iterator[tuple[int, list[View]]]:
@@ -156,23 +162,14 @@ def _times(run: Run) -> Iterator[int]:
         yield start_ns + round(tick * 1e9 / VIDEO_FRAMES_PER_SECOND)
 
 
-def layout_of(run: Run) -> SideBySide | TwinLayout:
+def layout_of(run: Run) -> Layout:
     """The video's layout for the cameras of this run."""
-    cameras = run.cameras
-    if run.twin is not None:
-        return TwinLayout.for_run(
-            len(cameras),
-            _usual_size(run),
-            run.twin.area(),
-            with_raw=_has_raw(run),
-            decoded_title=ANONYMIZED if run.trained else NOT_ANONYMIZED,
-        )
-    return SideBySide.for_aspect(
-        len(cameras),
-        _usual_size(run),
-        with_raw=_has_raw(run),
-        maps={camera: _scale(run, camera) for camera in cameras},
-        decoded_title=ANONYMIZED if run.trained else NOT_ANONYMIZED,
+    count, size = len(run.cameras), _usual_size(run)
+    title = ANONYMIZED if run.trained else NOT_ANONYMIZED
+    if run.twin is None:
+        return Layout.with_maps(count, size, with_raw=_has_raw(run), decoded_title=title)
+    return Layout.with_one_map(
+        count, size, run.twin.area(), with_raw=_has_raw(run), decoded_title=title
     )
 
 
@@ -194,18 +191,11 @@ def write_side_by_side(run: Run, path: Path, on_frame: Callable[[], object] = la
     height, width = layout.size
 
     def frames() -> Iterator[np.ndarray]:
-        for frame in _frames(run, layout):
+        for frame in video_frames(run, layout):
             yield cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
             on_frame()
 
     return write_video(path, lambda file: open_writer(file, (width, height)), frames())
-
-
-def _frames(run: Run, layout: SideBySide | TwinLayout) -> Iterator[np.ndarray]:
-    if isinstance(layout, SideBySide):
-        return side_by_side_frames(run, layout)
-    assert run.twin is not None
-    return twin_frames(run, run.twin, layout)
 
 
 def open_writer(path: Path, size: tuple[int, int]) -> cv2.VideoWriter:
@@ -241,11 +231,11 @@ def write_contact_sheet(run: Run, path: Path) -> None:
         raise RoiCodecError(f"expected to write {path}; found: {error.strerror}") from error
 
 
-def _sheet_views(run: Run) -> list[View]:
+def _sheet_views(run: Run) -> list[tuple[View, str]]:
     each = max(SHEET_MOMENTS // len(run.cameras), 1)
     first_ns = min(moments[0].stamp_ns for moments in run.moments.values() if moments)
     return [
-        _view(run, camera, moment, ("", "", _sheet_caption(camera, moment, first_ns)))
+        (_view(run, camera, moment), _sheet_caption(camera, moment, first_ns))
         for camera in run.cameras
         for moment in spread(run.moments[camera], each)
     ]
@@ -262,7 +252,7 @@ def _sheet_rows(run: Run) -> list[tuple[list[View], int, str]]:
         for camera in run.cameras:
             moment = moment_at(run.moments[camera], now_ns)
             assert moment is not None
-            views.append(_view(run, camera, moment, ("", "", "")))
+            views.append(_view(run, camera, moment))
         rows.append((views, now_ns, f"{(now_ns - times[0]) / 1e9:.1f} s"))
     return rows
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demo's pictures: what the camera saw, what the server saw, and where the people are.
+"""What the demo's pictures are made of: text, camera pictures, and boxes around people.
 
 Everything here takes and returns RGB uint8 arrays [height, width, 3] and plain numbers; nothing
 knows of messages. Boxes are in pixels of the original camera image, positions in metres in the
@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -42,16 +40,6 @@ PERSON_COLOURS: tuple[Colour, ...] = (
     (255, 105, 105),
 )
 
-MARGIN_PX = 12
-DOT_PX = 6
-TITLE_PX = 34
-CAPTION_PX = 28
-MAX_VIDEO_HEIGHT_PX = 1440
-NO_POSITION_NOTE = "no positions yet: bearing only"
-POSITION_NOTE = "position from assumed person height"
-ANONYMIZED = "anonymized: all that the server gets"
-NOT_ANONYMIZED = "untrained model: not anonymized"
-
 
 @dataclass(frozen=True)
 class PersonMark:
@@ -76,7 +64,7 @@ class View:
 
     raw: the camera's picture, None where it cannot be had. anonymized: the decoded picture, None
     before the first. original_size: (height, width) that the boxes refer to. captions: one line
-    each under camera, anonymized and map.
+    each under the camera's and the anonymized picture.
     """
 
     name: str
@@ -84,21 +72,23 @@ class View:
     anonymized: np.ndarray | None
     original_size: tuple[int, int]
     persons: tuple[PersonMark, ...] = ()
-    captions: tuple[str, str, str] = ("", "", "")
-
-
-@dataclass(frozen=True)
-class MapScale:
-    """What the map from above shows: `range_m` ahead of a camera that sees `field_of_view_deg`."""
-
-    range_m: float = 8.0
-    field_of_view_deg: float = 60.0
+    captions: tuple[str, str] = ("", "")
 
 
 def person_colour(person: PersonMark, index: int) -> Colour:
     """A colour that stays with a track; untracked persons are coloured in their order."""
     key = person.track_id - 1 if person.track_id > 0 else index
     return PERSON_COLOURS[key % len(PERSON_COLOURS)]
+
+
+def track_colour(person: PersonMark, index: int) -> Colour:
+    """One colour for each track, in the map and in all views; grey for who is not tracked."""
+    return person_colour(person, index) if person.track_id else MUTED
+
+
+def track_label(person: PersonMark) -> str:
+    """Short, as many may stand close together: the track, else how sure the detector is."""
+    return f"#{person.track_id}" if person.track_id else f"{100 * person.score:.0f} %"
 
 
 # ------------------------------------------------------------------------------------------ text
@@ -214,6 +204,19 @@ def person_label(person: PersonMark) -> str:
     return f"#{person.track_id}  {score}" if person.track_id else score
 
 
+def anonymized_panel(view: View, size: tuple[int, int], *, tracked: bool = False) -> np.ndarray:
+    """The decoded picture with its persons; a dark panel before the first one.
+
+    tracked: persons have the colours of their tracks in the map, and short labels.
+    """
+    if view.anonymized is None:
+        return note_panel(size, "waiting for the first picture")
+    panel, place = letterbox(view.anonymized, size)
+    style = (track_colour, track_label) if tracked else (person_colour, person_label)
+    draw_persons(panel, view.persons, view.original_size, place, *style)
+    return panel
+
+
 def draw_persons(
     panel: np.ndarray,
     persons: Sequence[PersonMark],
@@ -242,15 +245,6 @@ def _draw_chip(panel: np.ndarray, text: str, left: int, top: int, colour: Colour
     put_text(panel, text, (chip_left + 4, chip_top), size=13, colour=(10, 12, 16))
 
 
-def anonymized_panel(view: View, size: tuple[int, int]) -> np.ndarray:
-    """The decoded picture with its persons; a dark panel before the first one."""
-    if view.anonymized is None:
-        return note_panel(size, "waiting for the first picture")
-    panel, place = letterbox(view.anonymized, size)
-    draw_persons(panel, view.persons, view.original_size, place)
-    return panel
-
-
 def raw_panel(view: View, size: tuple[int, int]) -> np.ndarray:
     """The camera's own picture; a dark panel where it cannot be had."""
     if view.raw is None:
@@ -264,403 +258,3 @@ def note_panel(size: tuple[int, int], note: str) -> np.ndarray:
     panel[:] = PANEL
     put_text(panel, note, (size[1] // 2, size[0] // 2 - 10), colour=MUTED, align="centre")
     return panel
-
-
-# ------------------------------------------------------------------------------------------- map
-
-
-class Geometry(Protocol):
-    """Where a point of the ground lies in a picture of `size` (height, width)."""
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of the picture in px."""
-
-    @property
-    def pixels_per_metre(self) -> float:
-        """Scale of the picture."""
-
-    def pixel(self, x_m: float, y_m: float, /) -> tuple[float, float]:
-        """Column and row."""
-
-
-@dataclass(frozen=True)
-class MapGeometry:
-    """Where a point of the ground lies in the map's picture of `size` (height, width)."""
-
-    size: tuple[int, int]
-    scale: MapScale
-    foot_px: int = 34
-    head_px: int = 16
-
-    @property
-    def pixels_per_metre(self) -> float:
-        """Pixels per metre."""
-        return (self.size[0] - self.foot_px - self.head_px) / self.scale.range_m
-
-    def pixel(self, x_m: float, z_m: float) -> tuple[float, float]:
-        """Column and row of the point x_m right and z_m ahead of the camera."""
-        column = self.size[1] / 2 + x_m * self.pixels_per_metre
-        return column, self.size[0] - self.foot_px - z_m * self.pixels_per_metre
-
-
-def nice_range_m(distances_m: Sequence[float]) -> float:
-    """A round range in metres that shows 90 % of the distances or more; 8 m for none."""
-    if not len(distances_m):
-        return 8.0
-    wanted = float(np.percentile(np.asarray(distances_m, dtype=float), 90)) * 1.1
-    return next((step for step in (4.0, 6.0, 8.0, 12.0, 16.0, 24.0) if step >= wanted), 32.0)
-
-
-def ring_step_m(range_m: float) -> float:
-    """Metres between the range rings: three to five rings in every range."""
-    return next(step for step in (1.0, 2.0, 3.0, 4.0, 6.0, 8.0) if range_m / step <= 5)
-
-
-@functools.lru_cache(maxsize=16)
-def _map_background(size: tuple[int, int], scale: MapScale) -> np.ndarray:
-    """Field of view, 1 m grid, range rings and the camera; drawn at double size and shrunk."""
-    fine = 2
-    height, width = size[0] * fine, size[1] * fine
-    geometry = MapGeometry(size, scale)
-    canvas = np.empty((height, width, 3), np.uint8)
-    canvas[:] = PANEL
-
-    def at(x_m: float, z_m: float) -> tuple[int, int]:
-        column, row = geometry.pixel(x_m, z_m)
-        return round(column * fine), round(row * fine)
-
-    half = math.radians(min(scale.field_of_view_deg, 170.0) / 2)
-    far = 3.0 * scale.range_m
-    edge = (far * math.sin(half), far * math.cos(half))
-    wedge = np.array([at(0, 0), at(-edge[0], edge[1]), at(edge[0], edge[1])])
-    cv2.fillPoly(canvas, [wedge], (31, 39, 50), cv2.LINE_AA)
-
-    side_m = math.ceil(size[1] / 2 / geometry.pixels_per_metre)
-    for metre in range(-side_m, side_m + 1):
-        cv2.line(canvas, (at(metre, 0)[0], 0), (at(metre, 0)[0], height), (36, 44, 55), 2)
-    for metre in range(-2, math.ceil(scale.range_m) + 2):
-        cv2.line(canvas, (0, at(0, metre)[1]), (width, at(0, metre)[1]), (36, 44, 55), 2)
-
-    step = ring_step_m(scale.range_m)
-    rings = [step * n for n in range(1, int(scale.range_m / step + 1e-6) + 1)]
-    for ring in rings:
-        radius = round(ring * geometry.pixels_per_metre * fine)
-        cv2.ellipse(canvas, at(0, 0), (radius, radius), 0, 180, 360, (74, 87, 106), 2, cv2.LINE_AA)
-    for side in (-1, 1):
-        cv2.line(canvas, at(0, 0), at(side * edge[0], edge[1]), (92, 108, 132), 3, cv2.LINE_AA)
-    body = np.array([at(0, 0), at(0, 0), at(0, 0)]) + np.array([[0, -6], [-17, 24], [17, 24]])
-    cv2.fillPoly(canvas, [body.astype(np.int32)], MAP, cv2.LINE_AA)
-
-    picture = cv2.resize(canvas, (size[1], size[0]), interpolation=cv2.INTER_AREA)
-    for ring in rings:
-        label_x, label_z = ring * math.sin(half), ring * math.cos(half)
-        column, row = geometry.pixel(label_x, label_z)
-        put_text(
-            picture, f"{ring:g} m", (round(column) + 6, round(row) - 4), size=12, colour=MUTED
-        )
-    put_text(picture, "grid 1 m", (10, size[0] - 22), size=12, colour=MUTED)
-    picture.setflags(write=False)
-    return picture
-
-
-def map_panel(
-    persons: Sequence[PersonMark],
-    original_size: tuple[int, int],
-    size: tuple[int, int],
-    scale: MapScale,
-) -> np.ndarray:
-    """The map from above: the camera below, looking up; a dot for each person that has a position.
-
-    A person without one is a dashed ray in the direction of the box (a pinhole camera is assumed).
-    """
-    picture = _map_background(size, scale).copy()
-    geometry = MapGeometry(size, scale)
-    for index, person in enumerate(persons):
-        colour = person_colour(person, index)
-        if person.position is None:
-            _draw_bearing(picture, geometry, person, original_size, colour)
-        else:
-            draw_person_dot(picture, geometry, person, colour)
-    taken = [mark_rectangle(geometry, person) for person in persons if person.position]
-    for person in persons:
-        if person.position is not None:
-            taken.append(_draw_distance(picture, geometry, person, taken))
-    return picture
-
-
-def bearing_rad(
-    box: tuple[float, float, float, float], width: int, field_of_view_deg: float
-) -> float:
-    """Angle of the box's middle to the optical axis in rad, right positive."""
-    focal_px = width / 2 / math.tan(math.radians(field_of_view_deg) / 2)
-    return math.atan2(box[0] + box[2] / 2 - width / 2, focal_px)
-
-
-def _draw_bearing(
-    picture: np.ndarray,
-    geometry: MapGeometry,
-    person: PersonMark,
-    original_size: tuple[int, int],
-    colour: Colour,
-) -> None:
-    angle = bearing_rad(person.box, original_size[1], geometry.scale.field_of_view_deg)
-    dashes = np.arange(0.06, 1.0, 0.05) * geometry.scale.range_m
-    for start in dashes:
-        ends = [
-            geometry.pixel(r * math.sin(angle), r * math.cos(angle))
-            for r in (start, start + 0.025 * geometry.scale.range_m)
-        ]
-        cv2.line(picture, _fixed(ends[0]), _fixed(ends[1]), colour, 2, cv2.LINE_AA, shift=4)
-
-
-def draw_person_dot(
-    picture: np.ndarray,
-    geometry: Geometry,
-    person: PersonMark,
-    colour: Colour,
-    radius_px: int = DOT_PX,
-) -> None:
-    """A dot with spread and velocity; a ring at the border for a person beyond it."""
-    point, inside = _on_the_map(geometry, person)
-    radius = radius_px * 16
-    if inside:
-        _draw_spread(picture, geometry, person, colour)
-        _draw_velocity(picture, geometry, person, colour)
-        cv2.circle(picture, _fixed(point), radius + 32, BACKGROUND, -1, cv2.LINE_AA, shift=4)
-        cv2.circle(picture, _fixed(point), radius, colour, -1, cv2.LINE_AA, shift=4)
-    else:
-        cv2.circle(picture, _fixed(point), radius, colour, 2, cv2.LINE_AA, shift=4)
-
-
-def _on_the_map(geometry: Geometry, person: PersonMark) -> tuple[tuple[float, float], bool]:
-    """Where a person's mark goes, at the border if it lies beyond, and whether it lies inside."""
-    assert person.position is not None
-    column, row = geometry.pixel(*person.position)
-    height, width = geometry.size
-    point = (min(max(column, 10), width - 10), min(max(row, 10), height - 10))
-    return point, point == (column, row)
-
-
-def mark_rectangle(geometry: Geometry, person: PersonMark, radius_px: int = DOT_PX) -> Rectangle:
-    """What a person's dot covers."""
-    (column, row), _ = _on_the_map(geometry, person)
-    reach = radius_px + 1
-    return (
-        round(column) - reach, round(row) - reach, round(column) + reach, round(row) + reach
-    )  # fmt: skip
-
-
-def _draw_distance(
-    picture: np.ndarray, geometry: MapGeometry, person: PersonMark, taken: Sequence[Rectangle]
-) -> Rectangle:
-    """Write the distance beside the mark, where no other is written; what it covers."""
-    assert person.position is not None
-    name = f"#{person.track_id}  " if person.track_id else ""
-    label = f"{name}{math.hypot(*person.position):.1f} m"
-    return draw_label(picture, geometry, person, label, taken)
-
-
-def draw_label(
-    picture: np.ndarray,
-    geometry: Geometry,
-    person: PersonMark,
-    label: str,
-    taken: Sequence[Rectangle],
-    *,
-    size: int = 13,
-    radius_px: int = DOT_PX,
-) -> Rectangle:
-    """Write a label beside a person's dot, where nothing else is, if there is room; its place."""
-    width, height = text_size(label, size)
-    point, _ = _on_the_map(geometry, person)
-    x, y = round(point[0]), round(point[1])
-    right, left, middle = x + radius_px + 6, x - radius_px - 6 - width, x - width // 2
-    level, above, below = -height // 2, -height // 2 - 16, -height // 2 + 16
-    if person.velocity[0] > 0.1:  # an arrow leads to the right
-        right, left = left, right
-    places = [
-        (column, y + shift, column + width, y + shift + height)
-        for column, shift in (
-            *((right, level), (left, level), (right, above), (left, above)),
-            *((right, below), (left, below)),
-            *((middle, -height - radius_px - 5), (middle, radius_px + 5)),
-        )
-    ]
-    fitting = [place for place in places if place[0] >= 4 and place[2] <= geometry.size[1] - 4]
-    free = [place for place in fitting if not any(_overlap(place, other) for other in taken)]
-    chosen = (free or fitting or places)[0]
-    put_text(picture, label, chosen[:2], size=size, colour=TEXT)
-    return chosen
-
-
-def _overlap(one: Rectangle, other: Rectangle) -> bool:
-    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
-
-
-def _draw_spread(
-    picture: np.ndarray, geometry: Geometry, person: PersonMark, colour: Colour
-) -> None:
-    """The ellipse in which the person is with 95 % (2.45 standard deviations), if it is known."""
-    covariance = np.asarray(person.covariance, dtype=float).reshape(2, 2)
-    if not np.isfinite(covariance).all() or np.trace(covariance) <= 0:
-        return
-    values, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
-    axes = 2.45 * np.sqrt(np.clip(values, 0, 25)) * geometry.pixels_per_metre
-    # Rows of the picture grow downwards, z grows upwards: the angle turns its sign.
-    angle = -math.degrees(math.atan2(vectors[1, 1], vectors[0, 1]))
-    assert person.position is not None
-    column, row = geometry.pixel(*person.position)
-    overlay = picture.copy()
-    box = ((column, row), (max(2 * axes[1], 1.0), max(2 * axes[0], 1.0)), angle)
-    cv2.ellipse(overlay, box, colour, -1, cv2.LINE_AA)
-    cv2.addWeighted(overlay, 0.18, picture, 0.82, 0, dst=picture)
-    cv2.ellipse(picture, box, colour, 1, cv2.LINE_AA)
-
-
-def _draw_velocity(
-    picture: np.ndarray, geometry: Geometry, person: PersonMark, colour: Colour
-) -> None:
-    """An arrow to where the person will be in one second."""
-    if math.hypot(*person.velocity) < 0.1:
-        return
-    assert person.position is not None
-    x_m, z_m = person.position
-    start = geometry.pixel(x_m, z_m)
-    end = geometry.pixel(x_m + person.velocity[0], z_m + person.velocity[1])
-    cv2.arrowedLine(
-        picture, _fixed(start), _fixed(end), colour, 2, cv2.LINE_AA, shift=4, tipLength=0.25
-    )
-
-
-def _fixed(point: tuple[float, float]) -> tuple[int, int]:
-    """A sub-pixel point in the fixed-point numbers of OpenCV with shift=4."""
-    return round(point[0] * 16), round(point[1] * 16)
-
-
-# ------------------------------------------------------------------------------------ composition
-
-
-@dataclass(frozen=True)
-class SideBySide:
-    """A video's layout: a row per camera with camera (if `with_raw`), anonymized, map.
-
-    panel_size: (height, width) of each picture in px.
-    """
-
-    cameras: int
-    panel_size: tuple[int, int] = (360, 480)
-    with_raw: bool = True
-    maps: dict[str, MapScale] = field(default_factory=dict)
-    map_note: str = POSITION_NOTE
-    decoded_title: str = ANONYMIZED
-
-    @classmethod
-    def for_aspect(
-        cls, cameras: int, original_size: tuple[int, int], **options: Any
-    ) -> SideBySide:
-        """Panels 480 px wide, or smaller where many cameras would make too tall a video."""
-        height, width = original_size
-        room = MAX_VIDEO_HEIGHT_PX / max(cameras, 1) - TITLE_PX - CAPTION_PX - MARGIN_PX
-        panel_width = min(480.0, max(room, 90) * width / max(height, 1))
-        panel_height = panel_width * height / max(width, 1)
-        even_height = max(2 * round(panel_height / 2), 90)
-        return cls(cameras, (even_height, 2 * round(panel_width / 2)), **options)
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of the whole picture; even, as video codecs want it."""
-        panels = 3 if self.with_raw else 2
-        row = TITLE_PX + self.panel_size[0] + CAPTION_PX
-        height = self.cameras * row + MARGIN_PX
-        width = panels * self.panel_size[1] + (panels + 1) * MARGIN_PX
-        return height + height % 2, width + width % 2
-
-    def compose(self, views: Sequence[View]) -> np.ndarray:
-        """One picture of all cameras, uint8 [*size, 3]."""
-        picture = np.empty((*self.size, 3), np.uint8)
-        picture[:] = BACKGROUND
-        for row, view in enumerate(views):
-            self._compose_row(picture, row * (TITLE_PX + self.panel_size[0] + CAPTION_PX), view)
-        return picture
-
-    def _compose_row(self, picture: np.ndarray, top: int, view: View) -> None:
-        scale = self.maps.get(view.name, MapScale())
-        from_above = map_panel(view.persons, view.original_size, self.panel_size, scale)
-        unknown = view.persons and all(person.position is None for person in view.persons)
-        note = NO_POSITION_NOTE if unknown else self.map_note
-        columns = [
-            (self.decoded_title, SERVER, anonymized_panel),
-            ("map from above", MAP, lambda *_: from_above),
-        ]
-        captions = [view.captions[1], view.captions[2] or note]
-        if self.with_raw:
-            columns.insert(0, (f"{view.name}: stays in the camera", CAMERA, raw_panel))
-            captions.insert(0, view.captions[0])
-        else:
-            columns[0] = (f"{view.name}, {self.decoded_title}", SERVER, anonymized_panel)
-        height, width = self.panel_size
-        for column, ((title, colour, make), caption) in enumerate(
-            zip(columns, captions, strict=True)
-        ):
-            left = MARGIN_PX + column * (width + MARGIN_PX)
-            middle = (left + 6, top + TITLE_PX // 2 + 1)
-            cv2.circle(picture, middle, 5, colour, -1, cv2.LINE_AA)
-            title = fit_text(title, 16, width - 20)
-            put_text(picture, title, (left + 18, top + 7), size=16)
-            place = slice(top + TITLE_PX, top + TITLE_PX + height), slice(left, left + width)
-            picture[place] = make(view, self.panel_size)
-            caption = fit_text(caption, 14, width)
-            put_text(picture, caption, (left, top + TITLE_PX + height + 5), size=14, colour=MUTED)
-
-
-def contact_sheet(
-    moments: Sequence[View],
-    *,
-    title: str,
-    facts: Sequence[tuple[str, str]] = (),
-    columns: int = 4,
-    cell_width: int = 360,
-) -> np.ndarray:
-    """Moments of a run on one page: the camera above, the anonymized picture below, a caption.
-
-    facts: pairs of a figure and what it is, set large under the title. The caption of a moment is
-    its third one. Moments without a raw picture show the anonymized one alone.
-    """
-    if not moments:
-        raise ValueError("expected at least one moment, found none")
-    columns = min(columns, len(moments))
-    rows = math.ceil(len(moments) / columns)
-    with_raw = any(moment.raw is not None for moment in moments)
-    height, width = Counter(moment.original_size for moment in moments).most_common(1)[0][0]
-    cell_height = max(round(cell_width * height / max(width, 1)), 60)
-    step_y = (2 if with_raw else 1) * (cell_height + 4) + CAPTION_PX + MARGIN_PX
-    header = 118 if facts else 64
-    page = np.empty(
-        (header + rows * step_y + MARGIN_PX, columns * (cell_width + MARGIN_PX) + MARGIN_PX, 3),
-        np.uint8,
-    )
-    page[:] = BACKGROUND
-    compose_header(page, title, facts)
-    for index, moment in enumerate(moments):
-        left = MARGIN_PX + (index % columns) * (cell_width + MARGIN_PX)
-        top = header + (index // columns) * step_y
-        panels = [anonymized_panel(moment, (cell_height, cell_width))]
-        if with_raw:
-            panels.insert(0, raw_panel(moment, (cell_height, cell_width)))
-        for panel in panels:
-            page[top : top + cell_height, left : left + cell_width] = panel
-            top += cell_height + 4
-        caption = fit_text(moment.captions[2], 14, cell_width)
-        put_text(page, caption, (left, top + 3), size=14, colour=MUTED)
-    return page
-
-
-def compose_header(page: np.ndarray, title: str, facts: Sequence[tuple[str, str]]) -> None:
-    """The head of a page: its title, and below it large figures with what they are."""
-    put_text(page, title, (MARGIN_PX, 14), size=24)
-    room = (page.shape[1] - 2 * MARGIN_PX) // max(len(facts), 1)
-    for index, (figure, meaning) in enumerate(facts):
-        left = MARGIN_PX + index * room
-        put_text(page, fit_text(figure, 22, room - 8), (left, 54), size=22, colour=SERVER)
-        put_text(page, fit_text(meaning, 13, room - 8), (left, 84), size=13, colour=MUTED)
