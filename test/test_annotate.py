@@ -188,6 +188,28 @@ def test_photographs_of_one_name_and_of_any_rotation_keep_their_boxes(
         assert (item.heads[0, 2:] >= shown[2:]).all()
 
 
+def test_what_a_run_has_written_is_not_annotated_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """--out inside the folder of photographs; and a folder of photographs inside --out."""
+    monkeypatch.setitem(FACE_DETECTORS, "red", lambda argument, device: RedFace())
+    monkeypatch.setattr(
+        "roi_codec_ros.perception.person_detector.PersonDetector", lambda *_, **__: None
+    )
+    monkeypatch.setattr("roi_codec_ros.perception.person_detector.find_weights", Path)
+    site = tmp_path / "site"
+    (site / "day1").mkdir(parents=True)
+    Image.new("RGB", (60, 60), (250, 0, 0)).save(site / "day1" / "a.png")
+    for _ in range(2):
+        assert main(["annotate", str(site), "--faces", "red", "--out", str(site / "out")]) == 0
+        (found,) = read_annotations(site / "out", "train")
+        assert found.image_id == "day1/a"
+    assert main(["annotate", str(site / "day1"), "--faces", "red", "--out", str(site)]) == 0
+    (found,) = read_annotations(site, "train")
+    assert found.image_id == "a"
+    assert "left out" not in capsys.readouterr().err
+
+
 def test_heads_of_a_data_set_are_stretched_and_its_persons_kept(
     portrait: Path, tmp_path: Path
 ) -> None:

@@ -17,7 +17,9 @@ FUZZ = Path(__file__).with_name("fuzz")
 CORPUS = FUZZ / "corpus"
 
 
-@pytest.mark.parametrize("target", ["payload", "entropy", "roic", "model", "messages"])
+@pytest.mark.parametrize(
+    "target", ["payload", "entropy", "roic", "model", "photograph", "data_set", "messages"]
+)
 def test_no_input_of_the_corpus_gets_past_the_checks(target: str):
     if target == "messages":
         pytest.importorskip("rclpy", reason="ROS 2 is not sourced")

@@ -2,7 +2,8 @@
 """Coverage-guided fuzzing with atheris (pip install atheris), and its corpus played back without.
 
     python test/fuzz/fuzz.py TARGET [libFuzzer options] FOLDER...   fuzz: payload, entropy, roic,
-                                                                    model or messages
+                                                                    model, photograph, data_set
+                                                                    or messages
     python test/fuzz/fuzz.py TARGET --seeds FOLDER                  write what to start from
     python test/fuzz/fuzz.py TARGET --replay FOLDER                 run all files once
 
@@ -34,7 +35,7 @@ def main() -> None:
     else:
         import atheris
 
-        with atheris.instrument_imports(include=["roi_codec_ros", "targets"]):
+        with atheris.instrument_imports(include=["roi_codec_ros", "targets", "PIL", "yaml"]):
             from targets import TARGETS
 
             target = TARGETS[name]

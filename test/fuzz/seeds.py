@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from targets import _SCALES, _decoder, _small_model, _tables
 
 from roi_codec_ros.codec import Encoder
@@ -75,6 +77,54 @@ def _model() -> Iterator[bytes]:
     yield b"t" + content[8 + length :]
 
 
+def _photograph() -> Iterator[bytes]:
+    pixels = np.random.default_rng(3).integers(0, 255, (6, 9, 3), np.uint8)
+    rgb = Image.fromarray(pixels)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    images = {
+        "JPEG": [rgb, rgb.convert("L"), rgb.convert("CMYK")],
+        "PNG": [
+            rgb,
+            rgb.quantize(4),
+            rgb.convert("LA"),
+            Image.fromarray(pixels[..., 0].astype(np.uint16) * 257),
+        ],
+        "WEBP": [rgb],
+        "TIFF": [rgb, Image.fromarray(pixels[..., 0].astype(np.uint16))],
+        "BMP": [rgb],
+        "PPM": [rgb],
+        "GIF": [rgb],
+    }
+    for name, variants in images.items():
+        for image in variants:
+            for options in ({"exif": exif},) if name in ("JPEG", "PNG", "TIFF") else ({},):
+                file = io.BytesIO()
+                image.save(file, name, **options)
+                yield file.getvalue()
+
+
+def _data_set() -> Iterator[bytes]:
+    box = {"vbox": [1, 2, 9, 9], "hbox": [2, 2, 3, 3], "tag": "person", "head_attr": {"ignore": 0}}
+    line = {"ID": "a", "gtboxes": [box, {**box, "tag": "mask", "extra": {"ignore": 1}}]}
+    sized = {**line, "ID": "day2/a", "width": 64, "height": 48, "person_boxes": "teacher"}
+    yield b"o" + json.dumps(line).encode() + b"\n" + json.dumps(sized).encode()
+    images = [
+        {"id": 1, "file_name": "a.png", "width": 64, "height": 48},
+        {"id": "2", "file_name": "day2\\a.png"},
+    ]
+    boxes = [
+        {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 30, 40], "iscrowd": 0},
+        {"id": 2, "image_id": "2", "category_id": 2.0, "bbox": [1, 2, 3, 4]},
+    ]
+    categories = [{"id": 1, "name": "person"}, {"id": 2, "name": "Head"}]
+    coco = {"images": images, "annotations": boxes, "categories": categories}
+    yield b"c" + json.dumps(coco).encode()
+    yield b"y" + b"names: [person, head]\nnc: 2\nval: ../images/val\n"
+    yield b"y" + b"path: .\nvalidation: [images/val/day2]\nnames:\n  0: person\n  '1': x\n"
+    yield b"l" + b"0 0.5 0.5 0.2 0.2\n1.0 .1 .1 .2 .2 .5 .5 1 .5 .5 1\n"
+
+
 def _messages() -> Iterator[bytes]:
     """Kind, camera, stamp, frame id, and what `targets` takes for each kind."""
 
@@ -104,5 +154,7 @@ _SEEDS = {
     "entropy": _entropy,
     "roic": _roic,
     "model": _model,
+    "photograph": _photograph,
+    "data_set": _data_set,
     "messages": _messages,
 }

@@ -6,6 +6,7 @@ Each target takes any bytes. A RoiCodecError is a refusal; anything else that is
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import struct
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from roi_codec_ros.codec import rans_reference
 from roi_codec_ros.codec.bitstream import HEADER_BYTES, Payload
@@ -27,7 +29,9 @@ from roi_codec_ros.codec.model_file import METADATA_KEY, Model
 from roi_codec_ros.codec.models import untrained_model
 from roi_codec_ros.codec.presets import get_preset
 from roi_codec_ros.codec.rans import RansCoder
+from roi_codec_ros.common import photographs
 from roi_codec_ros.common.errors import BitstreamError, ModelFileError, RoiCodecError
+from roi_codec_ros.lab.datasets.annotations_any import read_annotations, shortfall
 
 MAX_PIXELS = 64 * 64
 _SCALES = (0.2, 1.0, 30.0)
@@ -171,6 +175,68 @@ def model(data: bytes) -> None:
     except RoiCodecError:
         return
     raise AssertionError("expected a model without networks to decode nothing")
+
+
+def photograph(data: bytes) -> None:
+    """A picture's file: its pixels have the size that its header tells, or it is refused."""
+    photographs.LARGEST_PX = MAX_PIXELS
+    try:
+        width, height = photographs._shown_size(photographs._header(io.BytesIO(data), "it"))
+        pixels = photographs.decode_photograph(data)
+    except photographs.PhotographError as error:
+        assert str(error).isprintable() and len(str(error)) < 1000
+        return
+    assert pixels.shape == (height, width, 3)
+    assert pixels.dtype == np.uint8
+
+
+_LAYOUTS = {b"o": "odgt", b"c": "coco", b"y": "yolo", b"l": "labels"}
+
+
+@cache
+def _data_set(layout: str) -> Path:
+    """A data set in which only what is fuzzed is missing."""
+    root = Path(tempfile.mkdtemp(prefix=f"roi_codec_fuzz_{layout}_"))
+    for name in ("a.png", "b.png", "day2/a.png"):
+        path = root / "images" / "val" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (64, 48)).save(path)
+    if layout in ("yolo", "labels"):
+        (root / "labels" / "val").mkdir(parents=True)
+        (root / "labels" / "val" / "a.txt").write_text("0 .5 .5 .5 .5\n")
+        (root / "data.yaml").write_text("names: [person, head, car]\nkpt_shape: [2, 3]\n")
+    return root
+
+
+def data_set(data: bytes) -> None:
+    """Annotations: a line of `.odgt`, COCO's JSON, a `data.yaml` or rows of labels."""
+    layout = _LAYOUTS.get(data[:1])
+    if layout is None:
+        return
+    root = _data_set(layout)
+    files = {
+        "odgt": "annotation_val.odgt",
+        "coco": "val.json",
+        "yolo": "data.yaml",
+        "labels": "labels/val/b.txt",
+    }
+    (root / files[layout]).write_bytes(data[1:])
+    try:
+        read = read_annotations(root, "val")
+    except RoiCodecError as error:
+        assert "\n" not in str(error) and len(str(error)) < 2000
+        return
+    for item in read:
+        assert item.image_path.is_file()
+        for name in (*item.classes(), "person", "head"):
+            boxes = item.boxes(name)
+            assert boxes.dtype == np.float32
+            assert boxes.shape == (len(boxes), 4)
+            assert (boxes[:, :2] >= 0).all() and (boxes[:, :2] < boxes[:, 2:]).all()
+            assert (boxes[:, 2:] <= [item.width, item.height]).all()
+    for sentence in shortfall(read):
+        sentence.encode()
+        assert "\n" not in sentence
 
 
 class Taker:
@@ -359,5 +425,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "entropy": entropy,
     "roic": roic,
     "model": model,
+    "photograph": photograph,
+    "data_set": data_set,
     "messages": messages,
 }

@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> None:
         raise UsageError(f"expected --out to be another folder than {args.data}")
     file = args.out / f"annotation_{args.split}.odgt"
     check_writable(file)
-    photographs = _photographs(args.data, args.split)
+    photographs = _photographs(args.data, args.split, args.out)
     faces = [make_face_detector(name, device=args.device) for name in args.faces.split(",")]
     persons = None
     if args.detector or all(item.person_boxes == "none" for item in photographs):
@@ -91,8 +91,11 @@ def run(args: argparse.Namespace) -> None:
         print(f"left out: {failure}", file=sys.stderr)
 
 
-def _photographs(data: Path, split: str) -> AnnotationSet:
-    """The annotated split, or the photographs in ``data`` with nothing known of them."""
+def _photographs(data: Path, split: str, out: Path) -> AnnotationSet:
+    """The annotated split, or the photographs in ``data`` with nothing known of them.
+
+    What an earlier run has put into ``out``, which may lie in ``data``, is none of them.
+    """
     from roi_codec_ros.common.errors import RoiCodecError
     from roi_codec_ros.common.photographs import photographs_in
     from roi_codec_ros.lab.datasets.annotations_any import (
@@ -109,7 +112,7 @@ def _photographs(data: Path, split: str) -> AnnotationSet:
             f"{lying_there[0].name}, and annotations of {split}"
         )
     if lying_there or not is_annotated(data):
-        return read_unannotated(data)
+        return read_unannotated(data, without=out)
     return read_annotations(data, split)
 
 

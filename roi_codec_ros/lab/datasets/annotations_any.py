@@ -12,9 +12,7 @@ from roi_codec_ros.lab.datasets.annotations import AnnotationSet
 from roi_codec_ros.lab.datasets.annotations_coco import coco_files, find_coco, read_coco
 from roi_codec_ros.lab.datasets.annotations_odgt import odgt_file, odgt_splits, read_odgt
 from roi_codec_ros.lab.datasets.annotations_yolo import find_yolo, read_yolo
-from roi_codec_ros.lab.datasets.records import Boxes, Gathering, image_ids, is_file
-
-NO_FILE = "no such file"
+from roi_codec_ros.lab.datasets.records import NO_FILE, Boxes, Gathering, image_ids, is_file
 
 
 def read_annotations(
@@ -45,12 +43,15 @@ def is_annotated(data_dir: Path) -> bool:
     return any(True for mark in marks for _ in data_dir.glob(mark))
 
 
-def read_unannotated(folder: Path) -> AnnotationSet:
+def read_unannotated(folder: Path, without: Path | None = None) -> AnnotationSet:
     """The photographs in a folder and the folders in it, with nothing known of what they show.
 
-    Raises RoiCodecError where there are none that can be used.
+    without: a folder in it that is passed over. Raises RoiCodecError where there are none to use.
     """
     paths = photographs_in(folder, recursive=True)
+    if without is not None and without.resolve().is_relative_to(folder.resolve()):
+        inside = without.resolve()
+        paths = [path for path in paths if not path.parent.resolve().is_relative_to(inside)]
     found = Gathering(folder, "photographs")
     for image_id, path in zip(
         image_ids(path.relative_to(folder).as_posix() for path in paths), paths, strict=True

@@ -13,7 +13,6 @@ from roi_codec_ros.common.photographs import (
     UNREAD_SUFFIXES,
     PhotographError,
     files_in,
-    photograph_size,
     photographs_in,
 )
 from roi_codec_ros.lab.datasets.annotations import HEAD, PERSON, AnnotationSet, Corners
@@ -26,6 +25,7 @@ from roi_codec_ros.lab.datasets.records import (
     is_file,
     read_text,
     shown,
+    size_of,
 )
 
 IMAGES, LABELS = "images", "labels"
@@ -98,7 +98,7 @@ def read_yolo(split: YoloSplit, needs_persons: bool = True) -> AnnotationSet:
     short = image_ids(_name(picture.path, split) for picture in pictures)
     for image_id, picture in zip(short, pictures, strict=True):
         try:
-            size = photograph_size(picture.path)
+            size = size_of(picture.path)
         except PhotographError as error:
             found.leave_out(image_id, error.reason)
             continue

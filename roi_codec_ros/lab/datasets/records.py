@@ -25,6 +25,7 @@ from roi_codec_ros.lab.datasets.annotations import (
 )
 
 LARGEST_SIDE_PX = 1_000_000
+NO_FILE = "no such file"
 
 
 class BrokenRecordError(Exception):
@@ -140,6 +141,16 @@ def is_file(path: Path) -> bool:
     return os.path.isfile(path)
 
 
+def size_of(path: Path) -> tuple[int, int]:
+    """Width and height in px of a photograph; a pipe is none, and is not waited for.
+
+    Raises PhotographError.
+    """
+    if not is_file(path):
+        raise PhotographError(path, NO_FILE)
+    return photograph_size(path)
+
+
 def image_ids(names: Iterable[str]) -> list[str]:
     """Short names of photographs: without suffix, except where several would then be alike."""
     names = [printable(name) for name in names]
@@ -185,7 +196,7 @@ class Gathering:
     def add(self, path: Path, size: tuple[int, int] | None, boxes: Boxes, **about: str) -> None:
         """A photograph and its boxes. size: width and height in px; None: as its file says."""
         try:
-            width, height = size or photograph_size(path)
+            width, height = size or size_of(path)
         except PhotographError as error:
             self.leave_out(about.get("image_id") or path.stem, error.reason)
             return
