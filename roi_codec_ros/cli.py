@@ -7,6 +7,7 @@ import argparse
 import importlib
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
@@ -50,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             verb.formatter_class = argparse.RawDescriptionHelpFormatter
             module.add_arguments(verb)
     options = parser.parse_args(arguments)
+    # What Pillow finds odd in a file is said here in one line, or makes no difference.
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
     assert module is not None  # argparse leaves with status 2 before, when no verb was named
     try:
         module.run(options)
