@@ -147,11 +147,12 @@ def test_an_exported_file_has_the_models_identity_and_tables(
 
 
 def test_int8_by_the_command_is_smaller_and_runs(
-    photographs: list[np.ndarray], tmp_path: Path
+    photographs: list[np.ndarray], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import cv2
 
     (tmp_path / "photographs").mkdir()
+    (tmp_path / "photographs" / "torn.jpg").write_bytes(b"")
     cv2.imwrite(str(tmp_path / "photographs" / "a.png"), photographs[0][:200, :300, ::-1])
     model = tmp_path / "shed.safetensors"
     untrained_model("nano").save(model)
@@ -159,6 +160,9 @@ def test_int8_by_the_command_is_smaller_and_runs(
     assert main(["export", str(model), "--onnx", str(plain)]) == 0
     calibration = ["--int8", "--calibration", str(tmp_path / "photographs"), "--size", "320x200"]
     assert main(["export", str(model), "--onnx", str(small), *calibration]) == 0
+    printed = capsys.readouterr()
+    assert "int8, calibrated on 1 photographs" in printed.out
+    assert "1 of 2 photographs left out, the first: expected a photograph" in printed.err
 
     image = photographs[0][:200, :320]
     symbols = load_encoder(small, backend="onnxruntime").symbols(image)

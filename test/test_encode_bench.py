@@ -63,6 +63,15 @@ def test_wrong_use_is_told_in_one_line(
     assert sentence in capsys.readouterr().err
 
 
+def test_a_broken_photograph_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "torn.jpg").write_bytes(b"no picture")
+    arguments = ["bench", "--sizes", "64x64", "--threads", "1", "--images", str(tmp_path)]
+    assert main(arguments) == 1
+    printed = capsys.readouterr().err
+    assert "1 of 1 photographs left out, the first: expected a photograph at" in printed
+    assert f"expected photographs in {tmp_path}, found none that can be read" in printed
+
+
 def test_a_photograph_keeps_its_aspect() -> None:
     photograph = np.zeros((100, 300, 3), np.uint8)
     photograph[:, 100:200] = 255  # the middle square

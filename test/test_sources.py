@@ -281,6 +281,21 @@ def test_an_unreadable_image_is_counted_and_passed_over(folder):
 
     assert [frame.position for frame in played] == [0, 2, 0]
     assert capture.state.unreadable >= 1
+    assert capture.state.last_unreadable == (
+        f"expected a photograph at {folder / '1.png'}, found no picture"
+    )
+
+
+def test_a_photograph_that_cannot_be_read_is_named_and_tried_again(tmp_path):
+    (tmp_path / "torn.jpg").write_bytes(b"")
+    capture = Capture(parse_source(str(tmp_path / "torn.jpg")), Frames())
+    capture.start()
+
+    wait_for(lambda: capture.state.losses == 1)
+
+    assert capture.state.state == "lost"
+    assert "torn.jpg, found an empty file; next try in" in capture.state.detail
+    assert capture.stop(PATIENCE_S)
 
 
 def test_a_file_that_is_no_video_is_reported_and_tried_again(tmp_path):

@@ -378,7 +378,8 @@ class Capture:
             if self._stop.is_set():
                 return None
             if not delivered:
-                return f"no frame of {self.source.text} can be read"
+                first = f": {self._state.last_unreadable}" if self._state.unreadable else ""
+                return f"no frame of {self.source.text} can be read{first}"
             if reader.position + 1 < CUT_OFF * reader.film_frames:
                 played = reader.position + 1
                 return f"{self.source.text} gave {played} of about {reader.film_frames} frames"

@@ -35,7 +35,7 @@ from roi_codec_ros.commands.common import (
     positive,
     write_json,
 )
-from roi_codec_ros.common.errors import UsageError
+from roi_codec_ros.common.errors import RoiCodecError, UsageError
 from roi_codec_ros.lab.commands import bench_server
 
 if TYPE_CHECKING:
@@ -163,6 +163,8 @@ def _photographs(folder: Path | None, limit: int) -> list[np.ndarray]:
         photographs = list(islice(readable(paths, broken), limit))
         for sentence in left_out(broken, len(paths)):
             print(sentence, file=sys.stderr)
+        if not photographs:
+            raise RoiCodecError(f"expected photographs in {folder}, found none that can be read")
         return photographs
     try:
         from skimage import data

@@ -28,8 +28,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from roi_codec_ros.commands.common import add_json_option, positive, write_json
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
 from roi_codec_ros.lab.commands import demo_twin
@@ -158,7 +156,7 @@ def _sources(args: argparse.Namespace, names: list[str]) -> dict[str, str]:
         folders = [_cache_folder(), args.out / ".source"]
         videos = photograph_cameras(args.cameras, folders, _say)
         return dict(zip(names, map(str, videos), strict=True))
-    from roi_codec_ros.stream.sources import SourceKind, open_source, parse_source
+    from roi_codec_ros.stream.sources import SourceKind, parse_source
 
     # FFmpeg would write its own opinion of a broken file beside our one line.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
@@ -170,42 +168,45 @@ def _sources(args: argparse.Namespace, names: list[str]) -> dict[str, str]:
     if source.target.startswith("/dev/") and not Path(source.target).exists():
         raise RoiCodecError(f"expected a camera at {source.target}, found no such device")
     if not source.live:
-        reader = open_source(source)  # says now, on one line, what the encoder would say later
-        try:
-            if not reader.advance() or reader.image() is None:
-                raise RoiCodecError(f"expected frames in {args.source}, found none to read")
-        finally:
-            reader.close()
+        _check_frames(source)  # says now, on one line, what the encoder would say later
     if source.kind is SourceKind.VIDEO and args.pace != 1:
         return dict.fromkeys(names, str(_at_another_pace(source, args)))
     text = args.source if source.live else str(Path(source.target).resolve())
     return dict.fromkeys(names, text)
 
 
+def _check_frames(source: Source) -> None:
+    """Raises RoiCodecError where no frame of a file or a folder can be read."""
+    from roi_codec_ros.common.photographs import PhotographError
+    from roi_codec_ros.stream.sources import open_source
+
+    reader = open_source(source)
+    reason = ""
+    try:
+        while reader.advance():
+            try:
+                if reader.image() is not None:
+                    return
+            except PhotographError as error:
+                reason = reason or f"; the first: {error}"
+    finally:
+        reader.close()
+    raise RoiCodecError(f"expected frames in {source.text}, found none to read{reason}")
+
+
 def _at_another_pace(source: Source, args: argparse.Namespace) -> Path:
     """The same video, faster or slower: encoders play files in real time."""
+    from roi_codec_ros.common.films import FALLBACK_RATE_HZ, Film
     from roi_codec_ros.lab.simulation.photograph_cameras import render_film
-    from roi_codec_ros.stream.sources import open_source
 
     path = (args.out / ".source" / "paced.avi").resolve()
     path.parent.mkdir(exist_ok=True)
-    reader = open_source(source)
-
-    def frames() -> Iterator[np.ndarray]:
-        image = first
-        while image is not None:
-            yield image[..., ::-1]
-            image = reader.image() if reader.advance() else None
-
-    reader.advance()
-    first = reader.image()
-    assert first is not None  # it was read once before
-    rate_hz = reader.frame_rate_hz * args.pace
     _say(f"playing {source.target} at {args.pace:g} of its speed")
-    try:
-        render_film(path, frames(), frame_size=first.shape[:2], frames_per_second=rate_hz)
-    finally:
-        reader.close()
+    with Film(source.target) as film:
+        size = film.properties.height, film.properties.width
+        rate_hz = (film.properties.frame_rate_hz or FALLBACK_RATE_HZ) * args.pace
+        frames = (frame.image[..., ::-1] for frame in film)
+        render_film(path, frames, frame_size=size, frames_per_second=rate_hz)
     return path
 
 

@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 
 from roi_codec_ros.common.errors import RoiCodecError
-from roi_codec_ros.common.photographs import read_photograph
+from roi_codec_ros.common.photographs import PhotographError, read_photograph
 from roi_codec_ros.common.videos import write_video
 
 LOG = logging.getLogger(__name__)
@@ -340,7 +340,10 @@ class SourceFrames:
             if not self._reader.advance():
                 self.close()
                 return None
-        self._image = self._reader.image()
+        try:
+            self._image = self._reader.image()
+        except PhotographError:
+            self._image = None
         return self._image
 
     def close(self) -> None:
