@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every parameter of every node, declared once.
+"""Every parameter of every node, declared once, as the typed settings that the node reads.
 
-Nodes and launch files read this table; `generated.py` writes reference and parameter files.
+Launch files read the same classes; `generated.py` writes reference and parameter files of them.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeAlias
 
 from roi_codec_ros.common.errors import UsageError
 
@@ -27,6 +27,14 @@ _PYTHON_TYPES: dict[str, type] = {
     "double": float,
     "bool": bool,
     "string_array": list,
+}
+# How the types of settings are called in ROS.
+_ROS_TYPES = {
+    "str": "string",
+    "int": "integer",
+    "float": "double",
+    "bool": "bool",
+    "list[str]": "string_array",
 }
 
 
@@ -116,311 +124,320 @@ class Parameter:
         }[self.type]
 
 
-AUTOSTART = Parameter(
-    "autostart",
-    True,
-    "Configure and activate as soon as the process runs; false: wait for a lifecycle manager.",
-    "bool",
-)
-DEVICE = Parameter(
-    "device",
-    "cpu",
-    'Device of the network, by its torch name: "cpu", "cuda", "cuda:1".',
-    "string",
-)
-THREADS = Parameter(
-    "threads", 0, "CPU threads of the network; 0: torch chooses.", "integer", (0, 256)
-)
-MAX_BATCH = Parameter(
-    "max_batch",
-    0,
-    "Maximum number of images, of different cameras, in one batch. 0: all that are waiting, up to "
-    f"{GPU_BATCH}, on a GPU; one at a time on a CPU, where batching only adds latency.",
-    "integer",
-    (0, 256),
-    live=True,
-)
-CAMERAS = Parameter(
-    "cameras",
-    ["camera"],
-    "Names of the cameras to serve, which are the namespaces of their encoders.",
-    "string_array",
-)
-STALE_AFTER = Parameter(
-    "stale_after_s",
-    2.0,
-    "A camera without a new frame for this long is reported as STALE in the diagnostics.",
-    "double",
-    (0.1, 3600.0),
-    live=True,
-)
+def parameter(
+    default: Any,
+    description: str,
+    *,
+    range: tuple[float, float] | None = None,
+    choices: tuple[str, ...] = (),
+    live: bool = False,
+) -> Any:
+    """A field of a class of settings, which its node declares as a ROS parameter."""
+    about = {"description": description, "range": range, "choices": choices, "live": live}
+    if isinstance(default, list):
+        return field(default_factory=default.copy, metadata=about)
+    return field(default=default, metadata=about)
+
+
+def _device() -> Any:
+    return parameter(
+        "cpu",
+        'Device of the network, by its torch name: "cpu", "cuda", "cuda:1".',
+    )
+
+
+def _threads() -> Any:
+    return parameter(
+        0,
+        "CPU threads of the network; 0: torch chooses.",
+        range=(0, 256),
+    )
+
+
+def _cameras() -> Any:
+    return parameter(
+        ["camera"],
+        "Names of the cameras to serve, which are the namespaces of their encoders.",
+    )
+
+
+def _max_batch() -> Any:
+    return parameter(
+        0,
+        "Maximum number of images, of different cameras, in one batch. 0: all that are "
+        f"waiting, up to {GPU_BATCH}, on a GPU; one at a time on a CPU, where batching only adds "
+        "latency.",
+        range=(0, 256),
+        live=True,
+    )
+
+
+def _stale_after_s() -> Any:
+    return parameter(
+        2.0,
+        "A camera without a new frame for this long is reported as STALE in the diagnostics.",
+        range=(0.1, 3600.0),
+        live=True,
+    )
+
+
+@dataclass(frozen=True)
+class NodeParameters:
+    """What every node has."""
+
+    autostart: bool = parameter(
+        True,
+        "Configure and activate as soon as the process runs; false: wait for a lifecycle manager.",
+    )
+
+
+@dataclass(frozen=True)
+class EncoderParameters(NodeParameters):
+    """Parameters of encoder_node."""
+
+    source: str = parameter(
+        "0",
+        'Source of the frames: a device ("0", "/dev/video0"), a video or image file, a '
+        "folder of images, a stream (rtsp://…, http://…, or a GStreamer pipeline ending "
+        'in "appsink"), or a topic ("topic:/camera/image_raw").',
+    )
+    model: str = parameter(
+        "fast",
+        "Name of an installed model, or path of a model file.",
+    )
+    backend: str = parameter(
+        "torch",
+        "Runtime of the network: torch reads model files (.safetensors); onnxruntime "
+        "and openvino read the graphs (.onnx) that roi-codec export makes of them.",
+        choices=BACKENDS,
+    )
+    device: str = _device()
+    threads: int = _threads()
+    max_width: int = parameter(
+        640,
+        "Wider frames are scaled down to this width in pixels, keeping the aspect "
+        "ratio; 0: no scaling.",
+        range=(0, 8192),
+        live=True,
+    )
+    rate_hz: float = parameter(
+        15.0,
+        "Maximum frames per second to encode. A video plays in real time and is thinned "
+        "to this rate; a folder of images is played at this rate. 0: no limit (folders: "
+        "10).",
+        range=(0.0, 1000.0),
+        live=True,
+    )
+    loop: bool = parameter(
+        True,
+        "Start a file or folder again when it ends.",
+        live=True,
+    )
+    frame_id: str = parameter(
+        "",
+        "Frame id of the camera's optical frame; empty: <namespace>_optical_frame. "
+        "Frame ids of a topic source pass through unchanged.",
+    )
+    camera_info_file: str = parameter(
+        "",
+        "Calibration file as written by the camera_calibration package (YAML): a path, "
+        "file:///… or package://PACKAGE/…; empty: none.",
+    )
+    camera_info_topic: str = parameter(
+        "",
+        "For a topic source: the driver's sensor_msgs/CameraInfo topic, instead of "
+        "camera_info_file.",
+    )
+    rectified: str = parameter(
+        "auto",
+        "Whether the images of a topic source are rectified while its camera_info is "
+        "that of the raw images, as with image_proc; intrinsics then come from the "
+        'projection matrix. auto: yes if the topic is named "image_rect…".',
+        choices=("auto", "yes", "no"),
+    )
+    capture_width: int = parameter(
+        0,
+        "Width in pixels to request from a device; 0: the device's default.",
+        range=(0, 16384),
+    )
+    capture_height: int = parameter(
+        0,
+        "Height in pixels to request from a device; 0: the device's default.",
+        range=(0, 16384),
+    )
+
+
+@dataclass(frozen=True)
+class DecoderParameters(NodeParameters):
+    """Parameters of decoder_node."""
+
+    cameras: list[str] = _cameras()
+    models: list[str] = parameter(
+        ["fast"],
+        "Names or paths of the models to accept; payloads of other models are rejected.",
+    )
+    device: str = _device()
+    threads: int = _threads()
+    max_batch: int = _max_batch()
+    max_pixels: int = parameter(
+        DEFAULT_MAX_PIXELS,
+        "Payloads that claim more pixels are rejected before anything is allocated.",
+        range=(1, 2147483647),
+    )
+    jpeg_quality: int = parameter(
+        80,
+        "JPEG quality of image_anonymized/compressed (published only while subscribed to).",
+        range=(1, 100),
+        live=True,
+    )
+    restart_after_s: float = parameter(
+        1.0,
+        "A frame whose stamp or sequence is not newer than the last one is rejected as "
+        "a replay, unless no other frame has arrived for this long, or its stamp is "
+        "newer by this much: then its encoder was restarted or its clock was set. 0: "
+        "accept any order.",
+        range=(0.0, 60.0),
+        live=True,
+    )
+    max_age_s: float = parameter(
+        0.0,
+        "Frames whose stamps differ more than this from the server's clock are "
+        "rejected; needs synchronised clocks. 0: accept any age.",
+        range=(0.0, 3600.0),
+        live=True,
+    )
+    stale_after_s: float = _stale_after_s()
+
+
+@dataclass(frozen=True)
+class DetectorParameters(NodeParameters):
+    """Parameters of detector_node."""
+
+    cameras: list[str] = _cameras()
+    weights: str = parameter(
+        "",
+        "YOLO weights file with a class named person; empty: models/person-*.pt, else "
+        "yolov8n.pt, downloaded by ultralytics.",
+    )
+    confidence: float = parameter(
+        0.25,
+        "Minimum detection confidence.",
+        range=(0.0, 1.0),
+        live=True,
+    )
+    iou: float = parameter(
+        0.7,
+        "IoU above which two boxes are merged into one (non-maximum suppression).",
+        range=(0.0, 1.0),
+        live=True,
+    )
+    image_size: int = parameter(
+        640,
+        "Longer side in pixels of the detector's input image (a multiple of 32).",
+        range=(32, 4096),
+        live=True,
+    )
+    device: str = _device()
+    threads: int = _threads()
+    max_batch: int = _max_batch()
+    stale_after_s: float = _stale_after_s()
+
+
+@dataclass(frozen=True)
+class TrackerParameters(NodeParameters):
+    """Parameters of tracker_node."""
+
+    cameras: list[str] = _cameras()
+    map_frame: str = parameter(
+        "map",
+        "Frame of the tracks of all cameras with a known pose: z up, the ground at 0.",
+    )
+    camera_poses: list[str] = parameter(
+        [""],
+        'Camera poses, each as "name: x y z roll pitch yaw" in the map frame (metres '
+        "and radians, of the body: x forward, y left, z up; a positive pitch looks "
+        'down) or as "name: file.yaml" as written by roi-codec calibrate-ground. Others '
+        "are looked up in TF if tf2_ros is installed; persons of a camera without a "
+        "pose stay in its optical frame.",
+    )
+    max_range_m: float = parameter(
+        30.0,
+        "Persons farther than this from a camera, along the ground, are ignored.",
+        range=(0.5, 100.0),
+        live=True,
+    )
+    person_height_m: float = parameter(
+        1.7,
+        "Body height in metres assumed to estimate a person's distance, where the "
+        "camera has no pose or only the head is visible.",
+        range=(0.3, 3.0),
+        live=True,
+    )
+    person_radius_m: float = parameter(
+        0.3,
+        "Radius in metres of the rings of points that represent a person in persons/cloud.",
+        range=(0.01, 5.0),
+        live=True,
+    )
+    birth_hits: int = parameter(
+        8,
+        "Sightings after which a track is published in persons/tracks; persons/cloud "
+        "has it from the first one.",
+        range=(1, 1000),
+    )
+    death_s: float = parameter(
+        1.5,
+        "A track ends when the cameras that see its position have missed it for this long.",
+        range=(0.0, 60.0),
+    )
+    coast_s: float = parameter(
+        3.0,
+        "A track ends when no camera has detected it for this long, watched or not.",
+        range=(0.1, 60.0),
+    )
+    coverage_cell_m: float = parameter(
+        0.25,
+        "Cell size in metres of persons/coverage.",
+        range=(0.1, 10.0),
+    )
+    assumed_hfov_deg: float = parameter(
+        60.0,
+        "Horizontal field of view in degrees assumed for an uncalibrated camera.",
+        range=(1.0, 179.0),
+        live=True,
+    )
+    marker_lifetime_s: float = parameter(
+        0.5,
+        "Time in seconds after which rviz drops a marker that is not renewed.",
+        range=(0.05, 60.0),
+        live=True,
+    )
+    stale_after_s: float = _stale_after_s()
+
+
+NODES: dict[str, type[NodeParameters]] = {
+    "encoder_node": EncoderParameters,
+    "decoder_node": DecoderParameters,
+    "detector_node": DetectorParameters,
+    "tracker_node": TrackerParameters,
+}
+
+
+def _described(node: type[NodeParameters]) -> tuple[Parameter, ...]:
+    defaults = node()
+    return tuple(
+        Parameter(
+            name=item.name,
+            default=getattr(defaults, item.name),
+            type=_ROS_TYPES[str(item.type)],
+            **item.metadata,
+        )
+        for item in fields(node)
+    )
+
 
 NODE_PARAMETERS: dict[str, tuple[Parameter, ...]] = {
-    "encoder_node": (
-        AUTOSTART,
-        Parameter(
-            "source",
-            "0",
-            'Source of the frames: a device ("0", "/dev/video0"), a video or image file, a '
-            "folder of images, a stream (rtsp://…, http://…, or a GStreamer pipeline ending in "
-            '"appsink"), or a topic ("topic:/camera/image_raw").',
-            "string",
-        ),
-        Parameter(
-            "model", "fast", "Name of an installed model, or path of a model file.", "string"
-        ),
-        Parameter(
-            "backend",
-            "torch",
-            "Runtime of the network: torch reads model files (.safetensors); onnxruntime and "
-            "openvino read the graphs (.onnx) that roi-codec export makes of them.",
-            "string",
-            choices=BACKENDS,
-        ),
-        DEVICE,
-        THREADS,
-        Parameter(
-            "max_width",
-            640,
-            "Wider frames are scaled down to this width in pixels, keeping the aspect ratio; 0: "
-            "no scaling.",
-            "integer",
-            (0, 8192),
-            live=True,
-        ),
-        Parameter(
-            "rate_hz",
-            15.0,
-            "Maximum frames per second to encode. A video plays in real time and is thinned to "
-            "this rate; a folder of images is played at this rate. 0: no limit (folders: 10).",
-            "double",
-            (0.0, 1000.0),
-            live=True,
-        ),
-        Parameter("loop", True, "Start a file or folder again when it ends.", "bool", live=True),
-        Parameter(
-            "frame_id",
-            "",
-            "Frame id of the camera's optical frame; empty: <namespace>_optical_frame. Frame ids "
-            "of a topic source pass through unchanged.",
-            "string",
-        ),
-        Parameter(
-            "camera_info_file",
-            "",
-            "Calibration file as written by the camera_calibration package (YAML): a path, "
-            "file:///… or package://PACKAGE/…; empty: none.",
-            "string",
-        ),
-        Parameter(
-            "camera_info_topic",
-            "",
-            "For a topic source: the driver's sensor_msgs/CameraInfo topic, instead of "
-            "camera_info_file.",
-            "string",
-        ),
-        Parameter(
-            "rectified",
-            "auto",
-            "Whether the images of a topic source are rectified while its camera_info is that of "
-            "the raw images, as with image_proc; intrinsics then come from the projection matrix. "
-            'auto: yes if the topic is named "image_rect…".',
-            "string",
-            choices=("auto", "yes", "no"),
-        ),
-        Parameter(
-            "capture_width",
-            0,
-            "Width in pixels to request from a device; 0: the device's default.",
-            "integer",
-            (0, 16384),
-        ),
-        Parameter(
-            "capture_height",
-            0,
-            "Height in pixels to request from a device; 0: the device's default.",
-            "integer",
-            (0, 16384),
-        ),
-    ),
-    "decoder_node": (
-        AUTOSTART,
-        CAMERAS,
-        Parameter(
-            "models",
-            ["fast"],
-            "Names or paths of the models to accept; payloads of other models are rejected.",
-            "string_array",
-        ),
-        DEVICE,
-        THREADS,
-        MAX_BATCH,
-        Parameter(
-            "max_pixels",
-            DEFAULT_MAX_PIXELS,
-            "Payloads that claim more pixels are rejected before anything is allocated.",
-            "integer",
-            (1, 2**31 - 1),
-        ),
-        Parameter(
-            "jpeg_quality",
-            80,
-            "JPEG quality of image_anonymized/compressed (published only while subscribed to).",
-            "integer",
-            (1, 100),
-            live=True,
-        ),
-        Parameter(
-            "restart_after_s",
-            1.0,
-            "A frame whose stamp or sequence is not newer than the last one is rejected as a "
-            "replay, unless no other frame has arrived for this long, or its stamp is newer by "
-            "this much: then its encoder was restarted or its clock was set. 0: accept any order.",
-            "double",
-            (0.0, 60.0),
-            live=True,
-        ),
-        Parameter(
-            "max_age_s",
-            0.0,
-            "Frames whose stamps differ more than this from the server's clock are rejected; "
-            "needs synchronised clocks. 0: accept any age.",
-            "double",
-            (0.0, 3600.0),
-            live=True,
-        ),
-        STALE_AFTER,
-    ),
-    "detector_node": (
-        AUTOSTART,
-        CAMERAS,
-        Parameter(
-            "weights",
-            "",
-            "YOLO weights file with a class named person; empty: models/person-*.pt, else "
-            "yolov8n.pt, downloaded by ultralytics.",
-            "string",
-        ),
-        Parameter(
-            "confidence",
-            0.25,
-            "Minimum detection confidence.",
-            "double",
-            (0.0, 1.0),
-            live=True,
-        ),
-        Parameter(
-            "iou",
-            0.7,
-            "IoU above which two boxes are merged into one (non-maximum suppression).",
-            "double",
-            (0.0, 1.0),
-            live=True,
-        ),
-        Parameter(
-            "image_size",
-            640,
-            "Longer side in pixels of the detector's input image (a multiple of 32).",
-            "integer",
-            (32, 4096),
-            live=True,
-        ),
-        DEVICE,
-        THREADS,
-        MAX_BATCH,
-        STALE_AFTER,
-    ),
-    "tracker_node": (
-        AUTOSTART,
-        CAMERAS,
-        Parameter(
-            "map_frame",
-            "map",
-            "Frame of the tracks of all cameras with a known pose: z up, the ground at 0.",
-            "string",
-        ),
-        Parameter(
-            "camera_poses",
-            [""],
-            'Camera poses, each as "name: x y z roll pitch yaw" in the map frame (metres and '
-            "radians, of the body: x forward, y left, z up; a positive pitch looks down) or as "
-            '"name: file.yaml" as written by roi-codec calibrate-ground. Others are looked up in '
-            "TF if tf2_ros is installed; persons of a camera without a pose stay in its optical "
-            "frame.",
-            "string_array",
-        ),
-        Parameter(
-            "max_range_m",
-            30.0,
-            "Persons farther than this from a camera, along the ground, are ignored.",
-            "double",
-            (0.5, 100.0),
-            live=True,
-        ),
-        Parameter(
-            "person_height_m",
-            1.7,
-            "Body height in metres assumed to estimate a person's distance, where the camera has "
-            "no pose or only the head is visible.",
-            "double",
-            (0.3, 3.0),
-            live=True,
-        ),
-        Parameter(
-            "person_radius_m",
-            0.3,
-            "Radius in metres of the rings of points that represent a person in persons/cloud.",
-            "double",
-            (0.01, 5.0),
-            live=True,
-        ),
-        Parameter(
-            "birth_hits",
-            8,
-            "Sightings after which a track is published in persons/tracks; persons/cloud has it "
-            "from the first one.",
-            "integer",
-            (1, 1000),
-        ),
-        Parameter(
-            "death_s",
-            1.5,
-            "A track ends when the cameras that see its position have missed it for this long.",
-            "double",
-            (0.0, 60.0),
-        ),
-        Parameter(
-            "coast_s",
-            3.0,
-            "A track ends when no camera has detected it for this long, watched or not.",
-            "double",
-            (0.1, 60.0),
-        ),
-        Parameter(
-            "coverage_cell_m",
-            0.25,
-            "Cell size in metres of persons/coverage.",
-            "double",
-            (0.1, 10.0),
-        ),
-        Parameter(
-            "assumed_hfov_deg",
-            60.0,
-            "Horizontal field of view in degrees assumed for an uncalibrated camera.",
-            "double",
-            (1.0, 179.0),
-            live=True,
-        ),
-        Parameter(
-            "marker_lifetime_s",
-            0.5,
-            "Time in seconds after which rviz drops a marker that is not renewed.",
-            "double",
-            (0.05, 60.0),
-            live=True,
-        ),
-        STALE_AFTER,
-    ),
+    executable: _described(node) for executable, node in NODES.items()
 }
 
 

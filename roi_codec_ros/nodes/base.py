@@ -7,6 +7,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar, TypeVar
 
@@ -31,7 +32,13 @@ from rclpy.parameter import Parameter as RosParameter
 from std_msgs.msg import Header
 
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
-from roi_codec_ros.config.parameters import Parameter, Value, check_camera_names, parameters_of
+from roi_codec_ros.config.parameters import (
+    NODES,
+    NodeParameters,
+    Parameter,
+    Value,
+    parameters_of,
+)
 from roi_codec_ros.nodes import diagnostics, qos
 from roi_codec_ros.nodes.conversions import stamp_ns
 from roi_codec_ros.nodes.following import LOOK_EVERY_S, FollowingSubscription
@@ -61,6 +68,7 @@ class ManagedNode(LifecycleNode):
     """
 
     executable: ClassVar[str]
+    settings: NodeParameters
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -72,11 +80,12 @@ class ManagedNode(LifecycleNode):
         self._entities: list[Callable[[], Any]] = []
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
-        self._settings: dict[str, Value] = {}
         self._warned_s: dict[str, float] = {}
         self._declared = parameters_of(self.executable)
-        for parameter in self._declared.values():
-            self._settings[parameter.name] = self._declare(parameter)
+        values: dict[str, Any] = {
+            name: self._declare(parameter) for name, parameter in self._declared.items()
+        }
+        self.settings = NODES[self.executable](**values)  # replaced as a whole: threads read it
         self.add_on_set_parameters_callback(self._on_set_parameters)
         self._guard_transitions()
         self._diagnostics = self.create_publisher(
@@ -103,19 +112,9 @@ class ManagedNode(LifecycleNode):
         return []
 
     def setting_changed(self, name: str, value: Value) -> None:
-        """A live parameter has a new value; `setting` gives it from now on."""
+        """A live parameter has a new value; `settings` has it from now on."""
 
     # What a node uses
-
-    def setting(self, name: str) -> Any:
-        """The current value of a declared parameter; may be called from any thread."""
-        return self._settings[name]
-
-    def camera_names(self) -> list[str]:
-        """The parameter `cameras`. Raises UsageError unless it holds different, good names."""
-        names: list[str] = self.setting("cameras")
-        check_camera_names(names)
-        return names
 
     def age_s(self, header: Header) -> float:
         """How long ago a stamp was by this node's clock, in seconds; negative from the future."""
@@ -416,7 +415,7 @@ class ManagedNode(LifecycleNode):
         return value
 
     def _on_set_parameters(self, changes: Sequence[RosParameter]) -> SetParametersResult:
-        accepted: dict[str, Value] = {}
+        accepted: dict[str, Any] = {}
         for change in changes:
             parameter = self._declared.get(change.name)
             if parameter is None:
@@ -431,7 +430,7 @@ class ManagedNode(LifecycleNode):
                     reason=f"parameter {change.name}: expected an unconfigured node to change it "
                     "(ros2 lifecycle set NODE deactivate, cleanup), found a configured one",
                 )
-        self._settings.update(accepted)
+        self.settings = replace(self.settings, **accepted)
         changed = self._guarded(self.setting_changed)
         for name, value in accepted.items():
             changed(name, value)

@@ -198,7 +198,7 @@ def rgb_from_compressed(message: CompressedImage) -> Pixels:
     layout = _LAYOUTS[pattern if pattern.startswith("bayer_") and pattern in _LAYOUTS else "mono8"]
     if min(pixels.shape) < layout.smallest:
         raise ImageMessageError(f"expected at least 3×3 Bayer pixels, found {pixels.shape}")
-    return layout.to_rgb(pixels)
+    return layout.to_rgb(np.asarray(pixels, np.uint8))
 
 
 def _check_pixels(data: bytes) -> None:

@@ -27,6 +27,7 @@ from roi_codec_ros.codec import (
     load_model,
 )
 from roi_codec_ros.common.devices import batch_limit
+from roi_codec_ros.config.parameters import DecoderParameters, check_camera_names
 from roi_codec_ros.msg import CompressedLatent
 from roi_codec_ros.msg import DecodedFrame as DecodedFrameMessage
 from roi_codec_ros.nodes.base import ManagedNode
@@ -76,6 +77,7 @@ class DecoderNode(ManagedNode):
     """Publishes `<camera>/image_anonymized`, its JPEG and `<camera>/decoded_frame`."""
 
     executable = "decoder_node"
+    settings: DecoderParameters
 
     def __init__(self) -> None:
         super().__init__("decoder")
@@ -88,13 +90,14 @@ class DecoderNode(ManagedNode):
 
     def configure(self) -> None:
         """Load what the parameters name and create publishers and subscriptions."""
-        names = self.camera_names()
-        models = [load_model(name) for name in self.setting("models")]
+        names = self.settings.cameras
+        check_camera_names(names)
+        models = [load_model(name) for name in self.settings.models]
         self._decoder = Decoder(
             models,
-            device=self.setting("device"),
-            threads=self.setting("threads") or None,
-            max_pixels=self.setting("max_pixels"),
+            device=self.settings.device,
+            threads=self.settings.threads or None,
+            max_pixels=self.settings.max_pixels,
         )
         self._model_ids = {model.id for model in models}
         self._known = ", ".join(f"{model.name} ({model.id.hex()})" for model in models)
@@ -133,8 +136,8 @@ class DecoderNode(ManagedNode):
             message.sequence,
             heard_s=camera.last_received_s,
             age_s=self.age_s(message.header),
-            restart_after_s=self.setting("restart_after_s"),
-            max_age_s=self.setting("max_age_s"),
+            restart_after_s=self.settings.restart_after_s,
+            max_age_s=self.settings.max_age_s,
         )
         if camera.guard.lost != lost:
             camera.lost.add(camera.guard.lost - lost)
@@ -151,7 +154,7 @@ class DecoderNode(ManagedNode):
 
     def _check(self, message: CompressedLatent) -> None:
         """Raise for what can not be decoded, before it takes the place of a frame that can."""
-        payload = Payload.from_bytes(bytes(message.data), max_pixels=self.setting("max_pixels"))
+        payload = Payload.from_bytes(bytes(message.data), max_pixels=self.settings.max_pixels)
         if payload.model_id not in self._model_ids:
             raise _UnknownModelError(
                 f"expected a payload of model {self._known}; found one of model "
@@ -164,7 +167,7 @@ class DecoderNode(ManagedNode):
         """In the decode thread."""
         if not self._worth_decoding():
             return
-        limit = batch_limit(self.setting("max_batch"), self.setting("device"))
+        limit = batch_limit(self.settings.max_batch, self.settings.device)
         wanted: list[tuple[_Camera, CompressedLatent]] = []
         for name, message in self._waiting.take_all(TAKE_TIMEOUT_S, limit):
             camera = self._cameras[name]
@@ -238,7 +241,7 @@ class DecoderNode(ManagedNode):
         if camera.images.get_subscription_count():
             camera.images.publish(image_from_rgb(decoded.image, latent.header))
         if camera.jpegs.get_subscription_count():
-            quality = self.setting("jpeg_quality")
+            quality = self.settings.jpeg_quality
             camera.jpegs.publish(jpeg_from_rgb(decoded.image, latent.header, quality))
 
     # Diagnostics
@@ -274,7 +277,7 @@ class DecoderNode(ManagedNode):
         return Status(camera.name, level, message, values, camera.name)
 
     def _judge(self, camera: _Camera) -> tuple[Level, str]:
-        now, patience_s = time.monotonic(), self.setting("stale_after_s")
+        now, patience_s = time.monotonic(), self.settings.stale_after_s
         good = camera.last_good_s is not None and now - camera.last_good_s <= patience_s
         if now - camera.last_reject_s <= patience_s:
             return (Level.WARN if good else Level.ERROR), f"payloads refused: {camera.last_reject}"

@@ -19,6 +19,7 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from roi_codec_ros.codec.models import model_directories
 from roi_codec_ros.common.devices import batch_limit
+from roi_codec_ros.config.parameters import DetectorParameters, check_camera_names
 from roi_codec_ros.msg import DecodedFrame, PersonArray
 from roi_codec_ros.nodes import qos
 from roi_codec_ros.nodes.base import ManagedNode
@@ -75,6 +76,7 @@ class DetectorNode(ManagedNode):
     """Publishes `<camera>/persons`, an annotated image and, where installed, vision_msgs."""
 
     executable = "detector_node"
+    settings: DetectorParameters
 
     def __init__(self, *, subscribes: bool = True) -> None:
         """``subscribes``: to the decoder's topics; else a decoder of this process hands over."""
@@ -85,13 +87,14 @@ class DetectorNode(ManagedNode):
 
     def configure(self) -> None:
         """Load what the parameters name and create publishers and subscriptions."""
-        names = self.camera_names()
-        weights = find_weights(self.setting("weights"), model_directories())
+        names = self.settings.cameras
+        check_camera_names(names)
+        weights = find_weights(self.settings.weights, model_directories())
         self._detector = PersonDetector(
             weights,
-            device=self.setting("device"),
-            threads=self.setting("threads") or None,
-            image_size=self.setting("image_size"),
+            device=self.settings.device,
+            threads=self.settings.threads or None,
+            image_size=self.settings.image_size,
         )
         self._identity = hashlib.sha256(self._detector.weights.read_bytes()).hexdigest()
         self._cameras = {name: _Camera(self, name) for name in names}
@@ -149,7 +152,7 @@ class DetectorNode(ManagedNode):
 
     @property
     def _batch_limit(self) -> int:
-        return batch_limit(self.setting("max_batch"), self.setting("device"))
+        return batch_limit(self.settings.max_batch, self.settings.device)
 
     def _detect_next(self) -> None:
         """In the detect thread."""
@@ -162,9 +165,9 @@ class DetectorNode(ManagedNode):
         started = time.perf_counter()
         found = self._detector.detect_batch(
             [frame.image for _, frame in frames],
-            confidence=self.setting("confidence"),
-            iou=self.setting("iou"),
-            image_size=self.setting("image_size"),
+            confidence=self.settings.confidence,
+            iou=self.settings.iou,
+            image_size=self.settings.image_size,
         )
         detect_ms = 1e3 * (time.perf_counter() - started)
         self.each(
@@ -179,7 +182,7 @@ class DetectorNode(ManagedNode):
         except ImageMessageError as error:
             self._skip(camera, BAD_IMAGE, str(error))
             return None
-        size = pixels.shape[:2]
+        size = (pixels.shape[0], pixels.shape[1])
         original = camera.sizes.find(stamp_ns(message.header), size, SIZE_TIMEOUT_S)
         if original is None and not self.count_publishers(f"{camera.name}/decoded_frame"):
             original = size  # no decoder of ours: the image is the camera's own
@@ -235,7 +238,7 @@ class DetectorNode(ManagedNode):
             f"rejected.{BAD_IMAGE}": 0,
             **rejects(camera.skipped),
         }
-        patience_s = self.setting("stale_after_s")
+        patience_s = self.settings.stale_after_s
         level, message = Level.OK, f"detecting in {camera.detect_ms.rate_hz:.1f} frames/s"
         stale = camera.last_s is None or time.monotonic() - camera.last_s > patience_s
         if time.monotonic() - camera.last_skip_s <= patience_s:

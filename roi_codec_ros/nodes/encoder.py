@@ -18,6 +18,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from roi_codec_ros.codec import EncodedFrame, Model, RoiCodecError, UsageError, load_encoder
+from roi_codec_ros.config.parameters import EncoderParameters
 from roi_codec_ros.msg import CompressedLatent
 from roi_codec_ros.nodes.base import STOP_TIMEOUT_S, ManagedNode
 from roi_codec_ros.nodes.camera_info import info_of_pixels, read_calibration, scaled_camera_info
@@ -62,6 +63,7 @@ class EncoderNode(ManagedNode):
     """Publishes `latent` and `camera_info` in the camera's namespace."""
 
     executable = "encoder_node"
+    settings: EncoderParameters
 
     def __init__(self) -> None:
         super().__init__("encoder")
@@ -90,27 +92,25 @@ class EncoderNode(ManagedNode):
 
     def configure(self) -> None:
         """Load what the parameters name and create publishers and subscriptions."""
-        self._source: Source = parse_source(self.setting("source"))
+        self._source: Source = parse_source(self.settings.source)
         self._calibration = self._read_calibration()
         self._encoder = load_encoder(
-            self.setting("model"),
-            backend=self.setting("backend"),
-            device=self.setting("device"),
-            threads=self.setting("threads") or None,
+            self.settings.model,
+            backend=self.settings.backend,
+            device=self.settings.device,
+            threads=self.settings.threads or None,
         )
         model = self._encoder.model
         # Publishing copies a message, so that one serves for all frames.
         self._latent_message = CompressedLatent(model=model.name)
         self._latent_message.model_id = np.frombuffer(model.id, np.uint8)
         self._made_of = ()
-        self._rectified = self.setting("rectified") == "yes" or (
-            self.setting("rectified") == "auto"
+        self._rectified = self.settings.rectified == "yes" or (
+            self.settings.rectified == "auto"
             and self._source.kind is SourceKind.TOPIC
             and _is_rectified(self._source.target)
         )
-        self._frame_id = (
-            self.setting("frame_id") or self.camera.replace("/", "_") + "_optical_frame"
-        )
+        self._frame_id = self.settings.frame_id or self.camera.replace("/", "_") + "_optical_frame"
         self._latents = self.publisher(CompressedLatent, self._own("latent"))
         self._infos = self.publisher(CameraInfo, self._own("camera_info"))
         self._images = None
@@ -118,9 +118,9 @@ class EncoderNode(ManagedNode):
             self._images = self.follow(
                 {Image: self._on_image, CompressedImage: self._on_image}, self._source.target
             )
-        if self.setting("camera_info_topic"):
+        if self.settings.camera_info_topic:
             self.lasting_subscription(
-                CameraInfo, self.setting("camera_info_topic"), self._on_camera_info
+                CameraInfo, self.settings.camera_info_topic, self._on_camera_info
             )
         self.get_logger().info(
             f"{self.camera}: source {self._source.text} ({self._source.kind.value}), "
@@ -140,9 +140,9 @@ class EncoderNode(ManagedNode):
             self._capture = Capture(
                 self._source,
                 self._on_frame,
-                rate_hz=self.setting("rate_hz"),
-                loop=self.setting("loop"),
-                capture_size=(self.setting("capture_width"), self.setting("capture_height")),
+                rate_hz=self.settings.rate_hz,
+                loop=self.settings.loop,
+                capture_size=(self.settings.capture_width, self.settings.capture_height),
             )
             self._capture.start()
 
@@ -170,7 +170,7 @@ class EncoderNode(ManagedNode):
 
     def _on_image(self, message: Image | CompressedImage) -> None:
         self._read.heard()
-        if self._limiter.allows(time.monotonic(), self.setting("rate_hz")):
+        if self._limiter.allows(time.monotonic(), self.settings.rate_hz):
             self._wait(_Waiting(message.header, message))
 
     def _on_camera_info(self, message: CameraInfo) -> None:
@@ -192,7 +192,7 @@ class EncoderNode(ManagedNode):
         try:
             image = self._pixels(content)
             self._coded.heard()
-            encoded = self._encoder.encode(image, max_width=self.setting("max_width") or None)
+            encoded = self._encoder.encode(image, max_width=self.settings.max_width or None)
         except ImageMessageError as error:
             self._refuse(self._read, "encoding", error)
             return
@@ -253,8 +253,8 @@ class EncoderNode(ManagedNode):
     def _make_camera_info(
         self, calibration: CameraInfo | None, encoded: EncodedFrame
     ) -> CameraInfo | None:
-        if calibration is None and self.setting("camera_info_topic"):
-            self._info_fault = f"nothing on {self.setting('camera_info_topic')} yet"
+        if calibration is None and self.settings.camera_info_topic:
+            self._info_fault = f"nothing on {self.settings.camera_info_topic} yet"
             return None
         (height, width), (coded_height, coded_width) = encoded.original_size, encoded.coded_size
         try:
@@ -359,11 +359,11 @@ class EncoderNode(ManagedNode):
         return Level.OK, "images arrive"
 
     def _patience_s(self) -> float:
-        rate_hz = self.setting("rate_hz")
+        rate_hz = self.settings.rate_hz
         return max(STALE_AFTER_S, 3.0 / rate_hz if rate_hz else 0.0)
 
     def _read_calibration(self) -> CameraInfo | None:
-        path, topic = self.setting("camera_info_file"), self.setting("camera_info_topic")
+        path, topic = self.settings.camera_info_file, self.settings.camera_info_topic
         if path and topic:
             raise UsageError("expected camera_info_file or camera_info_topic, found both")
         own = self.resolve_topic_name(self._own("camera_info"))

@@ -146,7 +146,7 @@ def _start(node: ManagedNode) -> int:
     """Configure and activate, unless a manager is to; the exit status if that is where it ends."""
     from rclpy.lifecycle import TransitionCallbackReturn
 
-    if not node.setting("autostart"):
+    if not node.settings.autostart:
         return 0
     for transition in (node.trigger_configure, node.trigger_activate):
         if transition() != TransitionCallbackReturn.SUCCESS:

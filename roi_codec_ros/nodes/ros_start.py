@@ -46,7 +46,7 @@ def start_ros(args: Sequence[str] | None) -> None:
     _check_keystore(os.environ)
     _check_arguments(args)
     try:
-        rclpy.init(args=args)
+        rclpy.init(args=None if args is None else list(args))
     except Exception as error:
         raise RoiCodecError(f"expected ROS to start, found: {ros_sentence(error)}") from error
 

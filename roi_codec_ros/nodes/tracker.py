@@ -22,6 +22,7 @@ from std_msgs.msg import Header
 from visualization_msgs.msg import MarkerArray
 
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
+from roi_codec_ros.config.parameters import TrackerParameters, check_camera_names
 from roi_codec_ros.msg import PersonArray
 from roi_codec_ros.nodes import qos, vision
 from roi_codec_ros.nodes.base import ManagedNode
@@ -70,6 +71,7 @@ class TrackerNode(ManagedNode):
     """Publishes everything under `persons/`."""
 
     executable = "tracker_node"
+    settings: TrackerParameters
 
     def __init__(self) -> None:
         super().__init__("tracker")
@@ -79,9 +81,10 @@ class TrackerNode(ManagedNode):
 
     def configure(self) -> None:
         """Load what the parameters name and create publishers and subscriptions."""
-        names = self.camera_names()
+        names = self.settings.cameras
+        check_camera_names(names)
         try:
-            poses = parse_camera_poses(self.setting("camera_poses"))
+            poses = parse_camera_poses(self.settings.camera_poses)
         except RoiCodecError as error:
             raise UsageError(f"camera_poses: {error}") from error
         if unknown := sorted(set(poses) - set(names)):
@@ -90,9 +93,9 @@ class TrackerNode(ManagedNode):
                 f"found {', '.join(unknown)}"
             )
         self._settings_of_tracks = TrackerSettings(
-            birth_hits=self.setting("birth_hits"),
-            death_s=self.setting("death_s"),
-            coast_s=self.setting("coast_s"),
+            birth_hits=self.settings.birth_hits,
+            death_s=self.settings.death_s,
+            coast_s=self.settings.coast_s,
         )
         self._tracks = self.publisher(PersonArray, "persons/tracks", qos.reliable())
         self._markers = self.publisher(MarkerArray, "persons/markers", qos.reliable())
@@ -111,7 +114,7 @@ class TrackerNode(ManagedNode):
                 PersonArray, f"{name}/persons", partial(self._on_persons, camera), qos.reliable()
             )
         self.get_logger().info(
-            f"cameras {', '.join(names)}; in {self.setting('map_frame')}: "
+            f"cameras {', '.join(names)}; in {self.settings.map_frame}: "
             f"{', '.join(poses) or 'none'}"
         )
 
@@ -157,7 +160,7 @@ class TrackerNode(ManagedNode):
         if camera.pose is not None or self._transforms is None:
             return camera.pose
         try:
-            pose = self._transforms.find(self.setting("map_frame"), header.frame_id, header.stamp)
+            pose = self._transforms.find(self.settings.map_frame, header.frame_id, header.stamp)
         except RoiCodecError as error:
             camera.fault = str(error)
             return None
@@ -168,14 +171,14 @@ class TrackerNode(ManagedNode):
         model = self._lens_in_map(camera, message)
         if model is None:
             return
-        range_m = self.setting("max_range_m")
+        range_m = self.settings.max_range_m
         if camera.view is None or not camera.view.same_as(model, pose, range_m):
-            camera.view = GroundView(model, pose, range_m, self.setting("coverage_cell_m"))
+            camera.view = GroundView(model, pose, range_m, self.settings.coverage_cell_m)
         places = ground_positions(
             detections_from_persons(message).xyxy,
             model,
             pose,
-            person_height_m=self.setting("person_height_m"),
+            person_height_m=self.settings.person_height_m,
             max_range_m=range_m,
         )
         for reason in places.reason[~places.valid]:
@@ -212,20 +215,20 @@ class TrackerNode(ManagedNode):
         camera.calibrated = False
         calibrated = camera_model_of(camera.info, width, height)
         camera.calibrated = calibrated is not None
-        return calibrated or CameraModel.from_hfov(width, height, self.setting("assumed_hfov_deg"))
+        return calibrated or CameraModel.from_hfov(width, height, self.settings.assumed_hfov_deg)
 
     # What comes out: in the map
 
     def _publish_map(self, stamp: Time, stamp_s: float) -> None:
-        header = Header(stamp=stamp, frame_id=self.setting("map_frame"))
+        header = Header(stamp=stamp, frame_id=self.settings.map_frame)
         tracks = self._tracker.tracks(stamp_s)
         # An obstacle need not prove itself: who was seen only once is in the way as well.
-        points = person_rings(tracks.xy, self.setting("person_radius_m"))
+        points = person_rings(tracks.xy, self.settings.person_radius_m)
         self._cloud.publish(cloud_from_points(points, header))
         persons = persons_from_tracks(tracks.only_confirmed(), header)
         self._tracks.publish(persons)
         self._poses.publish(poses_from_persons(persons))
-        height_m = self.setting("person_height_m")
+        height_m = self.settings.person_height_m
         if self._markers.get_subscription_count():
             views = [
                 (camera.name, camera.view, self._watches(camera))
@@ -233,18 +236,19 @@ class TrackerNode(ManagedNode):
                 if camera.view is not None
             ]
             self._markers.publish(
-                map_markers(persons, views, height_m, self.setting("marker_lifetime_s"))
+                map_markers(persons, views, height_m, self.settings.marker_lifetime_s)
             )
         if self._detections is not None and self._detections.get_subscription_count():
-            width_m = 2.0 * self.setting("person_radius_m")
+            width_m = 2.0 * self.settings.person_radius_m
             self._detections.publish(vision.detection_array_3d(persons, height_m, width_m))
         if self._watching() != self._watched:
             self._publish_coverage()
 
     def _watches(self, camera: _Camera) -> bool:
         """Whether what it saw is in the map, and new enough to rely on."""
-        return camera.mapped_s is not None and time.monotonic() - camera.mapped_s <= self.setting(
-            "stale_after_s"
+        return (
+            camera.mapped_s is not None
+            and time.monotonic() - camera.mapped_s <= self.settings.stale_after_s
         )
 
     def _watching(self) -> tuple[str, ...]:
@@ -260,13 +264,13 @@ class TrackerNode(ManagedNode):
         if not views or not (watching or self._watched):
             return
         self._watched = watching
-        header = Header(frame_id=self.setting("map_frame"))
+        header = Header(frame_id=self.settings.map_frame)
         header.stamp = self.get_clock().now().to_msg()
         self._coverage.publish(
             coverage_grid(
                 [view.cells for view in views.values()],
                 [views[name].cells for name in watching],
-                self.setting("coverage_cell_m"),
+                self.settings.coverage_cell_m,
                 header,
             )
         )
@@ -280,7 +284,7 @@ class TrackerNode(ManagedNode):
         if self._markers.get_subscription_count():
             self._markers.publish(
                 person_markers(
-                    message, self.setting("person_height_m"), self.setting("marker_lifetime_s")
+                    message, self.settings.person_height_m, self.settings.marker_lifetime_s
                 )
             )
 
@@ -294,9 +298,9 @@ class TrackerNode(ManagedNode):
             model = self._lens(camera, width, height)
         except RoiCodecError as error:
             self.warn(f"{camera.name} camera_info", f"{camera.name}/camera_info: {error}")
-            model = CameraModel.from_hfov(width, height, self.setting("assumed_hfov_deg"))
+            model = CameraModel.from_hfov(width, height, self.settings.assumed_hfov_deg)
         boxes = detections_from_persons(message).xyxy
-        places = position_from_height(boxes, model, self.setting("person_height_m"))
+        places = position_from_height(boxes, model, self.settings.person_height_m)
         for index, person in enumerate(message.persons):
             person.position_valid = bool(places.valid[index])
             person.position = point_from_array(places.feet[index])
@@ -326,7 +330,7 @@ class TrackerNode(ManagedNode):
             "restarts": counts.restarts,
             "last_restart": self._tracker.restart_reason,
         }
-        frame = self.setting("map_frame")
+        frame = self.settings.map_frame
         level, message = Level.OK, f"{len(watching)} cameras watch {frame}"
         if blind and watching:
             level, message = Level.WARN, f"not all of {frame} is covered: {'; '.join(blind)}"
@@ -341,7 +345,7 @@ class TrackerNode(ManagedNode):
         """Why a camera adds nothing to the map now."""
         if camera.heard_s is None:
             return "nothing from the detector yet"
-        if (age_s := time.monotonic() - camera.heard_s) > self.setting("stale_after_s"):
+        if (age_s := time.monotonic() - camera.heard_s) > self.settings.stale_after_s:
             return f"nothing from the detector for {age_s:.1f} s"
         return camera.fault or "frames can not be used"
 
@@ -357,12 +361,12 @@ class TrackerNode(ManagedNode):
         }
         level, message = Level.OK, f"persons at {camera.persons.rate_hz:.1f} Hz"
         heard_s = camera.heard_s
-        if heard_s is None or time.monotonic() - heard_s > self.setting("stale_after_s"):
+        if heard_s is None or time.monotonic() - heard_s > self.settings.stale_after_s:
             level, message = Level.STALE, self._reason(camera)
         elif camera.in_map and camera.fault:
             level, message = Level.ERROR, camera.fault
         elif camera.in_map and not camera.calibrated:
-            hfov_deg = self.setting("assumed_hfov_deg")
+            hfov_deg = self.settings.assumed_hfov_deg
             level = Level.WARN
             message = f"not calibrated, {hfov_deg:g} degrees of view assumed; {message}"
         elif not camera.in_map and self._in_map():

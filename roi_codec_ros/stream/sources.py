@@ -120,8 +120,11 @@ class FrameReader(Protocol):
     """An opened source: `advance` to the next frame, then `image` if it is wanted."""
 
     frame_rate_hz: float  # of the source itself; 0 if it has none
-    position: int  # of the frame that `advance` came to; -1 live
     film_frames: int  # of a film that a stream's address names, about; 0 for anything else
+
+    @property
+    def position(self) -> int:
+        """Of the frame that `advance` came to; -1 live."""
 
     def advance(self) -> bool:
         """Come to the next frame; False at the end, or when the source is lost."""

@@ -152,7 +152,7 @@ def register_inversion(name: str) -> Callable[[Inversion], Inversion]:
 @register_inversion("negated")
 def negative(image: ImageArray) -> ImageArray:
     """255 − x: undoes the optimum of a loss that only rewards error inside of heads."""
-    return 255 - image
+    return ~image
 
 
 @register_inversion("gamma_brighter")
