@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One camera: `ros2 launch roi_codec_ros camera.launch.py name:=front source:=/dev/video0`."""
 
-from roi_codec_ros.config.bringup import launch_description
+from roi_codec_ros.config.ros_launch import launch_description
 
 
 def generate_launch_description():

@@ -175,7 +175,7 @@ def test_only_nodes_and_what_starts_beside_them_import_ros(path):
 
     found = {
         name
-        for name in imports(path, only_at_import_time=relative == "config/bringup.py")
+        for name in imports(path, only_at_import_time=relative == "config/ros_launch.py")
         if name.split(".")[0] in ROS_PACKAGES
         or name.split(".")[0].endswith("_msgs")
         or name.startswith(f"{PACKAGE}.msg")

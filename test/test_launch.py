@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def visit(entities):
     for entity in entities:
         found = entity.visit(context)
         if type(entity).__name__ == "OpaqueFunction":
-            for node in found:
+            for node in [e for e in found or () if type(e).__name__ == "Node"]:
                 node._perform_substitutions(context)
                 named = "" if "unspecified" in node.node_name else f" {node.node_name}"
                 print(node.node_package, node.node_executable + named)
@@ -48,7 +49,7 @@ from launch import LaunchDescription, LaunchService
 from launch.actions import IncludeLaunchDescription
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 
-service = LaunchService()
+service = LaunchService(argv=sys.argv[2:])
 source = PythonLaunchDescriptionSource(sys.argv[1])
 arguments = [tuple(a.split(":=", 1)) for a in sys.argv[2:]]
 service.include_launch_description(
@@ -121,51 +122,292 @@ def test_launch_files_start_the_nodes_of_bringup(kind, arguments, nodes):
     assert describe(kind, *arguments) == [f"roi_codec_ros {node}" for node in nodes]
 
 
-@pytest.mark.graph
-def test_a_launched_tracker_runs_with_its_arguments_and_ends_on_sigint(tmp_path):
-    """Only what starts without a model; the graph tests start the rest."""
+@pytest.fixture
+def workspace():
+    """The environment of nodes that are launched for real, on a domain of their own."""
     require_launch()
     if shutil.which("ros2") is None and not os.environ.get("AMENT_PREFIX_PATH"):
         pytest.skip("no ROS 2 workspace with this package is sourced")
     from graph_harness import unused_domain
 
-    file = tmp_path / "tracker.launch.py"
-    file.write_text(
-        textwrap.dedent(
-            """
-            from roi_codec_ros.config import bringup
+    return {**os.environ, "ROS_DOMAIN_ID": str(unused_domain())}
 
-            def generate_launch_description():
-                arguments, build = bringup.LAUNCHES["server"]
-                only = lambda given: [s for s in build(given) if s.executable == "tracker_node"]
-                bringup.LAUNCHES["server"] = (arguments, only)
-                return bringup.launch_description("server")
-            """
-        ),
-        encoding="utf-8",
-    )
+
+@pytest.mark.graph
+def test_a_launched_tracker_comes_back_when_killed_and_ends_on_sigint(tmp_path, workspace):
+    """Only what starts without a model; the graph tests start the rest."""
+    file = ROOT / "launch" / "tracker.launch.py"
+    arguments = ["cameras:=front,back", "person_height_m:=1.8"]
+    respawn = ["use_respawn:=true", "respawn_delay:=0.1"]
     log = tmp_path / "log.txt"
-    environment = {**os.environ, "ROS_DOMAIN_ID": str(unused_domain())}
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-c", RUN, str(file), "cameras:=front,back", "person_height_m:=1.8"],
+            [sys.executable, "-c", RUN, str(file), *arguments, *respawn],
             stdout=output,
             stderr=subprocess.STDOUT,
-            env=environment,
+            env=workspace,
         )
-    try:
+
+    def text():
+        return log.read_text(errors="replace")
+
+    def wait_for_starts(count):
         deadline = time.monotonic() + PATIENCE_S
-        while "cameras front, back" not in log.read_text(errors="replace"):
-            if "not found" in log.read_text(errors="replace"):
+        while text().count("cameras front, back") < count:
+            if "not found" in text():
                 pytest.skip("the installed package has no executables: build it with colcon")
-            assert process.poll() is None, log.read_text(errors="replace")
-            assert time.monotonic() < deadline, log.read_text(errors="replace")
+            assert process.poll() is None, text()
+            assert time.monotonic() < deadline, text()
             time.sleep(0.05)
+
+    try:
+        wait_for_starts(1)
+        [pid] = re.findall(r"process started with pid \[(\d+)\]", text())
+        os.kill(int(pid), signal.SIGKILL)
+        wait_for_starts(2)
         process.send_signal(signal.SIGINT)
-        assert process.wait(PATIENCE_S) == 0, log.read_text(errors="replace")
+        assert process.wait(PATIENCE_S) == 0, text()
     finally:
         if process.poll() is None:
             process.kill()
-    text = log.read_text(errors="replace")
-    assert "process has finished cleanly" in text
-    assert "Traceback" not in text
+    assert "process has finished cleanly" in text()
+    assert "Traceback" not in text()
+
+
+@pytest.mark.graph
+def test_a_launched_node_that_can_not_start_ends_the_launch_with_its_reason(workspace):
+    file = ROOT / "launch" / "tracker.launch.py"
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, str(file), "cameras:=front", "camera_poses:=back: 1 2 3"],
+        env=workspace,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=PATIENCE_S,
+    )
+
+    if "not found" in done.stdout:
+        pytest.skip("the installed package has no executables: build it with colcon")
+    assert done.returncode == 1, done.stdout
+    assert "camera_poses: expected" in done.stdout
+    assert "expected /tracker to run, found that it ended with status 2" in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+# What is launched, by real launch files that include ours; a recorder stands in for the nodes
+
+RECORDER = """#!{python}
+import json, os, pathlib, sys
+record = pathlib.Path({record!r})
+runs = record.read_text().splitlines() if record.exists() else []
+files = [sys.argv[i + 1] for i, a in enumerate(sys.argv) if a == "--params-file"]
+run = dict(argv=sys.argv[1:], files=[pathlib.Path(f).read_text() for f in files])
+with record.open("a") as file:  # in one write: several run at once
+    file.write(json.dumps(run) + "\\n")
+statuses = {statuses!r}
+sys.exit(statuses[min(len(runs), len(statuses) - 1)])
+"""
+
+PARENT = """
+from launch import LaunchDescription
+from launch.actions import GroupAction, IncludeLaunchDescription
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch_ros.actions import PushRosNamespace, SetParameter
+
+def ours(kind, **arguments):
+    source = PythonLaunchDescriptionSource({folder!r} + "/" + kind + ".launch.py")
+    return IncludeLaunchDescription(source, launch_arguments=arguments.items())
+
+def generate_launch_description():
+    return LaunchDescription([{entities}])
+"""
+
+
+class Launched:
+    """A launch that has ended: its status, what it wrote, and what it ran."""
+
+    def __init__(self, folder, file, *arguments, statuses=(0,)):
+        require_launch()
+        if not os.environ.get("AMENT_PREFIX_PATH"):
+            pytest.skip("no ROS 2 workspace with this package is sourced")
+        record, recorder = folder / "record", folder / "recorder"
+        recorder.write_text(
+            RECORDER.format(python=sys.executable, record=str(record), statuses=statuses)
+        )
+        recorder.chmod(0o755)
+        done = subprocess.run(
+            [sys.executable, "-c", RUN, str(file), f"python:={recorder}", *arguments],
+            env={**os.environ, "ROS_LOG_DIR": str(folder)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=PATIENCE_S,
+        )
+        self.status, self.text = done.returncode, done.stdout
+        if "not found" in self.text and not record.exists():
+            pytest.skip("the installed package has no executables: build it with colcon")
+        lines = record.read_text().splitlines() if record.exists() else []
+        self.runs = [json.loads(line) for line in lines]
+
+    def of(self, name):
+        """The arguments and parameters files of the process with a rule, as one text."""
+        found = [run for run in self.runs if name in run["argv"]]
+        assert len(found) == 1, self.runs
+        return " ".join([*found[0]["argv"], *found[0]["files"]])
+
+
+def launched(folder, kind, *arguments, **options):
+    return Launched(folder, ROOT / "launch" / f"{kind}.launch.py", *arguments, **options)
+
+
+def parent(folder, entities, *arguments, **options):
+    file = folder / "parent.launch.py"
+    file.write_text(PARENT.format(folder=str(ROOT / "launch"), entities=entities))
+    return Launched(folder, file, *arguments, **options)
+
+
+def test_two_cameras_of_one_parent_do_not_share_arguments(tmp_path):
+    (tmp_path / "front.yaml").write_text("/**: {ros__parameters: {loop: false}}")
+    outcome = parent(
+        tmp_path,
+        f"""
+        ours("camera", name="front", source="/dev/video0", max_width="320",
+             camera_info_file="/lens.yaml", params_file="{tmp_path}/front.yaml"),
+        ours("camera", name="back", model="nano"),
+        ours("camera"),
+        """,
+    )
+
+    front, back = outcome.of("__ns:=/front"), outcome.of("__ns:=/back")
+    third = outcome.of("__ns:=/camera")
+    assert outcome.status == 0, outcome.text
+    assert "max_width: 320" in front
+    assert "loop: false" in front
+    assert "model: nano" in back
+    for name in ("max_width", "camera_info_file", "source", "loop"):
+        assert name not in back + third
+    assert "model" not in third
+    assert "not taken from an earlier one: " in outcome.text
+
+
+def test_what_the_command_line_gives_holds_for_all_cameras(tmp_path):
+    outcome = parent(
+        tmp_path,
+        """
+        ours("camera", name="front", rate_hz="5"),
+        ours("camera", name="back"),
+        """,
+        "rate_hz:=7",
+        "use_sim_time:=true",
+        "log_level:=warn",
+    )
+
+    assert "rate_hz: 5.0" in outcome.of("__ns:=/front")
+    assert "rate_hz: 7.0" in outcome.of("__ns:=/back")
+    for run in ("__ns:=/front", "__ns:=/back"):
+        assert "use_sim_time:=true" in outcome.of(run)
+        assert "--log-level warn" in outcome.of(run)
+
+
+def test_a_parents_own_arguments_stay_what_they_are(tmp_path):
+    """Ours end with our files: a parent's `model` is not reset to our default."""
+    outcome = parent(
+        tmp_path,
+        """
+        ours("camera", name="front"),
+        __import__("launch").actions.LogInfo(
+            msg=["model is ", __import__("launch").substitutions.LaunchConfiguration("model")]),
+        """,
+        "model:=quality",
+    )
+
+    assert "model is quality" in outcome.text
+
+
+def test_namespaces_that_are_pushed_move_everything(tmp_path):
+    outcome = parent(
+        tmp_path,
+        """
+        GroupAction([
+            PushRosNamespace("site"),
+            SetParameter("use_sim_time", True),
+            ours("camera", name="front"),
+            ours("server", cameras="front"),
+            ours("camera", name="back", namespace="robot"),
+            ours("camera", name="left", namespace="/alone"),
+            ours("camera", name="right", namespace="site"),
+        ]),
+        """,
+    )
+
+    assert outcome.status == 0, outcome.text
+    assert "use_sim_time:=True" in outcome.of("__ns:=/site/front")
+    server = outcome.of("decoder:__ns:=/site")
+    assert "detector:__ns:=/site" in server
+    assert "cameras:=[" in server
+    assert "use_sim_time:=True" in server
+    assert "__ns:=/site " in outcome.of("__node:=tracker")
+    outcome.of("__ns:=/site/robot/back")
+    outcome.of("__ns:=/alone/left")
+    outcome.of("__ns:=/site/right")  # who pushed it has it as an argument too
+
+
+@pytest.mark.parametrize("namespace", ["a b", "1", "a//b"])
+def test_a_namespace_that_can_not_be_ends_the_launch(tmp_path, namespace):
+    outcome = launched(tmp_path, "tracker", f"namespace:={namespace}")
+
+    assert outcome.status == 1
+    assert "namespace: expected names between slashes" in outcome.text
+    assert not outcome.runs
+
+
+@pytest.mark.parametrize("status", [1, 2])
+def test_a_node_that_can_not_start_ends_the_launch_with_a_status(tmp_path, status):
+    outcome = launched(tmp_path, "tracker", statuses=(status,))
+
+    assert outcome.status == 1
+    assert f"expected /tracker to run, found that it ended with status {status}" in outcome.text
+    assert len(outcome.runs) == 1
+
+
+def test_a_node_that_fails_comes_back_where_that_is_asked_for(tmp_path):
+    """Until it says that it was used wrongly, which does not change."""
+    outcome = launched(
+        tmp_path, "tracker", "use_respawn:=true", "respawn_delay:=0.2", statuses=(1, 0, 2)
+    )
+
+    assert len(outcome.runs) >= 3  # one more may begin while the launch ends
+    assert outcome.status == 1
+    assert "ended with status 2" in outcome.text
+
+
+@pytest.mark.parametrize(
+    ("argument", "sentence"),
+    [
+        ("use_respawn:=often", "use_respawn: expected true or false, found 'often'"),
+        ("respawn_delay:=soon", "respawn_delay: expected seconds, found 'soon'"),
+        ("use_sim_time:=1", "use_sim_time: expected true or false, found '1'"),
+        ("params_file:=/no/such.yaml", "params_file: expected a file, found none"),
+        ("person_height_m:=tall", "person_height_m: expected a number, found 'tall'"),
+    ],
+)
+def test_arguments_that_can_not_be_end_the_launch(tmp_path, argument, sentence):
+    outcome = launched(tmp_path, "tracker", argument)
+
+    assert outcome.status == 1
+    assert sentence in outcome.text
+    assert not outcome.runs
+
+
+def test_a_python_that_is_not_there_ends_the_launch(tmp_path):
+    outcome = launched(tmp_path, "tracker", "python:=/no/such/python")
+
+    assert outcome.status == 1
+    assert "python: expected a Python that can be run, found none at /no/such" in outcome.text
+
+
+def test_a_misspelt_argument_is_named(tmp_path):
+    outcome = launched(tmp_path, "camera", "max_widht:=320")
+
+    assert "camera.launch.py has no argument 'max_widht': is max_width meant?" in outcome.text
+    assert outcome.status == 0

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ ENCODER, DECODER, DETECTOR, TRACKER, SERVER = (
 SERVER_EXECUTABLES = (DECODER, DETECTOR, TRACKER)
 JOINED_EXECUTABLES = (DECODER, DETECTOR)  # what a server_node holds
 LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
+_NAMESPACE = re.compile(r"/?([A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*)?/?\Z")
 _SERVER_NAME = re.compile(r"[A-Za-z0-9_]*\Z")
 
 
@@ -71,19 +72,22 @@ class ProcessOptions:
     """What goes with a process, whichever node it runs.
 
     params_file: path, log_level: one of LOG_LEVELS, keystore: SROS2 keystore that the process is
-    to run secured with; each may be empty. Raises UsageError for another level, and for a
-    params_file that is not there, which ROS's launch passes over with a warning.
+    to run secured with, use_sim_time: "true" or "false"; each may be empty. Raises UsageError for
+    other values, and for a params_file that is not there, which ROS's launch passes over with a
+    warning.
     """
 
     params_file: str = ""
     log_level: str = ""
     keystore: str = ""
+    use_sim_time: str = ""
 
     def __post_init__(self) -> None:
         if self.log_level and self.log_level not in LOG_LEVELS:
             raise UsageError(
                 f"log_level: expected one of {', '.join(LOG_LEVELS)}, found {self.log_level!r}"
             )
+        flag({"use_sim_time": self.use_sim_time}, "use_sim_time")
         if self.params_file and not Path(self.params_file).is_file():
             raise UsageError(f"params_file: expected a file, found none at {self.params_file}")
 
@@ -93,6 +97,8 @@ class ProcessOptions:
         if self.keystore:
             security.check_enclave(self.keystore, spec.full_name)
             arguments += ["--enclave", spec.full_name]
+        if self.use_sim_time:
+            arguments += ["-p", f"use_sim_time:={self.use_sim_time.lower()}"]
         return arguments
 
     def environment(self) -> dict[str, str]:
@@ -164,6 +170,21 @@ def demo_graph(
     return specs + server_graph(
         list(cameras), models=[model], detector=detector, **dict(server_parameters or {})
     )
+
+
+def moved(specs: Sequence[NodeSpec], namespace: str) -> list[NodeSpec]:
+    """The same nodes under a namespace. Raises UsageError for one that ROS does not take."""
+    if not _NAMESPACE.match(namespace):
+        raise UsageError(f"namespace: expected names between slashes, found {namespace!r}")
+    base = "/" + namespace.strip("/")
+    return [
+        replace(
+            spec,
+            namespace=f"{base.rstrip('/')}{spec.namespace}".rstrip("/") or "/",
+            nodes=tuple(moved(spec.nodes, namespace)),
+        )
+        for spec in specs
+    ]
 
 
 def command(
@@ -264,11 +285,15 @@ def _refuse_unknown(given: Mapping[str, Any], known: Any) -> None:
 
 @dataclass(frozen=True)
 class LaunchArgument:
-    """An argument of a launch file; an empty default means that the node's own value stands."""
+    """An argument of a launch file; an empty default means that the node's own value stands.
+
+    of_machine: it holds for whatever is launched there, and not for one camera or server.
+    """
 
     name: str
     description: str
     default: str = ""
+    of_machine: bool = False
     parameters: tuple[Parameter, ...] = field(default=(), repr=False)
 
 
@@ -340,7 +365,7 @@ def server_launch(given: Mapping[str, str]) -> list[NodeSpec]:
     """The nodes for the arguments of server.launch.py; what is not given stays the nodes' own."""
     values = _with_good_cameras(_given(given, server_arguments()))
     specs = _server(values, given.get("server_name", ""))
-    with_tracker = _flag(given, "tracker", default=True)
+    with_tracker = flag(given, "tracker", default=True)
     return [spec for spec in specs if with_tracker or spec.executable != TRACKER]
 
 
@@ -368,52 +393,8 @@ LAUNCHES = {
 }
 
 
-def launch_description(kind: str) -> Any:
-    """The launch.LaunchDescription of one of LAUNCHES (needs ROS's launch)."""
-    from launch.actions import DeclareLaunchArgument, OpaqueFunction
-    from launch_ros.actions import Node
-
-    from launch import LaunchDescription
-
-    arguments, build = LAUNCHES[kind]
-
-    def nodes(context: Any) -> list[Any]:
-        given = {
-            argument.name: context.launch_configurations[argument.name] for argument in arguments()
-        }
-        options = _process_options(given)
-        files = [options.params_file] if options.params_file else []
-        specs = build(given)
-        return [
-            Node(
-                package=PACKAGE,
-                executable=spec.executable,
-                # Names of several nodes in one process are arguments.
-                name=None if spec.nodes else spec.name,
-                namespace=None if spec.nodes else spec.namespace,
-                parameters=[*files, *([spec.parameters] if spec.parameters else [])],
-                remappings=list(spec.remappings),
-                ros_arguments=[
-                    *options.ros_arguments(spec),
-                    *([*name_arguments(spec), *parameter_arguments(spec)] if spec.nodes else []),
-                ],
-                additional_env=options.environment(),
-                output="screen",
-            )
-            for spec in (specs if _flag(given, "separate") else joined(specs))
-        ]
-
-    declared = [
-        DeclareLaunchArgument(
-            argument.name, default_value=argument.default, description=argument.description
-        )
-        for argument in arguments()
-    ]
-    return LaunchDescription([*declared, OpaqueFunction(function=nodes)])
-
-
 def _process_arguments() -> list[LaunchArgument]:
-    """One for each field of ProcessOptions."""
+    """What all launch files take: the fields of ProcessOptions, and how processes are run."""
     return [
         LaunchArgument(
             "params_file",
@@ -422,16 +403,44 @@ def _process_arguments() -> list[LaunchArgument]:
         LaunchArgument(
             "log_level",
             f"Least severity to log: {', '.join(LOG_LEVELS)}; empty: ROS's own (info).",
+            of_machine=True,
         ),
         LaunchArgument(
             "keystore",
             "SROS2 keystore to run secured with, as scripts/security_keystore makes it: nodes "
             "then refuse to run without their enclave. Empty: whatever ROS_SECURITY_… say.",
+            of_machine=True,
+        ),
+        LaunchArgument(
+            "use_sim_time",
+            "true: the time of /clock, for simulations and bags. Empty: the parameters file's, "
+            "else false.",
+            of_machine=True,
+        ),
+        LaunchArgument(
+            "namespace",
+            "Namespace to put everything into, under one that PushRosNamespace pushed unless it "
+            "begins with a slash.",
+            of_machine=True,
+        ),
+        LaunchArgument(
+            "use_respawn",
+            "true: a process that ended is started again, unless it was used wrongly.",
+            "false",
+            of_machine=True,
+        ),
+        LaunchArgument(
+            "respawn_delay", "Seconds until a process is started again.", "2.0", of_machine=True
+        ),
+        LaunchArgument(
+            "python",
+            "Python to run the nodes with; empty: the one that the package was built with.",
+            of_machine=True,
         ),
     ]
 
 
-def _process_options(given: Mapping[str, str]) -> ProcessOptions:
+def process_options(given: Mapping[str, str]) -> ProcessOptions:
     names = [option.name for option in fields(ProcessOptions)]
     return ProcessOptions(**{name: given.get(name, "") for name in names})
 
@@ -451,7 +460,12 @@ def _parameter_arguments(executables: Sequence[str]) -> list[LaunchArgument]:
             f"Not given: the parameters file's, else {yaml_value(parameter.default)}."
         )
         arguments.append(
-            LaunchArgument(name, description, parameters=tuple(user[1] for user in users))
+            LaunchArgument(
+                name,
+                description,
+                of_machine=name == "autostart",
+                parameters=tuple(user[1] for user in users),
+            )
         )
     return arguments
 
@@ -459,10 +473,11 @@ def _parameter_arguments(executables: Sequence[str]) -> list[LaunchArgument]:
 def _given(texts: Mapping[str, str], arguments: Sequence[LaunchArgument]) -> dict[str, Value]:
     """The arguments that were given, in their parameters' types."""
     values: dict[str, Value] = {}
-    of_processes = {option.name for option in fields(ProcessOptions)}
+    others = {argument.name for argument in _process_arguments()}
+    others |= {"server_name", "tracker", "separate"}
     for argument in arguments:
         text = texts.get(argument.name, "")
-        if text == "" or argument.name in of_processes | {"server_name", "tracker", "separate"}:
+        if text == "" or argument.name in others:
             continue
         values[argument.name] = (
             argument.parameters[0].coerce(text) if argument.parameters else text
@@ -477,7 +492,7 @@ def _with_good_cameras(values: dict[str, Value]) -> dict[str, Value]:
     return values
 
 
-def _flag(given: Mapping[str, str], name: str, *, default: bool = False) -> bool:
+def flag(given: Mapping[str, str], name: str, *, default: bool = False) -> bool:
     """An argument that is true or false; raises UsageError for anything else."""
     text = given.get(name, "")
     if text.lower() not in ("", "true", "false"):

@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What bringup.py makes of a launch file's arguments, as ROS's launch system takes it.
+
+Imports nothing but the standard library and, in functions, that system: `ros2 launch` may run
+under another Python than the nodes.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import shlex
+import shutil
+from typing import Any
+
+from roi_codec_ros.common.errors import RoiCodecError, UsageError
+from roi_codec_ros.config.bringup import (
+    LAUNCHES,
+    PACKAGE,
+    LaunchArgument,
+    NodeSpec,
+    ProcessOptions,
+    flag,
+    joined,
+    moved,
+    name_arguments,
+    parameter_arguments,
+    process_options,
+)
+
+WRONG_USE = 2  # exit status of a node that no other try helps
+_NAMESPACE = "ros_namespace"  # where launch_ros keeps what PushRosNamespace pushed
+
+
+class _SpentValue(str):
+    """A value that a launch file of this package has been given: it is not for the next one.
+
+    Arguments of an include stay with whoever includes, so that without this a second camera got
+    the lens of the first. It is a plain text for anybody else.
+    """
+
+    __slots__ = ()
+
+
+def launch_description(kind: str) -> Any:
+    """The launch.LaunchDescription of one of LAUNCHES (needs ROS's launch).
+
+    A process that ends with a status above 0 by itself ends all of the launch, whose status is
+    then 1; with use_respawn only if its status is WRONG_USE.
+    """
+    from launch.actions import (
+        DeclareLaunchArgument,
+        OpaqueFunction,
+        PopLaunchConfigurations,
+        PushLaunchConfigurations,
+    )
+
+    from launch import LaunchDescription
+
+    make_arguments, build = LAUNCHES[kind]
+    arguments = make_arguments()
+
+    def begin(context: Any) -> None:
+        _forget_spent(context, kind, arguments)
+        _name_misspelt(context, kind, arguments)
+
+    def nodes(context: Any) -> list[Any]:
+        configurations = context.launch_configurations
+        given = {argument.name: configurations[argument.name] for argument in arguments}
+        options = process_options(given)
+        specs = build(given)
+        if not flag(given, "separate"):
+            specs = joined(specs)
+        namespace = _under(configurations.get(_NAMESPACE, ""), given["namespace"])
+        return [
+            entity for spec in moved(specs, namespace) for entity in _process(spec, options, given)
+        ]
+
+    def end(context: Any) -> None:
+        _spend(context, arguments)
+
+    declared = [
+        DeclareLaunchArgument(
+            argument.name, default_value=argument.default, description=argument.description
+        )
+        for argument in arguments
+    ]
+    return LaunchDescription(
+        [
+            PushLaunchConfigurations(),
+            OpaqueFunction(function=begin),
+            *declared,
+            OpaqueFunction(function=nodes),
+            PopLaunchConfigurations(),
+            OpaqueFunction(function=end),
+        ]
+    )
+
+
+def _process(spec: NodeSpec, options: ProcessOptions, given: dict[str, str]) -> list[Any]:
+    """A process, and what watches over its end. Raises UsageError."""
+    from launch.actions import RegisterEventHandler
+    from launch.event_handlers import OnProcessExit
+    from launch_ros.actions import Node
+
+    respawn = flag(given, "use_respawn")
+    node = Node(
+        package=PACKAGE,
+        executable=spec.executable,
+        # Names of several nodes in one process are arguments.
+        name=None if spec.nodes else spec.name,
+        namespace=None if spec.nodes else spec.namespace,
+        parameters=[
+            *([options.params_file] if options.params_file else []),
+            *([spec.parameters] if spec.parameters else []),
+        ],
+        remappings=list(spec.remappings),
+        ros_arguments=[
+            *options.ros_arguments(spec),
+            *([*name_arguments(spec), *parameter_arguments(spec)] if spec.nodes else []),
+        ],
+        additional_env=options.environment(),
+        prefix=_prefix(given["python"]),
+        respawn=respawn,
+        respawn_delay=_seconds("respawn_delay", given["respawn_delay"]),
+        output="screen",
+    )
+
+    def ended(event: Any, context: Any) -> None:
+        status = event.returncode
+        if context.is_shutdown or status <= 0 or (respawn and status != WRONG_USE):
+            return
+        raise RoiCodecError(
+            f"expected {spec.full_name} to run, found that it ended with status {status}; "
+            "its last line says why"
+        )
+
+    return [RegisterEventHandler(OnProcessExit(target_action=node, on_exit=ended)), node]
+
+
+def _forget_spent(context: Any, kind: str, arguments: list[LaunchArgument]) -> None:
+    """Leave out what an earlier include was given; what the command line gave holds for all."""
+    configurations, command_line = context.launch_configurations, _command_line(context)
+    forgotten = []
+    for name in (argument.name for argument in arguments):
+        if not isinstance(configurations.get(name), _SpentValue):
+            continue
+        del configurations[name]
+        if name in command_line:
+            configurations[name] = command_line[name]
+        else:
+            forgotten.append(name)
+    if forgotten:
+        _log().info(f"{kind}.launch.py: not taken from an earlier one: {', '.join(forgotten)}")
+
+
+def _spend(context: Any, arguments: list[LaunchArgument]) -> None:
+    configurations = context.launch_configurations
+    for argument in arguments:
+        if not argument.of_machine and argument.name in configurations:
+            configurations[argument.name] = _SpentValue(configurations[argument.name])
+
+
+def _name_misspelt(context: Any, kind: str, arguments: list[LaunchArgument]) -> None:
+    """Name arguments of the command line that are nearly ours: launch drops them in silence.
+
+    They may be those of a launch file that includes this one.
+    """
+    known = [argument.name for argument in arguments]
+    every = {a.name for make_arguments, _ in LAUNCHES.values() for a in make_arguments()}
+    for name in _command_line(context):
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+        if name not in every and near:
+            _log().warning(f"{kind}.launch.py has no argument {name!r}: is {near[0]} meant?")
+
+
+def _command_line(context: Any) -> dict[str, str]:
+    """The arguments of `ros2 launch`."""
+    pairs = (str(text).partition(":=") for text in context.argv)
+    return {name: value for name, mark, value in pairs if mark}
+
+
+def _log() -> Any:
+    import launch.logging
+
+    return launch.logging.get_logger(PACKAGE)
+
+
+def _under(pushed: str, namespace: str) -> str:
+    """A namespace under one that was pushed; one that begins with a slash stands by itself.
+
+    Whoever pushes a namespace often has it as an argument of that name as well: it counts once.
+    """
+    if pushed.strip("/") == namespace.strip("/"):
+        return pushed
+    return namespace if namespace.startswith("/") else f"{pushed.rstrip('/')}/{namespace}"
+
+
+def _prefix(python: str) -> str | None:
+    """What runs an installed executable with another Python than it names itself."""
+    if not python:
+        return None
+    if shutil.which(python) is None:
+        raise UsageError(f"python: expected a Python that can be run, found none at {python}")
+    return shlex.quote(python)
+
+
+def _seconds(name: str, text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0.0 <= seconds < math.inf:
+        raise UsageError(f"{name}: expected seconds, found {text!r}")
+    return seconds
