@@ -199,14 +199,14 @@ def test_what_a_run_has_written_is_not_annotated_again(
     monkeypatch.setattr("roi_codec_ros.perception.person_detector.find_weights", Path)
     site = tmp_path / "site"
     (site / "day1").mkdir(parents=True)
-    Image.new("RGB", (60, 60), (250, 0, 0)).save(site / "day1" / "a.png")
+    for name in ("a", "odd\nna\\me"):
+        Image.new("RGB", (60, 60), (250, 0, 0)).save(site / "day1" / f"{name}.png")
     for _ in range(2):
         assert main(["annotate", str(site), "--faces", "red", "--out", str(site / "out")]) == 0
-        (found,) = read_annotations(site / "out", "train")
-        assert found.image_id == "day1/a"
+        found = read_annotations(site / "out", "train")
+        assert [item.image_id for item in found] == ["day1/a", "day1/odd%0Ana%5Cme"]
     assert main(["annotate", str(site / "day1"), "--faces", "red", "--out", str(site)]) == 0
-    (found,) = read_annotations(site, "train")
-    assert found.image_id == "a"
+    assert [item.image_id for item in read_annotations(site, "train")] == ["a", "odd%0Ana%5Cme"]
     assert "left out" not in capsys.readouterr().err
 
 

@@ -119,12 +119,13 @@ def relative_name(name: Any, what: str) -> str:
     """
     if not isinstance(name, str) or not name.strip():
         raise BrokenRecordError(f"expected a file name as {what}, found {shown(name)}")
-    path = PurePosixPath(name.replace("\\", "/"))
+    name = name.replace("\\", "/")
+    path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or not path.parts or path.parts[0].endswith(":"):
         raise BrokenRecordError(
             f"expected a file name inside the data set as {what}, found {shown(name)}"
         )
-    if "\0" in name or printable(name) != name:
+    if printable(name) != name:
         raise BrokenRecordError(
             f"expected a file name as {what}, found {shown(name)}, which no file can have"
         )
@@ -132,8 +133,13 @@ def relative_name(name: Any, what: str) -> str:
 
 
 def printable(name: str) -> str:
-    """A file's name as text that can be written: bytes that are no UTF-8 become escapes."""
-    return name.encode("utf-8", "backslashreplace").decode()
+    """A file's name as one line that can be written and read: anything else becomes %0A or so."""
+    return "".join(
+        character
+        if character.isprintable() and character != "\\"
+        else "".join(f"%{byte:02X}" for byte in character.encode("utf-8", "surrogatepass"))
+        for character in name
+    )
 
 
 def is_file(path: Path) -> bool:
