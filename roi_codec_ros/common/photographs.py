@@ -38,16 +38,8 @@ _EIGHT_BIT = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "C
 _SIXTEEN_BIT = {"I;16", "I;16L", "I;16B", "I;16N"}
 _WITH_ALPHA = {"LA", "La", "PA", "RGBA", "RGBa"}
 _IMAGE_WIDTH, _IMAGE_HEIGHT, _ORIENTATION, _DNG_VERSION = 0x0100, 0x0101, 0x0112, 0xC612
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-_SIDEWAYS = (5, 6, 7, 8)
+# EXIF orientations: first the sides are swapped, then columns, then rows are reversed.
+_SIDEWAYS, _RIGHT_TO_LEFT, _BOTTOM_UP = (5, 6, 7, 8), (2, 3, 6, 7), (3, 4, 7, 8)
 _BACKGROUND = (255, 255, 255, 255)  # of what is transparent
 _NOT_THIS_FORMAT = (SyntaxError, IndexError, TypeError, struct.error)
 
@@ -252,11 +244,9 @@ def _decoded(file: IO[bytes], path: Path | str, size: tuple[int, int] | None) ->
     _check_size(image, path, size)
     try:
         image.load()
-        orientation = _orientation(image)  # Pillow turns a TIFF by itself, and forgets the tag
-        image = _as_rgb(image)
-        if orientation in _TURNS:
-            image = image.transpose(_TURNS[orientation])
-        return np.array(image)
+        # Pillow turns a TIFF by itself, whether or not it forgets the tag then.
+        orientation = 1 if image.format == "TIFF" else _orientation(image)
+        return _turned(np.asarray(_as_rgb(image)), orientation)
     except Exception as error:  # whatever a decoder makes of foreign bytes
         raise PhotographError(path, _broken(error)) from error
 
@@ -285,7 +275,17 @@ def _orientation(image: Image.Image) -> int:
         value = image.getexif().get(_ORIENTATION, 1)
     except Exception:  # noqa: BLE001  # broken tags: viewers show such a picture as it is stored
         return 1
-    return value if isinstance(value, int) and value in _TURNS else 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _turned(pixels: ImageArray, orientation: int) -> ImageArray:
+    if orientation in _SIDEWAYS:
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation in _RIGHT_TO_LEFT:
+        pixels = pixels[:, ::-1]
+    if orientation in _BOTTOM_UP:
+        pixels = pixels[::-1]
+    return np.array(pixels, order="C")
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
