@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is generated from the table of parameters: their reference and the parameter files.
+"""Generates the parameter reference and the parameter files from the table of parameters.
 
-`python -m roi_codec_ros.config.generated` in the source tree writes them; a test holds them to it.
+`python -m roi_codec_ros.config.generated` writes them in the source tree; a test checks that they
+are current.
 """
 
 from __future__ import annotations

@@ -121,7 +121,7 @@ class ManagedNode(LifecycleNode):
         return (self.get_clock().now().nanoseconds - stamp_ns(header)) / 1e9
 
     def publisher(self, message_type: type, topic: str, profile: Any = None) -> Any:
-        """A publisher until clean-up that speaks only while active, its QoS open to overrides."""
+        """A publisher until clean-up, silent while inactive; its QoS can be overridden."""
         try:
             publisher = self.create_lifecycle_publisher(
                 message_type,
@@ -149,7 +149,7 @@ class ManagedNode(LifecycleNode):
     def lasting_subscription(
         self, message_type: type, topic: str, callback: Callable[[Any], None]
     ) -> None:
-        """Hear what holds until it is said anew, also if it was said before this node was there.
+        """Subscribe to a latched topic, also to a message published before this node started.
 
         Publishers that keep their last message for late subscribers need another quality of
         service than those that do not, so there are two subscriptions. What comes while the node

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a decoder to whoever looks at its frames in the same process: no copy, no DDS."""
+"""Passes frames from the decoder to the detector in the same process: no copy, no DDS."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class AnonymizedFrame:
 
 
 class FrameTaker(Protocol):
-    """Takes frames from the decode thread; only the newest of each camera waits."""
+    """Receives frames from the decode thread; only the newest of each camera is kept."""
 
     def wants(self, camera: str) -> bool:
-        """Whether frames of that camera are looked at now."""
+        """Whether frames of that camera are wanted now."""
 
     def wait_for_room(self, timeout_s: float) -> bool:
-        """Wait until a frame would be looked at next or soon; False after the timeout."""
+        """Wait until a frame would be processed soon; False after the timeout."""
 
     def put(self, camera: str, frame: AnonymizedFrame) -> None:
-        """Leave a frame to be looked at."""
+        """Hand over a frame."""

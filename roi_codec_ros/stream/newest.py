@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hands work from one thread to another and forgets all but the newest of each key."""
+"""Passes work between threads, keeping only the newest item of each key."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class NewestByKey(Generic[Item]):
         self._closed = False
 
     def put(self, key: str, item: Item) -> bool:
-        """Leave an item to be taken; True if it replaced one that now nobody will see."""
+        """Add an item; True if it replaced one that was still waiting."""
         with self._changed:
             if self._closed:
                 return False
@@ -42,7 +42,7 @@ class NewestByKey(Generic[Item]):
             return self._waiting.popitem(last=False)
 
     def take_all(self, timeout_s: float, at_most: int) -> list[tuple[str, Item]]:
-        """All that wait, or the first `at_most`; none after the timeout or once closed."""
+        """All waiting items, or the first `at_most`; none after the timeout or once closed."""
         first = self.take(timeout_s)
         taken = [] if first is None else [first]
         while taken and len(taken) < at_most and (item := self.take(0.0)) is not None:
@@ -57,7 +57,7 @@ class NewestByKey(Generic[Item]):
             )
 
     def close(self) -> None:
-        """Forget what waits and wake whoever takes."""
+        """Drop what is waiting and wake all takers."""
         with self._changed:
             self._closed = True
             self._waiting.clear()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds out how large the camera's image was that an anonymized image was made from."""
+"""Finds the size of the camera image that an anonymized image was made from."""
 
 from __future__ import annotations
 

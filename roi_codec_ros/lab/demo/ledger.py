@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demo's books: which stage has spoken, every camera's figures, and its complete frames.
+"""Collects what the demo's graph publishes: silent stages, figures and complete frames per camera.
 
-It is fed with objects that have the fields of msg/DecodedFrame.msg and msg/PersonArray.msg.
+It takes objects that have the fields of msg/DecodedFrame.msg and msg/PersonArray.msg.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _WAITING = 20  # detections whose tracks have not come yet
 
 
 class DemoLedger:
-    """Keeps the books of several cameras; every method may be called from any thread.
+    """Collects the messages of several cameras; every method may be called from any thread.
 
     A frame has come through when the tracker has passed it on; its end-to-end latency is the time
     of that minus its stamp. Where the tracker joins all cameras (tracks that name no camera), it
@@ -84,7 +84,7 @@ class DemoLedger:
             return dict(self._fields_of_view)
 
     def on_latent(self, camera: str) -> None:
-        """An encoder has spoken."""
+        """A latent has arrived."""
         with self._lock:
             self._seen[camera].add("encoder")
 
@@ -115,12 +115,12 @@ class DemoLedger:
             self._stores[camera].add_facts(stamp_of(message), facts)
 
     def on_image(self, camera: str, stamp_ns: int, image: np.ndarray) -> None:
-        """A decoded picture has come, uint8 [H, W, 3] RGB."""
+        """A decoded image has arrived, uint8 [H, W, 3] RGB."""
         with self._lock:
             self._stores[camera].add_image(stamp_ns, image)
 
     def on_persons(self, camera: str, message: Any) -> None:
-        """The detector has looked at a frame (fields of PersonArray)."""
+        """The persons of a frame have arrived (fields of PersonArray)."""
         with self._lock:
             self._seen[camera] |= {"encoder", "decoder", "detector"}
             if self._tracks_by_camera:
@@ -132,7 +132,7 @@ class DemoLedger:
                 self._came_through(camera, message, message)
 
     def on_tracks(self, message: Any) -> None:
-        """The tracker has passed persons on (fields of PersonArray)."""
+        """Tracks have arrived (fields of PersonArray)."""
         with self._lock:
             if message.camera not in self._records:  # one map of all cameras
                 for seen in self._seen.values():
@@ -145,7 +145,7 @@ class DemoLedger:
             self._came_through(message.camera, found, message)
 
     def on_coverage(self, message: Any) -> None:
-        """The tracker says which floor is watched (fields of OccupancyGrid)."""
+        """A coverage map has arrived (fields of OccupancyGrid)."""
         with self._lock:
             self._map.add_coverage(message)
 

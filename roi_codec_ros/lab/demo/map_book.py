@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tracker said of the map, by time: who was where, and which floor was watched."""
+"""What the tracker published, by time: where people were, and which floor was watched."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class MapMoment:
     persons: tuple[PersonMark, ...]
 
     def moved_to(self, stamp_ns: int) -> MapMoment:
-        """The same persons, gone on as fast as they were."""
+        """The same persons, moved on at their velocities."""
         seconds = (stamp_ns - self.stamp_ns) / 1e9
         return MapMoment(stamp_ns, tuple(_gone_on(person, seconds) for person in self.persons))
 
@@ -67,7 +67,7 @@ class MapBook:
             self._moments.popleft()
 
     def add_coverage(self, message: Any) -> None:
-        """Coverage (fields of OccupancyGrid); one that says nothing new is passed over."""
+        """Coverage (fields of OccupancyGrid); repetitions are skipped."""
         info = message.info
         cells = np.asarray(message.data, np.int8).reshape(info.height, info.width) == WATCHED
         origin = info.origin.position
@@ -113,6 +113,6 @@ def map_at(moments: list[MapMoment], stamp_ns: int) -> MapMoment | None:
 
 
 def watched_at(watched: list[WatchedFloor], stamp_ns: int) -> WatchedFloor | None:
-    """What was watched at a time; before the first word of it, what that says."""
+    """What was watched at a time; before the first message, what that one says."""
     earlier = [floor for floor in watched if floor.stamp_ns <= stamp_ns]
     return earlier[-1] if earlier else next(iter(watched), None)

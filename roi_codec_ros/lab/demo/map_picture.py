@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The map from above: cameras, what they watch, people, and where tracks say that people are."""
+"""The map from above: cameras, the floor that they watch, true positions and tracks."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class AreaGeometry:
 
     @property
     def pixels_per_metre(self) -> float:
-        """So many that the area fits between the borders."""
+        """As large as the area fits between the borders."""
         height, width = self.size
         return min(
             (height - HEAD_PX - FOOT_PX) / self.area.depth_m,

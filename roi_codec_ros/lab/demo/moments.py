@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What belongs to one camera frame, collected by its time stamp as it comes in from all sides."""
+"""The parts of each camera frame, collected by time stamp from several topics."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class FrameFacts:
 
 @dataclass(frozen=True)
 class Moment:
-    """A frame of which everything is there."""
+    """A complete frame."""
 
     stamp_ns: int
     facts: FrameFacts
@@ -56,7 +56,7 @@ class _Parts:
 class MomentStore:
     """The last `kept_s` seconds of one camera's complete frames, kept small as JPEG.
 
-    The three parts of a frame may come in any order; frames that stay incomplete are let go.
+    The three parts of a frame may come in any order; frames that stay incomplete are dropped.
     """
 
     def __init__(self, kept_s: float = KEPT_SECONDS) -> None:

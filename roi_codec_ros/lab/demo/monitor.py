@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demo's ear: subscribes to the running graph and hands on what it hears."""
+"""Subscribes to the running graph for the demo and passes its messages to a ledger."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PERSONS = QoSProfile(depth=20, reliability=QoSReliabilityPolicy.RELIABLE)
 
 
 class Ledger(Protocol):
-    """Who keeps the books; called from the monitor's thread."""
+    """Receives the messages; called from the monitor's thread."""
 
     def on_latent(self, camera: str) -> None:
         """A latent of a camera has arrived."""
@@ -80,7 +80,7 @@ class DemoMonitor:
             self._node.create_subscription(
                 kind, f"/{camera}/{topic}", partial(callback, camera), qos
             )
-        # Only to know that the encoder speaks: the payload is not unpacked.
+        # Only to know that the encoder publishes: the payload is not unpacked.
         self._node.create_subscription(
             CompressedLatent,
             f"/{camera}/latent",

@@ -94,7 +94,7 @@ def _view(run: Run, camera: str, moment: Moment, captions: tuple[str, str] = (""
 
 
 def raw_picture(run: Run, camera: str, moment: Moment) -> np.ndarray | None:
-    """What the camera saw at a moment, uint8 [H, W, 3] RGB; None where it cannot be had."""
+    """What the camera saw at a moment, uint8 [H, W, 3] RGB; None if it is not available."""
     if camera in run.stamped_frames:
         return run.stamped_frames[camera](moment.stamp_ns)
     raw_frame = run.raw_frames.get(camera)

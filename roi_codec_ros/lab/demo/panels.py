@@ -62,7 +62,7 @@ class PersonMark:
 class View:
     """One camera at one moment.
 
-    raw: the camera's picture, None where it cannot be had. anonymized: the decoded picture, None
+    raw: the camera's picture, None if not available. anonymized: the decoded picture, None
     before the first. original_size: (height, width) that the boxes refer to. captions: one line
     each under the camera's and the anonymized picture.
     """
@@ -82,7 +82,7 @@ def person_colour(person: PersonMark, index: int) -> Colour:
 
 
 def track_colour(person: PersonMark, index: int) -> Colour:
-    """One colour for each track, in the map and in all views; grey for who is not tracked."""
+    """One colour per track, in the map and in all views; grey for untracked persons."""
     return person_colour(person, index) if person.track_id else MUTED
 
 
@@ -199,7 +199,7 @@ def box_in_panel(
 
 
 def person_label(person: PersonMark) -> str:
-    """What stands on a person's box, such as ``#7  91 %``."""
+    """The label of a person's box, such as ``#7  91 %``."""
     score = f"{100 * person.score:.0f} %"
     return f"#{person.track_id}  {score}" if person.track_id else score
 
@@ -246,7 +246,7 @@ def _draw_chip(panel: np.ndarray, text: str, left: int, top: int, colour: Colour
 
 
 def raw_panel(view: View, size: tuple[int, int]) -> np.ndarray:
-    """The camera's own picture; a dark panel where it cannot be had."""
+    """The camera's own picture; a dark panel if it is not available."""
     if view.raw is None:
         return note_panel(size, "")
     return letterbox(view.raw, size)[0]

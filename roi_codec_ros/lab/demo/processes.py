@@ -59,7 +59,7 @@ class ProcessGroup:
     def start(self, name: str, argv: Sequence[str]) -> Child:
         """Start one process; its output goes to `<name>.log`. Call from the main thread.
 
-        Raises RoiCodecError when the program or its log can not be had.
+        Raises RoiCodecError when the program cannot be started or its log not be written.
         """
         log = self._log_folder / f"{name}.log"
         try:

@@ -22,7 +22,7 @@ _FIRST_PORT, _PORTS_PER_DOMAIN = 7400, 250
 
 
 class Books(Protocol):
-    """Who knows which stage has spoken."""
+    """Knows which stage has published nothing yet."""
 
     def silent_stage(self) -> tuple[str, str] | None:
         """The first stage that has sent nothing, and for which camera; None once all have."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The standard codecs that ours are held against: JPEG and AV1, both by Pillow, both at 4:2:0.
+"""The standard codecs for comparison: JPEG and AV1, both by Pillow, both at 4:2:0.
 
 A specification is `name:quality,quality,…`, for AV1 also `av1@speed:quality,…`. Every byte of the
 file counts, its container included.

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Results of single images kept on disk, so that a run that was stopped can go on.
+"""Results of single images kept on disk, so that an interrupted run can be resumed.
 
 One JSON object a line: the key, and for readers the image and the row. A key is a digest of all
-that a result depends on, so what has changed since is not found and measured anew.
+that a result depends on, so anything that has changed since is measured again.
 """
 
 from __future__ import annotations

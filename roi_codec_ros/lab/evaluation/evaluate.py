@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every method on every image, into one row of figures a method (measurement.py draws the path).
+"""Measures every method on every image and pools one row of figures per method.
 
 An image counts in every row or in none: one that can't be read, or that breaks a codec or a
 detector, is reported and left out of all of them.

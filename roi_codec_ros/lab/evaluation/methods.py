@@ -82,7 +82,7 @@ def row_name(method: Method) -> RowName:
 
 
 def synchronise(device: str | None) -> None:
-    """Wait until a GPU has done all that it was given; the CPU is never behind."""
+    """Wait until a GPU has finished its queue; nothing to do for a CPU."""
     if device is None or not device.startswith("cuda"):
         return
     import torch

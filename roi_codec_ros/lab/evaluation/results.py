@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What one method made of one image, and what an image that broke something leaves behind."""
+"""The result of one method on one image, and the record of an image that failed."""
 
 from __future__ import annotations
 

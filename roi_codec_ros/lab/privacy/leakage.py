@@ -76,7 +76,7 @@ class HeadMeter:
         )
 
     def _symbols(self, image: ImageArray) -> tuple[NDArray[np.int16], tuple[int, int]]:
-        """What a listener reads out of the payload, and the size that was coded."""
+        """The symbols that an eavesdropper reads from the payload, and the coded size."""
         payload = Payload.from_bytes(self._encoder.encode(image).data)
         stride = self._model.preset.stride
         height, width = payload.coded_height, payload.coded_width

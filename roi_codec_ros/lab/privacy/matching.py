@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Boxes that mean the same thing: across detectors, and between detections and heads."""
+"""Matching of boxes: across detectors, and between detections and heads."""
 
 from __future__ import annotations
 

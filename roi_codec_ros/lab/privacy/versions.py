@@ -24,7 +24,7 @@ JPEG_QUALITIES = range(1, 96)
 
 
 class Attacker(Protocol):
-    """Makes of a payload what it takes for the photograph."""
+    """Restores a photograph from a payload."""
 
     @property
     def name(self) -> str:
@@ -61,7 +61,7 @@ def attacker_source(name: str) -> str:
 def make_versions(
     image: ImageArray, method: Method, attackers: Sequence[Attacker] = ()
 ) -> Versions:
-    """Code and decode `image` once, and let everyone have a go at the same payload."""
+    """Code and decode `image` once, and let all attackers restore the same payload."""
     height, width = image.shape[:2]
     data = method.encode(image)
     jpeg, jpeg_bytes = jpeg_at_rate(image, len(data))

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""People cut out of a photograph that the installed `ultralytics` package carries.
+"""People cut out of a photograph that is bundled with `ultralytics`.
 
-Two of its passers-by are seen from head to toe. Their outlines stand here, drawn by hand; GrabCut
+Two of its passers-by are seen from head to toe. Their outlines below are drawn by hand; GrabCut
 moves them to the edges of the photograph. Mirrored and re-dyed they make a small crowd.
 """
 
@@ -85,7 +85,7 @@ class Cutout:
 
 @lru_cache(maxsize=1)
 def wardrobe() -> tuple[Cutout, ...]:
-    """All the people there are. Raises RoiCodecError where their photograph is not installed."""
+    """All people that can be drawn. Raises RoiCodecError if their photograph is missing."""
     package, file = PHOTOGRAPH
     root = package_root(package)
     if root is None or not (root / file).is_file():

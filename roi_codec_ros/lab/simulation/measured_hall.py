@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A simulated hall: people who walk, cameras that overlap, and all that goes wrong on the way.
+"""A simulated hall as measurements: walking people, overlapping cameras, and all their errors.
 
 Cameras miss people, hide them behind one another, see some who are not there, drop frames, set
 their clocks wrong and send late. The truth is known, so a tracker can be measured against it.

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A camera for those who have none: real photographs behind a virtual pan-and-zoom camera.
+"""A virtual pan-and-zoom camera over bundled photographs, for a demo without a camera.
 
-The photographs are the ones that the installed `ultralytics` and `scikit-image` packages carry, so
+The photographs are bundled with the `ultralytics` and `scikit-image` packages, so
 nothing is downloaded. The camera is rendered once into a video file in which every frame is a JPEG
 of its own: frame number n is the same picture for everyone who opens the file.
 """
@@ -347,7 +347,7 @@ class SourceFrames:
         return self._image
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         if self._reader is not None:
             self._reader.close()
             self._reader = None

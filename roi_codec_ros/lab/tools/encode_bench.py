@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long a frame takes to become bytes, ours by preset and backend beside JPEG and AV1.
+"""Encoding time: our presets and backends, JPEG and AV1.
 
 In each round every codec codes every photograph once, so that whatever slows the machine slows all
 of them. Ratios are medians over the pairs of calls of one round. On one thread, times are the

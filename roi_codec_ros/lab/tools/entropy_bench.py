@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Our entropy coder beside compressai's: time and size on the same symbols, in one run."""
+"""Our entropy coder and compressai's: time and size on the same symbols, in one run."""
 
 from __future__ import annotations
 

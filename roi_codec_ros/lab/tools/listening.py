@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ear of `roi-codec bench --server`: when persons came, and what the nodes say they dropped.
+"""Records arrivals and drops for `roi-codec bench --server`.
 
     python -m roi_codec_ros.lab.tools.listening REPORT CAMERA…
 
-REPORT is written once every camera was heard, and again at the end, on SIGINT or SIGTERM:
+REPORT is written once persons of every camera have arrived, and again at the end, on SIGINT or
+SIGTERM:
 {"persons": {camera: [[stamp ns, arrival ns], …]},
  "dropped": {"<node>: <camera>": [[arrival ns, count], …]}}
 """
@@ -35,7 +36,7 @@ RELIABLE = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
 
 
 class Listener:
-    """Keeps the books of what it hears."""
+    """Records persons and diagnostics."""
 
     def __init__(self, cameras: Sequence[str]) -> None:
         self.node = rclpy.create_node("listening")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Encoders that are not there: publishes payloads from files as the latents of many cameras.
+"""Replays payloads from files as the latents of many cameras.
 
     python -m roi_codec_ros.lab.tools.replaying FOLDER RATE_HZ REPORT CAMERA…
 
@@ -48,7 +48,7 @@ def replay(
 ) -> dict[str, list[int]]:
     """Publish `<camera>/latent` of all cameras until told to stop; the stamps that were sent, ns.
 
-    Cameras take turns, evenly over a period. Who is late leaves frames out.
+    Cameras take turns, evenly over a period. When late, frames are skipped.
     """
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     node = rclpy.create_node("replaying")

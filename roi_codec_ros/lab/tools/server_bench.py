@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a server made of its cameras' frames: rates, latencies, where frames were dropped.
+"""How a server coped with its cameras' frames: rates, latencies, and where frames were dropped.
 
-A frame is told by its camera and its stamp, which passes through from latent to persons. One whose
-persons never came was dropped: by a node that a newer frame reached before it had begun with this
-one, which it counts, or on the way.
+A frame is identified by its camera and its stamp, which passes through from latent to persons. One
+whose persons never arrived was dropped: by a node that a newer frame reached before it had begun
+with this one, which it counts, or on the way.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a graph that runs for long stays as it was: memory, threads, files, latency, frames.
+"""Whether a graph that runs for long stays stable: memory, threads, files, latency, frames.
 
-What it is like first, after the warm-up, is held against what it is like last. Times are seconds
+The first minutes after the warm-up are compared with the last ones. Times are seconds
 of one monotonic clock, memory is in MiB, latencies are in ms.
 """
 
@@ -44,7 +44,7 @@ class ProcessSample:
 
 @dataclass(frozen=True)
 class Passage:
-    """One frame that went the whole way: when the tracker had passed it on, and its age then."""
+    """One frame that went through the whole graph: when its tracks arrived, and its age then."""
 
     at_s: float
     latency_ms: float
@@ -162,7 +162,7 @@ class SoakBook:
 
 
 def first_and_last(whole: Span, warmup_s: float, window_s: float) -> tuple[Span, Span]:
-    """The two spans that are held against each other; shorter where the run is too short."""
+    """The two spans that are compared; shorter if the run is too short."""
     start_s = whole.start_s + warmup_s
     length_s = min(window_s, (whole.end_s - start_s) / 2)
     return Span(start_s, start_s + length_s), Span(whole.end_s - length_s, whole.end_s)
@@ -252,7 +252,7 @@ def _slope_per_hour(samples: Sequence[ProcessSample]) -> float:
 
 
 def table_lines(result: Mapping[str, Any]) -> list[str]:
-    """For people: one line per process, one for all, latency, frames, and the verdict."""
+    """For the terminal: one line per process, one for all, latency, frames, and the verdict."""
     header = ["process", "RSS first", "last", "grown", "MiB/h", "PSS last", "threads", "files"]
     rows = []
     for name, row in {**result["processes"], "together": result["together"]}.items():
