@@ -4,45 +4,21 @@
 from __future__ import annotations
 
 import pickle
-import struct
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from phone_film import HEIGHT, MATRICES, WIDTH, write_phone_film
 
 from roi_codec_ros.common.films import Film, FilmError
 from roi_codec_ros.stream.sources import open_source, parse_source
 
-WIDTH, HEIGHT, FRAMES, RATE_HZ = 64, 48, 5, 12.5
-# Of the header of an MP4's track: what a player does with its frames.
-MATRICES = {
-    0: (1, 0, 0, 1),
-    90: (0, 1, -1, 0),
-    180: (-1, 0, 0, -1),
-    270: (0, -1, 1, 0),
-}
+FRAMES, RATE_HZ = 5, 12.5
 
 
 def upright(rotation_deg: int) -> tuple[int, int]:
     return (HEIGHT, WIDTH) if rotation_deg in (90, 270) else (WIDTH, HEIGHT)
-
-
-def film(path: Path, rotation_deg: int = 0) -> Path:
-    """Bright in the stored frame's upper left corner, brighter from frame to frame."""
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), RATE_HZ, (WIDTH, HEIGHT))
-    assert writer.isOpened()
-    for number in range(FRAMES):
-        frame = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
-        frame[:16, :16] = (0, 0, 120 + 25 * number)  # red
-        writer.write(frame)
-    writer.release()
-    data = bytearray(path.read_bytes())
-    at = data.find(b"tkhd") + 8 + 32 + 4  # version 0: as far as the matrix
-    a, b, c, d = (value << 16 for value in MATRICES[rotation_deg])
-    data[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
-    path.write_bytes(data)
-    return path
 
 
 def corner(image: np.ndarray) -> tuple[bool, bool]:
@@ -53,7 +29,7 @@ def corner(image: np.ndarray) -> tuple[bool, bool]:
 
 @pytest.mark.parametrize("rotation_deg", list(MATRICES))
 def test_frames_are_turned_as_the_film_says(tmp_path: Path, rotation_deg: int) -> None:
-    with Film(film(tmp_path / "a.mp4", rotation_deg)) as played:
+    with Film(write_phone_film(tmp_path / "a.mp4", rotation_deg)) as played:
         properties = played.properties
         frames = list(played)
     width, height = upright(rotation_deg)
@@ -66,7 +42,7 @@ def test_frames_are_turned_as_the_film_says(tmp_path: Path, rotation_deg: int) -
 
 
 def test_frames_have_their_numbers_and_times(tmp_path: Path) -> None:
-    with Film(film(tmp_path / "a.mp4")) as played:
+    with Film(write_phone_film(tmp_path / "a.mp4")) as played:
         frames = list(played)
         assert played.unreadable == 0
         assert not played.advance()
@@ -79,7 +55,7 @@ def test_frames_have_their_numbers_and_times(tmp_path: Path) -> None:
 
 
 def test_the_encoder_films_upright_what_a_phone_filmed_sideways(tmp_path: Path) -> None:
-    reader = open_source(parse_source(str(film(tmp_path / "phone.mp4", 90))))
+    reader = open_source(parse_source(str(write_phone_film(tmp_path / "phone.mp4", 90))))
     assert reader.frame_rate_hz == RATE_HZ
     assert reader.advance()
     image = reader.image()
@@ -90,7 +66,7 @@ def test_the_encoder_films_upright_what_a_phone_filmed_sideways(tmp_path: Path) 
 
 
 def test_what_is_no_film_is_one_error_that_names_it(tmp_path: Path) -> None:
-    cut = film(tmp_path / "whole.mp4").read_bytes()
+    cut = write_phone_film(tmp_path / "whole.mp4").read_bytes()
     (tmp_path / "cut.mp4").write_bytes(cut[: len(cut) // 2])
     (tmp_path / "empty.mp4").write_bytes(b"")
     (tmp_path / "noise.mp4").write_bytes(bytes(1000))
@@ -115,7 +91,7 @@ def test_what_is_no_film_is_one_error_that_names_it(tmp_path: Path) -> None:
 
 
 def test_a_name_is_never_taken_for_an_address(tmp_path: Path, monkeypatch) -> None:
-    film(tmp_path / "a.mp4").rename(tmp_path / "concat:%d.mp4")
+    write_phone_film(tmp_path / "a.mp4").rename(tmp_path / "concat:%d.mp4")
     monkeypatch.chdir(tmp_path)
     with Film("concat:%d.mp4") as played:
         assert played.properties.frame_count == FRAMES

@@ -28,6 +28,7 @@ pytest.importorskip("roi_codec_ros.msg", reason="the messages are not built")
 from graph_harness import RELIABLE, NodeProcess
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import GetState
+from phone_film import write_phone_film
 from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from visualization_msgs.msg import MarkerArray
@@ -651,11 +652,7 @@ def test_a_topic_source_codes_what_it_can_read_and_reports_the_rest(graph, runni
 
 
 def test_a_film_by_its_address_ends_and_starts_again_when_told_to(graph, models, tmp_path):
-    path = tmp_path / "film.avi"
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10.0, (64, 48))
-    for level in range(0, 100, 10):
-        writer.write(np.full((48, 64, 3), level, np.uint8))
-    writer.release()
+    path = write_phone_film(tmp_path / "film.mp4", 90, frames=10, rate_hz=10.0)
     (spec,) = camera_graph("film", path.as_uri(), models["other"], threads=1, loop=False)
     latents = graph.listen(CompressedLatent, "/film/latent")
     process = graph.start(spec)
@@ -671,6 +668,9 @@ def test_a_film_by_its_address_ends_and_starts_again_when_told_to(graph, models,
     assert result.successful
     graph.wait_for("its beginning", lambda: latents.count > 10)
     assert max(latent.source_position for latent in latents.messages) == 9
+    # Filmed by a phone held upright, whose sensor lies: 64 × 48, to be turned by 90°.
+    sizes = {(latent.original_width, latent.original_height) for latent in latents.messages}
+    assert sizes == {(48, 64)}
     graph.forget(latents)
     assert process.stop(signal.SIGINT)[0] == 0
 
