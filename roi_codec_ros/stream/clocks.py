@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which frames of several cameras belong on one time line, decided by when they were received.
+
+No ROS here. Stamps are the cameras' own: a recording begins anew, a clock is set, one camera's
+clock is wrong. Nobody is asked whose clock is right; what decides is what most cameras agree on.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from statistics import median
+
+FIRST_GUESS_S = 0.5  # between the frames of a camera of which only one came
+LONGEST_SAY_S = 5.0  # after its last frame a camera has no say, however slow it is
+SERVER_CLOCK_S = 5.0  # stamps within this of the server's clock are live ones, not a recording's
+LAG_WINDOW_S = 10.0
+
+
+@dataclass(frozen=True)
+class Ruling:
+    """What becomes of a frame.
+
+    taken: it belongs on the time line. restart: the time line begins anew with it. reason: why it
+    is left out, or why the time line begins anew.
+    """
+
+    taken: bool
+    restart: bool = False
+    reason: str = ""
+
+
+@dataclass
+class _Camera:
+    """Its last frame. lag_s: from its stamp to its arrival by the server's clock."""
+
+    stamp_s: float
+    lag_s: float
+    heard_s: float
+    interval_s: float = FIRST_GUESS_S
+    follows: bool = False
+
+    def has_a_say(self, now_s: float, least_s: float) -> bool:
+        patience_s = max(least_s, min(2.5 * self.interval_s, LONGEST_SAY_S))
+        return now_s - self.heard_s <= patience_s
+
+
+@dataclass
+class CommonClock:
+    """Follows the stamps of all cameras.
+
+    A frame is taken if its stamp is at most `spread_s` older than the newest one taken, and not
+    ahead of it by more than that unless as much time has passed since. All others are left out,
+    and change nothing for those that are taken, until they stand for more cameras than those do
+    (with as many, the server's clock decides, if it agrees with either), and nothing was taken
+    for `restart_after_s` or that has lasted for as long. Then the time line begins anew with them.
+
+    So one camera with a wrong clock is left out, one that is alone never waits for longer than
+    `restart_after_s`, and a recording that begins anew does so here.
+
+    restarts: how often the time line began anew. last_restart: why.
+    """
+
+    spread_s: float = 0.5
+    restart_after_s: float = 0.5
+    restarts: int = 0
+    last_restart: str = ""
+    _cameras: dict[str, _Camera] = field(default_factory=dict)
+    _newest_s: float | None = None  # stamp of the newest frame taken
+    _advanced_s: float = 0.0  # when it was received
+    _lags: deque[tuple[float, float]] = field(default_factory=deque)  # ascending, with times
+    _challenge: tuple[float, float] | None = None  # lag of those left out that win, since when
+
+    def judge(self, camera: str, stamp_s: float, *, heard_s: float, age_s: float) -> Ruling:
+        """Whether a frame is taken.
+
+        stamp_s: capture time, seconds. heard_s: when it was received, monotonic. age_s: of the
+        stamp by the server's clock, negative for one from the future; its offset does not matter.
+        """
+        known = self._cameras.get(camera)
+        if known is not None and known.stamp_s == stamp_s:
+            return Ruling(False, reason="their stamps stand still")
+        again = known is not None and known.follows and stamp_s < known.stamp_s
+        spoken = _Camera(stamp_s, age_s, heard_s)
+        if known is not None:
+            spoken.interval_s = heard_s - known.heard_s
+        self._cameras[camera] = spoken
+        off = self._off(spoken, again)
+        spoken.follows = not off
+        self._weigh(heard_s)
+        if not off:
+            self._take(spoken)
+            return Ruling(True)
+        if not self._wins(spoken.lag_s, heard_s):
+            return Ruling(False, reason=off)
+        if self._challenge is None or abs(self._challenge[0] - spoken.lag_s) > self.spread_s:
+            self._challenge = spoken.lag_s, heard_s
+        since_s = min(self._advanced_s, self._challenge[1])
+        if heard_s - since_s < self.restart_after_s:
+            return Ruling(False, reason=off)
+        return self._begin_anew(spoken)
+
+    def _off(self, spoken: _Camera, again: bool) -> str:
+        """Why a frame does not follow those taken; empty if it does."""
+        newest_s = self._newest_s
+        if newest_s is None:
+            return ""
+        ahead_s = spoken.stamp_s - newest_s
+        if ahead_s < -self.spread_s:
+            return f"their stamps are {-ahead_s:.1f} s behind others'"
+        if again and spoken.heard_s - self._advanced_s >= self.restart_after_s:
+            return "their stamps come again"
+        early_s = self._least_lag_s(spoken.heard_s, spoken.lag_s) - spoken.lag_s
+        if min(ahead_s, early_s) > self.spread_s:
+            return f"their stamps are {min(ahead_s, early_s):.1f} s ahead of others'"
+        return ""
+
+    def _least_lag_s(self, now_s: float, otherwise_s: float) -> float:
+        while self._lags and now_s - self._lags[0][0] > LAG_WINDOW_S:
+            self._lags.popleft()
+        return self._lags[0][1] if self._lags else otherwise_s
+
+    def _take(self, spoken: _Camera) -> None:
+        while self._lags and self._lags[-1][1] >= spoken.lag_s:
+            self._lags.pop()
+        self._lags.append((spoken.heard_s, spoken.lag_s))
+        if self._newest_s is None or spoken.stamp_s > self._newest_s:
+            self._newest_s, self._advanced_s = spoken.stamp_s, spoken.heard_s
+
+    def _weigh(self, now_s: float) -> None:
+        if self._challenge is not None and not self._wins(self._challenge[0], now_s):
+            self._challenge = None
+
+    def _wins(self, lag_s: float, now_s: float) -> bool:
+        """Whether those left out with about this lag stand for more cameras than those taken."""
+        voters = [c for c in self._cameras.values() if c.has_a_say(now_s, self.restart_after_s)]
+        inside = [c for c in voters if c.follows]
+        outside = [c for c in voters if not c.follows and abs(c.lag_s - lag_s) <= self.spread_s]
+        if len(outside) != len(inside) or not inside:
+            return len(outside) > len(inside)
+        ours_s, theirs_s = (abs(median(c.lag_s for c in group)) for group in (outside, inside))
+        if min(ours_s, theirs_s) <= SERVER_CLOCK_S:
+            return ours_s < theirs_s - self.spread_s / 2
+        return all(now_s - c.heard_s > self.restart_after_s for c in inside)
+
+    def _begin_anew(self, spoken: _Camera) -> Ruling:
+        newest_s = self._newest_s
+        assert newest_s is not None
+        jump_s = spoken.stamp_s - newest_s
+        self.restarts += 1
+        self.last_restart = (
+            f"stamps jumped {abs(jump_s):.3f} s {'forward' if jump_s > 0 else 'back'}, "
+            f"from {newest_s:.3f} to {spoken.stamp_s:.3f}"
+        )
+        for camera in self._cameras.values():
+            camera.follows = abs(camera.lag_s - spoken.lag_s) <= self.spread_s
+        self._newest_s = self._challenge = None
+        self._lags.clear()
+        self._take(spoken)
+        return Ruling(True, restart=True, reason=self.last_restart)
