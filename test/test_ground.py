@@ -18,6 +18,7 @@ from roi_codec_ros.perception.ground import (
     CameraPose,
     GroundNoise,
     Reason,
+    beyond_range,
     ground_positions,
 )
 
@@ -383,3 +384,37 @@ def test_limits_are_those_that_are_asked_for():
     assert only(low, pose=LEVEL)[2] == "ok"
     assert only(low, pose=LEVEL, horizon_margin_rad=math.radians(5))[2] == "near_horizon"
     assert only(low, pose=LEVEL, ground_z_m=2.0)[2] == "camera_below_ground"
+
+
+# Too far away, or a wrong pose
+
+
+def placed(box, pose, camera=CAMERA, max_range_m=30.0):
+    """Reason of a box, and whether its person is credibly beyond the range."""
+    places = ground_positions([box], camera, pose, max_range_m=max_range_m)
+    beyond = beyond_range(places, [box], camera, max_range_m=max_range_m)
+    return str(places.reason[0]), bool(beyond[0])
+
+
+def test_a_small_person_beyond_the_range_is_there_and_a_tall_one_is_not():
+    pose = CameraPose.from_xyz_rpy(0, 0, 3.0, 0, 0.0, 0)
+    # Feet 40 m away are 37.5 px below the axis, and 1.7 m there are 21 px.
+    assert placed([318, 256, 322, 277.5], pose) == ("out_of_range", True)
+    assert placed([300, 157, 340, 277.5], pose) == ("out_of_range", False)
+    assert placed([318, 225, 322, 245], pose) == ("near_horizon", True)
+    assert placed([318, 220, 322, 239], pose) == ("above_horizon", True)
+    assert placed([300, 100, 340, 239], pose) == ("above_horizon", False)
+
+
+def test_who_has_a_place_or_no_height_is_not_beyond_the_range():
+    pose = CameraPose.from_xyz_rpy(0, 0, 3.0, 0, 0.0, 0)
+
+    assert placed([300, 250, 340, 400], pose) == ("ok", False)
+    assert placed([300, 400, 340, 400], pose) == ("empty_box", False)
+    assert beyond_range(ground_positions([], CAMERA, pose), [], CAMERA).shape == (0,)
+
+
+def test_a_pose_in_millimetres_puts_nobody_credibly_away():
+    pose = CameraPose.from_xyz_rpy(0, 0, 3000.0, 0, 0.4, 0)
+
+    assert placed([300, 200, 340, 320], pose) == ("out_of_range", False)

@@ -10,6 +10,7 @@ import pytest
 
 from roi_codec_ros.commands.calibrate_ground import pose_yaml
 from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.perception import views
 from roi_codec_ros.perception.cameras import CameraModel
 from roi_codec_ros.perception.ground import CameraPose, ground_positions
 from roi_codec_ros.perception.poses import parse_camera_poses
@@ -114,3 +115,29 @@ def test_a_view_is_made_anew_only_for_another_lens_pose_or_range():
     assert not view.same_as(CAMERA.scale_to(320, 240), again, 10.0)
     assert not view.same_as(CAMERA, CameraPose.from_xyz_rpy(0, 0, 2, 0, 0, 0), 10.0)
     assert not view.same_as(CAMERA, again, 9.0)
+
+
+@pytest.mark.parametrize(
+    ("pose", "reason"),
+    [
+        ((0, 0, 2.5, 0, 0.35, 0), ""),
+        ((0, 0, 3.0, 0, math.pi / 2, 0), ""),  # from a ceiling
+        ((0, 0, 1.0, 0, 0.0, 0), ""),
+        ((0, 0, -2.5, 0, 0.35, 0), "camera_below_ground"),
+        ((0, 0, 2.5, 0, -1.2, 0), "above_horizon"),  # looks up
+        ((0, 0, 2500.0, 0, 0.35, 0), "out_of_range"),  # millimetres
+        ((0, 0, 2.5, math.pi / 2, 0.0, math.pi / 2), ""),  # on its side
+    ],
+)
+@pytest.mark.parametrize("cell_m", [0.25, 10.0])
+def test_a_camera_that_can_see_no_floor_is_blind_whatever_the_cells(pose, reason, cell_m):
+    view = GroundView(CAMERA, CameraPose.from_xyz_rpy(*pose), 30.0, cell_m)
+
+    assert view.blindness == reason
+
+
+def test_cells_are_found_in_parts_as_at_once(monkeypatch):
+    at_once = GroundView(CAMERA, POSE, 10.0).cells
+    monkeypatch.setattr(views, "CELLS_AT_ONCE", 200)
+
+    assert np.array_equal(GroundView(CAMERA, POSE, 10.0).cells, at_once)

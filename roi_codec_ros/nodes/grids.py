@@ -8,12 +8,11 @@ from collections.abc import Sequence
 
 import numpy as np
 from nav_msgs.msg import OccupancyGrid
-from numpy.typing import NDArray
 from std_msgs.msg import Header
 
-WATCHED, NOT_COVERED = 0, -1
+from roi_codec_ros.perception.coverage import Cells
 
-Cells = NDArray[np.int64]
+WATCHED, NOT_COVERED = 0, -1
 
 
 def coverage_grid(

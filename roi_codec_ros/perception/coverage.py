@@ -4,14 +4,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from roi_codec_ros.common.errors import RoiCodecError
 
+Cells: TypeAlias = NDArray[np.int64]  # [K, 2], columns and rows of a grid over the map
+
+MAX_GRID_CELLS = 1 << 22  # one camera's widest view in its finest cells, and 4 MiB in a message
 BODY_M = 0.3  # half the width of a person who hides another, with some room for error
 BEHIND_M = 0.3  # who is not farther than this behind another is still seen
 
@@ -67,3 +71,30 @@ class ViewWedge:
         in_line = turn < np.arctan2(body_m, distance)[None, :]
         nearer = distance[None, :] < distance[:, None] - behind_m
         return np.asarray((in_line & nearer).any(axis=1))
+
+
+def fitting(areas: Mapping[str, Cells], max_cells: int = MAX_GRID_CELLS) -> tuple[str, ...]:
+    """Names of areas that one rectangle of at most so many cells holds.
+
+    Those farthest from the middle of all are left out: a coordinate that somebody mistyped must
+    not make a grid that no memory holds.
+    """
+    corners = {
+        name: np.array([cells.min(axis=0), cells.max(axis=0)])
+        for name, cells in areas.items()
+        if len(cells)
+    }
+    if not corners:
+        return tuple(areas)
+    middles = {name: box.mean(axis=0) for name, box in corners.items()}
+    centre = np.median(list(middles.values()), axis=0)
+    nearest = sorted(corners, key=lambda name: float(np.abs(middles[name] - centre).max()))
+    kept: set[str] = set()
+    low, high = corners[nearest[0]]
+    for name in nearest:
+        wider_low = np.minimum(low, corners[name][0])
+        wider_high = np.maximum(high, corners[name][1])
+        if math.prod((wider_high - wider_low + 1).tolist()) <= max_cells:
+            low, high = wider_low, wider_high
+            kept.add(name)
+    return tuple(name for name in areas if name in kept or name not in corners)

@@ -18,11 +18,17 @@ from numpy.typing import ArrayLike, NDArray
 
 from roi_codec_ros.common.errors import RoiCodecError
 from roi_codec_ros.perception.cameras import CameraModel
-from roi_codec_ros.perception.geometry import HEIGHT_SPREAD, PERSON_HEIGHT_M
+from roi_codec_ros.perception.geometry import (
+    HEIGHT_SPREAD,
+    PERSON_HEIGHT_M,
+    position_from_height,
+)
 
 MAX_RANGE_M = 30.0
 HORIZON_MARGIN_RAD = math.radians(2.0)
 BORDER_SHARE = 0.005  # of the image: a box that ends this close to a border counts as cut there
+BEYOND_SHARE = 0.75  # of the range, that who is out of it must seem away by the box's height
+MAX_TRANSLATION_M = 1e8  # farther away from a map's origin than anything on Earth
 SLOPE_STEP_PX = 0.5  # for the slope of a ray over its pixel
 BODY_FROM_OPTICAL = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
 
@@ -45,8 +51,11 @@ class CameraPose:
                 "expected a rotation of shape [3, 3] and a translation of [3], "
                 f"found {list(rotation.shape)} and {list(translation.shape)}"
             )
-        if not np.isfinite(translation).all():
-            raise RoiCodecError(f"expected a finite translation, found {translation.tolist()}")
+        if not (np.abs(translation) <= MAX_TRANSLATION_M).all():
+            raise RoiCodecError(
+                f"expected a finite translation, at most {MAX_TRANSLATION_M:g} m, "
+                f"found {translation.tolist()}"
+            )
         orthonormal = np.allclose(rotation @ rotation.T, np.eye(3), rtol=0, atol=1e-6)
         if not orthonormal or np.linalg.det(rotation) < 0:
             raise RoiCodecError(f"expected a rotation matrix, found {rotation.tolist()}")
@@ -116,6 +125,10 @@ class Reason(str, Enum):
     BELOW_HORIZON = "below_horizon"  # the ray never meets the plane of heads above the camera
     NEAR_HORIZON = "near_horizon"
     OUT_OF_RANGE = "out_of_range"
+
+
+# Reasons of persons who are too far away, if camera and pose are right.
+FAR = (Reason.OUT_OF_RANGE.value, Reason.NEAR_HORIZON.value, Reason.ABOVE_HORIZON.value)
 
 
 @dataclass(frozen=True)
@@ -228,6 +241,25 @@ def ground_positions(
     xy[refused] = np.nan
     covariance[refused] = np.nan
     return GroundPositions(xy, covariance, reason, np.where(by_head, "head", "foot"))
+
+
+def beyond_range(
+    places: GroundPositions,
+    boxes_xyxy: ArrayLike,
+    camera: CameraModel,
+    *,
+    person_height_m: float = PERSON_HEIGHT_M,
+    max_range_m: float = MAX_RANGE_M,
+) -> NDArray[np.bool_]:
+    """bool [N]: persons without a place who are credibly too far away for one.
+
+    Their feet say so, and their height does not gainsay it: who seems to stand nearer than
+    BEYOND_SHARE of the range has no place because the pose or the lens is wrong.
+    """
+    far = np.isin(places.reason, FAR)
+    seem = position_from_height(boxes_xyxy, camera, person_height_m)
+    away_m = np.where(seem.valid, np.linalg.norm(seem.feet, axis=1), 0.0)
+    return np.asarray(far & (away_m >= BEYOND_SHARE * max_range_m))
 
 
 def _rays_with_slopes(

@@ -12,9 +12,16 @@ from numpy.typing import NDArray
 
 from roi_codec_ros.perception.cameras import CameraModel
 from roi_codec_ros.perception.coverage import ViewWedge
-from roi_codec_ros.perception.ground import BORDER_SHARE, HORIZON_MARGIN_RAD, CameraPose
+from roi_codec_ros.perception.ground import (
+    BORDER_SHARE,
+    HORIZON_MARGIN_RAD,
+    CameraPose,
+    ground_positions,
+)
 
 CELL_M = 0.25
+CELLS_AT_ONCE = 1 << 16  # that are looked at together: memory for a wide and fine grid is bounded
+PROBES = (24, 18)  # places of the image, across and down, where feet are looked for
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,9 +59,31 @@ class GroundView:
         middle = np.floor(self.pose.translation[:2] / self.cell_m).astype(np.int64)
         reach = math.ceil(self.max_range_m / self.cell_m)
         around = np.arange(-reach, reach + 1)
-        across, along = np.meshgrid(middle[0] + around, middle[1] + around)
-        cells = np.column_stack([across.ravel(), along.ravel()])
-        return cells[self.covers((cells + 0.5) * self.cell_m)]
+        rows = max(1, CELLS_AT_ONCE // len(around))
+        covered = []
+        for first in range(0, len(around), rows):
+            across, along = np.meshgrid(middle[0] + around, middle[1] + around[first:][:rows])
+            cells = np.column_stack([across.ravel(), along.ravel()])
+            covered.append(cells[self.covers((cells + 0.5) * self.cell_m)])
+        return np.concatenate(covered)
+
+    @cached_property
+    def blindness(self) -> str:
+        """Why the camera sees no floor in range, whatever stands there; empty if it sees some.
+
+        The reason that feet have no place for in most parts of the image, as of `Reason`.
+        """
+        across, down = (
+            (np.arange(count) + 0.5) / count * size
+            for count, size in zip(PROBES, (self.camera.width, self.camera.height), strict=True)
+        )
+        u, v = (axis.ravel() for axis in np.meshgrid(across, down))
+        feet = np.column_stack([u - 1.0, v - 1.0, u + 1.0, v])
+        places = ground_positions(feet, self.camera, self.pose, max_range_m=self.max_range_m)
+        if places.valid.any():
+            return ""
+        reasons, counts = np.unique(places.reason, return_counts=True)
+        return str(reasons[counts.argmax()])
 
     def same_as(self, camera: CameraModel, pose: CameraPose, max_range_m: float) -> bool:
         """Whether a view of these would be this one, so that its cells need not be found again."""
