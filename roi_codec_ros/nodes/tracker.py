@@ -4,19 +4,19 @@
     <camera>/persons, <camera>/camera_info, poses ─► ground ─► tracks
       ─► persons/{tracks, poses, cloud, markers, coverage, detections}
 
-A new newest stamp brings a new picture; a camera that can not be used adds nothing to it, and when
-none can, nothing is published. Cameras without a pose stay by themselves, in their optical frames.
+A new newest stamp brings a new picture. A camera that can not place what it sees, or whose stamps
+are not those of the others, is blind: it adds nothing, and when all are, nothing is published.
+Cameras without a pose stay by themselves, in their optical frames.
 """
 
 from __future__ import annotations
 
-import time
+from collections import Counter
 from functools import partial
 
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import PoseArray
 from nav_msgs.msg import OccupancyGrid
-from rclpy.clock import Clock, ClockType
 from sensor_msgs.msg import CameraInfo, PointCloud2
 from std_msgs.msg import Header
 from visualization_msgs.msg import MarkerArray
@@ -35,21 +35,29 @@ from roi_codec_ros.nodes.map_messages import persons_from_tracks, poses_from_per
 from roi_codec_ros.nodes.markers import map_markers, person_markers
 from roi_codec_ros.nodes.transforms import TransformPoses, tf_installed
 from roi_codec_ros.perception.cameras import CameraModel
+from roi_codec_ros.perception.coverage import Cells, fitting
 from roi_codec_ros.perception.geometry import position_from_height
-from roi_codec_ros.perception.ground import CameraPose, ground_positions
+from roi_codec_ros.perception.ground import CameraPose, beyond_range, ground_positions
 from roi_codec_ros.perception.poses import parse_camera_poses
-from roi_codec_ros.perception.tracking import Tracker, TrackerSettings
+from roi_codec_ros.perception.tracking import Outcome, Tracker, TrackerSettings
 from roi_codec_ros.perception.views import GroundView
+from roi_codec_ros.stream.clocks import CommonClock
+from roi_codec_ros.stream.health import CameraHealth, Words, unplaceable
 from roi_codec_ros.stream.statistics import SlidingWindow, Tally
 
 COVERAGE_PERIOD_S = 1.0
+SAID = Words("nothing from the detector", "frames left out", "frames arrive, none used")
+NO_POSE, NO_LENS, NO_FLOOR, UNPLACEABLE, CLOCK = CAUSES = (
+    "no_pose", "no_lens", "no_floor", "unplaceable", "clock",
+)  # fmt: skip
 
 
 class _Camera:
     """What is known of one camera.
 
     in_map: it has, or once had, a pose; from then on it never speaks in its optical frame.
-    fault: why its last frame did not get into the map; empty if it did.
+    health: a frame is of use if it got into the map, or out without one. refused: sightings that
+    could not be placed, by reason.
     """
 
     def __init__(self, name: str, pose: CameraPose | None) -> None:
@@ -58,11 +66,9 @@ class _Camera:
         self.in_map = pose is not None
         self.info: CameraInfo | None = None
         self.calibrated = False
+        self.no_pose = "no entry in camera_poses, and tf2_ros is not installed"
+        self.health = CameraHealth(SAID)
         self.persons = SlidingWindow()
-        self.age_ms = SlidingWindow()
-        self.heard_s: float | None = None
-        self.mapped_s: float | None = None
-        self.fault = ""
         self.refused = Tally()
         self.view: GroundView | None = None
 
@@ -109,7 +115,9 @@ class TrackerNode(ManagedNode):
         )
         self._cameras = {name: _Camera(name, poses.get(name)) for name in names}
         for name, camera in self._cameras.items():
-            self.subscription(CameraInfo, f"{name}/camera_info", partial(self._on_info, camera))
+            self.lasting_subscription(
+                CameraInfo, f"{name}/camera_info", partial(self._on_info, camera)
+            )
             self.subscription(
                 PersonArray, f"{name}/persons", partial(self._on_persons, camera), qos.reliable()
             )
@@ -121,22 +129,21 @@ class TrackerNode(ManagedNode):
     def activate(self) -> None:
         """Start working."""
         self._tracker = Tracker(self._settings_of_tracks)
+        self._clocks = CommonClock(spread_s=self._settings_of_tracks.late_horizon_s)
         self._watched = None
+        self._left_out: tuple[str, ...] = ()  # cameras too far away for the coverage
         for camera in self._cameras.values():
-            camera.heard_s = camera.mapped_s = None
-            camera.fault = ""
+            camera.health.restart()
         if tf_installed() and any(camera.pose is None for camera in self._cameras.values()):
             self._transforms = TransformPoses(self)
         # A camera goes dark without a message; and simulated time may stand still.
-        self._timer = self.create_timer(
-            COVERAGE_PERIOD_S,
-            self._publish_coverage,
-            clock=Clock(clock_type=ClockType.STEADY_TIME),
-        )
+        self._timer = self.timer(COVERAGE_PERIOD_S, self._publish_coverage)
 
     def deactivate(self) -> None:
         """Stop working; what was loaded stays."""
         self.destroy_timer(self._timer)
+        if self._watched:
+            self.each(self._publish_watched, [()])  # what is kept for late subscribers
         if self._transforms is not None:
             self._transforms.close()
             self._transforms = None
@@ -148,13 +155,15 @@ class TrackerNode(ManagedNode):
 
     def _on_persons(self, camera: _Camera, message: PersonArray) -> None:
         camera.persons.add(len(message.persons))
-        camera.age_ms.add(1e3 * self.age_s(message.header))
-        camera.heard_s = time.monotonic()
+        heard_s = camera.health.heard()
+        age_s = self.age_s(message.header)
+        camera.health.age_ms.add(1e3 * age_s)
         pose = self._pose(camera, message.header)
         if not camera.in_map:
             self._pass_on(camera, message)
+            camera.health.used()
         elif pose is not None:
-            self._into_map(camera, pose, message)
+            self._into_map(camera, pose, message, heard_s, age_s)
 
     def _pose(self, camera: _Camera, header: Header) -> CameraPose | None:
         if camera.pose is not None or self._transforms is None:
@@ -162,54 +171,93 @@ class TrackerNode(ManagedNode):
         try:
             pose = self._transforms.find(self.settings.map_frame, header.frame_id, header.stamp)
         except RoiCodecError as error:
-            camera.fault = str(error)
+            camera.no_pose = str(error)
+            if camera.in_map:
+                self._refuse(camera, NO_POSE, camera.no_pose)
             return None
         camera.in_map = True
         return pose
 
-    def _into_map(self, camera: _Camera, pose: CameraPose, message: PersonArray) -> None:
+    def _into_map(
+        self,
+        camera: _Camera,
+        pose: CameraPose,
+        message: PersonArray,
+        heard_s: float,
+        age_s: float,
+    ) -> None:
         model = self._lens_in_map(camera, message)
         if model is None:
             return
         range_m = self.settings.max_range_m
         if camera.view is None or not camera.view.same_as(model, pose, range_m):
             camera.view = GroundView(model, pose, range_m, self.settings.coverage_cell_m)
+        if camera.view.blindness:
+            self._refuse(
+                camera,
+                NO_FLOOR,
+                f"expected a camera that sees the floor within {range_m:g} m, found none of it "
+                f"({camera.view.blindness}); is its pose right?",
+            )
+            return
+        boxes = detections_from_persons(message).xyxy
+        height_m = self.settings.person_height_m
         places = ground_positions(
-            detections_from_persons(message).xyxy,
-            model,
-            pose,
-            person_height_m=self.settings.person_height_m,
-            max_range_m=range_m,
+            boxes, model, pose, person_height_m=height_m, max_range_m=range_m
         )
+        beyond = beyond_range(places, boxes, model, person_height_m=height_m, max_range_m=range_m)
         for reason in places.reason[~places.valid]:
             camera.refused.add(str(reason))
+        refused = Counter(places.reason[~places.valid & ~beyond].tolist())
+        placed = int(places.valid.sum())
+        if blind := unplaceable(placed, refused):
+            self._refuse(camera, UNPLACEABLE, f"{blind}; is its pose right?")
+            return
+        if refused:
+            self._refuse(
+                camera, UNPLACEABLE, f"{refused.total()} of {len(boxes)} persons can not be placed"
+            )
         stamp_s = stamp_ns(message.header) / 1e9
+        ruling = self._clocks.judge(camera.name, stamp_s, heard_s=heard_s, age_s=age_s)
+        if not ruling.taken:
+            self._refuse(camera, CLOCK, ruling.reason)
+            return
         tracker = self._tracker
+        if ruling.restart:
+            self.warn("clocks", f"tracking begins anew: {ruling.reason}")
+            if tracker.newest_stamp is not None and stamp_s < tracker.newest_stamp:
+                tracker.restart()
         tracker.coverage[camera.name] = camera.view
-        newest_s, taken = tracker.newest_stamp, tracker.counts.taken
-        tracker.update(
+        outcome = tracker.update(
             camera.name, stamp_s, places.xy[places.valid], places.covariance[places.valid]
         )
-        if tracker.counts.taken == taken:
-            camera.fault = f"frames left out: {_left_out(stamp_s, newest_s)}"
+        if outcome in (Outcome.TOO_LATE, Outcome.REPEATED):
+            self._refuse(camera, CLOCK, "their stamps come again")
             return
-        camera.fault = ""
-        camera.mapped_s = time.monotonic()
-        if tracker.newest_stamp == stamp_s != newest_s:
+        camera.health.used()
+        if outcome is Outcome.NEWEST:
             self._publish_map(message.header.stamp, stamp_s)
 
     def _lens_in_map(self, camera: _Camera, message: PersonArray) -> CameraModel | None:
-        """The lens that a place in the map may be trusted to; None, and a fault, without one."""
+        """The lens that a place in the map may be trusted to; None, and said why, without one."""
         if not (message.image_width and message.image_height):
-            camera.fault = "persons come without the size of their image"
+            fault = "persons come without the size of their image"
         elif camera.info is None:
-            camera.fault = f"nothing on {camera.name}/camera_info yet"
+            fault = f"nothing on {camera.name}/camera_info yet"
         else:
             try:
                 return self._lens(camera, message.image_width, message.image_height)
             except RoiCodecError as error:
-                camera.fault = f"{camera.name}/camera_info: {error}"
+                fault = f"{camera.name}/camera_info: {error}"
+        self._refuse(camera, NO_LENS, fault)
         return None
+
+    def _refuse(self, camera: _Camera, cause: str, reason: str) -> None:
+        count = camera.health.refuse(cause, reason)
+        self.warn(
+            f"{camera.name} {cause}",
+            f"{camera.name}: frame left out ({cause}, {count} so far): {reason}",
+        )
 
     def _lens(self, camera: _Camera, width: int, height: int) -> CameraModel:
         camera.calibrated = False
@@ -246,10 +294,7 @@ class TrackerNode(ManagedNode):
 
     def _watches(self, camera: _Camera) -> bool:
         """Whether what it saw is in the map, and new enough to rely on."""
-        return (
-            camera.mapped_s is not None
-            and time.monotonic() - camera.mapped_s <= self.settings.stale_after_s
-        )
+        return camera.in_map and camera.health.sees(self.settings.stale_after_s)
 
     def _watching(self) -> tuple[str, ...]:
         return tuple(name for name, camera in self._cameras.items() if self._watches(camera))
@@ -260,16 +305,23 @@ class TrackerNode(ManagedNode):
         The last one is kept for late subscribers: it must not say that anything is watched.
         """
         watching = self._watching()
-        views = {c.name: c.view for c in self._cameras.values() if c.view is not None}
-        if not views or not (watching or self._watched):
-            return
+        if watching or self._watched:
+            self._publish_watched(watching)
+
+    def _publish_watched(self, watching: tuple[str, ...]) -> None:
+        """Say that these cameras watch what they see of the floor."""
+        known: dict[str, Cells] = {
+            c.name: c.view.cells for c in self._cameras.values() if c.view is not None
+        }
+        fit = fitting(known)
         self._watched = watching
+        self._left_out = tuple(name for name in known if name not in fit)
         header = Header(frame_id=self.settings.map_frame)
         header.stamp = self.get_clock().now().to_msg()
         self._coverage.publish(
             coverage_grid(
-                [view.cells for view in views.values()],
-                [views[name].cells for name in watching],
+                [known[name] for name in fit],
+                [known[name] for name in watching if name in fit],
                 self.settings.coverage_cell_m,
                 header,
             )
@@ -318,17 +370,20 @@ class TrackerNode(ManagedNode):
 
     def _map_status(self) -> Status:
         cameras, watching = self._in_map(), self._watching()
-        blind = [f"{c.name}: {self._reason(c)}" for c in cameras if c.name not in watching]
-        counts = self._tracker.counts
+        patience_s = self.settings.stale_after_s
+        blind = [
+            f"{c.name}: {c.health.judge(patience_s).message}"
+            for c in cameras
+            if c.name not in watching
+        ]
+        counts, clocks = self._tracker.counts, self._clocks
         values: dict[str, Figure] = {
             "watching": ", ".join(watching),
             "frames": counts.taken,
             "late": counts.late,
-            "too_late": counts.too_late,
-            "repeated": counts.repeated,
-            "clock_off": counts.clock_off,
-            "restarts": counts.restarts,
-            "last_restart": self._tracker.restart_reason,
+            "clock_off": sum(c.health.refusals[CLOCK] for c in cameras),
+            "restarts": clocks.restarts,
+            "last_restart": clocks.last_restart,
         }
         frame = self.settings.map_frame
         level, message = Level.OK, f"{len(watching)} cameras watch {frame}"
@@ -339,47 +394,32 @@ class TrackerNode(ManagedNode):
                 Level.ERROR,
                 f"blind, nothing published in {frame}: {'; '.join(blind)}",
             )
+        if self._left_out and watching:
+            level = Level.WARN
+            message += (
+                f"; persons/coverage leaves out {', '.join(self._left_out)}, too far from the "
+                "others for one grid; is a pose wrong, or coverage_cell_m too small?"
+            )
         return Status("map", level, message, values)
-
-    def _reason(self, camera: _Camera) -> str:
-        """Why a camera adds nothing to the map now."""
-        if camera.heard_s is None:
-            return "nothing from the detector yet"
-        if (age_s := time.monotonic() - camera.heard_s) > self.settings.stale_after_s:
-            return f"nothing from the detector for {age_s:.1f} s"
-        return camera.fault or "frames can not be used"
 
     def _status(self, camera: _Camera) -> Status:
         values: dict[str, Figure] = {
             "fps": camera.persons.rate_hz,
-            "age_ms_p50": camera.age_ms.percentile(50),
-            "age_ms_p95": camera.age_ms.percentile(95),
+            "age_ms_p50": camera.health.age_ms.percentile(50),
+            "age_ms_p95": camera.health.age_ms.percentile(95),
             "persons_mean": camera.persons.mean,
             "calibrated": camera.calibrated,
             "in_map": camera.in_map,
+            **{f"left_out.{cause}": camera.health.refusals[cause] for cause in CAUSES},
             **rejects(camera.refused),
         }
-        level, message = Level.OK, f"persons at {camera.persons.rate_hz:.1f} Hz"
-        heard_s = camera.heard_s
-        if heard_s is None or time.monotonic() - heard_s > self.settings.stale_after_s:
-            level, message = Level.STALE, self._reason(camera)
-        elif camera.in_map and camera.fault:
-            level, message = Level.ERROR, camera.fault
-        elif camera.in_map and not camera.calibrated:
+        judgement = camera.health.judge(self.settings.stale_after_s)
+        level = judgement.level
+        message = judgement.message or f"persons at {camera.persons.rate_hz:.1f} Hz"
+        if level is Level.OK and camera.in_map and not camera.calibrated:
             hfov_deg = self.settings.assumed_hfov_deg
             level = Level.WARN
             message = f"not calibrated, {hfov_deg:g} degrees of view assumed; {message}"
-        elif not camera.in_map and self._in_map():
-            why = camera.fault or "no entry in camera_poses, and tf2_ros is not installed"
-            level, message = Level.WARN, f"not in the map: {why}"
+        elif level is Level.OK and not camera.in_map and self._in_map():
+            level, message = Level.WARN, f"not in the map: {camera.no_pose}"
         return Status(camera.name, level, message, values, camera.name)
-
-
-def _left_out(stamp_s: float, newest_s: float | None) -> str:
-    """Why the tracker did not take a frame in."""
-    if newest_s is None or stamp_s == newest_s:
-        return "their stamps stand still"
-    ahead_s = stamp_s - newest_s
-    return (
-        f"their stamps are {abs(ahead_s):.1f} s {'ahead of' if ahead_s > 0 else 'behind'} others'"
-    )

@@ -41,8 +41,6 @@ class TrackerSettings:
         one person.
     double_distance_m: a second measurement in one frame so close to a track begins no other.
     late_horizon_s: frames at most so much older than the newest are taken in at their place.
-    jump_s, jump_frames: after so many frames on end whose stamps lie so far from the newest, the
-        clock was set, and the tracker starts anew.
     """
 
     gate_probability: float = 0.999
@@ -60,8 +58,6 @@ class TrackerSettings:
     twin_s: float = 1.0
     double_distance_m: float = 0.3
     late_horizon_s: float = 0.5
-    jump_s: float = 5.0
-    jump_frames: int = 5
 
     def __post_init__(self) -> None:
         for name in ("gate_probability", "birth_share", "hidden_share"):
@@ -70,13 +66,8 @@ class TrackerSettings:
         for name, value in vars(self).items():
             if not (np.isfinite(value) and value >= 0):
                 raise RoiCodecError(f"expected {name} of 0 or more, found {value:g}")
-        if min(self.birth_hits, self.jump_frames) < 1:
-            raise RoiCodecError("expected birth_hits and jump_frames of 1 or more, found 0")
-        if self.jump_s <= self.late_horizon_s:
-            raise RoiCodecError(
-                f"expected jump_s above late_horizon_s, found {self.jump_s:g} "
-                f"and {self.late_horizon_s:g}"
-            )
+        if self.birth_hits < 1:
+            raise RoiCodecError("expected birth_hits of 1 or more, found 0")
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,13 +2,14 @@
 """Persons seen by many cameras as tracks in one map.
 
 Frames may come in any order: each is put at the place of its stamp, and the frames after it are
-played again, so that tracks are those of frames in order. Frames older than a horizon, and those
-whose clock is far off, are counted and left out.
+played again, so that tracks are those of frames in order. Frames older than a horizon are counted
+and left out. Whose stamps are to be trusted is not decided here.
 """
 
 from __future__ import annotations
 
 import bisect
+import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -26,7 +27,7 @@ from roi_codec_ros.perception.track_bank import (
     step,
 )
 
-__all__ = ["Counts", "Measurements", "Tracker", "TrackerSettings", "Tracks"]
+__all__ = ["Counts", "Measurements", "Outcome", "Tracker", "TrackerSettings", "Tracks"]
 
 _NAMES_KEPT = 4096  # names of tracks that are remembered before those of dead ones are dropped
 
@@ -74,8 +75,15 @@ class Counts:
     late: int = 0
     too_late: int = 0
     repeated: int = 0
-    clock_off: int = 0
-    restarts: int = 0
+
+
+class Outcome(enum.Enum):
+    """What became of one frame."""
+
+    NEWEST = "newest"  # taken in, and newer than all others
+    TAKEN = "taken"  # taken in at its place
+    TOO_LATE = "too_late"  # left out
+    REPEATED = "repeated"  # left out: it is known
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,15 +113,14 @@ class Tracker:
         self.settings = settings or TrackerSettings()
         self.coverage = dict(coverage or {})
         self.counts = Counts()
-        self.restart_reason = ""  # of the latest restart
-        self._ids: dict[Birth, int] = {}
         self._last_id = 0
-        self._forget()
+        self.restart()
 
-    def _forget(self) -> None:
+    def restart(self) -> None:
+        """Forget all tracks and stamps; counts go on, and no number is given again."""
         self._base: Bank | None = None  # the tracks before the first entry; None before any frame
         self._entries: list[_Entry] = []
-        self._off: list[Measurements] = []  # frames on end whose clock is far off
+        self._ids: dict[Birth, int] = {}
 
     @property
     def newest_stamp(self) -> float | None:
@@ -122,7 +129,7 @@ class Tracker:
             return self._entries[-1].frame.stamp
         return None
 
-    def update(self, camera: str, stamp: float, xy: ArrayLike, covariance: ArrayLike) -> None:
+    def update(self, camera: str, stamp: float, xy: ArrayLike, covariance: ArrayLike) -> Outcome:
         """Take in what a camera saw at `stamp` (seconds); also a frame that shows nobody.
 
         xy: [N, 2] metres in the map. covariance: [N, 2, 2] m².
@@ -133,49 +140,22 @@ class Tracker:
         if not places.size:
             places, spreads = np.zeros((0, 2)), np.zeros((0, 2, 2))
         frame = Measurements(camera, float(stamp), places, spreads)
-        if self._clock_is_off(frame):
-            self._off.append(frame)
-            self.counts.clock_off += 1
-            if len(self._off) >= self.settings.jump_frames:
-                self._restart()
-            return
-        self._off = []
-        self._insert(frame)
-
-    def _clock_is_off(self, frame: Measurements) -> bool:
-        newest = self.newest_stamp
-        return newest is not None and abs(frame.stamp - newest) > self.settings.jump_s
-
-    def _restart(self) -> None:
-        """Begin anew with the latest frames: all of them say that the clock was set."""
-        frames, newest = self._off, self.newest_stamp
-        assert newest is not None
-        jump = frames[-1].stamp - newest
-        self.restart_reason = (
-            f"stamps jumped {abs(jump):.3f} s {'forward' if jump > 0 else 'back'}, "
-            f"from {newest:.3f} to {frames[-1].stamp:.3f}"
-        )
-        self.counts.restarts += 1
-        self._forget()
-        for frame in frames:
-            if abs(frame.stamp - frames[-1].stamp) <= self.settings.late_horizon_s:
-                self.counts.clock_off -= 1
-                self._insert(frame)
-
-    def _insert(self, frame: Measurements) -> None:
-        """Put the frame at its place and play those after it again."""
         newest = self.newest_stamp
         if newest is not None and frame.stamp < newest - self.settings.late_horizon_s:
             self.counts.too_late += 1
-            return
+            return Outcome.TOO_LATE
+        if newest is not None and frame.stamp > newest + self.settings.coast_s:
+            self.restart()  # nobody lives that long unseen
         place = bisect.bisect_left(
             self._entries, (frame.stamp, frame.camera), key=lambda entry: entry.key
         )
         if place < len(self._entries) and self._entries[place].key == (frame.stamp, frame.camera):
             self.counts.repeated += 1
-            return
+            return Outcome.REPEATED
         self.counts.taken += 1
         self.counts.late += place < len(self._entries)
+        newest = self.newest_stamp
+        newer = newest is None or frame.stamp > newest
         if self._base is None:
             self._base = Bank.empty(frame.stamp - self.settings.late_horizon_s)
         bank = self._entries[place - 1].after if place else self._base
@@ -185,6 +165,7 @@ class Tracker:
             bank = step(bank, each, self.settings, self.coverage.get(each.camera))
             self._entries.append(_Entry(each, bank))
         self._drop_old()
+        return Outcome.NEWEST if newer else Outcome.TAKEN
 
     def _drop_old(self) -> None:
         """Let go of frames that no accepted frame can come before any more."""

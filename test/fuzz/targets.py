@@ -316,6 +316,7 @@ class Nodes:
         """Forget everything that messages have left behind."""
         from roi_codec_ros.nodes import decoder, detector, tracker
         from roi_codec_ros.perception.tracking import Tracker
+        from roi_codec_ros.stream.clocks import CommonClock
         from roi_codec_ros.stream.newest import NewestByKey
 
         cameras = self.tracker._cameras
@@ -323,6 +324,7 @@ class Nodes:
             name: tracker._Camera(name, cameras[name].pose) for name in self.CAMERAS
         }
         self.tracker._tracker = Tracker(self.tracker._settings_of_tracks)
+        self.tracker._clocks = CommonClock()
         for node, module in ((self.decoder, decoder), (self.detector, detector)):
             if not node._cameras:
                 node._cameras = {name: module._Camera(node, name) for name in self.CAMERAS}
