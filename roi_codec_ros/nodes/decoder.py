@@ -35,10 +35,12 @@ from roi_codec_ros.nodes.conversions import image_from_rgb, jpeg_from_rgb, stamp
 from roi_codec_ros.nodes.diagnostics import Figure, Level, Status, rejects
 from roi_codec_ros.nodes.handover import AnonymizedFrame, FrameTaker
 from roi_codec_ros.stream.freshness import CAUSES, FreshnessGuard
+from roi_codec_ros.stream.health import CameraHealth, Words
 from roi_codec_ros.stream.newest import NewestByKey
-from roi_codec_ros.stream.statistics import SlidingWindow, Tally
+from roi_codec_ros.stream.statistics import SlidingWindow
 
 TAKE_TIMEOUT_S = 0.2
+LATENTS = Words("no latent", "payloads refused", "latents arrive, none decoded")
 LATENT_TYPE = "roi_codec_ros/msg/CompressedLatent"
 UNKNOWN_MODEL, BAD_PAYLOAD = "unknown_model", "bad_payload"
 LOSS_TO_NAME = 0.02  # of the frames that came; now and then one is lost anywhere
@@ -52,19 +54,12 @@ class _Camera:
         self.images = node.publisher(Image, f"{name}/image_anonymized")
         self.jpegs = node.publisher(CompressedImage, f"{name}/image_anonymized/compressed")
         self.frames = node.publisher(DecodedFrameMessage, f"{name}/decoded_frame")
-        self.received = SlidingWindow()
+        self.health = CameraHealth(LATENTS)  # arrivals: in bits
         self.lost = SlidingWindow()
         self.bits_per_pixel = SlidingWindow()
-        self.age_ms = SlidingWindow()
         self.decode_ms = SlidingWindow()
         self.decoded = 0
-        self.replaced = 0
         self.guard = FreshnessGuard()
-        self.rejects = Tally()
-        self.last_reject = ""
-        self.last_reject_s = float("-inf")
-        self.last_received_s: float | None = None
-        self.last_good_s: float | None = None
         self.model = ""
         self.model_identity = ""
 
@@ -111,6 +106,8 @@ class DecoderNode(ManagedNode):
     def activate(self) -> None:
         """Start working."""
         self._waiting: NewestByKey[CompressedLatent] = NewestByKey()
+        for camera in self._cameras.values():
+            camera.health.restart()
         self.start_worker("decode", self._decode_next)
 
     def interrupt(self) -> None:
@@ -120,8 +117,7 @@ class DecoderNode(ManagedNode):
     # Latents come in
 
     def _on_latent(self, camera: _Camera, message: CompressedLatent) -> None:
-        camera.received.add(8.0 * len(message.data))
-        camera.last_received_s = time.monotonic()
+        heard_s = camera.health.heard(8.0 * len(message.data))
         try:
             self._check(message)
         except _UnknownModelError as error:
@@ -134,7 +130,7 @@ class DecoderNode(ManagedNode):
         refusal = camera.guard.check(
             stamp_ns(message.header),
             message.sequence,
-            heard_s=camera.last_received_s,
+            heard_s=heard_s,
             age_s=self.age_s(message.header),
             restart_after_s=self.settings.restart_after_s,
             max_age_s=self.settings.max_age_s,
@@ -150,7 +146,7 @@ class DecoderNode(ManagedNode):
                 f"{camera.name}: a stream begins anew: {camera.guard.last_restart}",
             )
         if self._waiting.put(camera.name, message):
-            camera.replaced += 1
+            camera.health.replaced += 1
 
     def _check(self, message: CompressedLatent) -> None:
         """Raise for what can not be decoded, before it takes the place of a frame that can."""
@@ -174,7 +170,7 @@ class DecoderNode(ManagedNode):
             if self._wanted(camera):
                 wanted.append((camera, message))
             else:
-                camera.last_good_s = time.monotonic()
+                camera.health.used()
         started = time.perf_counter()
         outcomes = self._decoder.decode_batch([bytes(message.data) for _, message in wanted])
         decode_ms = 1e3 * (time.perf_counter() - started)
@@ -214,14 +210,12 @@ class DecoderNode(ManagedNode):
         camera.model, camera.model_identity = outcome.model.name, outcome.model.identity.hex()
         height, width = outcome.coded_size
         camera.bits_per_pixel.add(8.0 * payload_bytes / (height * width))
-        camera.age_ms.add(1e3 * self.age_s(message.header))
         camera.decoded += 1
         camera.decode_ms.add(decode_ms)
-        camera.last_good_s = time.monotonic()
+        camera.health.used(self.age_s(message.header))
 
     def _refuse(self, camera: _Camera, cause: str, reason: str) -> None:
-        count = camera.rejects.add(cause)
-        camera.last_reject, camera.last_reject_s = f"{cause}: {reason}", time.monotonic()
+        count = camera.health.refuse(cause, reason)
         self.warn(
             f"{camera.name} {cause}",
             f"{camera.name}: payload refused ({cause}, {count} so far): {reason}",
@@ -255,49 +249,38 @@ class DecoderNode(ManagedNode):
             "models": self._known,
             "model": camera.model,
             "model_identity": camera.model_identity,
-            "received_fps": camera.received.rate_hz,
-            "kbit_s": camera.received.total_per_s / 1e3,
+            "received_fps": camera.health.arrivals.rate_hz,
+            "kbit_s": camera.health.arrivals.total_per_s / 1e3,
             "fps": camera.decode_ms.rate_hz,
             "bpp": camera.bits_per_pixel.mean,
-            "age_ms_p50": camera.age_ms.percentile(50),
-            "age_ms_p95": camera.age_ms.percentile(95),
+            "age_ms_p50": camera.health.age_ms.percentile(50),
+            "age_ms_p95": camera.health.age_ms.percentile(95),
             "decode_ms_p50": camera.decode_ms.percentile(50),
             "decode_ms_p95": camera.decode_ms.percentile(95),
             "frames": camera.decoded,
-            "dropped": camera.replaced,
+            "dropped": camera.health.replaced,
             "lost": camera.guard.lost,
             "lost_fps": camera.lost.total_per_s,
             "restarts": camera.guard.restarts,
             "last_restart": camera.guard.last_restart,
             **{f"rejected.{cause}": 0 for cause in (UNKNOWN_MODEL, BAD_PAYLOAD, *CAUSES)},
-            **rejects(camera.rejects),
-            "last_reject": camera.last_reject,
+            **rejects(camera.health.refusals),
+            "last_reject": camera.health.last_refusal,
         }
         level, message = self._judge(camera)
         return Status(camera.name, level, message, values, camera.name)
 
     def _judge(self, camera: _Camera) -> tuple[Level, str]:
-        now, patience_s = time.monotonic(), self.settings.stale_after_s
-        good = camera.last_good_s is not None and now - camera.last_good_s <= patience_s
-        if now - camera.last_reject_s <= patience_s:
-            return (Level.WARN if good else Level.ERROR), f"payloads refused: {camera.last_reject}"
-        if camera.last_received_s is None:
-            return Level.STALE, f"no latent received yet{self._whereabouts(camera)}"
-        if (
-            not good
-            and camera.last_good_s is not None
-            and now - camera.last_received_s <= patience_s
-        ):
-            idle_s = now - camera.last_good_s
-            return Level.ERROR, f"latents arrive, none decoded for {idle_s:.1f} s: too many to do"
-        if not good:
-            silence_s = now - camera.last_received_s
-            return Level.STALE, f"no latent for {silence_s:.1f} s{self._whereabouts(camera)}"
+        judgement = camera.health.judge(self.settings.stale_after_s)
+        if judgement.level is Level.STALE:
+            return Level.STALE, f"{judgement.message}{self._whereabouts(camera)}"
+        if judgement.level is not Level.OK:
+            return judgement.level, judgement.message
         if not self._wanted(camera):
             return Level.OK, "latents arrive; nobody subscribes to the images"
         decoding = f"decoding {camera.decode_ms.rate_hz:.1f} frames/s"
         lost_fps = camera.lost.total_per_s
-        if lost_fps > LOSS_TO_NAME * camera.received.rate_hz:
+        if lost_fps > LOSS_TO_NAME * camera.health.arrivals.rate_hz:
             return Level.WARN, f"{decoding}; {lost_fps:.1f} frames/s are lost on the way"
         return Level.OK, decoding
 

@@ -37,12 +37,14 @@ from roi_codec_ros.nodes.vision import Detection2DArray, detection_array
 from roi_codec_ros.perception.detections import Detections
 from roi_codec_ros.perception.drawing import draw_detections
 from roi_codec_ros.perception.person_detector import PersonDetector, find_weights
+from roi_codec_ros.stream.health import CameraHealth, Words
 from roi_codec_ros.stream.newest import NewestByKey
 from roi_codec_ros.stream.original_sizes import OriginalSizes
-from roi_codec_ros.stream.statistics import SlidingWindow, Tally
+from roi_codec_ros.stream.statistics import SlidingWindow
 
 TAKE_TIMEOUT_S = 0.2
 SIZE_TIMEOUT_S = 0.1
+IMAGES = Words("no anonymized image", "images skipped", "images arrive, none searched")
 UNKNOWN_SIZE, BAD_IMAGE = "unknown_size", "bad_image"
 _Waiting: TypeAlias = Image | CompressedImage | AnonymizedFrame
 
@@ -61,15 +63,10 @@ class _Camera:
             )
         self.followed: FollowingSubscription | None = None  # None: a decoder hands over
         self.sizes = OriginalSizes()
-        self.received = SlidingWindow()
-        self.age_ms = SlidingWindow()
+        self.health = CameraHealth(IMAGES)
         self.detect_ms = SlidingWindow()
         self.persons_seen = SlidingWindow()
         self.detected = 0
-        self.replaced = 0
-        self.skipped = Tally()
-        self.last_skip, self.last_skip_s = "", float("-inf")
-        self.last_s: float | None = None
 
 
 class DetectorNode(ManagedNode):
@@ -111,6 +108,8 @@ class DetectorNode(ManagedNode):
     def activate(self) -> None:
         """Start working."""
         self._waiting = NewestByKey()
+        for camera in self._cameras.values():
+            camera.health.restart()
         self.start_worker("detect", self._detect_next)
 
     def interrupt(self) -> None:
@@ -144,9 +143,9 @@ class DetectorNode(ManagedNode):
         self._leave(camera, message)
 
     def _leave(self, camera: _Camera, image: _Waiting) -> None:
-        camera.received.add(1.0)
+        camera.health.heard()
         if self._waiting.put(camera.name, image):
-            camera.replaced += 1
+            camera.health.replaced += 1
 
     # Persons go out
 
@@ -204,14 +203,12 @@ class DetectorNode(ManagedNode):
         if camera.images.get_subscription_count():
             camera.images.publish(image_from_rgb(draw_detections(frame.image, found), header))
         camera.detected += 1
-        camera.age_ms.add(1e3 * self.age_s(header))
         camera.detect_ms.add(detect_ms)
         camera.persons_seen.add(len(found))
-        camera.last_s = time.monotonic()
+        camera.health.used(self.age_s(header))
 
     def _skip(self, camera: _Camera, cause: str, reason: str) -> None:
-        camera.skipped.add(cause)
-        camera.last_skip, camera.last_skip_s = f"{cause}: {reason}", time.monotonic()
+        camera.health.refuse(cause, reason)
         self.warn(f"{camera.name} {cause}", f"{camera.name}: image skipped: {reason}")
 
     # Diagnostics
@@ -224,31 +221,25 @@ class DetectorNode(ManagedNode):
         values: dict[str, Figure] = {
             "weights": self._detector.weights.name,
             "weights_identity": self._identity,
-            "received_fps": camera.received.rate_hz,
+            "received_fps": camera.health.arrivals.rate_hz,
             "fps": camera.detect_ms.rate_hz,
             "detect_ms_p50": camera.detect_ms.percentile(50),
             "detect_ms_p95": camera.detect_ms.percentile(95),
-            "age_ms_p50": camera.age_ms.percentile(50),
-            "age_ms_p95": camera.age_ms.percentile(95),
+            "age_ms_p50": camera.health.age_ms.percentile(50),
+            "age_ms_p95": camera.health.age_ms.percentile(95),
             "persons_mean": camera.persons_seen.mean,
             "frames": camera.detected,
-            "dropped": camera.replaced,
+            "dropped": camera.health.replaced,
             "lost": camera.followed.lost if camera.followed else 0,
             f"rejected.{UNKNOWN_SIZE}": 0,
             f"rejected.{BAD_IMAGE}": 0,
-            **rejects(camera.skipped),
+            **rejects(camera.health.refusals),
         }
-        patience_s = self.settings.stale_after_s
-        level, message = Level.OK, f"detecting in {camera.detect_ms.rate_hz:.1f} frames/s"
-        stale = camera.last_s is None or time.monotonic() - camera.last_s > patience_s
-        if time.monotonic() - camera.last_skip_s <= patience_s:
-            level = Level.ERROR if stale else Level.WARN
-            message = f"images skipped: {camera.last_skip}"
-        elif stale:
-            silence = "no anonymized image yet"
-            if camera.last_s is not None:
-                silence = f"no anonymized image for {time.monotonic() - camera.last_s:.1f} s"
-            level, message = self._judge_silence(camera, silence)
+        judgement = camera.health.judge(self.settings.stale_after_s)
+        level = judgement.level
+        message = judgement.message or f"detecting in {camera.detect_ms.rate_hz:.1f} frames/s"
+        if level is Level.STALE:
+            level, message = self._judge_silence(camera, message)
         return Status(camera.name, level, message, values, camera.name)
 
     def _judge_silence(self, camera: _Camera, silence: str) -> tuple[Level, str]:
