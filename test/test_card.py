@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from roi_codec_ros.codec import RoiCodecError, untrained_model
+from roi_codec_ros.codec import Model, RoiCodecError, untrained_model
 from roi_codec_ros.codec.card import with_figures
 
 MODEL = untrained_model("nano")
@@ -41,7 +41,21 @@ def test_the_card_holds_what_was_measured() -> None:
     assert figures["person_ap50"] == 0.4568
     assert figures["original_person_ap50"] == 0.72
     assert (figures["faces"], figures["original_faces"]) == (12, 411)
-    assert figures["measured_id"] == MODEL.id.hex() != carded.id.hex()
+    assert figures["measured_id"] == MODEL.id.hex() == carded.id.hex()
+    assert figures["networks_sha256"] == MODEL.networks_sha256.hex()
+
+
+def test_figures_of_other_networks_are_not_a_models_own() -> None:
+    carded = with_figures(MODEL, report(MODEL.id.hex()))
+    assert carded.figures["faces"] == 12
+    tensors = {**MODEL.tensors, "latent_mean": MODEL.tensors["latent_mean"] + 1}
+    retrained = Model.build("shed", MODEL.preset, tensors, MODEL.tables, carded.header)
+    assert retrained.header["figures"]["faces"] == 12
+    assert retrained.figures == {}
+    assert retrained.faces_left is None
+    # An exported encoder carries the figures without the networks that they are of.
+    assert Model.from_text(carded.to_text()).faces_left == carded.faces_left
+    assert Model.from_text(retrained.to_text()).faces_left is None
 
 
 def test_a_report_of_another_model_is_refused() -> None:

@@ -280,25 +280,68 @@ def test_what_is_no_image_is_one_clear_error(image: np.ndarray) -> None:
 # ------------------------------------------------------------------------------------ model files
 
 
-def test_identity_is_the_hash_of_the_file(tmp_path: Path) -> None:
+def test_a_model_file_reads_back_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
     model = untrained_model("nano")
     model.save(path)
     loaded = load_model(path)
-    assert loaded.identity == hashlib.sha256(path.read_bytes()).digest() == model.identity
+    assert loaded.identity == model.identity
     assert loaded.preset == model.preset
     for name, tensor in model.tensors.items():
         np.testing.assert_array_equal(loaded.tensors[name], tensor)
 
 
-def test_a_card_entry_changes_the_identity_and_keeps_the_weights() -> None:
+def test_the_identity_covers_what_decoding_needs() -> None:
     model = untrained_model("nano")
-    carded = model.with_card(figures={"bpp": 0.1})
-    assert carded.identity != model.identity
-    assert carded.header["figures"] == {"bpp": 0.1}
+    weights = {**model.tensors, "latent_mean": model.tensors["latent_mean"] + 0.5}
+    sizes = dataclasses.replace(model.preset, stride=8)
+    tables = dataclasses.replace(model.tables, offsets=model.tables.offsets + 1)
+    others = [
+        Model.build(model.name, model.preset, weights, model.tables, model.header),
+        Model.build(model.name, sizes, model.tensors, model.tables, model.header),
+        Model.build(model.name, model.preset, model.tensors, tables, model.header),
+    ]
+    assert len({model.identity, *(other.identity for other in others)}) == 4
+
+
+def test_the_identity_covers_no_more_than_that() -> None:
+    model = untrained_model("nano")
+    carded = model.with_card(figures={"bpp": 0.1}, date="another day", name="another name")
+    measured = carded.with_measured(figures={"bpp": 0.2})
+    assert carded.content != model.content
+    assert carded.identity == measured.identity == model.identity
+    assert measured.header["figures"] == {"bpp": 0.2}
     image = noise(32, 32)
-    bodies = [Payload.from_bytes(Encoder(m).encode(image).data).body for m in (model, carded)]
-    assert bodies[0] == bodies[1]
+    assert Decoder(measured).decode(Encoder(model).encode(image).data).image.shape == image.shape
+
+
+def test_a_file_of_the_format_before_keeps_the_identity_that_its_payloads_carry() -> None:
+    path = find_model("nano")  # as it ships, of format 1
+    shipped = load_model(path)
+    assert shipped.identity == hashlib.sha256(path.read_bytes()).digest()
+    strange = {"faces": 3, "original_faces": 4, "detector": '"\\ é", "roi_codec":"{}'}
+    measured = shipped.with_measured(figures=strange)
+    again = Model.from_bytes(measured.content).with_measured(figures={"faces": 1})
+    assert shipped.identity == measured.identity == again.identity
+    assert measured.figures == strange
+    assert measured.content != shipped.content
+    # Everything but what was measured is as it was, to the byte.
+    assert measured.with_measured(figures=strange).content == measured.content
+    other = bytearray(measured.content)
+    other[-1] ^= 1
+    assert Model.from_bytes(bytes(other)).identity != shipped.identity
+
+
+@pytest.mark.parametrize("measured", ['"roi_codec_measured":"[]"', '"roi_codec_measured":"no"'])
+def test_what_was_measured_is_an_object(measured: str) -> None:
+    content = untrained_model("nano").with_measured(figures={}).content
+    length = int.from_bytes(content[:8], "little")
+    header = content[8 : 8 + length].replace(
+        b'"roi_codec_measured":"{\\"figures\\": {}}"', measured.encode()
+    )
+    forged = len(header).to_bytes(8, "little") + header + content[8 + length :]
+    with pytest.raises(ModelFileError):
+        Model.from_bytes(forged)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00" * 7, b"\xff" * 64, b"PK\x03\x04 no pickle"])

@@ -32,7 +32,7 @@ class Payload:
     """One coded frame.
 
     Attributes:
-        model_id: the first 8 bytes of the SHA-256 of the model file.
+        model_id: the first 8 bytes of the model's identity.
         original_height, original_width: the camera's frame, px, 1 to 65535.
         coded_height, coded_width: the frame that was coded, px, 1 to 65535.
         body: the entropy-coded symbols.

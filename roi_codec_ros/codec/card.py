@@ -13,8 +13,8 @@ from roi_codec_ros.common.errors import RoiCodecError
 def with_figures(model: Model, report: Mapping[str, Any]) -> Model:
     """``model`` with the figures of its row in its card.
 
-    The card is part of the file, so its identity changes; the one that was measured is kept in the
-    figures. Raises RoiCodecError when the report has no row of this very model.
+    Its identity stays. The figures name the identity and the networks that were measured
+    (`Model.networks_sha256`). Raises RoiCodecError when the report has no row of this very model.
     """
     try:
         original, *others = report["rows"]
@@ -26,6 +26,7 @@ def with_figures(model: Model, report: Mapping[str, Any]) -> Model:
             )
         figures = {
             "measured_id": model.id.hex(),
+            "networks_sha256": model.networks_sha256.hex(),
             "dataset": report["dataset"],
             "split": report["split"],
             "images": report["images"],
@@ -42,4 +43,4 @@ def with_figures(model: Model, report: Mapping[str, Any]) -> Model:
         raise RoiCodecError(
             f"expected a report that roi-codec evaluate wrote, found one without {error}"
         ) from error
-    return model.with_card(figures=figures)
+    return model.with_measured(figures=figures)

@@ -4,16 +4,23 @@
 The file holds the tensors ``analysis.*`` and ``synthesis.*``, ``latent_mean`` float32 [C], the
 tables ``entropy.*`` (`EntropyTables`), and in its metadata, under ``roi_codec``, the card as JSON.
 Tables of one level and one class may lack ``coded_channels``, ``ladder`` and ``map_cdf``.
-A model's identity is the SHA-256 of the file. Weights are float16 or float32, or int8 with a
-float32 ``….scale`` [N] beside them: a factor for each of their N entries along the first axis.
+What was measured of the model is kept apart from the card, under ``roi_codec_measured``. Weights
+are float16 or float32, or int8 with a float32 ``….scale`` [N] beside them: a factor for each of
+their N entries along the first axis.
+
+A model's identity covers what decoding needs: all weights, tables and the preset's sizes
+(`Model.networks_sha256`). In files of format 1 it is the SHA-256 of the file without what was
+measured of it, so that they keep the identity that payloads of theirs carry.
 """
 
 from __future__ import annotations
 
 import base64
 import dataclasses
+import functools
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,8 +35,10 @@ from roi_codec_ros.codec.presets import Preset
 from roi_codec_ros.common.errors import ModelFileError
 from roi_codec_ros.common.files import write_whole
 
-FORMAT_VERSION = 1
-METADATA_KEY = "roi_codec"
+FORMAT_VERSION = 2
+_FILE_IS_IDENTITY = 1  # the format in which it is the hash of the file
+METADATA_KEY, MEASURED_KEY = "roi_codec", "roi_codec_measured"
+MEASURED = ("figures",)  # entries of the card that are kept there
 ID_BYTES = 8
 MAX_FILE_BYTES = 1 << 30
 SCALE = ".scale"
@@ -46,8 +55,9 @@ class Model:
         preset: the architecture, as the file says it.
         tensors: weights by name, without the entropy tables.
         tables: the entropy coder's integer tables.
-        header: the model card.
-        identity: SHA-256 of the file, 32 bytes.
+        header: the model card, with what was measured.
+        identity: 32 bytes, as the module says.
+        measured: the entries of ``header`` that are no part of the identity.
     """
 
     name: str
@@ -57,11 +67,37 @@ class Model:
     header: Mapping[str, Any]
     identity: bytes
     content: bytes = field(repr=False)
+    measured: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def id(self) -> bytes:
         """The first 8 bytes of the identity: what payloads carry."""
         return self.identity[:ID_BYTES]
+
+    @functools.cached_property
+    def networks_sha256(self) -> bytes:
+        """SHA-256 of all weights, tables and the preset's sizes: what any measurement depends on.
+
+        No name, date or other entry of the card is in it.
+        """
+        preset = dataclasses.asdict(self.preset)
+        sizes = {key: value for key, value in preset.items() if key not in ("name", "description")}
+        digest = hashlib.sha256(json.dumps(sizes, sort_keys=True).encode())
+        for key, value in sorted({**self.tensors, **_table_tensors(self.tables)}.items()):
+            array = np.ascontiguousarray(value)
+            digest.update(f"\n{key} {array.dtype.str} {list(array.shape)}\n".encode())
+            digest.update(array.tobytes())
+        return digest.digest()
+
+    @property
+    def figures(self) -> Mapping[str, Any]:
+        """What was measured of these very networks; empty where nothing is known of them."""
+        figures = self.header.get("figures")
+        if not isinstance(figures, Mapping):
+            return {}
+        measured = figures.get("networks_sha256")  # older figures do not say
+        known = measured is None or measured == self.networks_sha256.hex()
+        return figures if known else {}
 
     @property
     def faces_left(self) -> float | None:
@@ -69,9 +105,9 @@ class Model:
 
         As the card says it was measured; None where it says nothing of it.
         """
-        figures = self.header.get("figures")
+        figures = self.figures
         try:
-            return float(figures["faces"]) / max(float(figures["original_faces"]), 1.0)  # type: ignore[index]
+            return float(figures["faces"]) / max(float(figures["original_faces"]), 1.0)
         except (KeyError, TypeError, ValueError):
             return None
 
@@ -85,26 +121,21 @@ class Model:
         card: Mapping[str, Any],
     ) -> Model:
         """A model from its parts; ``card`` is what the header says beside name and preset."""
+        measured = {key: card[key] for key in MEASURED if key in card}
         header = {
-            **card,
+            **{key: value for key, value in card.items() if key not in measured},
             "format_version": FORMAT_VERSION,
             "name": name,
             "preset": dataclasses.asdict(preset),
         }
         stored = {
             **{key: np.ascontiguousarray(value) for key, value in tensors.items()},
-            "entropy.cdf": tables.cdf,
-            "entropy.lengths": tables.lengths,
-            "entropy.offsets": tables.offsets,
-            "entropy.bounds": tables.bounds,
-            "entropy.coded_channels": tables.coded_channels,
-            "entropy.ladder": tables.ladder,
-            "entropy.map_cdf": tables.map_cdf,
+            **_table_tensors(tables),
         }
         content = safetensors.numpy.save(
             stored, metadata={METADATA_KEY: json.dumps(header, sort_keys=True)}
         )
-        return cls.from_bytes(content)
+        return cls.from_bytes(_with_measured(content, measured))
 
     @classmethod
     def from_bytes(cls, content: bytes, where: str = "the model file") -> Model:
@@ -114,15 +145,21 @@ class Model:
             header_length = int.from_bytes(content[:8], "little")
             metadata = json.loads(content[8 : 8 + header_length]).get("__metadata__", {})
             header = json.loads(metadata[METADATA_KEY])
+            measured = json.loads(metadata.get(MEASURED_KEY, "{}"))
         except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
             raise ModelFileError(
                 f"expected {where} to be a safetensors file with {METADATA_KEY!r} metadata; "
                 f"found: {error!r}"
             ) from error
         version = header.get("format_version") if isinstance(header, dict) else None
-        if version != FORMAT_VERSION:
+        if version not in (_FILE_IS_IDENTITY, FORMAT_VERSION):
             raise ModelFileError(
-                f"expected {where} to have format version {FORMAT_VERSION}, found {version!r}"
+                f"expected {where} to have format version {_FILE_IS_IDENTITY} or "
+                f"{FORMAT_VERSION}, found {version!r}"
+            )
+        if not isinstance(measured, dict):
+            raise ModelFileError(
+                f"expected {where} to hold an object as {MEASURED_KEY}, found {measured!r:.60}"
             )
         try:
             tables = EntropyTables(
@@ -150,30 +187,43 @@ class Model:
                 f"expected {where} to hold tables of {preset.latent_channels} channels, "
                 f"found {tables.channels}"
             )
-        return cls(
+        model = cls(
             name=str(header.get("name", preset.name)),
             preset=preset,
             tensors=arrays,
             tables=tables,
-            header=header,
-            identity=hashlib.sha256(content).digest(),
+            header={**header, **measured},
+            identity=hashlib.sha256(_without_measured(content)).digest(),
             content=content,
+            measured=measured,
         )
+        if version == _FILE_IS_IDENTITY:
+            return model
+        return dataclasses.replace(model, identity=model.networks_sha256)
 
     def with_card(self, **entries: Any) -> Model:
-        """The same model with these entries of its card set anew (which changes its identity)."""
+        """The same networks with these entries of their card set anew, in today's format."""
         return Model.build(
             self.name, self.preset, self.tensors, self.tables, {**self.header, **entries}
         )
 
+    def with_measured(self, **entries: Any) -> Model:
+        """The same model, its identity too, with these entries among what was measured of it.
+
+        Raises ModelFileError for a file whose header is not laid out as ours.
+        """
+        measured = {**self.measured, **entries}
+        return Model.from_bytes(_with_measured(self.content, measured), f"model {self.name}")
+
     def to_text(self) -> str:
         """Identity, card and tables without the networks: what an exported encoder carries."""
+        figures = {key: value for key, value in self.figures.items() if key != "networks_sha256"}
         stub = Model.build(
             self.name,
             self.preset,
             {"latent_mean": self.tensors["latent_mean"]},
             self.tables,
-            self.header,
+            {**self.header, "figures": figures},  # of the networks, which are not in there
         )
         content = base64.b64encode(stub.content).decode("ascii")
         return json.dumps({"identity": self.identity.hex(), "model": content})
@@ -210,6 +260,64 @@ class Model:
             for key, value in self.tensors.items()
             if key.startswith(prefix) and not key.endswith(SCALE)
         }
+
+
+def _table_tensors(tables: EntropyTables) -> dict[str, np.ndarray]:
+    return {
+        "entropy.cdf": tables.cdf,
+        "entropy.lengths": tables.lengths,
+        "entropy.offsets": tables.offsets,
+        "entropy.bounds": tables.bounds,
+        "entropy.coded_channels": tables.coded_channels,
+        "entropy.ladder": tables.ladder,
+        "entropy.map_cdf": tables.map_cdf,
+    }
+
+
+# What was measured is the first entry of the metadata, in front of all else in the file's header,
+# from where it can be taken out again to the byte.
+_METADATA = b'{"__metadata__":{'
+_MEASURED_ENTRY = re.compile(
+    re.escape(_METADATA + b'"' + MEASURED_KEY.encode() + b'":') + rb'"[^"\\]*(?:\\.[^"\\]*)*",'
+)
+
+
+def _with_measured(content: bytes, measured: Mapping[str, Any]) -> bytes:
+    """A safetensors file with what was measured in its metadata. Raises ModelFileError."""
+    bare = _without_measured(content)
+    if not measured:
+        return bare
+    header, tensors = _split(bare)
+    text = json.dumps(json.dumps(measured, sort_keys=True))
+    entry = f'"{MEASURED_KEY}":{text},'.encode()
+    changed = _joined(_METADATA + entry + header.removeprefix(_METADATA), tensors)
+    if not header.startswith(_METADATA) or _without_measured(changed) != bare:
+        raise ModelFileError(
+            "expected a model file that roi-codec wrote, found one with another layout of its "
+            "header"
+        )
+    return changed
+
+
+def _without_measured(content: bytes) -> bytes:
+    """The file as it was before anything was measured, to the byte."""
+    header, tensors = _split(content)
+    entry = _MEASURED_ENTRY.match(header)
+    if entry is None:
+        return content
+    return _joined(_METADATA + header[entry.end() :], tensors)
+
+
+def _split(content: bytes) -> tuple[bytes, bytes]:
+    """Header and tensors of a safetensors file, whose header is 8 bytes of length, then JSON."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    return content[8:end], content[end:]
+
+
+def _joined(header: bytes, tensors: bytes) -> bytes:
+    header = header.rstrip(b" ")
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + tensors
 
 
 def in_eight_bits(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
