@@ -4,7 +4,11 @@
 from __future__ import annotations
 
 import argparse
+import codecs
+import contextlib
 import importlib
+import io
+import os
 import signal
 import sys
 import warnings
@@ -33,11 +37,32 @@ LABORATORY_VERBS: dict[str, str] = {
     "demo": "run the whole graph on photographs, a video or a camera",
 }
 VERBS = {**PRODUCT_VERBS, **LABORATORY_VERBS}
+# For terminals that lack a character.
+_LIKE = {
+    "×": "x",
+    "–": "-",
+    "·": "-",
+    "…": "...",
+    "λ": "lambda",
+    "±": "+-",
+    "°": " deg",
+    "→": "->",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb. Returns 0, 1 when it ran and failed, 2 when it was used wrongly."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    _print_what_can_be_printed()
+    try:
+        status = _run(list(sys.argv[1:] if argv is None else argv))
+    except SystemExit as end:  # argparse's, with its help or what is wrong
+        if not _flush():
+            return 1
+        raise end
+    return status if _flush() else max(status, 1)
+
+
+def _run(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="roi-codec", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     chosen = next((a for a in arguments if not a.startswith("-")), None)
@@ -65,9 +90,47 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 1
+    except OSError as error:
+        use = f"use {error.filename}" if error.filename else "write its output"
+        print(f"roi-codec {chosen}: expected to {use}, found: {error.strerror}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     return 0
+
+
+def _print_what_can_be_printed() -> None:
+    """What the terminal's encoding lacks is printed as something like it, not as a traceback."""
+    codecs.register_error("roi-codec", _something_like_it)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="roi-codec")
+
+
+def _something_like_it(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end]
+    return "".join(_LIKE.get(character, "?") for character in text), error.end
+
+
+def _flush() -> bool:
+    """Write out what was printed; whether that was possible. Says so where it was not."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        # What is left is thrown away, or the interpreter would try again on its way out.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            print(
+                f"roi-codec: expected to write to standard output, found: {error.strerror}",
+                file=sys.stderr,
+            )
+        return False
+    except ValueError:  # it is closed
+        return False
+    return True
 
 
 if __name__ == "__main__":
