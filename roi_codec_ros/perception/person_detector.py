@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from roi_codec_ros.perception.letterbox import Letterbox
 WEIGHTS_PATTERN = "person-*.pt"
 FETCHED_WEIGHTS = "yolov8n.pt"
 PERSON_CLASS = "person"
+APOSTROPHE = "'"  # ultralytics takes it out of any path of weights that it is to load
 STRIDE = 32  # of the coarsest features of a YOLOv8: sides are multiples of it
 
 
@@ -234,11 +237,24 @@ def load_network(weights: Path) -> Any:
     if not weights.is_file():
         raise RoiCodecError(f"expected YOLO weights at {weights}, found no such file")
     try:
-        return ultralytics.YOLO(str(weights), task="detect")
+        with _path_that_is_found(weights) as path:
+            return ultralytics.YOLO(str(path), task="detect")
     except Exception as error:  # torch and pickle raise a dozen kinds for a damaged file
         raise RoiCodecError(
             f"expected YOLO weights in {weights}, found {_one_line(error)}"
         ) from error
+
+
+@contextlib.contextmanager
+def _path_that_is_found(weights: Path) -> Iterator[Path]:
+    """A path without apostrophes to the same file."""
+    if APOSTROPHE not in str(weights):
+        yield weights
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder) / f"weights{weights.suffix}"
+        link.symlink_to(weights.resolve())
+        yield link
 
 
 def _person_classes(names: dict[int, str], weights: Path) -> list[int]:
