@@ -229,3 +229,114 @@ def test_heads_of_a_data_set_are_stretched_and_its_persons_kept(
     assert found.heads[0, 1] == 10
     assert found.heads[0, 3] > 160
     assert main(["annotate", str(data), "--out", str(data)]) == 2
+
+
+# What annotate writes, with OpenCV's own face detector, on photographs without faces
+
+
+def annotate(data: Path, out: Path, *more: str) -> int:
+    return main(["annotate", str(data), "--faces", "haar", "--out", str(out), *more])
+
+
+def photograph(path: Path, level: int) -> bytes:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), np.full((60, 80, 3), level, np.uint8))
+    return path.read_bytes()
+
+
+def odgt(*image_ids: str) -> str:
+    box = {"tag": "person", "vbox": [5, 5, 30, 50], "head_attr": {}, "extra": {}}
+    records = [{"ID": i, "width": 80, "height": 60, "gtboxes": [box]} for i in image_ids]
+    return "".join(json.dumps(record) + "\n" for record in records)
+
+
+def data_set(root: Path) -> dict[Path, bytes]:
+    """Two annotated photographs; the files and what is in them."""
+    files = [root / "images" / "train" / name for name in ("a.png", "b.png")]
+    photographs = {file: photograph(file, 50 + 99 * n) for n, file in enumerate(files)}
+    (root / "annotation_train.odgt").write_text(odgt("a", "b"))
+    return photographs
+
+
+def assert_kept(photographs: dict[Path, bytes]) -> None:
+    assert {path: path.read_bytes() for path in photographs} == photographs
+    assert not any(path.is_symlink() for path in photographs)
+
+
+@pytest.mark.skipif(not DETECTOR, reason="ROI_CODEC_TEST_DETECTOR names no person weights")
+def test_photographs_that_lie_where_the_data_set_has_them_stay(tmp_path: Path) -> None:
+    folder = tmp_path / "site" / "images" / "train"
+    names = ("a.png", "b.png", "b.bmp")  # two of one stem
+    photographs = {folder / n: photograph(folder / n, 40 * i) for i, n in enumerate(names)}
+    for _ in range(2):
+        assert annotate(folder, tmp_path / "site", "--detector", DETECTOR) == 0
+        assert_kept(photographs)
+        read = read_annotations(tmp_path / "site", "train")
+        assert [item.image_id for item in read] == ["a", "b.bmp", "b.png"]
+        assert {item.image_path.resolve() for item in read} == set(photographs)
+
+
+@pytest.mark.parametrize("linked", ["images", "images/train"])
+def test_photographs_behind_a_linked_folder_stay(tmp_path: Path, linked: str) -> None:
+    photographs = data_set(tmp_path / "data")
+    link = tmp_path / "out" / linked
+    link.parent.mkdir(parents=True)
+    link.symlink_to(tmp_path / "data" / linked)
+    assert annotate(tmp_path / "data", tmp_path / "out") == 0
+    assert_kept(photographs)
+    read = read_annotations(tmp_path / "out", "train")
+    assert [len(item.persons) for item in read] == [1, 1]
+
+
+def test_annotations_that_somebody_made_or_changed_stay_unless_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data_set(tmp_path / "data")
+    out = tmp_path / "out"
+    file = out / "annotation_train.odgt"
+    out.mkdir()
+    file.write_text(odgt("by hand"))
+    assert annotate(tmp_path / "data", out) == 1
+    assert "expected no annotation_train.odgt in" in capsys.readouterr().err
+    assert file.read_text() == odgt("by hand")
+    assert annotate(tmp_path / "data", out, "--force") == 0
+    written = file.read_text()
+    assert "by hand" not in written
+    assert annotate(tmp_path / "data", out) == 0, "nobody has changed it"
+    file.write_text(written.replace("30.0", "31.0"))
+    assert annotate(tmp_path / "data", out) == 1
+    assert file.read_text() == written.replace("30.0", "31.0")
+    # The annotations that are read are not written over, whoever asks for it.
+    file.unlink()
+    file.symlink_to(tmp_path / "data" / "annotation_train.odgt")
+    assert annotate(tmp_path / "data", out, "--force") == 2
+    assert (tmp_path / "data" / "annotation_train.odgt").read_text() == odgt("a", "b")
+
+
+def test_what_has_the_name_of_a_link_stays(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data_set(tmp_path / "data")
+    theirs = {tmp_path / "out" / "images" / "train" / "b.png": b""}
+    for path in theirs:
+        theirs[path] = photograph(path, 222)
+    for more in ([], ["--force"]):
+        assert annotate(tmp_path / "data", tmp_path / "out", *more) == 1
+        assert "out/images/train/b.png, found a file" in capsys.readouterr().err
+        assert_kept(theirs)
+    for path in theirs:
+        path.unlink()
+        path.symlink_to("elsewhere")
+    assert annotate(tmp_path / "data", tmp_path / "out") == 1
+    assert "a link that leads elsewhere; --force replaces it" in capsys.readouterr().err
+    assert annotate(tmp_path / "data", tmp_path / "out", "--force") == 0
+    assert len(read_annotations(tmp_path / "out", "train")) == 2
+
+
+@pytest.mark.skipif(not DETECTOR, reason="ROI_CODEC_TEST_DETECTOR names no person weights")
+def test_a_data_set_within_the_folder_of_its_photographs_does_not_grow(tmp_path: Path) -> None:
+    photographs = {tmp_path / "a.png": photograph(tmp_path / "a.png", 90)}
+    for _ in range(2):
+        assert annotate(tmp_path, tmp_path / "set", "--detector", DETECTOR) == 0
+        assert len(read_annotations(tmp_path / "set", "train")) == 1
+    assert_kept(photographs)

@@ -259,6 +259,11 @@ GOOD = as_points(pixels_of(FLOOR), FLOOR)
         (["--hfov", "200", "--size", "9x9", *GOOD], 1, "field of view of 0 to 180"),
         (["--image", "absent.jpg", "--click", "--hfov", "90"], 1, "photograph at absent.jpg"),
         (["--hfov", "90", *GOOD], 2, "expected --size with --hfov"),
+        (
+            ["--camera", "{tmp}/square.yaml", "--size", "640x480", *GOOD],
+            1,
+            "expected an image of the calibration's shape (90×90), found 640×480",
+        ),
         ([*LENS, "--click"], 2, "expected --image and --click together"),
         ([*LENS, *GOOD, "--image", "a.jpg"], 2, "expected --image and --click together"),
         ([*LENS, "--click", "--image", "{tmp}/photo.png"], 2, "--size or --image, found both"),
@@ -267,6 +272,10 @@ GOOD = as_points(pixels_of(FLOOR), FLOOR)
 def test_wrong_use_is_one_line_and_a_status(arguments, status, sentence, tmp_path, capsys):
     (tmp_path / "bad.csv").write_text("1,2,3,4\n1,2,three,4\n")
     (tmp_path / "empty.csv").write_text("")
+    (tmp_path / "square.yaml").write_text(
+        "{image_width: 90, image_height: 90, camera_matrix: {data: [50,0,45,0,50,45,0,0,1]}, "
+        "distortion_coefficients: {data: [0,0,0,0,0]}}"
+    )
     cv2.imwrite(str(tmp_path / "photo.png"), np.zeros((4, 4, 3), np.uint8))
 
     assert calibrate(*(argument.format(tmp=tmp_path) for argument in arguments)) == status

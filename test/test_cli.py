@@ -13,8 +13,8 @@ import cv2
 import pytest
 from PIL import Image
 
-from roi_codec_ros.cli import VERBS
-from roi_codec_ros.codec import untrained_model
+from roi_codec_ros.cli import VERBS, main
+from roi_codec_ros.codec import Payload, load_model, untrained_model
 
 
 def roi_codec(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -25,6 +25,11 @@ def roi_codec(*arguments: object, **environment: str) -> subprocess.CompletedPro
         env={**os.environ, **environment},
         timeout=120,
     )
+
+
+def here(*arguments: object) -> int:
+    """The same in this process, for what needs none of its own."""
+    return main([*map(str, arguments)])
 
 
 @pytest.fixture
@@ -108,6 +113,114 @@ def test_a_frame_that_is_not_decoded_by_default_is_said_to_be(
     assert Image.open(paths[2]).size == (4000, 2100)
 
 
+def test_what_was_encoded_decodes_after_its_model_was_measured(
+    photograph: Path, models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, coded, report = models / "shed.safetensors", tmp_path / "p.roic", tmp_path / "r.json"
+    assert here("encode", photograph, coded, "--model", model) == 0
+    made = {"person_ap50": 0.5, "faces_found": 9, "bpp_mean": 0.1, "psnr_mean": 20.0}
+    original = {"method": "original", "preset": "", **made}
+    row = {"method": "shed", "preset": "nano", "model_id": load_model(model).id.hex(), **made}
+    about = {"dataset": "d", "split": "val", "images": 1, "detector": "x", "face_detector": "haar"}
+    report.write_text(json.dumps({**about, "rows": [original, row]}))
+    model.chmod(0o640)
+
+    capsys.readouterr()
+    assert here("models", model, "--measured", report) == 0
+    assert json.loads(capsys.readouterr().out)["figures"]["faces"] == 9
+    assert load_model(model).figures["faces"] == 9
+    assert model.stat().st_mode & 0o777 == 0o640
+    assert here("decode", coded, tmp_path / "p.png", "--model", model) == 0
+
+
+def test_no_verb_writes_over_what_it_reads_or_somebody_else_made(
+    photograph: Path, models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = photograph.read_bytes()
+    model, coded = models / "shed.safetensors", tmp_path / "p.roic"
+    notes = tmp_path / "notes.txt"
+    notes.write_text("mine")
+    (tmp_path / "link.png").symlink_to(photograph)
+    encode = ["encode", photograph, "--model", model]
+    for arguments, status, sentence in (
+        (["encode", photograph, photograph, "--model", model], 2, "than the input"),
+        (["encode", photograph, tmp_path / "link.png", "--model", model], 2, "than the input"),
+        ([*encode[:2], model, *encode[2:], "--force"], 2, "than the input"),
+        ([*encode[:2], coded, *encode[2:], "--json", photograph], 2, "than the input"),
+        ([*encode[:2], coded, *encode[2:], "--json", coded], 2, "a file of its own"),
+        ([*encode[:2], notes, *encode[2:]], 1, "a file that roi-codec did not make; --force"),
+        (["models", model, "--json", notes], 1, "a file that roi-codec did not make; --force"),
+        (["export", model, "--onnx", model], 2, "than the input"),
+    ):
+        assert here(*arguments) == status
+        said = capsys.readouterr().err
+        assert len(said.splitlines()) == 1
+        assert sentence in said
+    assert photograph.read_bytes() == kept
+    assert notes.read_text() == "mine"
+    assert load_model(model).name == "untrained-nano"
+    # What we made is made again, and the rest where the user says so.
+    for _ in range(2):
+        assert here("models", model, "--json", tmp_path / "card.json") == 0
+    assert here("models", model, "--json", notes, "--force") == 0
+    assert json.loads(notes.read_text())["name"] == "untrained-nano"
+
+
+def test_pictures_go_through_pipes(photograph: Path, models: Path) -> None:
+    """What is said of them goes elsewhere."""
+    model = models / "shed.safetensors"
+    command = [sys.executable, "-m", "roi_codec_ros.cli"]
+    encode = subprocess.run(
+        [*command, "encode", photograph, "/dev/stdout", "--model", model], capture_output=True
+    )
+    assert encode.returncode == 0, encode.stderr
+    assert b"bits per pixel" in encode.stderr
+    decode = subprocess.run(
+        [*command, "decode", "/dev/stdin", "/dev/stdout", "--model", model],
+        input=encode.stdout,
+        capture_output=True,
+    )
+    assert decode.returncode == 2, "the suffix says which format it shall be"
+    assert Payload.from_bytes(encode.stdout).original_height == 200
+
+
+def test_no_room_for_what_is_printed_is_one_line(models: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "roi_codec_ros.cli", "models"]
+    for environment in ({}, {"PYTHONUNBUFFERED": "1"}):
+        with open("/dev/full", "w") as full:
+            done = subprocess.run(
+                command,
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+                env={**os.environ, "PYTHONUNBUFFERED": "", "ROI_CODEC_MODELS": str(models)}
+                | environment,
+            )
+        assert done.returncode == 1
+        assert "No space left on device" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+    done = roi_codec("models", "--json", "/dev/full", ROI_CODEC_MODELS=str(models))
+    assert done.returncode == 1
+    assert done.stderr == (
+        "roi-codec models: expected to write /dev/full; found: No space left on device\n"
+    )
+
+
+def test_a_terminal_that_knows_ascii_alone(photograph: Path, models: Path, tmp_path: Path) -> None:
+    old = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    model = models / "shed.safetensors"
+    done = roi_codec("encode", photograph, tmp_path / "p.roic", "--model", model, **old)
+    assert done.returncode == 0, done.stderr
+    assert "bits per pixel at 233x200" in done.stdout
+    done = roi_codec("train", "--help", **old)
+    assert done.returncode == 0, done.stderr
+    assert "--lambda-rate lambda" in done.stdout
+    odd = tmp_path / os.fsdecode(b"p\xff.roic")  # a name that no encoding has
+    done = roi_codec("encode", photograph, odd, "--model", model)
+    assert done.returncode == 0, done.stderr
+    assert odd.is_file()
+
+
 def test_models_lists_what_is_there_and_what_cannot_be_read(models: Path) -> None:
     (models / "torn.safetensors").write_bytes(b"torn")
     done = roi_codec("models", ROI_CODEC_MODELS=str(models))
@@ -130,6 +243,7 @@ def test_models_lists_what_is_there_and_what_cannot_be_read(models: Path) -> Non
         (["train", "--data", "absent", "--out", "{tmp}/run"], 1, "expected a data folder"),
         (["train", "--data", "{tmp}", "--out", "{tmp}/run", "--preset", "swift"], 2, "'swift'"),
         (["encode"], 2, "the following arguments are required"),
+        (["encode", "{photo}", "o.roic", "--max-width", "-5"], 2, "--max-width: invalid positive"),
         (["paint"], 2, "invalid choice"),
         ([], 2, "required"),
     ],

@@ -116,7 +116,7 @@ def test_the_demo_leaves_its_report_and_its_pictures(tmp_path, model, demos):
     assert demo.returncode == 0, said
 
     report = json.loads((out / "report.json").read_text())
-    assert set(report) == {"model", "seconds", "cameras"}
+    assert set(report) == {"generator", "model", "seconds", "cameras"}
     assert report["seconds"] == pytest.approx(5.0, abs=0.2)
     [camera] = report["cameras"]
     assert camera["name"] == "camera"
@@ -182,7 +182,7 @@ def test_the_hall_goes_through_the_whole_graph_into_the_map(tmp_path, model, dem
     assert demo.returncode == 0, said
 
     report = json.loads((out / "report.json").read_text())
-    assert set(report) == {"model", "seconds", "cameras", "twin", "faces"}
+    assert set(report) == {"generator", "model", "seconds", "cameras", "twin", "faces"}
     twin, faces = report["twin"], report["faces"]
     assert twin["pace"] == 0.1 and 1 <= twin["persons"] <= 8
     assert faces["frames"] >= 2 and faces["anonymized"] <= faces["camera"]

@@ -120,4 +120,4 @@ def test_the_demo_on_a_full_disk_ends_with_one_line_and_nothing_half_written(
         "found: No space left on device"
     )
     assert len(children) == 3 and demo.alive(children) == set()
-    assert {path.name for path in small_disk.iterdir()} == {"log", "others"}
+    assert {path.name for path in small_disk.iterdir()} == {".roi-codec.json", "log", "others"}

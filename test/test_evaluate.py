@@ -17,6 +17,7 @@ from roi_codec_ros.common.errors import RoiCodecError, UsageError
 from roi_codec_ros.lab.commands.evaluate import choose
 from roi_codec_ros.lab.datasets.annotations import Annotation, AnnotationSet
 from roi_codec_ros.lab.evaluation.baselines import parse_baselines
+from roi_codec_ros.lab.evaluation.cache import ResultCache
 from roi_codec_ros.lab.evaluation.evaluate import EvaluationSettings, evaluate, report
 from roi_codec_ros.lab.evaluation.rows import format_table
 from roi_codec_ros.lab.faces.face_detectors import FACE_DETECTORS
@@ -334,6 +335,12 @@ def test_boxes_are_of_the_picture_as_it_is_shown(
         (["--models", "no-such-model"], 1, "no-such-model"),
         (["--device", "abacus"], 2, "expected a torch device, found 'abacus'"),
         (["--split", "test"], 1, "expected annotation_test.odgt"),
+        (["--models", "nano", "nano"], 2, "expected every model once, found nano nano"),
+        (
+            ["--models", "nano", "--model-devices", "cpu", "cpu"],
+            2,
+            "expected every device of the models once, found cpu cpu",
+        ),
         (["--json", "."], 1, "expected to write .; found: a folder"),
         (["--resume"], 2, "expected --json FILE"),
         (["--repeats", "10", "--workers", "2"], 2, "expected --repeats with one worker"),
@@ -349,7 +356,12 @@ def test_what_a_user_gets_wrong_is_one_line(
 
 
 def test_arguments_that_make_no_sense_are_wrong_use(data: Path) -> None:
-    for wrong in (["--limit", "0"], ["--resize", "512"], ["--repeats", "many"]):
+    for wrong in (
+        ["--limit", "0"],
+        ["--detector-size", "0"],
+        ["--resize", "512"],
+        ["--repeats", "many"],
+    ):
         with pytest.raises(SystemExit) as caught:
             main(arguments(data, *wrong))
         assert caught.value.code == 2
@@ -389,6 +401,26 @@ def test_a_run_goes_on_where_it_stopped(
 
     assert main(jpeg) == 0
     assert "earlier run" not in capsys.readouterr().out
+    # What was measured before is not lost where --resume was forgotten.
+    assert main([*jpeg, "--resume"]) == 0
+    assert "6 results of an earlier run" in capsys.readouterr().out
+    assert main([*jpeg, "--resume", "--plus-one"]) == 0
+    assert "6 results of an earlier run" in capsys.readouterr().out
+
+
+def test_results_are_kept_in_no_file_of_somebody_elses_and_by_one_run_at_a_time(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = tmp_path / "result.images.jsonl"
+    jpeg = arguments(data, "--baselines", "jpeg:5", "--json", str(tmp_path / "result.json"))
+    kept.write_text("my own notes\n")
+    assert main(jpeg) == 1
+    assert f"expected to keep results in {kept}; found: another file" in capsys.readouterr().err
+    assert kept.read_text() == "my own notes\n"
+    kept.unlink()
+    with ResultCache(kept, {}, resume=False):
+        assert main(jpeg) == 1
+    assert "expected no other run to keep results in" in capsys.readouterr().err
 
 
 def test_similarity_is_reported_whole_and_by_region(tmp_path: Path) -> None:

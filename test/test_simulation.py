@@ -151,7 +151,7 @@ def test_simulate_writes_its_figures_and_a_video_and_they_are_good(tmp_path, cap
     assert status == 0
     figures = json.loads(report.read_text())
     assert set(figures) == {
-        "idf1", "mota", "position_error_m", "false_tracks_per_minute",
+        "generator", "idf1", "mota", "position_error_m", "false_tracks_per_minute",
         "persons", "cameras", "seed", "minutes",
     }  # fmt: skip
     assert figures["idf1"] >= 0.85

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pytest
 from roi_codec_ros.cli import main
 from roi_codec_ros.codec.models import load_model, untrained_model
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
+from roi_codec_ros.common.files import is_ours
 from roi_codec_ros.lab.datasets.annotations import Annotation
 from roi_codec_ros.lab.datasets.annotations_odgt import read_odgt
 from roi_codec_ros.lab.training.detector_data import (
@@ -242,6 +244,7 @@ def site(tmp_path: Path) -> Path:
         ({"--originals": "2"}, 2, "a share of 0 to 1 for --originals, found 2"),
         ({"--tuned-share": "-1"}, 2, "a share of 0 to 1 for --tuned-share, found -1"),
         ({"--freeze": "-1"}, 2, "expected 0 or more layers"),
+        ({"--out": "{tmp}/it's/tuned.pt"}, 2, "without an apostrophe"),
         ({"--out": "{tmp}/tuned.onnx"}, 2, "expected --out to end in .pt"),
     ],
 )
@@ -324,11 +327,37 @@ def test_a_tiny_run_gives_weights_with_a_card(
         assert 0 <= card["held_out_person_ap50"][kind]["after"] <= 1
     assert str(tmp_path) not in json.dumps(card)
 
+    # What a run left is not lost where --resume was forgotten.
+    made = out.read_bytes()
+    assert main(command) == 1
+    assert "--resume goes on with it, --force starts over" in capsys.readouterr().err
+    assert main([*command[:5], "--weights", str(out), *command[7:], "--force"]) == 2
+    assert "another file than the input" in capsys.readouterr().err
+    assert out.read_bytes() == made
+
     # Nothing is decoded twice, and a run that has come to its end is not trained on.
     assert main([*command, "--resume"]) == 0
     assert "; 0 decoded now" in capsys.readouterr().out
     again = load_network(out).model.state_dict()
     assert all(value.equal(tuned[name]) for name, value in again.items())
+
+
+@needs_detector
+def test_paths_may_be_relative_and_weights_lie_anywhere(
+    site: Path, codec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ultralytics = pytest.importorskip("ultralytics")
+    elsewhere = tmp_path / "elsewhere"  # where ultralytics would put what has a relative path
+    monkeypatch.setitem(ultralytics.settings, "runs_dir", str(elsewhere))
+    monkeypatch.chdir(tmp_path)
+    weights = tmp_path / "it's #1: ñ" / "person.pt"
+    weights.parent.mkdir()
+    shutil.copy(DETECTOR, weights)
+    command = ["train-detector", "--codec", str(codec), "--data", str(site), "--epochs", "1"]
+    command += ["--weights", str(weights), "--out", "models/p ñ.pt", "--image-size", "32"]
+    assert main([*command, "--batch-size", "4", "--originals", "0", "--threads", "1"]) == 0
+    assert is_ours(tmp_path / "models" / "p ñ.pt")
+    assert not elsewhere.exists()
 
 
 @needs_detector

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +24,15 @@ pytest.importorskip("compressai")
 pytest.importorskip("lightning_fabric")
 
 from roi_codec_ros.cli import main
-from roi_codec_ros.codec import Decoder, Encoder, Model, RoiCodecError, get_preset, load_model
+from roi_codec_ros.codec import (
+    Decoder,
+    Encoder,
+    Model,
+    RoiCodecError,
+    find_model,
+    get_preset,
+    load_model,
+)
 from roi_codec_ros.codec.entropy import EntropyTables
 from roi_codec_ros.codec.models import untrained_model
 from roi_codec_ros.codec.networks import build_transforms
@@ -129,6 +138,57 @@ def test_a_run_that_was_killed_and_resumed_ends_as_one_that_was_not(
     assert ours.keys() == theirs.keys()
     assert ours[".step"] == 12
     assert [name for name, value in ours.items() if not torch.equal(value, theirs[name])] == []
+
+
+def test_a_run_is_not_lost_where_resume_was_forgotten(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert main(arguments(data, out, "--steps", 2)) == 0
+    run = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert run.keys() == {".roi-codec.json", "checkpoint.pt", "log.jsonl", "nano.safetensors"}
+    capsys.readouterr()
+
+    assert main(arguments(data, out, "--steps", 1)) == 1
+    assert "--resume goes on with it, --force starts over" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == run
+    weights_of_it = ["--init-from", out / "checkpoint.pt", "--force"]
+    assert main(arguments(data, out, "--steps", 1, *weights_of_it)) == 2
+    assert main(arguments(data / "absent", out, "--steps", 1, "--force")) == 1
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == run
+
+    assert main(arguments(data, out, "--steps", 3, "--resume")) == 0
+    assert main(arguments(data, out, "--steps", 1, "--force")) == 0
+    steps = [json.loads(line)["step"] for line in (out / "log.jsonl").read_text().splitlines()]
+    assert steps == [1], "of one run alone"
+    assert read_checkpoint(out / "checkpoint.pt")["step"] == 1
+
+
+def test_what_somebody_keeps_in_the_folder_of_a_run_stays(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(find_model("nano"), tmp_path / "notes.txt")
+    (tmp_path / "log.jsonl").write_text("mine")
+    assert main(arguments(data, tmp_path, "--steps", 1)) == 1
+    assert "log.jsonl; found: something that roi-codec did not make" in capsys.readouterr().err
+    assert (tmp_path / "log.jsonl").read_text() == "mine"
+
+
+def test_two_runs_do_not_share_a_folder(data: Path, tmp_path: Path) -> None:
+    first = process(arguments(data, tmp_path, "--minutes", 5))
+    try:
+        while not (tmp_path / "log.jsonl").exists():
+            assert first.poll() is None, first.communicate()
+            time.sleep(0.05)
+        for more in ([], ["--force"]):
+            second = process(arguments(data, tmp_path, "--steps", 1, *more))
+            _, said = second.communicate(timeout=120)
+            assert second.returncode == 1
+            assert "expected no other run in" in said
+        assert first.poll() is None, "the first goes on"
+    finally:
+        first.kill()
+        first.communicate()
 
 
 def test_what_is_frozen_has_counted_on_what_it_was_trained_on(

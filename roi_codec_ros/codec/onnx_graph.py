@@ -17,6 +17,7 @@ import numpy as np
 
 from roi_codec_ros.codec.model_file import Model
 from roi_codec_ros.common.errors import ModelFileError, RoiCodecError, UsageError
+from roi_codec_ros.common.files import GENERATOR
 
 if TYPE_CHECKING:
     import onnx
@@ -82,7 +83,7 @@ def build_graph(model: Model, size: Size | None = None) -> onnx.ModelProto:
         ),
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
-        producer_name="roi_codec_ros",
+        producer_name=GENERATOR,
     )
     helper.set_model_props(built, {METADATA_KEY: model.to_text()})
     return built

@@ -21,13 +21,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from roi_codec_ros.commands.common import (
+    add_force_option,
     add_json_option,
     image_size,
+    outputs,
     read_bytes,
-    write_bytes,
-    write_json,
 )
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
+from roi_codec_ros.common.files import GENERATOR
 
 if TYPE_CHECKING:
     from roi_codec_ros.perception.cameras import CameraModel
@@ -70,6 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--image", type=Path, help="a photograph by the camera, for --click")
     add_json_option(parser)
+    add_force_option(parser)
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the pose as YAML")
 
 
@@ -92,6 +94,7 @@ def run(args: argparse.Namespace) -> None:
 
     if args.click != bool(args.image):
         raise UsageError("expected --image and --click together, found one of them")
+    files = outputs(args, "json", "out", inputs=[args.camera, args.points, args.image])
     image = read_photograph(args.image) if args.click else None
     size = args.size
     if image is not None:
@@ -109,12 +112,6 @@ def run(args: argparse.Namespace) -> None:
     pixels, places = table[:, :2], table[:, 2:]
     pose, residual_px = solve_pose(pixels, places, camera)
     error_px, error_m = point_errors(pixels, places, camera, pose)
-
-    _print_pose(pose, residual_px)
-    for point, px, metres in zip(points, error_px, error_m, strict=True):
-        u, v, x, y, z = point
-        on_ground = "never meets its height" if math.isnan(metres) else f"{metres:7.3f} m"
-        print(f"  {u:7.1f} {v:7.1f} at {x:8.3f} {y:8.3f} {z:7.3f}: {px:7.2f} px, {on_ground}")
     if args.json:
         rows = [
             {
@@ -124,9 +121,14 @@ def run(args: argparse.Namespace) -> None:
             }
             for point, px, metres in zip(points, error_px, error_m, strict=True)
         ]
-        write_json(args.json, _summary(pose, residual_px) | {"points": rows})
+        files["json"].write_json(_summary(pose, residual_px) | {"points": rows})
     if args.out:
-        write_bytes(args.out, pose_yaml(pose, residual_px).encode())
+        files["out"].write(pose_yaml(pose, residual_px).encode())
+    _print_pose(pose, residual_px)
+    for point, px, metres in zip(points, error_px, error_m, strict=True):
+        u, v, x, y, z = point
+        on_ground = "never meets its height" if math.isnan(metres) else f"{metres:7.3f} m"
+        print(f"  {u:7.1f} {v:7.1f} at {x:8.3f} {y:8.3f} {z:7.3f}: {px:7.2f} px, {on_ground}")
 
 
 def read_points(path: Path) -> list[Point]:
@@ -150,7 +152,7 @@ def pose_yaml(pose: CameraPose, residual_px: float) -> str:
     """The pose's six numbers, metres and radians, as YAML."""
     lines = [
         "# The camera's body (x forward, y left, z up) in the map: metres, radians.",
-        f"# roi-codec calibrate-ground, residual {residual_px:.2f} px",
+        f"# {GENERATOR} calibrate-ground, residual {residual_px:.2f} px",
     ]
     lines += [f"{key}: {value:.6f}" for key, value in _parameters(pose).items()]
     return "\n".join(lines) + "\n"

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from roi_codec_ros.common.errors import RoiCodecError
-from roi_codec_ros.common.files import write_whole
+from roi_codec_ros.common.errors import RoiCodecError, UsageError
+from roi_codec_ros.common.files import Output, check_outputs, stamped
 
 
 def add_json_option(parser: argparse.ArgumentParser) -> None:
@@ -19,10 +20,38 @@ def add_json_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result as JSON")
 
 
+def add_force_option(parser: argparse.ArgumentParser) -> None:
+    """``--force``: replace also what roi-codec did not make."""
+    parser.add_argument(
+        "--force", action="store_true", help="replace files that roi-codec did not make, too"
+    )
+
+
+def outputs(
+    args: argparse.Namespace, *names: str, inputs: Iterable[Path | str | None] = ()
+) -> dict[str, Output]:
+    """The `Output` of every option of ``names`` that was given.
+
+    inputs: what the command reads; None, and what is no file, counts for nothing.
+    Raises RoiCodecError where one of them can not or must not be written.
+    """
+    read = [Path(path) for path in inputs if path is not None and Path(path).exists()]
+    paths = {name: getattr(args, name) for name in names}
+    return check_outputs(paths, force=args.force, inputs=read)
+
+
 def positive(text: str) -> int:
     """An argument that is a whole number of 1 or more; for argparse's ``type``."""
     value = int(text)
     if value < 1:
+        raise ValueError(text)
+    return value
+
+
+def not_negative(text: str) -> int:
+    """An argument that is a whole number of 0 or more; for argparse's ``type``."""
+    value = int(text)
+    if value < 0:
         raise ValueError(text)
     return value
 
@@ -35,6 +64,7 @@ def image_size(text: str) -> tuple[int, int]:
 
 # What argparse calls them when it refuses one.
 positive.__name__ = "positive number"
+not_negative.__name__ = "number of 0 or more"
 image_size.__name__ = "size"
 
 
@@ -49,41 +79,12 @@ def positive_real(text: str) -> float:
 positive_real.__name__ = "positive number"
 
 
-def write_json(path: Path, data: Any) -> None:
-    """Write ``data`` as indented JSON."""
-    write_bytes(path, (json.dumps(data, indent=2) + "\n").encode())
-
-
-def check_writable(path: Path) -> None:
-    """Find out before hours of work whether `write_bytes` could write there. Raises RoiCodecError.
-
-    Makes the folder of ``path``; a file that is there stays as it is.
-    """
-    if path.is_dir():
-        raise RoiCodecError(f"expected to write {path}; found: a folder")
-    partial = path.with_name(path.name + ".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.touch()
-        partial.unlink()
-    except OSError as error:
-        raise RoiCodecError(f"expected to write {path}; found: {error.strerror}") from error
-
-
 def read_json(path: Path) -> Any:
     """What a JSON file holds. Raises RoiCodecError."""
     try:
         return json.loads(read_bytes(path))
     except ValueError as error:
         raise RoiCodecError(f"expected JSON in {path}; found: {error}") from error
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all. Raises RoiCodecError."""
-    try:
-        write_whole(path, data)
-    except OSError as error:
-        raise RoiCodecError(f"expected to write {path}; found: {error.strerror}") from error
 
 
 def read_bytes(path: Path) -> bytes:
@@ -94,14 +95,14 @@ def read_bytes(path: Path) -> bytes:
         raise RoiCodecError(f"expected a file at {path}; found: {error.strerror}") from error
 
 
-def write_image(path: Path, image: np.ndarray) -> None:
-    """Write uint8 [H, W, 3], RGB, in the format that the suffix names. Raises RoiCodecError."""
+def picture_bytes(image: np.ndarray, suffix: str) -> bytes:
+    """uint8 [H, W, 3], RGB, as a file of that suffix (``.png``) holds it. Raises UsageError."""
     import cv2
 
     try:
-        written, data = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        written, data = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     except cv2.error:
         written = False
     if not written:
-        raise RoiCodecError(f"expected a suffix such as .png or .jpg, found {path.name!r}")
-    write_bytes(path, data.tobytes())
+        raise UsageError(f"expected a suffix such as .png or .jpg, found {suffix!r}")
+    return stamped(data.tobytes())

@@ -15,11 +15,12 @@ from pathlib import Path
 
 from roi_codec_ros.codec.bitstream import DEFAULT_MAX_PIXELS, MAX_SIDE
 from roi_codec_ros.commands.common import (
+    add_force_option,
     add_json_option,
+    outputs,
+    picture_bytes,
     positive_real,
     read_bytes,
-    write_image,
-    write_json,
 )
 from roi_codec_ros.common.errors import RoiCodecError
 
@@ -37,12 +38,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="refuse larger frames, which take much memory (default: %(default).1f, 3840×2160)",
     )
     add_json_option(parser)
+    add_force_option(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     """Run the verb. Raises RoiCodecError for whatever a user can cause."""
     from roi_codec_ros.codec import Decoder, Payload, list_models, load_model
 
+    files = outputs(args, "out", "json", inputs=[args.roic, args.model])
     data = read_bytes(args.roic)
     payload = Payload.from_bytes(data, max_pixels=MAX_SIDE**2)
     max_pixels = round(1e6 * args.max_megapixels)
@@ -60,12 +63,13 @@ def run(args: argparse.Namespace) -> None:
         # Only what fits is built; where nothing fits, the decoder's own error names what is there.
         models = [m for m in installed if m.id == payload.model_id] or installed
     frame = Decoder(models, max_pixels=max_pixels).decode(data)
-    write_image(args.out, frame.image)
+    files["out"].write(picture_bytes(frame.image, args.out.suffix))
     height, width = frame.coded_size
-    print(f"{args.out}: {width}×{height}, model {frame.model.name} ({frame.model.id.hex()})")
+    files["out"].say(
+        f"{args.out}: {width}×{height}, model {frame.model.name} ({frame.model.id.hex()})"
+    )
     if args.json:
-        write_json(
-            args.json,
+        files["json"].write_json(
             {
                 "model": frame.model.name,
                 "model_id": frame.model.id.hex(),

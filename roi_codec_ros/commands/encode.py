@@ -15,7 +15,12 @@ from pathlib import Path
 
 from roi_codec_ros.codec.backends import BACKENDS
 from roi_codec_ros.codec.bitstream import DEFAULT_MAX_PIXELS
-from roi_codec_ros.commands.common import add_json_option, write_bytes, write_json
+from roi_codec_ros.commands.common import (
+    add_force_option,
+    add_json_option,
+    outputs,
+    positive,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,8 +36,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "makes of them (default: %(default)s)",
     )
     parser.add_argument("--device", default="cpu", help="where it runs (default: %(default)s)")
-    parser.add_argument("--max-width", type=int, help="scale wider images down to this")
+    parser.add_argument(
+        "--max-width", type=positive, metavar="PX", help="scale wider images down to this"
+    )
     add_json_option(parser)
+    add_force_option(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -40,13 +48,14 @@ def run(args: argparse.Namespace) -> None:
     from roi_codec_ros.codec import load_encoder
     from roi_codec_ros.common.photographs import read_photograph
 
+    files = outputs(args, "out", "json", inputs=[args.image, args.model])
     image = read_photograph(args.image)
     encoder = load_encoder(args.model, backend=args.backend, device=args.device)
     model = encoder.model
     frame = encoder.encode(image, max_width=args.max_width)
-    write_bytes(args.out, frame.data)
+    files["out"].write(frame.data)
     height, width = frame.coded_size
-    print(
+    files["out"].say(
         f"{args.out}: {len(frame.data)} bytes, {frame.bits_per_pixel:.4f} bits per pixel at "
         f"{width}×{height}, model {model.name} ({model.id.hex()})"
     )
@@ -58,8 +67,7 @@ def run(args: argparse.Namespace) -> None:
             file=sys.stderr,
         )
     if args.json:
-        write_json(
-            args.json,
+        files["json"].write_json(
             {
                 "model": model.name,
                 "model_id": model.id.hex(),

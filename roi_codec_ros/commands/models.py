@@ -16,10 +16,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from roi_codec_ros.commands.common import add_json_option, read_json, write_json
+from roi_codec_ros.commands.common import (
+    add_force_option,
+    add_json_option,
+    outputs,
+    read_json,
+)
 
 if TYPE_CHECKING:
     from roi_codec_ros.codec import Model
+    from roi_codec_ros.common.files import Output
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,27 +41,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--curve", type=Path, metavar="FILE", help="draw the learning curve of this model's card"
     )
     add_json_option(parser)
+    add_force_option(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     """Run the verb. Raises RoiCodecError for whatever a user can cause."""
-    from roi_codec_ros.codec import UsageError, find_model, list_models, load_model
+    from roi_codec_ros.codec import UsageError, find_model, list_models
     from roi_codec_ros.codec.card import with_figures
+    from roi_codec_ros.codec.model_file import read_model
+    from roi_codec_ros.common.files import Output
 
     if args.measured and not args.model:
         raise UsageError("expected the model that --measured belongs to, found none")
     if args.curve and not args.model:
         raise UsageError("expected the model that --curve belongs to, found none")
-    if args.model:
-        model = load_model(args.model)
+    path = find_model(args.model) if args.model else None
+    files = outputs(args, "curve", "json", inputs=[path, args.measured])
+    if path is not None:
+        model = read_model(path)
         if args.measured:
+            card_of = Output(path, inputs=[args.measured])
             model = with_figures(model, read_json(args.measured))
-            model.save(find_model(args.model))
+            card_of.write(model.content)
         if args.curve:
-            _draw_curve(model, args.curve)
+            _draw_curve(model, files["curve"])
         print(json.dumps(model.header, indent=2))
         if args.json:
-            write_json(args.json, dict(model.header))
+            files["json"].write_json(dict(model.header))
         return
     rows = []
     for entry in list_models():
@@ -67,7 +79,7 @@ def run(args: argparse.Namespace) -> None:
                 model_id=entry.model.id.hex(),
                 preset=entry.model.preset.name,
                 bytes=len(entry.model.content),
-                figures=entry.model.header.get("figures", {}),
+                figures=dict(entry.model.figures),
             )
         rows.append(row)
         print(_line(row))
@@ -76,17 +88,17 @@ def run(args: argparse.Namespace) -> None:
             "no models found; train one with: roi-codec train --preset fast --data DIR --out DIR"
         )
     if args.json:
-        write_json(args.json, {"models": rows})
+        files["json"].write_json({"models": rows})
 
 
-def _draw_curve(model: Model, path: Path) -> None:
+def _draw_curve(model: Model, output: Output) -> None:
     from roi_codec_ros.codec import RoiCodecError
     from roi_codec_ros.common.plotting import plot_curve
 
     curve = model.header.get("training", {}).get("curve")
     if not curve:
         raise RoiCodecError(f"expected a learning curve in the card of {model.name}, found none")
-    plot_curve(curve, f"{model.name} ({model.id.hex()})", path)
+    plot_curve(curve, f"{model.name} ({model.id.hex()})", output)
 
 
 def _line(row: Mapping[str, Any]) -> str:

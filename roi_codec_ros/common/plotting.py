@@ -5,11 +5,10 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from roi_codec_ros.common.errors import RoiCodecError
-from roi_codec_ros.common.files import write_whole
+from roi_codec_ros.common.files import GENERATOR, Output, stamped
 from roi_codec_ros.common.plugins import optional
 
 if TYPE_CHECKING:
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
 
 
 DOTS_PER_INCH = 160
+_WITH_CREATOR = ("svg", "pdf", "ps", "eps")
 
 
 def new_figure(size: tuple[float, float], dots_per_inch: int = DOTS_PER_INCH) -> Figure:
@@ -34,19 +34,22 @@ def new_figure(size: tuple[float, float], dots_per_inch: int = DOTS_PER_INCH) ->
 def figure_bytes(figure: Figure, kind: str = "png") -> bytes:
     """The figure as a file of that kind holds it. Raises ValueError for a kind that is none."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=kind)
-    return buffer.getvalue()
+    metadata = {"Creator": GENERATOR} if kind in _WITH_CREATOR else None
+    figure.savefig(buffer, format=kind, metadata=metadata)
+    return stamped(buffer.getvalue())
 
 
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write the figure as the kind of file that ``path`` names. Raises RoiCodecError."""
+def save_figure(figure: Figure, output: Output) -> None:
+    """Write the figure as the kind of file that the output names. Raises RoiCodecError."""
+    path = output.path
     try:
-        write_whole(path, figure_bytes(figure, path.suffix.lstrip(".") or "png"))
-    except (OSError, ValueError) as error:
+        content = figure_bytes(figure, path.suffix.lstrip(".") or "png")
+    except ValueError as error:
         raise RoiCodecError(f"expected to write a figure to {path}; found: {error}") from error
+    output.write(content)
 
 
-def plot_curve(curve: Mapping[str, Sequence[float | None]], title: str, path: Path) -> None:
+def plot_curve(curve: Mapping[str, Sequence[float | None]], title: str, output: Output) -> None:
     """A panel for each figure over the steps. Raises RoiCodecError where it can not be written.
 
     curve: as `lab.training.curve.learning_curve` gives it.
@@ -66,4 +69,4 @@ def plot_curve(curve: Mapping[str, Sequence[float | None]], title: str, path: Pa
     for panel in axes[-1]:
         panel.set_xlabel("step")
     figure.suptitle(title)
-    save_figure(figure, path)
+    save_figure(figure, output)

@@ -3,46 +3,76 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.common.files import GENERATOR, replacement
+
+_BOXES = (".mp4", ".mov", ".m4v")  # whose content is boxes, of which one may hold what it likes
+_FREE_BOX = (8 + len(GENERATOR)).to_bytes(4, "big") + b"free" + GENERATOR.encode()
 
 
-def write_video(
-    path: Path, open_writer: Callable[[Path], cv2.VideoWriter], frames: Iterable[np.ndarray]
-) -> int:
-    """Write frames, uint8 [H, W, 3] BGR, and return their number.
+OpenWriter = Callable[[Path], cv2.VideoWriter]
+
+
+def write_video(path: Path, open_writer: OpenWriter, frames: Iterable[np.ndarray]) -> int:
+    """Write frames, uint8 [H, W, 3] BGR, and return their number; as `video_file`."""
+    count = 0
+    with video_file(path, open_writer) as add:
+        for frame in frames:
+            add(frame)
+            count += 1
+    return count
+
+
+@contextlib.contextmanager
+def video_file(path: Path, open_writer: OpenWriter) -> Iterator[Callable[[np.ndarray], None]]:
+    """A video that is made frame by frame: what is yielded takes them, uint8 [H, W, 3] BGR.
 
     open_writer: opens a file of that suffix; raises RoiCodecError where it can not. Raises
     RoiCodecError when not all frames can be read back, and then leaves nothing behind.
     """
-    unfinished = path.with_name(f".{os.getpid()}-{path.name}")
-    try:
-        writer = open_writer(unfinished)
-        count = 0
+    with _replacement(path) as unfinished:
         try:
-            for frame in frames:
-                writer.write(frame)
-                count += 1
+            writer = open_writer(unfinished)
+        except RoiCodecError as error:
+            raise RoiCodecError(f"{path}: {error}") from error
+        count = 0
+
+        def add(frame: np.ndarray) -> None:
+            nonlocal count
+            writer.write(frame)
+            count += 1
+
+        try:
+            yield add
         finally:
             writer.release()
         found = _readable(unfinished)
         if found != count:
-            free = shutil.disk_usage(path.parent).free
+            free = shutil.disk_usage(unfinished.parent).free
             raise RoiCodecError(
                 f"expected to write {path} with {count} pictures; found: {found} that can be read "
                 f"back ({free} bytes are free on that disk)"
             )
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    return count
+        if path.suffix.lower() in _BOXES:
+            with unfinished.open("ab") as file:
+                file.write(_FREE_BOX)
+
+
+@contextlib.contextmanager
+def _replacement(path: Path) -> Iterator[Path]:
+    try:
+        with replacement(path) as unfinished:
+            yield unfinished
+    except OSError as error:
+        raise RoiCodecError(f"expected to write {path}; found: {error.strerror}") from error
 
 
 def _readable(path: Path) -> int:

@@ -11,6 +11,7 @@ import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 
+from roi_codec_ros.common.files import write_whole
 from roi_codec_ros.config.parameters import NODE_PARAMETERS, Parameter, yaml_value
 
 LINE = 99
@@ -107,7 +108,7 @@ def _number(value: float) -> str:
 def write(root: Path, files: Mapping[str, str]) -> None:
     """Write generated files below ``root``, the source tree."""
     for path, content in files.items():
-        (root / path).write_text(content, encoding="utf-8")
+        write_whole(root / path, content.encode())
 
 
 if __name__ == "__main__":

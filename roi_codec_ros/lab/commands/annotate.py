@@ -13,13 +13,15 @@ over (or joined by) every face that a detector sees; or just a folder of photogr
 from __future__ import annotations
 
 import argparse
-import os
+import hashlib
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from roi_codec_ros.commands.common import add_force_option
+
 if TYPE_CHECKING:
+    from roi_codec_ros.common.files import RunFolder
     from roi_codec_ros.lab.datasets.annotations import Annotation, AnnotationSet
 
 FAILURES_SHOWN = 20
@@ -40,45 +42,54 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--detector", metavar="WEIGHTS", help="YOLO weights; for photographs without person boxes"
     )
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda or cuda:N")
+    add_force_option(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     """Run the verb. Raises RoiCodecError for whatever a user can cause."""
     from tqdm import tqdm
 
-    from roi_codec_ros.commands.common import check_writable, write_bytes
     from roi_codec_ros.common.errors import RoiCodecError, UsageError
+    from roi_codec_ros.common.files import RunFolder, write
     from roi_codec_ros.lab.datasets.annotate import annotate
     from roi_codec_ros.lab.datasets.annotated_images import read_annotated
     from roi_codec_ros.lab.datasets.annotations_any import shortfall
     from roi_codec_ros.lab.datasets.annotations_write import odgt_text
+    from roi_codec_ros.lab.datasets.photograph_links import check_links, link_photograph
     from roi_codec_ros.lab.evaluation.measurement import failure_reason
     from roi_codec_ros.lab.faces.face_detectors import make_face_detector
     from roi_codec_ros.perception.person_detector import PersonDetector, find_weights
 
     if args.out.resolve() == args.data.resolve():
         raise UsageError(f"expected --out to be another folder than {args.data}")
-    file = args.out / f"annotation_{args.split}.odgt"
-    check_writable(file)
+    folder = RunFolder(args.out, "annotate", (), force=args.force)
+    file = _annotation_file(args, folder)
     photographs = _photographs(args.data, args.split, args.out)
+    links = args.out / "images" / args.split
+    check_links(photographs, links, replace_links=args.force or folder.marked)
     faces = [make_face_detector(name, device=args.device) for name in args.faces.split(",")]
     persons = None
     if args.detector or all(item.person_boxes == "none" for item in photographs):
         persons = PersonDetector(find_weights(args.detector or ""), device=args.device)
     done: list[Annotation] = []
     failures: list[str] = []
-    for item in tqdm(photographs, unit="image", disable=None):
-        try:
-            done.append(annotate(item, read_annotated(item), faces, persons))
-        except Exception as error:  # noqa: BLE001  # one broken image does not end the work
-            failures.append(f"{item.image_id}: {failure_reason(error)}")
-    if not done:
-        raise RoiCodecError(
-            f"expected photographs in {args.data}, found {len(failures)} that failed; the first: "
-            f"{failures[0]}"
-        )
-    _link(done, args.out / "images" / args.split)
-    write_bytes(file, odgt_text(done).encode())
+    with folder:
+        for item in tqdm(photographs, unit="image", disable=None):
+            try:
+                found = annotate(item, read_annotated(item), faces, persons)
+            except Exception as error:  # noqa: BLE001  # one broken image does not end the work
+                failures.append(f"{item.image_id}: {failure_reason(error)}")
+                continue
+            link_photograph(item, links)
+            done.append(found)
+        if not done:
+            raise RoiCodecError(
+                f"expected photographs in {args.data}, found {len(failures)} that failed; the "
+                f"first: {failures[0]}"
+            )
+        content = odgt_text(done).encode()
+        write(file, content, durable=True)
+        folder.remember(file.name, hashlib.sha256(content).hexdigest())
     before = sum(len(item.heads) for item in photographs)
     print(
         f"{len(done)} of {len(photographs)} photographs: "
@@ -89,6 +100,26 @@ def run(args: argparse.Namespace) -> None:
         print(sentence, file=sys.stderr)
     for failure in failures[:FAILURES_SHOWN]:
         print(f"left out: {failure}", file=sys.stderr)
+
+
+def _annotation_file(args: argparse.Namespace, folder: RunFolder) -> Path:
+    """What is written. Raises RoiCodecError where that would take somebody's work from him."""
+    from roi_codec_ros.common.errors import RoiCodecError, UsageError
+    from roi_codec_ros.common.files import Output, same_file
+    from roi_codec_ros.lab.evaluation.cache import file_digest
+
+    file: Path = args.out / f"annotation_{args.split}.odgt"
+    read = args.data / file.name
+    if read.exists() and same_file(read, file):
+        raise UsageError(f"expected to write another file than the input {read}")
+    there = file.is_file() and file.stat().st_size > 0
+    if there and not args.force and folder.remembered(file.name) != file_digest(file):
+        raise RoiCodecError(
+            f"expected no {file.name} in {args.out}, found one that was not written by annotate, "
+            "or was changed since; --force replaces it"
+        )
+    Output(file, force=True)
+    return file
 
 
 def _photographs(data: Path, split: str, out: Path) -> AnnotationSet:
@@ -114,14 +145,3 @@ def _photographs(data: Path, split: str, out: Path) -> AnnotationSet:
     if lying_there or not is_annotated(data):
         return read_unannotated(data, without=out)
     return read_annotations(data, split)
-
-
-def _link(annotations: Sequence[Annotation], folder: Path) -> None:
-    """A link in ``folder`` to each photograph, in place of one that is there already."""
-    from roi_codec_ros.lab.datasets.annotations_write import photograph_name
-
-    for item in annotations:
-        link = folder / photograph_name(item)
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.unlink(missing_ok=True)
-        os.symlink(item.image_path.resolve(), link)

@@ -23,12 +23,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roi_codec_ros.commands.common import (
+    add_force_option,
     add_json_option,
-    check_writable,
+    outputs,
     positive,
     positive_real,
-    write_bytes,
-    write_json,
 )
 
 if TYPE_CHECKING:
@@ -104,6 +103,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda or cuda:N")
     parser.add_argument("--threads", type=positive, metavar="N", help="threads (default: all)")
     add_json_option(parser)
+    add_force_option(parser)
     parser.add_argument(
         "--html",
         type=Path,
@@ -130,9 +130,7 @@ def run(args: argparse.Namespace) -> None:
     from roi_codec_ros.lab.privacy.leakage import HeadMeter
     from roi_codec_ros.lab.privacy.reidentification import reid_report
 
-    for path in (args.json, args.html):
-        if path:
-            check_writable(path)
+    files = outputs(args, "json", "html", inputs=[args.model])
     model = load_model(args.model)
     annotated = read_annotations(args.data, args.split)
     limit = args.limit or (QUICK_LIMIT if args.quick else None)
@@ -177,6 +175,12 @@ def run(args: argparse.Namespace) -> None:
         receptive_field_px=meter.receptive_field.width_px,
         machine=describe_machine(device=args.device, threads=threads),
     )
+    if args.json:
+        files["json"].write_json(report)
+    if args.html:
+        probes = reid.shown if reid else []
+        html = audit_page(report, result.scenes, result.shown_heads, probes)
+        files["html"].write(html.encode())
     print(summary_text(report))
     print(f"{result.images} of {len(annotated)} images audited")
     for sentence in shortfall(annotated):
@@ -186,12 +190,6 @@ def run(args: argparse.Namespace) -> None:
     if not args.quick:  # which says already what it does not do
         for section, reason in left_out.items():
             print(f"left out: {section}: {reason}", file=sys.stderr)
-    if args.json:
-        write_json(args.json, report)
-    if args.html:
-        probes = reid.shown if reid else []
-        html = audit_page(report, result.scenes, result.shown_heads, probes)
-        write_bytes(args.html, html.encode())
 
 
 def _make_recognizer(

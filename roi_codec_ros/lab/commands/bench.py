@@ -29,11 +29,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from roi_codec_ros.commands.common import (
+    add_force_option,
     add_json_option,
-    check_writable,
     image_size,
+    outputs,
     positive,
-    write_json,
 )
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
 from roi_codec_ros.lab.commands import bench_server
@@ -41,6 +41,7 @@ from roi_codec_ros.lab.commands import bench_server
 if TYPE_CHECKING:
     import numpy as np
 
+    from roi_codec_ros.common.files import Output
     from roi_codec_ros.common.photographs import PhotographError
 
 DEFAULT_SIZES = ((512, 512), (1280, 720), (1920, 1080))
@@ -86,23 +87,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--plot", type=Path, metavar="FILE", help="bits against time, as a figure")
     add_json_option(parser)
+    add_force_option(parser)
     bench_server.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     """Run the verb. Raises RoiCodecError for whatever a user can cause."""
-    for path in (args.json, args.plot):
-        if path:
-            check_writable(path)
+    files = outputs(args, "json", "plot")
     if args.server:
-        bench_server.run(args)
+        bench_server.run(args, files.get("json"))
     elif args.entropy:
-        _run_entropy(args)
+        _run_entropy(files.get("json"))
     else:
-        _run_encode(args)
+        _run_encode(args, files)
 
 
-def _run_encode(args: argparse.Namespace) -> None:
+def _run_encode(args: argparse.Namespace, files: dict[str, Output]) -> None:
     from tqdm import tqdm
 
     from roi_codec_ros.codec.presets import PRESETS
@@ -123,13 +123,13 @@ def _run_encode(args: argparse.Namespace) -> None:
     photographs = _photographs(args.images, args.limit)
     with tqdm(total=bench.steps, desc="rounds", disable=None) as progress:
         rows = bench.run(photographs, progress.update)
-    print(encode_table(rows))
     if args.json:
-        write_json(args.json, {"machine": describe_machine(), "rows": rows})
+        files["json"].write_json({"machine": describe_machine(), "rows": rows})
     if args.plot:
         from roi_codec_ros.lab.tools.encode_plot import plot_rows
 
-        plot_rows(rows, args.plot)
+        plot_rows(rows, files["plot"])
+    print(encode_table(rows))
 
 
 def _threads(text: str) -> int | None:
@@ -175,7 +175,7 @@ def _photographs(folder: Path | None, limit: int) -> list[np.ndarray]:
     return [getattr(data, name)() for name in DEFAULT_PHOTOGRAPHS[:limit]]
 
 
-def _run_entropy(args: argparse.Namespace) -> None:
+def _run_entropy(report: Output | None) -> None:
     from roi_codec_ros.codec.rans import available_implementations
     from roi_codec_ros.common.machine import describe_machine
     from roi_codec_ros.lab.tools.entropy_bench import entropy_table, measure
@@ -184,9 +184,8 @@ def _run_entropy(args: argparse.Namespace) -> None:
     implementation = available_implementations()[0]
     print(f"our {implementation} coder and compressai's, one thread, median CPU time in ms")
     print(entropy_table(measurements))
-    if args.json:
-        write_json(
-            args.json,
+    if report is not None:
+        report.write_json(
             {
                 "machine": describe_machine(threads=1),
                 "implementation": implementation,

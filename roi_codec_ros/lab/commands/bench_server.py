@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from roi_codec_ros.commands.common import (
+    not_negative,
     positive,
     positive_real,
     read_json,
-    write_json,
 )
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
+from roi_codec_ros.common.files import Output, write_whole
 from roi_codec_ros.common.photographs import PhotographError, left_out, photographs_in, readable
 from roi_codec_ros.lab.demo.processes import Child, ProcessGroup, silence_message
 
@@ -68,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--device", default="cpu", metavar="DEVICE", help="default: cpu")
     group.add_argument(
         "--max-batch",
-        type=int,
+        type=not_negative,
         default=0,
         metavar="N",
         help="as the nodes' max_batch (default: 0)",
@@ -83,8 +84,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(args: argparse.Namespace) -> None:
-    """Raises RoiCodecError for what can't be run."""
+def run(args: argparse.Namespace, report: Output | None = None) -> None:
+    """Measure, and write ``report``. Raises RoiCodecError for what can't be run."""
     from tqdm import tqdm
 
     from roi_codec_ros.codec.models import find_model, model_directories
@@ -119,7 +120,7 @@ def run(args: argparse.Namespace) -> None:
         for count in args.processes
     }
     print(_table(rows, saturation, args.rate))
-    if args.json:
+    if report is not None:
         settings = {
             "rate_hz": args.rate,
             "seconds": args.seconds,
@@ -130,8 +131,7 @@ def run(args: argparse.Namespace) -> None:
             "max_batch": args.max_batch,
             "threads": threads or 0,
         }
-        write_json(
-            args.json,
+        report.write_json(
             {
                 "machine": describe_machine(device=args.device, threads=threads or None),
                 "server": settings,
@@ -162,7 +162,7 @@ def _write_payloads(
     if not frames:
         raise RoiCodecError(f"expected photographs in {args.images}, found none that can be read")
     for index, frame in enumerate(frames):
-        (folder / f"{index:03}.roic").write_bytes(frame.data)
+        write_whole(folder / f"{index:03}.roic", frame.data)
     return sum(frame.bits_per_pixel for frame in frames) / len(frames)
 
 

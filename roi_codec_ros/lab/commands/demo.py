@@ -28,8 +28,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from roi_codec_ros.commands.common import add_json_option, positive, write_json
+from roi_codec_ros.commands.common import (
+    add_force_option,
+    add_json_option,
+    outputs,
+    positive,
+)
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
+from roi_codec_ros.common.files import Output, RunFolder, json_bytes, same_file, write
 from roi_codec_ros.lab.commands import demo_twin
 from roi_codec_ros.lab.demo.running import (
     Stop,
@@ -37,7 +43,6 @@ from roi_codec_ros.lab.demo.running import (
     camera_names,
     check_ros,
     node_environment,
-    prepare_folder,
     private_ros_environment,
     process_name,
     threads_per_process,
@@ -51,6 +56,7 @@ if TYPE_CHECKING:
     from roi_codec_ros.stream.sources import Source
 
 RATE_HZ = 10.0
+RESULTS = ("report.json", "contact_sheet.png", "side_by_side.mp4")  # in --out
 ROLLING_S = 3.0
 _BOLD, _DIM, _PLAIN = "\x1b[1m", "\x1b[2m", "\x1b[0m"
 _HIDE_CURSOR, _SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
@@ -101,6 +107,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     demo_twin.add_arguments(parser)
     add_json_option(parser)
+    add_force_option(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -110,13 +117,17 @@ def run(args: argparse.Namespace) -> None:
     first frame came through; later a stop is the regular end.
     """
     check_ros()
-    prepare_folder(args.out)
-    plan = _plan(args)
-    if not plan.trained:
-        _say("note: the model is untrained; what it codes is not anonymized")
-    with Stop() as stop:
-        finished = _run_graph(args, plan, stop)
-    _write_results(finished, plan, args)
+    source = Path(args.source) if args.source and Path(args.source).is_file() else None
+    files = outputs(args, "json", inputs=[source, args.model])
+    if source is not None and any(same_file(source, args.out / name) for name in RESULTS):
+        raise UsageError(f"expected --source and --out apart, found {source} among the results")
+    with RunFolder(args.out, "demo", (*RESULTS, "log", ".source"), force=args.force):
+        plan = _plan(args)
+        if not plan.trained:
+            _say("note: the model is untrained; what it codes is not anonymized")
+        with Stop() as stop:
+            finished = _run_graph(args, plan, stop)
+        _write_results(finished, plan, args.out, files.get("json"))
 
 
 # ------------------------------------------------------------------------------------ what to run
@@ -385,26 +396,26 @@ class _LineTable:
 # ---------------------------------------------------------------------------------------- results
 
 
-def _write_results(finished: Run, plan: Plan, args: argparse.Namespace) -> None:
+def _write_results(finished: Run, plan: Plan, out: Path, json_file: Output | None) -> None:
     from roi_codec_ros.lab.demo.outputs import write_contact_sheet, write_side_by_side
     from roi_codec_ros.lab.demo.report import report, table_lines
 
-    out = args.out
     content = report(finished.model, finished.seconds, finished.summaries)
     finished, compared = demo_twin.with_truth(finished, plan.twin)
     content.update(compared)
-    write_json(out / "report.json", content)
-    if args.json is not None:
-        write_json(args.json, content)
+    report_file, sheet, video = RESULTS
+    write(out / report_file, json_bytes(content))
+    if json_file is not None:
+        json_file.write_json(content)
     _say(f"\nover {finished.seconds:.1f} s (latencies: medians in ms; rates in kbit/s):")
     for line in [*table_lines(finished.summaries), *demo_twin.truth_lines(content)]:
         _say(line)
-    written = ["report.json"]
+    written = [report_file]
     if finished.cameras:
         _say("\nmaking the pictures")
-        write_contact_sheet(finished, out / "contact_sheet.png")
-        write_side_by_side(finished, out / "side_by_side.mp4")
-        written += ["contact_sheet.png", "side_by_side.mp4"]
+        write_contact_sheet(finished, out / sheet)
+        write_side_by_side(finished, out / video)
+        written += [sheet, video]
     _say(f"{out}: {', '.join(written)} (logs in {out / 'log'})")
 
 

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
-from roi_codec_ros.commands.common import positive_real, write_bytes
+from roi_codec_ros.commands.common import not_negative, positive_real
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
+from roi_codec_ros.common.files import write
 from roi_codec_ros.common.share import local_path
 from roi_codec_ros.lab.simulation.filmed_hall import MAX_RANGE_M, HallClock, Stage
 from roi_codec_ros.perception.cameras import CameraModel, read_calibration
@@ -53,7 +54,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(default 1)",
     )
     parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="how people walk in the hall (default 0)"
+        "--seed",
+        type=not_negative,
+        default=0,
+        metavar="N",
+        help="how people walk in the hall (default 0)",
     )
     parser.add_argument(
         "--pose",
@@ -150,7 +155,7 @@ def _plan_hall(args: argparse.Namespace, names: Sequence[str]) -> TwinPlan:
     stage = Stage(names, seed=args.seed)
     stage.film(names[0], 0.0)  # says now what the process that films would say later
     calibration = args.out / ".source" / "hall.yaml"
-    write_bytes(calibration, calibration_yaml(stage.lens).encode())
+    write(calibration, calibration_yaml(stage.lens).encode())
     return TwinPlan(
         stage.poses,
         # The hall is filmed at the rate that was asked for.

@@ -12,20 +12,19 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roi_codec_ros.commands.common import (
+    add_force_option,
     add_json_option,
-    check_writable,
     image_size,
     positive,
-    write_bytes,
-    write_json,
 )
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
+from roi_codec_ros.common.files import GENERATOR, Output, check_outputs
 from roi_codec_ros.lab.datasets.annotations import Annotation, AnnotationSet
 from roi_codec_ros.lab.datasets.annotations_any import read_annotations
 
@@ -65,7 +64,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="ultralytics weights that find persons",
     )
     parser.add_argument(
-        "--detector-size", type=int, default=640, metavar="PX", help="its input size (default 640)"
+        "--detector-size",
+        type=positive,
+        default=640,
+        metavar="PX",
+        help="its input size (default 640)",
     )
     parser.add_argument(
         "--face-detector", default="mtcnn", metavar="SPEC", help="mtcnn (default) or yunet=PATH"
@@ -116,6 +119,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="processes that measure images side by side (default 1); no latency from more than 1",
     )
     add_json_option(parser)
+    add_force_option(parser)
     parser.add_argument(
         "--tables", type=Path, metavar="FILE", help="write the paper's tables as Markdown"
     )
@@ -157,24 +161,20 @@ def run(args: argparse.Namespace) -> None:
     from roi_codec_ros.lab.evaluation.workers import measure_here, measure_in_processes
 
     setup = _setup(args)
-    for path in _outputs(args):
-        check_writable(path)
+    files = _outputs(args)
     annotated = read_annotations(args.data, args.split)
     chosen = choose(annotated, all_images=args.all_images, limit=args.limit)
     bench = setup.bench()  # also with workers: what is wrong should be found here, and once
     measure = measure_here(bench)
     if args.workers > 1:
         measure = measure_in_processes(setup.bench, args.workers)
-    with _cache(args, setup) as cache, tqdm(total=len(chosen), unit="image", disable=None) as bar:
+    with (
+        _cache(args, setup, files) as cache,
+        tqdm(total=len(chosen), unit="image", disable=None) as bar,
+    ):
         evaluation = evaluate_with(
             measure, bench.rows, chosen, cache=cache, on_image=lambda _: bar.update()
         )
-    print(format_table(evaluation.rows))
-    print(_summary(annotated, len(chosen), evaluation))
-    if args.workers > 1:
-        print(f"no latency: {args.workers} workers shared the machine")
-    for failure in evaluation.failures[:FAILURES_SHOWN]:
-        print(f"left out: {failure}", file=sys.stderr)
     result = report(
         evaluation,
         dataset=Path(args.data).resolve().name,
@@ -186,28 +186,38 @@ def run(args: argparse.Namespace) -> None:
     )
     result["crowdhuman_val"] = is_crowdhuman_val(chosen, args.split)
     result["bd_rate"] = bd_rates(evaluation.rows)
+    # Before anything is printed, which may fail when a pager has ended.
     if args.json:
-        write_json(args.json, result)
-    _write_outputs(args, result)
+        files["json"].write_json(result)
+    _write_outputs(files, result)
+    print(format_table(evaluation.rows))
+    print(_summary(annotated, len(chosen), evaluation))
+    if args.workers > 1:
+        print(f"no latency: {args.workers} workers shared the machine")
+    for failure in evaluation.failures[:FAILURES_SHOWN]:
+        print(f"left out: {failure}", file=sys.stderr)
     if args.picture:
         picture = _picture_image(chosen, args.picture_image)
-        write_bytes(args.picture, draw_panels(make_panels(bench, picture)))
+        files["picture"].write(draw_panels(make_panels(bench, picture)))
 
 
-def _outputs(args: argparse.Namespace) -> list[Path]:
-    figures = [args.figures / FIGURE_4, args.figures / FIGURE_5] if args.figures else []
-    return [path for path in (args.json, args.tables, args.picture, *figures) if path]
+def _outputs(args: argparse.Namespace) -> dict[str, Output]:
+    paths = {name: getattr(args, name) for name in ("json", "tables", "picture")}
+    for name in (FIGURE_4, FIGURE_5):
+        paths[name] = args.figures / name if args.figures else None
+    read = [Path(name) for name in (*args.models, args.detector) if Path(name).is_file()]
+    return check_outputs(paths, force=args.force, inputs=read)
 
 
-def _write_outputs(args: argparse.Namespace, result: dict[str, Any]) -> None:
+def _write_outputs(files: Mapping[str, Output], result: dict[str, Any]) -> None:
     from roi_codec_ros.lab.evaluation.figures import figure_4, figure_5
     from roi_codec_ros.lab.evaluation.markdown import format_report
 
-    if args.tables:
-        write_bytes(args.tables, format_report(result).encode())
-    if args.figures:
-        write_bytes(args.figures / FIGURE_4, figure_4(result))
-        write_bytes(args.figures / FIGURE_5, figure_5(result))
+    if tables := files.get("tables"):
+        tables.write(f"<!-- {GENERATOR} -->\n\n{format_report(result)}".encode())
+    for name, draw in ((FIGURE_4, figure_4), (FIGURE_5, figure_5)):
+        if figure := files.get(name):
+            figure.write(draw(result))
 
 
 def _picture_image(chosen: Sequence[Annotation], image_id: str | None) -> Annotation:
@@ -252,10 +262,12 @@ def _setup(args: argparse.Namespace) -> Setup:
     )
 
 
-def _cache(args: argparse.Namespace, setup: Setup) -> AbstractContextManager[ResultCache | None]:
+def _cache(
+    args: argparse.Namespace, setup: Setup, files: Mapping[str, Output]
+) -> AbstractContextManager[ResultCache | None]:
     from roi_codec_ros.lab.evaluation.cache import ResultCache
 
-    if not args.json:
+    if not args.json or not files["json"].is_file:
         return nullcontext()
     path = args.json.with_name(args.json.stem + CACHE_SUFFIX)
     return ResultCache(path, setup.context(), resume=args.resume)

@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from roi_codec_ros.commands.common import (
-    check_writable,
+    add_force_option,
     image_size,
+    outputs,
     positive,
-    write_bytes,
 )
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
 
@@ -60,6 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="take so many of them, evenly spread (default: %(default)s)",
     )
+    add_force_option(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -69,10 +70,10 @@ def run(args: argparse.Namespace) -> None:
 
     if args.int8 != (args.calibration is not None):
         raise UsageError("expected --int8 and --calibration together, or neither")
+    files = outputs(args, "onnx", inputs=[args.model])
     model = load_model(args.model)
     size = None if args.size == ANY_SIZE else (args.size[1], args.size[0])
     graph = build_graph(model, size)
-    check_writable(args.onnx)
     if args.int8:
         from roi_codec_ros.codec.onnx_int8 import quantise
         from roi_codec_ros.common.photographs import left_out, readable
@@ -84,13 +85,13 @@ def run(args: argparse.Namespace) -> None:
         for sentence in left_out(broken, len(photographs)):
             print(sentence, file=sys.stderr)
     content = graph.SerializeToString()
-    write_bytes(args.onnx, content)
+    files["onnx"].write(content)
     kind = (
         f"int8, calibrated on {len(photographs) - len(broken)} photographs"
         if args.int8
         else "float32"
     )
-    print(
+    files["onnx"].say(
         f"{args.onnx}: {len(content) / 1e6:.2f} MB, {kind}, encoder of model {model.name} "
         f"({model.id.hex()})"
     )

@@ -22,7 +22,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from roi_codec_ros.commands.common import check_writable, positive
+from roi_codec_ros.commands.common import add_force_option, outputs, positive
 
 if TYPE_CHECKING:
     from roi_codec_ros.codec import Model
@@ -57,6 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", default="val", help="default: val")
     parser.add_argument("--detector", metavar="WEIGHTS", help="ultralytics weights, for --data")
     parser.add_argument("--limit", type=positive, metavar="N", help="measure on N images only")
+    add_force_option(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -72,12 +73,12 @@ def run(args: argparse.Namespace) -> None:
             blend = Path(args.blend[0]), float(args.blend[1])
         except ValueError:
             raise UsageError(f"expected a share of 0 to 1, found {args.blend[1]}") from None
-    check_writable(args.out)
+    out = outputs(args, "out", inputs=[args.checkpoint, blend and blend[0]])["out"]
     model = freeze(args.checkpoint, args.name, blend, args.eight_bits, _counted_on(args))
-    model.save(args.out)
+    out.write(model.content)
     if args.data:
         model = _measured(model, args)
-        model.save(args.out)
+        out.write(model.content)
     print(f"wrote {args.out}\n{json.dumps(model.header, indent=2)}")
 
 

@@ -16,7 +16,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from roi_codec_ros.commands.common import add_json_option, check_writable, write_json
+from roi_codec_ros.commands.common import (
+    add_force_option,
+    add_json_option,
+    not_negative,
+    outputs,
+)
 
 if TYPE_CHECKING:
     from roi_codec_ros.lab.evaluation.tracking_scores import Sample, TrackingScores
@@ -27,7 +32,10 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the verb."""
     parser.add_argument(
-        "--seed", type=_seed, default=0, help="what chance does; the same for the same number"
+        "--seed",
+        type=not_negative,
+        default=0,
+        help="what chance does; the same for the same number",
     )
     parser.add_argument(
         "--minutes", type=_minutes, default=1.0, help="simulated time (default: %(default)g)"
@@ -36,16 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--video", type=Path, metavar="FILE", help="draw the hall from above into an MP4"
     )
     add_json_option(parser)
-
-
-def _seed(text: str) -> int:
-    seed = int(text)
-    if seed < 0:
-        raise ValueError(text)
-    return seed
-
-
-_seed.__name__ = "number of 0 or more"
+    add_force_option(parser)
 
 
 def _minutes(text: str) -> float:
@@ -64,19 +63,17 @@ def run(args: argparse.Namespace) -> None:
     from roi_codec_ros.lab.simulation.measured_hall import simulate_hall
     from roi_codec_ros.perception.tracking import Tracker
 
-    for path in (args.json, args.video):
-        if path:
-            check_writable(path)
+    files = outputs(args, "json", "video")
     hall = simulate_hall(args.seed, 60.0 * args.minutes)
     tracker = Tracker(coverage=hall.cameras)
     moments: Iterable[tuple[Sample, Tracks]] = live_samples(hall, tracker)
     if args.video:
-        moments = _filmed(moments, hall, args.video)
+        moments = _filmed(moments, hall, files["video"].path)
     scores = score(sample for sample, _ in moments)
     result = _result(scores, hall, args)
-    _print_table(result, scores)
     if args.json:
-        write_json(args.json, result)
+        files["json"].write_json(result)
+    _print_table(result, scores)
 
 
 def _filmed(
@@ -85,13 +82,13 @@ def _filmed(
     """The same moments, each drawn into the video on its way."""
     import cv2
 
+    from roi_codec_ros.common.videos import video_file
     from roi_codec_ros.lab.demo.map_picture import hall_picture, marks_of
     from roi_codec_ros.lab.demo.outputs import open_writer
 
     picture = hall_picture(hall.settings.floor, hall.cameras)
     height, width = picture.size
-    writer = open_writer(path, (width, height))
-    try:
+    with video_file(path, lambda file: open_writer(file, (width, height))) as add:
         for sample, tracks in moments:
             drawn = picture.draw(
                 marks_of(tracks),
@@ -99,10 +96,8 @@ def _filmed(
                 title=f"{sample.stamp:.1f} s",
                 note="rings: persons · dots: tracks with 95 % ellipses and a second's way",
             )
-            writer.write(cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
+            add(cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
             yield sample, tracks
-    finally:
-        writer.release()
 
 
 def _result(scores: TrackingScores, hall: Hall, args: argparse.Namespace) -> dict[str, Any]:

@@ -19,20 +19,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roi_codec_ros.commands.common import (
+    add_force_option,
     add_json_option,
-    check_writable,
+    outputs,
     positive,
     positive_real,
-    write_json,
 )
 from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.common.files import RunFolder
 from roi_codec_ros.lab.demo.running import (
     Stop,
     await_persons,
     camera_names,
     check_ros,
     node_environment,
-    prepare_folder,
     private_ros_environment,
     process_name,
 )
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from roi_codec_ros.lab.tools.soak import ProcessSample, SoakBook, Span
 
 SAMPLE_S = 5.0
+WRITTEN = ("log", ".source")  # in --out
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -90,18 +91,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder for the logs (default: %(default)s)",
     )
     add_json_option(parser)
+    add_force_option(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     """Run the verb. Raises RoiCodecError for whatever a user can cause."""
+    from roi_codec_ros.lab.tools.soak import table_lines
+
     check_ros()
-    if args.json:
-        check_writable(args.json)
-    prepare_folder(args.out)
-    with Stop() as stop:
+    files = outputs(args, "json", inputs=args.source or ())
+    with RunFolder(args.out, "soak", WRITTEN, force=args.force), Stop() as stop:
         result = _soak(args, stop)
     if args.json:
-        write_json(args.json, result)
+        files["json"].write_json(result)
+    print("\n".join(table_lines(result)))
     if not (result["memory_flat"] and result["latency_steady"]):
         raise RoiCodecError("expected memory and latency to stay, found them to grow")
 
@@ -136,7 +139,6 @@ def _soak(args: argparse.Namespace, stop: Stop) -> dict[str, Any]:
         first_and_last,
         latency_row,
         soak_result,
-        table_lines,
     )
 
     specs = _graph(args)
@@ -156,7 +158,6 @@ def _soak(args: argparse.Namespace, stop: Stop) -> dict[str, Any]:
     if whole.end_s <= first.start_s:
         raise RoiCodecError("ended within the warm-up: nothing to compare")
     result = soak_result(samples, book, first, last)
-    print("\n".join(table_lines(result)))
     settings = {
         "machine": describe_machine(threads=1),
         "minutes": whole.minutes,

@@ -13,13 +13,24 @@ the same command with --resume goes on from there.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from roi_codec_ros.commands.common import check_writable, positive, positive_real
+from roi_codec_ros.codec.models import SUFFIX
+from roi_codec_ros.commands.common import (
+    add_force_option,
+    not_negative,
+    positive,
+    positive_real,
+)
+from roi_codec_ros.common.errors import RoiCodecError, UsageError
+from roi_codec_ros.common.files import RunFolder, same_file, write
+
+CHECKPOINT, STRIP, BOARD = "checkpoint.pt", "strip.png", "tensorboard"  # in --out
 
 if TYPE_CHECKING:
     from roi_codec_ros.lab.datasets.annotations import AnnotationSet
@@ -74,7 +85,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tensorboard", action="store_true", help="curves and pictures, below --out"
     )
     parser.add_argument(
-        "--pictures-every", type=int, metavar="N", help="steps between picture strips, 0: none"
+        "--pictures-every",
+        type=not_negative,
+        metavar="N",
+        help="steps between picture strips, 0: none",
     )
     start = parser.add_mutually_exclusive_group()
     start.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
@@ -84,6 +98,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="begin with the weights of a checkpoint or of a model file",
     )
+    add_force_option(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -92,7 +107,7 @@ def run(args: argparse.Namespace) -> None:
 
     from roi_codec_ros.common.photographs import left_out
     from roi_codec_ros.lab.training.data import CropSampler
-    from roi_codec_ros.lab.training.engine import start_engine
+    from roi_codec_ros.lab.training.engine import is_first_process, start_engine
     from roi_codec_ros.lab.training.features import DetectorDistance
     from roi_codec_ros.lab.training.objectives import hidden_classes
     from roi_codec_ros.lab.training.progress import open_board
@@ -101,8 +116,7 @@ def run(args: argparse.Namespace) -> None:
     config = configuration(args)
     if args.threads:
         torch.set_num_threads(args.threads)
-    checkpoint = args.out / "checkpoint.pt"
-    check_writable(checkpoint)
+    folder = _run_folder(args, config)
     annotations = _photographs(args, config)
     hidden = hidden_classes(config.regions)
     sampler = CropSampler(
@@ -110,36 +124,77 @@ def run(args: argparse.Namespace) -> None:
         config.crops,
         centre_on=[*hidden, *(name for name in config.regions if name not in hidden)],
     )
-    engine = start_engine(args.device)
-    sampler.read_ahead()
-    detector = args.feature_detector
-    trainer = Trainer(
-        config,
-        sampler,
-        checkpoint,
-        detector_distance=DetectorDistance(detector, str(engine.device)) if detector else None,
-        about={
-            "data": annotations_summary(args.data, args.split, len(sampler.annotations)),
-            "feature_detector": os.path.basename(detector or "") or None,
-        },
-        engine=engine,
-    )
-    if trainer.leads:
-        _print_report(annotations, sampler)
-    known = sampler.left_out
+    with folder if is_first_process() else contextlib.nullcontext():
+        engine = start_engine(args.device)
+        sampler.read_ahead()
+        detector = args.feature_detector
+        trainer = Trainer(
+            config,
+            sampler,
+            args.out / CHECKPOINT,
+            detector_distance=DetectorDistance(detector, str(engine.device)) if detector else None,
+            about={
+                "data": annotations_summary(args.data, args.split, len(sampler.annotations)),
+                "feature_detector": os.path.basename(detector or "") or None,
+            },
+            engine=engine,
+        )
+        if trainer.leads:
+            _print_report(annotations, sampler)
+        known = sampler.left_out
+        if args.resume:
+            trainer.resume()
+        elif args.init_from:
+            trainer.start_from(args.init_from)
+        if trainer.leads and not args.resume:
+            _clear(args.out, config)
+        board = open_board(args.out / BOARD) if args.tensorboard and trainer.leads else None
+        _train(trainer, sampler, args.out, board)
+        if trainer.leads:
+            found = [error for error in sampler.left_out if error not in known]
+            for sentence in left_out(found, len(annotations)):
+                print(f"while training: {sentence}", file=sys.stderr)
+            broken = {error.path for error in sampler.left_out}
+            photographs = [a.image_path for a in sampler.annotations if a.image_path not in broken]
+            _freeze(trainer, photographs, args.out)
+
+
+def _written(config: TrainingConfig) -> tuple[str, ...]:
+    """What a run leaves in its folder."""
+    from roi_codec_ros.lab.training.progress import LOG_NAME
+
+    return CHECKPOINT, LOG_NAME, STRIP, f"{config.preset}{SUFFIX}", BOARD
+
+
+def _run_folder(args: argparse.Namespace, config: TrainingConfig) -> RunFolder:
+    """Where the run goes.
+
+    Raises RoiCodecError where there is an earlier one, or what it would replace of somebody else.
+    """
+    names = _written(config)
+    if args.init_from and any(same_file(args.init_from, args.out / name) for name in names):
+        raise UsageError(f"expected --init-from of another folder than --out, found {args.out}")
+    earlier = args.out / CHECKPOINT
     if args.resume:
-        trainer.resume()
-    elif args.init_from:
-        trainer.start_from(args.init_from)
-    board = open_board(args.out / "tensorboard") if args.tensorboard and trainer.leads else None
-    _train(trainer, sampler, args.out, board)
-    if trainer.leads:
-        found = [error for error in sampler.left_out if error not in known]
-        for sentence in left_out(found, len(annotations)):
-            print(f"while training: {sentence}", file=sys.stderr)
-        broken = {error.path for error in sampler.left_out}
-        photographs = [a.image_path for a in sampler.annotations if a.image_path not in broken]
-        _freeze(trainer, photographs, args.out)
+        names = ()  # the checkpoint says itself whose they are
+    elif earlier.exists() and not args.force:
+        raise RoiCodecError(
+            f"expected no earlier run in {args.out}, found {earlier}; --resume goes on with it, "
+            "--force starts over in its place"
+        )
+    return RunFolder(args.out, "train", names, force=args.force)
+
+
+def _clear(out: Path, config: TrainingConfig) -> None:
+    """Remove what an earlier run left, so that no log or model is made of two."""
+    for name in _written(config):
+        for path in out.glob(f"{BOARD}/events.*") if name == BOARD else [out / name]:
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise RoiCodecError(
+                    f"expected to remove {path}, found: {error.strerror}"
+                ) from error
 
 
 def configuration(args: argparse.Namespace) -> TrainingConfig:
@@ -199,19 +254,18 @@ def _train(trainer: Trainer, sampler: CropSampler, out: Path, board: Any) -> Non
             log(report)
             if strip is not None and report.step % every == 0:
                 picture = strip.draw(trainer.model, trainer.device)
-                write_strip(out / "strip.png", picture)
+                write_strip(out / STRIP, picture)
                 log.picture(picture, report.step)
 
         trainer.run(show)
 
 
 def _freeze(trainer: Trainer, photographs: list[Path], out: Path) -> None:
-    from roi_codec_ros.commands.common import write_bytes
     from roi_codec_ros.lab.training.freeze import freeze
 
     model = freeze(trainer.checkpoint, photographs=photographs)
     path = out / f"{model.preset.name}.safetensors"
-    write_bytes(path, model.content)
+    write(path, model.content, durable=True)
     print(f"wrote {path}\n{json.dumps(model.header, indent=2)}")
 
 

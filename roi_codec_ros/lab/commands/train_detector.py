@@ -20,17 +20,25 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from roi_codec_ros.commands.common import add_json_option, positive, positive_real
+from roi_codec_ros.commands.common import (
+    add_force_option,
+    add_json_option,
+    not_negative,
+    positive,
+    positive_real,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from roi_codec_ros.codec import Model
+    from roi_codec_ros.common.files import RunFolder
     from roi_codec_ros.lab.datasets.annotations import Annotation, AnnotationSet
     from roi_codec_ros.lab.training.detector_data import Division, Written
     from roi_codec_ros.lab.training.detector_run import FineTuned, FineTuning, Step
 
 WORK_SUFFIX = ".work"
+RUN, YOLO_FILES = "run", ("data.yaml", "train.txt", "val.txt")  # in that folder
 FAILURES_SHOWN = 20
 
 
@@ -83,13 +91,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "1 forgets most (default: 0.5)",
     )
     parser.add_argument("--limit", type=positive, metavar="N", help="only so many photographs")
-    parser.add_argument("--seed", type=int, default=1, help="default: %(default)s")
+    parser.add_argument("--seed", type=not_negative, default=1, help="default: %(default)s")
     parser.add_argument(
         "--resume", action="store_true", help="go on from the last epoch of a run that was stopped"
     )
     parser.add_argument("--threads", type=positive, metavar="N", help="default: one a core")
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda or cuda:N")
     add_json_option(parser)
+    add_force_option(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -97,15 +106,16 @@ def run(args: argparse.Namespace) -> None:
     os.environ.setdefault("YOLO_OFFLINE", "1")  # before ultralytics is imported
 
     from roi_codec_ros.codec import UsageError
-    from roi_codec_ros.codec.models import load_model
-    from roi_codec_ros.commands.common import check_writable, write_json
+    from roi_codec_ros.codec.model_file import read_model
+    from roi_codec_ros.codec.models import find_model
+    from roi_codec_ros.common.files import check_outputs
     from roi_codec_ros.common.machine import usable_cores
     from roi_codec_ros.lab.datasets.annotations_any import read_annotations
     from roi_codec_ros.lab.evaluation.cache import file_digest
     from roi_codec_ros.lab.training.detector_data import divide, write_yolo_data
     from roi_codec_ros.lab.training.detector_run import FineTuning
-    from roi_codec_ros.lab.training.detector_training import fine_tune, interpolate, save_weights
-    from roi_codec_ros.perception.person_detector import find_weights
+    from roi_codec_ros.lab.training.detector_training import fine_tune, interpolate, weights_bytes
+    from roi_codec_ros.perception.person_detector import APOSTROPHE, find_weights
 
     for option in ("originals", "tuned_share"):
         if not 0.0 <= (share := getattr(args, option)) <= 1.0:
@@ -113,6 +123,11 @@ def run(args: argparse.Namespace) -> None:
             raise UsageError(f"expected a share of 0 to 1 for --{name}, found {share:g}")
     if args.out.suffix != ".pt":
         raise UsageError(f"expected --out to end in .pt, found {args.out.name}")
+    if APOSTROPHE in str(args.out.absolute()):
+        raise UsageError(
+            "expected --out in folders without an apostrophe in their names, in which ultralytics "
+            f"finds what it wrote, found {args.out}"
+        )
     config = FineTuning(
         epochs=args.epochs,
         minutes=args.minutes,
@@ -125,48 +140,72 @@ def run(args: argparse.Namespace) -> None:
     args.threads = args.threads or usable_cores()
     weights = find_weights(args.weights)
     card_file = args.out.with_suffix(".json")
-    for path in (args.out, card_file, *([args.json] if args.json else [])):
-        check_writable(path)
-    model = load_model(args.codec)
+    codec = find_model(args.codec)
+    files = check_outputs(
+        {"out": args.out, "card": card_file, "json": args.json},
+        force=args.force,
+        inputs=[weights, codec],
+    )
+    folder = _work_folder(args)
+    model = read_model(codec)
     annotations = read_annotations(args.data, args.split)
     division = divide(annotations, args.limit)
 
-    work = args.out.with_name(args.out.stem + WORK_SUFFIX)
-    images = _Images(work, model, division, args)
-    judge = _Judge(images, args)
-    before = judge.score(weights)
-    data = write_yolo_data(work, images.train_files, images.held_out_files)
-    started_from = {"file": weights.name, "sha256": file_digest(weights)}
-    with _Bar(config) as bar:
-        tuned = fine_tune(
-            weights,
-            data,
-            config,
-            work / "run",
-            device=args.device,
-            threads=args.threads,
-            resume=args.resume,
-            identity=f"{started_from['sha256']} {images.digest}",
-            on_step=bar.show,
-        )
-    share = interpolate(tuned.network, weights, args.tuned_share)
-    save_weights(tuned.network, args.out, config.image_size)
-    after = judge.score(args.out)
-    card = {
-        "name": args.out.stem,
-        "sha256": file_digest(args.out),
-        **_provenance(model, started_from, args),
-        "images": images.summary,
-        **_training(tuned, config, args, len(images.train_files)),
-        "tuned_share": share,
-        "held_out_person_ap50": {
-            kind: {"before": before[kind], "after": after[kind]} for kind in before
-        },
-    }
-    write_json(card_file, card)
-    if args.json:
-        write_json(args.json, card)
+    with folder:
+        work = folder.path
+        images = _Images(work, model, division, args)
+        judge = _Judge(images, args)
+        before = judge.score(weights)
+        data = write_yolo_data(work, images.train_files, images.held_out_files)
+        started_from = {"file": weights.name, "sha256": file_digest(weights)}
+        with _Bar(config) as bar:
+            tuned = fine_tune(
+                weights,
+                data,
+                config,
+                work / RUN,
+                device=args.device,
+                threads=args.threads,
+                resume=args.resume,
+                identity=f"{started_from['sha256']} {images.digest}",
+                on_step=bar.show,
+            )
+        share = interpolate(tuned.network, weights, args.tuned_share)
+        files["out"].write(weights_bytes(tuned.network, config.image_size))
+        after = judge.score(args.out)
+        card = {
+            "name": args.out.stem,
+            "sha256": file_digest(args.out),
+            **_provenance(model, started_from, args),
+            "images": images.summary,
+            **_training(tuned, config, args, len(images.train_files)),
+            "tuned_share": share,
+            "held_out_person_ap50": {
+                kind: {"before": before[kind], "after": after[kind]} for kind in before
+            },
+        }
+        files["card"].write_json(card)
+        if args.json:
+            files["json"].write_json(card)
     _report(card, annotations, images, args.out, card_file)
+
+
+def _work_folder(args: argparse.Namespace) -> RunFolder:
+    """The folder beside --out. Raises RoiCodecError where an earlier run would be lost."""
+    from roi_codec_ros.common.errors import RoiCodecError
+    from roi_codec_ros.common.files import RunFolder
+    from roi_codec_ros.lab.training.detector_run import STATE_FILE
+
+    work = args.out.with_name(args.out.stem + WORK_SUFFIX)
+    earlier = work / RUN / STATE_FILE
+    if args.resume:
+        return RunFolder(work, "train-detector", ())
+    if earlier.exists() and not args.force:
+        raise RoiCodecError(
+            f"expected no earlier run in {work}, found {earlier}; --resume goes on with it, "
+            "--force starts over in its place"
+        )
+    return RunFolder(work, "train-detector", (RUN, *YOLO_FILES), force=args.force)
 
 
 class _Images:

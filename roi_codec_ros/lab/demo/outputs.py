@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from roi_codec_ros.common.errors import RoiCodecError
-from roi_codec_ros.common.files import write_whole
+from roi_codec_ros.common.files import stamped, write
 from roi_codec_ros.common.videos import write_video
 from roi_codec_ros.lab.demo.camera_map import MapScale, nice_range_m
 from roi_codec_ros.lab.demo.layout import (
@@ -207,7 +207,8 @@ def open_writer(path: Path, size: tuple[int, int]) -> cv2.VideoWriter:
             return writer
         writer.release()
     raise RoiCodecError(
-        f"cannot write {path}: this OpenCV has none of the video codecs {', '.join(_CODECS)}"
+        f"expected to write a video with one of the codecs {', '.join(_CODECS)}; found: no room "
+        "for it, or an OpenCV without them"
     )
 
 
@@ -225,10 +226,7 @@ def write_contact_sheet(run: Run, path: Path) -> None:
     else:
         page = contact_sheet(_sheet_views(run), title=title, facts=_facts(run))
     _, png = cv2.imencode(".png", cv2.cvtColor(page, cv2.COLOR_RGB2BGR))
-    try:
-        write_whole(path, png.data)
-    except OSError as error:
-        raise RoiCodecError(f"expected to write {path}; found: {error.strerror}") from error
+    write(path, stamped(png.tobytes()))
 
 
 def _sheet_views(run: Run) -> list[tuple[View, str]]:

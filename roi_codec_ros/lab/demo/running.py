@@ -38,19 +38,6 @@ def check_ros() -> None:
             )
 
 
-def prepare_folder(out: Path) -> None:
-    """Make the folder. Raises RoiCodecError unless something can be written there."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        probe = out / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise RoiCodecError(
-            f"expected a writable folder for --out {out}, found: {error}"
-        ) from error
-
-
 def camera_names(count: int) -> list[str]:
     """``camera``, or ``camera1``, ``camera2``, … for more than one."""
     return ["camera"] if count == 1 else [f"camera{number}" for number in range(1, count + 1)]

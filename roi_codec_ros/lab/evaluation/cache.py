@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.common.files import GENERATOR, is_ours, lock
 from roi_codec_ros.lab.datasets.annotations import Annotation
 from roi_codec_ros.lab.evaluation.results import ImageResult, RowName
 
@@ -25,16 +26,32 @@ class ResultCache:
     """A file of results. context: what all of them depend on (settings, detectors, machine)."""
 
     def __init__(self, path: Path, context: Mapping[str, Any], *, resume: bool) -> None:
-        """resume: keep what the file has; otherwise it starts empty. Raises RoiCodecError."""
+        """resume: use what the file has; without, all is measured anew. Nothing in it is lost.
+
+        Raises RoiCodecError where it can not be written, is no such file, or another run has it.
+        """
         self._context = _digest({"format": FORMAT, **context})
         self._results: dict[str, ImageResult] = {}
         self._images: dict[Path, str | None] = {}
         try:
-            if resume and path.exists():
-                for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
-                    self._take(line)
-            self._file: IO[str] = path.open("a" if resume else "w", encoding="utf-8")
-            self._file.write("\n")  # ends what a run that was stopped left of its last line
+            self._file: IO[str] = path.open("a+", encoding="utf-8", errors="replace")
+            lock(self._file.fileno())
+            self._file.seek(0)
+            lines = self._file.read().splitlines()
+            taken = [self._take(line) for line in lines]
+            if any(map(str.strip, lines)) and not any(taken) and not is_ours(path):
+                self._file.close()
+                raise RoiCodecError(f"expected to keep results in {path}; found: another file")
+            if not resume:
+                self._results.clear()
+            # Ends what a run that was stopped left of its last line.
+            self._file.write("\n" if lines else json.dumps({"generator": GENERATOR}) + "\n")
+            self._file.flush()
+        except BlockingIOError as error:
+            self._file.close()
+            raise RoiCodecError(
+                f"expected no other run to keep results in {path}; found: one that has not ended"
+            ) from error
         except OSError as error:
             raise RoiCodecError(
                 f"expected to keep results in {path}; found: {error.strerror}"
@@ -52,21 +69,28 @@ class ResultCache:
         return None if key is None else self._results.get(key)
 
     def add(self, annotation: Annotation, row: RowName, result: ImageResult) -> None:
-        """Keep a result; on disk when this returns."""
+        """Keep a result; on disk when this returns. Raises RoiCodecError."""
         key = self._key(annotation, row)
         if key is None:
             return
         self._results[key] = result
         line = {"key": key, "image": annotation.image_id, "row": str(row)}
-        self._file.write(json.dumps(line | {"result": result.to_json()}) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps(line | {"result": result.to_json()}) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise RoiCodecError(
+                f"expected to keep results in {self._file.name}; found: {error.strerror}"
+            ) from error
 
-    def _take(self, line: str) -> None:
+    def _take(self, line: str) -> bool:
+        """Whether a line is a result; one cut short by the end of its run is measured again."""
         try:
             entry = json.loads(line)
             self._results[entry["key"]] = ImageResult.from_json(entry["result"])
         except (ValueError, KeyError, TypeError, AttributeError):
-            return  # a line cut short by the end of its run is measured again
+            return False
+        return True
 
     def _key(self, annotation: Annotation, row: RowName) -> str | None:
         path = annotation.image_path

@@ -11,6 +11,7 @@ import numpy as np
 
 from roi_codec_ros.codec.models import load_model
 from roi_codec_ros.common.devices import torch_device
+from roi_codec_ros.common.errors import UsageError
 from roi_codec_ros.common.machine import describe_machine
 from roi_codec_ros.lab.evaluation.baselines import parse_baselines
 from roi_codec_ros.lab.evaluation.cache import file_digest
@@ -48,6 +49,13 @@ class Setup:
 
         baselines = parse_baselines(self.baselines, threads=self.threads)
         models = [load_model(name) for name in self.models]
+        for what, given in (
+            ("model", [model.id for model in models]),
+            ("device of the models", list(self.model_devices)),
+        ):
+            if len(set(given)) < len(given):
+                named = " ".join(self.models if what == "model" else self.model_devices)
+                raise UsageError(f"expected every {what} once, found {named}")
         for device in {self.device, *self.model_devices}:
             torch_device(device)
         detector = PersonDetector(self.detector, image_size=self.detector_size, device=self.device)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from roi_codec_ros.common.files import GENERATOR
 from roi_codec_ros.common.images import ImageArray
 from roi_codec_ros.common.plugins import optional
 from roi_codec_ros.lab.privacy.audit import LEAKED_HEADS, Scene, ShownHead
@@ -84,6 +85,7 @@ def audit_page(
     leaked = [(scene, box) for scene in scenes for box in scene.leaked]
     leaked.sort(key=lambda item: -float(np.prod(item[1][2:] - item[1][:2])))
     context: Mapping[str, Any] = {
+        "generator": GENERATOR,
         "report": report,
         "attackers": [source for source in report["union"] if source.startswith("attacker_")],
         "roles": ROLES,

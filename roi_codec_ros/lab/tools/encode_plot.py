@@ -4,15 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
+from roi_codec_ros.common.files import Output
 from roi_codec_ros.common.plotting import new_figure, save_figure
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
-def plot_rows(rows: Sequence[dict[str, Any]], path: Path) -> None:
+def plot_rows(rows: Sequence[dict[str, Any]], output: Output) -> None:
     """Write the rows of the fewest threads as a figure. Raises RoiCodecError."""
     threads = min(row["threads"] for row in rows)
     shown = [row for row in rows if row["threads"] == threads]
@@ -36,7 +36,7 @@ def plot_rows(rows: Sequence[dict[str, Any]], path: Path) -> None:
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right center", fontsize="small")
     figure.suptitle(f"{threads} thread{'s' if threads > 1 else ''}")
-    save_figure(figure, path)
+    save_figure(figure, output)
 
 
 def _series(row: dict[str, Any]) -> str:

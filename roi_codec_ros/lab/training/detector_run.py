@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
+from roi_codec_ros.common.files import write
 from roi_codec_ros.lab.training.engine import learning_rate_share
 from roi_codec_ros.perception.person_detector import PERSON_CLASS
 
@@ -172,7 +173,8 @@ class Run:
             "elapsed_s": round(self.elapsed_s, 1),
             "total_steps": self._total_steps,
         }
-        self._state.write_text(json.dumps({"about": self._about, "counts": counts}) + "\n")
+        content = json.dumps({"about": self._about, "counts": counts}) + "\n"
+        write(self._state, content.encode())
 
     def result(self, network: Any) -> FineTuned:
         precision = "bfloat16" if self._reduced else "float32"

@@ -15,7 +15,7 @@ from typing import Any
 
 from roi_codec_ros.common.devices import torch_device
 from roi_codec_ros.common.errors import RoiCodecError
-from roi_codec_ros.common.files import write_whole
+from roi_codec_ros.common.files import GENERATOR
 from roi_codec_ros.lab.training.detector_run import FineTuned, FineTuning, Run, Step, trainer_class
 from roi_codec_ros.perception.person_detector import PERSON_CLASS, load_network
 
@@ -79,7 +79,7 @@ def fine_tune(
         "seed": config.seed,
         "deterministic": False,
         "amp": False,  # its check fetches weights; ours is below
-        "project": str(folder.parent),
+        "project": str(folder.resolve().parent),  # it puts a relative one elsewhere
         "name": folder.name,
         "exist_ok": True,
         "val": False,
@@ -122,11 +122,8 @@ def interpolate(network: Any, weights: Path, share: float) -> float:
     return share
 
 
-def save_weights(network: Any, path: Path, image_size: int) -> None:
-    """Write an ultralytics weights file: half precision, no optimizer, no paths of this machine.
-
-    Raises RoiCodecError where it can not be written.
-    """
+def weights_bytes(network: Any, image_size: int) -> memoryview:
+    """An ultralytics weights file: half precision, no optimizer, no paths of this machine."""
     import torch
 
     network = network.half().eval().requires_grad_(False).to("cpu")
@@ -136,6 +133,7 @@ def save_weights(network: Any, path: Path, image_size: int) -> None:
     network.criterion = None
     vars(network).pop("pt_path", None)
     content = {
+        "generator": GENERATOR,
         "epoch": -1,
         "best_fitness": None,
         "model": network,
@@ -151,7 +149,4 @@ def save_weights(network: Any, path: Path, image_size: int) -> None:
     }
     file = io.BytesIO()  # torch's own writer hides why the disk refused
     torch.save(content, file)
-    try:
-        write_whole(path, file.getbuffer())
-    except OSError as error:
-        raise RoiCodecError(f"expected to write {path}; found: {error.strerror}") from error
+    return file.getbuffer()

@@ -13,6 +13,11 @@ from roi_codec_ros.common.devices import torch_device
 from roi_codec_ros.common.errors import RoiCodecError
 
 
+def is_first_process() -> bool:
+    """Whether this process is the one, of those of ``torchrun``, that writes; alone it is."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
 def start_engine(device: str) -> Any:
     """A launched Fabric on ``device`` (``cpu``, ``cuda``, ``cuda:1``).
 

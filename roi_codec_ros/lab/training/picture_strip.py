@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.common.files import stamped, write
 from roi_codec_ros.lab.training.data import CropSampler
 from roi_codec_ros.lab.training.trainable import TrainableCodec
 
@@ -42,8 +42,4 @@ def _pixels(images: Tensor) -> NDArray[np.uint8]:
 def write_strip(path: Path, strip: NDArray[np.uint8]) -> None:
     """Write a strip as PNG. Raises RoiCodecError."""
     _, data = cv2.imencode(".png", cv2.cvtColor(strip, cv2.COLOR_RGB2BGR))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data.tobytes())
-    except OSError as error:
-        raise RoiCodecError(f"expected to write {path}, found: {error.strerror}") from error
+    write(path, stamped(data.tobytes()))
