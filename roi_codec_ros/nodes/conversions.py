@@ -18,6 +18,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.common.photographs import LARGEST_PX, PhotographError, decode_photograph
 from roi_codec_ros.msg import Person, PersonArray
 from roi_codec_ros.perception.detections import Detections
 
@@ -105,7 +106,6 @@ FAMILIES = (
     "{rgb,bgr,rgba,bgra,mono}{8,16}, {8,16}UC{1,3,4}, bayer_{rggb,bggr,gbrg,grbg}{8,16}, "
     "yuv422, uyvy, yuv422_yuy2, yuyv, nv12, nv21"
 )
-LARGEST_PX = 150_000_000
 MOST_PX_PER_BYTE = 1100  # of JPEG and PNG, even of a picture of one colour
 FEW_LEVELS = 16  # of 256; a picture of sixteen bits with fewer was not scaled to its sixteen bits
 
@@ -175,30 +175,23 @@ def rgb_from_compressed(message: CompressedImage) -> Pixels:
     As the driver's camera info describes them: a rotation tag is left alone. Raises
     ImageMessageError for any other content, or one that is broken or absurdly large.
     """
-    data = np.frombuffer(message.data, np.uint8)
-    if not data[:8].tobytes().startswith((_JPEG, _PNG)):
+    data = bytes(message.data)
+    png = data.startswith(_PNG)
+    if not png and not data.startswith(_JPEG):
         raise ImageMessageError(
             f"expected JPEG or PNG in a compressed image, found format {message.format[:64]!r}"
         )
-    _check_pixels(data.tobytes())
-    flags = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_IGNORE_ORIENTATION  # not ANYDEPTH: eight bits
-    try:
-        pixels = cv2.imdecode(data, flags)
-    except cv2.error:
-        pixels = None
-    if pixels is None:
-        raise ImageMessageError(
-            f"expected a JPEG or PNG that can be decoded, found {len(data)} bytes that can not"
-        )
-    if pixels.ndim == 3:
-        return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
+    _check_pixels(data)
+    pixels = _decoded_png(data) if png else _decoded_jpeg(data)
     # A driver that compresses what its sensor gives says so in front of the format.
     pattern = message.format.partition(";")[0].strip()
-    pattern = _UPPER_BYTE_OF.get(pattern, pattern)
-    layout = _LAYOUTS[pattern if pattern.startswith("bayer_") and pattern in _LAYOUTS else "mono8"]
-    if min(pixels.shape) < layout.smallest:
-        raise ImageMessageError(f"expected at least 3×3 Bayer pixels, found {pixels.shape}")
-    return layout.to_rgb(np.asarray(pixels, np.uint8))
+    layout = _LAYOUTS.get(_UPPER_BYTE_OF.get(pattern, pattern))
+    grey = pixels[:, :, 0]
+    if layout is None or layout.smallest == 1 or (pixels != grey[:, :, None]).any():
+        return pixels
+    if min(grey.shape) < layout.smallest:
+        raise ImageMessageError(f"expected at least 3×3 Bayer pixels, found {grey.shape}")
+    return layout.to_rgb(np.ascontiguousarray(grey))
 
 
 def _check_pixels(data: bytes) -> None:
@@ -217,18 +210,37 @@ def _check_pixels(data: bytes) -> None:
         )
 
 
+def _decoded_jpeg(data: bytes) -> Pixels:
+    """uint8 [H, W, 3] RGB."""
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error:
+        pixels = None
+    if pixels is None:
+        raise ImageMessageError(
+            f"expected a JPEG that can be decoded, found {len(data)} bytes that can not"
+        )
+    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def _decoded_png(data: bytes) -> Pixels:
+    """As `_decoded_jpeg`. Not by OpenCV, which allocates whatever length a chunk claims."""
+    try:
+        return decode_photograph(data, "a compressed image")
+    except PhotographError as error:
+        raise ImageMessageError(
+            f"expected a PNG that can be decoded, found {error.reason}"
+        ) from error
+
+
 def _png_size(data: bytes) -> tuple[int, int]:
-    """Height and width; 0, 0 where a chunk is cut off: all that it claims would be allocated."""
+    """Height and width; 0, 0 where there are none."""
     place = len(_PNG)
     if data[place : place + 8] != _PNG_HEADER:
         return 0, 0
     width, height = struct.unpack(">II", data[place + 8 : place + 16].ljust(8, b"\0"))
-    while place + 12 <= len(data):
-        end = place + 12 + int.from_bytes(data[place : place + 4], "big")
-        if data[place + 4 : place + 8] == b"IEND" and end <= len(data):
-            return height, width
-        place = end
-    return 0, 0
+    return height, width
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int]:

@@ -2,8 +2,8 @@
 """Coverage-guided fuzzing with atheris (pip install atheris), and its corpus played back without.
 
     python test/fuzz/fuzz.py TARGET [libFuzzer options] FOLDER...   fuzz: payload, entropy, roic,
-                                                                    model, photograph, data_set
-                                                                    or messages
+                                                                    model, photograph, data_set,
+                                                                    driver_image or messages
     python test/fuzz/fuzz.py TARGET --seeds FOLDER                  write what to start from
     python test/fuzz/fuzz.py TARGET --replay FOLDER                 run all files once
 

@@ -149,6 +149,23 @@ def _messages() -> Iterator[bytes]:
         yield head(4, camera, 1) + lens + moving
 
 
+def _driver_image() -> Iterator[bytes]:
+    """Number of the encoding, sizes and pixels; or the number of a compression and its bytes."""
+    from roi_codec_ros.nodes.conversions import ENCODINGS
+
+    rng = np.random.default_rng(4)
+    for number in range(len(ENCODINGS)):
+        yield bytes((number, 0, 4, 4, 32, 0)) + rng.integers(0, 255, 32 * 6, np.uint8).tobytes()
+    compressed = len(ENCODINGS)
+    for mode in ("L", "RGB"):
+        picture = Image.new(mode, (12, 8), 77)
+        for kind, options in (("JPEG", {}), ("JPEG", {"progressive": True}), ("PNG", {})):
+            file = io.BytesIO()
+            picture.save(file, kind, **options)
+            yield bytes((compressed,)) + file.getvalue()
+            yield bytes((compressed + 1,)) + file.getvalue()
+
+
 _SEEDS = {
     "payload": _payload,
     "entropy": _entropy,
@@ -156,5 +173,6 @@ _SEEDS = {
     "model": _model,
     "photograph": _photograph,
     "data_set": _data_set,
+    "driver_image": _driver_image,
     "messages": _messages,
 }

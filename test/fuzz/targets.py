@@ -190,6 +190,35 @@ def photograph(data: bytes) -> None:
     assert pixels.dtype == np.uint8
 
 
+def driver_image(data: bytes) -> None:
+    """A driver's image, plain or compressed: its pixels, or it is refused."""
+    from sensor_msgs.msg import CompressedImage
+    from sensor_msgs.msg import Image as PlainImage
+
+    from roi_codec_ros.nodes import conversions
+
+    conversions.LARGEST_PX = MAX_PIXELS
+    taker = Taker(data)
+    kind = taker.small(len(conversions.ENCODINGS) + 1)
+    if kind < len(conversions.ENCODINGS):
+        layout = "<I" if taker.small(15) == 15 else "B"
+        height, width, step = (taker.take(layout) for _ in range(3))
+        message = PlainImage(height=height, width=width, step=step)
+        message.encoding, message.is_bigendian = conversions.ENCODINGS[kind], taker.small(1)
+        message.data = taker.rest()
+    else:
+        message = CompressedImage(format=("bayer_rggb8; jpeg", "rgb8; png")[kind % 2])
+        message.data = taker.rest()
+    try:
+        pixels = conversions.rgb_from_message(message)
+    except conversions.ImageMessageError as error:
+        assert str(error).isprintable() and len(str(error)) < 1000
+        return
+    assert pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3
+    if isinstance(message, PlainImage):
+        assert pixels.shape[:2] == (message.height, message.width)
+
+
 _LAYOUTS = {b"o": "odgt", b"c": "coco", b"y": "yolo", b"l": "labels"}
 
 
@@ -262,6 +291,11 @@ class Taker:
         count = min(self.take("<H"), most, self.left)
         self._at += count
         return self._data[self._at - count : self._at]
+
+    def rest(self) -> bytes:
+        """All that is left."""
+        at, self._at = self._at, len(self._data)
+        return self._data[at:]
 
     def small(self, most: int) -> int:
         return self.take("B") % (most + 1)
@@ -429,5 +463,6 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "model": model,
     "photograph": photograph,
     "data_set": data_set,
+    "driver_image": driver_image,
     "messages": messages,
 }
