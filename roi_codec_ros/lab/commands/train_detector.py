@@ -35,11 +35,12 @@ if TYPE_CHECKING:
     from roi_codec_ros.common.files import RunFolder
     from roi_codec_ros.lab.datasets.annotations import Annotation, AnnotationSet
     from roi_codec_ros.lab.training.detector_data import Division, Written
-    from roi_codec_ros.lab.training.detector_run import FineTuned, FineTuning, Step
+    from roi_codec_ros.lab.training.detector_training import FineTuned, FineTuning
 
 WORK_SUFFIX = ".work"
 RUN, YOLO_FILES = "run", ("data.yaml", "train.txt", "val.txt")  # in that folder
 FAILURES_SHOWN = 20
+BAR = "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -105,6 +106,8 @@ def run(args: argparse.Namespace) -> None:
     """Run the verb. Raises RoiCodecError for whatever a user can cause."""
     os.environ.setdefault("YOLO_OFFLINE", "1")  # before ultralytics is imported
 
+    from tqdm import tqdm
+
     from roi_codec_ros.codec import UsageError
     from roi_codec_ros.codec.model_file import read_model
     from roi_codec_ros.codec.models import find_model
@@ -113,8 +116,12 @@ def run(args: argparse.Namespace) -> None:
     from roi_codec_ros.lab.datasets.annotations_any import read_annotations
     from roi_codec_ros.lab.evaluation.cache import file_digest
     from roi_codec_ros.lab.training.detector_data import divide, write_yolo_data
-    from roi_codec_ros.lab.training.detector_run import FineTuning
-    from roi_codec_ros.lab.training.detector_training import fine_tune, interpolate, weights_bytes
+    from roi_codec_ros.lab.training.detector_training import (
+        FineTuning,
+        fine_tune,
+        interpolate,
+        weights_bytes,
+    )
     from roi_codec_ros.perception.person_detector import APOSTROPHE, find_weights
 
     for option in ("originals", "tuned_share"):
@@ -158,7 +165,7 @@ def run(args: argparse.Namespace) -> None:
         before = judge.score(weights)
         data = write_yolo_data(work, images.train_files, images.held_out_files)
         started_from = {"file": weights.name, "sha256": file_digest(weights)}
-        with _Bar(config) as bar:
+        with tqdm(total=100.0, desc="train", bar_format=BAR, disable=None) as bar:
             tuned = fine_tune(
                 weights,
                 data,
@@ -168,7 +175,7 @@ def run(args: argparse.Namespace) -> None:
                 threads=args.threads,
                 resume=args.resume,
                 identity=f"{started_from['sha256']} {images.digest}",
-                on_step=bar.show,
+                on_step=lambda progress: bar.update(100.0 * progress - bar.n),
             )
         share = interpolate(tuned.network, weights, args.tuned_share)
         files["out"].write(weights_bytes(tuned.network, config.image_size))
@@ -178,7 +185,7 @@ def run(args: argparse.Namespace) -> None:
             "sha256": file_digest(args.out),
             **_provenance(model, started_from, args),
             "images": images.summary,
-            **_training(tuned, config, args, len(images.train_files)),
+            **_training(tuned, config, args),
             "tuned_share": share,
             "held_out_person_ap50": {
                 kind: {"before": before[kind], "after": after[kind]} for kind in before
@@ -194,7 +201,7 @@ def _work_folder(args: argparse.Namespace) -> RunFolder:
     """The folder beside --out. Raises RoiCodecError where an earlier run would be lost."""
     from roi_codec_ros.common.errors import RoiCodecError
     from roi_codec_ros.common.files import RunFolder
-    from roi_codec_ros.lab.training.detector_run import STATE_FILE
+    from roi_codec_ros.lab.training.detector_training import STATE_FILE
 
     work = args.out.with_name(args.out.stem + WORK_SUFFIX)
     earlier = work / RUN / STATE_FILE
@@ -302,32 +309,6 @@ class _Judge:
         return scores
 
 
-class _Bar:
-    """A progress bar over the budget."""
-
-    def __init__(self, config: FineTuning) -> None:
-        from tqdm import tqdm
-
-        self._bar = tqdm(
-            total=100.0,
-            desc="train",
-            bar_format="{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}{postfix}]",
-            disable=None,
-        )
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-
-    def show(self, step: Step) -> None:
-        self._bar.n = round(100.0 * min(step.progress, 1.0), 2)
-        self._bar.set_postfix(
-            step=step.number, loss=f"{step.loss:.3f}", images_per_s=f"{step.images_per_s:.2f}"
-        )
-
-
 def _provenance(
     model: Model, started_from: dict[str, str], args: argparse.Namespace
 ) -> dict[str, Any]:
@@ -344,9 +325,7 @@ def _provenance(
     }
 
 
-def _training(
-    tuned: FineTuned, config: FineTuning, args: argparse.Namespace, images: int
-) -> dict[str, Any]:
+def _training(tuned: FineTuned, config: FineTuning, args: argparse.Namespace) -> dict[str, Any]:
     from dataclasses import asdict
     from importlib.metadata import version
 
@@ -355,14 +334,13 @@ def _training(
 
     return {
         "image_size": config.image_size,
-        "epochs": round(tuned.images / images, 2),
+        "epochs": round(tuned.epochs, 2),
         "steps": tuned.steps,
         "minutes": round(tuned.minutes, 1),
         "settings": {
             **asdict(config),
             "originals": args.originals,
             "limit": args.limit,
-            "precision": tuned.precision,
             "optimizer": "AdamW",
             **AUGMENTATION,
         },
