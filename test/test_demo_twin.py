@@ -12,6 +12,7 @@ import pytest
 
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
 from roi_codec_ros.lab.commands import demo_twin
+from roi_codec_ros.lab.demo import truth
 from roi_codec_ros.lab.demo.layout import Layout, TwinMap, twin_sheet
 from roi_codec_ros.lab.demo.map_book import MapBook, MapMoment, WatchedFloor, map_at, watched_at
 from roi_codec_ros.lab.demo.map_picture import Area, MapPicture
@@ -251,7 +252,7 @@ def test_perfect_tracks_are_scored_as_such(tmp_path):
         )
         moments.append(MapMoment(stamp_ns, persons))
 
-    scored = demo_twin._scored(Twin(stage.views, moments, []), stage, clock)
+    scored = truth._scored(Twin(stage.views, moments, []), stage, clock)
 
     assert scored["persons_found"] == scored["persons"] >= 3
     assert scored["idf1"] == scored["mota"] == 1.0
@@ -259,7 +260,7 @@ def test_perfect_tracks_are_scored_as_such(tmp_path):
     assert (scored["false_tracks"], scored["identity_switches"]) == (0, 0)
     assert (
         "followed, 0.10 m off"
-        in demo_twin.truth_lines(
+        in truth.truth_lines(
             {
                 "twin": scored,
                 "faces": {"detector": "haar", "frames": 2, "camera": 3, "anonymized": 0},

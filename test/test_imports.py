@@ -32,9 +32,9 @@ MAY_IMPORT = {
     "lab/datasets": LIVE | {"lab/faces"},
     "lab/simulation": LIVE,
     "lab/evaluation": LIVE | {"lab/faces", "lab/datasets", "lab/simulation"},
-    "lab/training": LIVE | {"lab/faces", "lab/datasets"},
+    "lab/training": LIVE | {"lab/faces", "lab/datasets", "lab/evaluation"},
     "lab/privacy": LIVE | {"lab/faces", "lab/datasets", "lab/evaluation", "lab/training"},
-    "lab/demo": LIVE | {"config", "nodes", "lab/simulation", "lab/evaluation"},
+    "lab/demo": LIVE | {"config", "nodes", "lab/faces", "lab/simulation", "lab/evaluation"},
     "lab/tools": LIVE | {"config", "nodes", "lab/datasets", "lab/evaluation", "lab/demo"},
 }
 MAY_IMPORT["lab/commands"] = set(MAY_IMPORT) - {"cli"}

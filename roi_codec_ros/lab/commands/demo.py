@@ -47,6 +47,7 @@ from roi_codec_ros.lab.demo.running import (
     process_name,
     threads_per_process,
 )
+from roi_codec_ros.lab.demo.twin_plan import TwinPlan
 
 if TYPE_CHECKING:
     from roi_codec_ros.lab.demo.ledger import DemoLedger
@@ -140,7 +141,7 @@ class Plan:
     sources: dict[str, str]
     model: Path
     weights: Path
-    twin: demo_twin.TwinPlan
+    twin: TwinPlan
     trained: bool = True
 
 
@@ -297,6 +298,7 @@ def _watch(
 
 def _finished(plan: Plan, ledger: DemoLedger, start_s: float, end_s: float) -> Run:
     from roi_codec_ros.lab.demo.outputs import Run
+    from roi_codec_ros.lab.demo.truth import with_twin
     from roi_codec_ros.lab.simulation.photograph_cameras import SourceFrames
     from roi_codec_ros.stream.sources import open_source, parse_source
 
@@ -314,7 +316,7 @@ def _finished(plan: Plan, ledger: DemoLedger, start_s: float, end_s: float) -> R
         fields_of_view_deg=ledger.fields_of_view(),
         trained=plan.trained,
     )
-    return demo_twin.with_twin(finished, plan.twin, ledger)
+    return with_twin(finished, plan.twin, ledger)
 
 
 # ---------------------------------------------------------------------------------------- showing
@@ -399,16 +401,17 @@ class _LineTable:
 def _write_results(finished: Run, plan: Plan, out: Path, json_file: Output | None) -> None:
     from roi_codec_ros.lab.demo.outputs import write_contact_sheet, write_side_by_side
     from roi_codec_ros.lab.demo.report import report, table_lines
+    from roi_codec_ros.lab.demo.truth import truth_lines, with_truth
 
     content = report(finished.model, finished.seconds, finished.summaries)
-    finished, compared = demo_twin.with_truth(finished, plan.twin)
+    finished, compared = with_truth(finished, plan.twin)
     content.update(compared)
     report_file, sheet, video = RESULTS
     write(out / report_file, json_bytes(content))
     if json_file is not None:
         json_file.write_json(content)
     _say(f"\nover {finished.seconds:.1f} s (latencies: medians in ms; rates in kbit/s):")
-    for line in [*table_lines(finished.summaries), *demo_twin.truth_lines(content)]:
+    for line in [*table_lines(finished.summaries), *truth_lines(content)]:
         _say(line)
     written = [report_file]
     if finished.cameras:

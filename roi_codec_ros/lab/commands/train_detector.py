@@ -14,7 +14,6 @@ A few are held out, on which the detector is measured before and after; the card
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import sys
 from pathlib import Path
@@ -29,12 +28,10 @@ from roi_codec_ros.commands.common import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from roi_codec_ros.codec import Model
     from roi_codec_ros.common.files import RunFolder
-    from roi_codec_ros.lab.datasets.annotations import Annotation, AnnotationSet
-    from roi_codec_ros.lab.training.detector_data import Division, Written
+    from roi_codec_ros.lab.datasets.annotations import AnnotationSet
+    from roi_codec_ros.lab.training.detector_images import DetectorImages
     from roi_codec_ros.lab.training.detector_training import FineTuned, FineTuning
 
 WORK_SUFFIX = ".work"
@@ -116,6 +113,7 @@ def run(args: argparse.Namespace) -> None:
     from roi_codec_ros.lab.datasets.annotations_any import read_annotations
     from roi_codec_ros.lab.evaluation.cache import file_digest
     from roi_codec_ros.lab.training.detector_data import divide, write_yolo_data
+    from roi_codec_ros.lab.training.detector_images import DetectorImages, held_out_scores
     from roi_codec_ros.lab.training.detector_training import (
         FineTuning,
         fine_tune,
@@ -160,9 +158,9 @@ def run(args: argparse.Namespace) -> None:
 
     with folder:
         work = folder.path
-        images = _Images(work, model, division, args)
-        judge = _Judge(images, args)
-        before = judge.score(weights)
+        options = {"device": args.device, "threads": args.threads}
+        images = DetectorImages(work, model, division, originals=args.originals, **options)
+        before = held_out_scores(images, weights, image_size=args.image_size, **options)
         data = write_yolo_data(work, images.train_files, images.held_out_files)
         started_from = {"file": weights.name, "sha256": file_digest(weights)}
         with tqdm(total=100.0, desc="train", bar_format=BAR, disable=None) as bar:
@@ -171,15 +169,14 @@ def run(args: argparse.Namespace) -> None:
                 data,
                 config,
                 work / RUN,
-                device=args.device,
-                threads=args.threads,
+                **options,
                 resume=args.resume,
                 identity=f"{started_from['sha256']} {images.digest}",
                 on_step=lambda progress: bar.update(100.0 * progress - bar.n),
             )
         share = interpolate(tuned.network, weights, args.tuned_share)
         files["out"].write(weights_bytes(tuned.network, config.image_size))
-        after = judge.score(args.out)
+        after = held_out_scores(images, args.out, image_size=args.image_size, **options)
         card = {
             "name": args.out.stem,
             "sha256": file_digest(args.out),
@@ -213,100 +210,6 @@ def _work_folder(args: argparse.Namespace) -> RunFolder:
             "--force starts over in its place"
         )
     return RunFolder(work, "train-detector", (RUN, *YOLO_FILES), force=args.force)
-
-
-class _Images:
-    """The decoded photographs and some originals in the work folder."""
-
-    def __init__(
-        self, work: Path, model: Model, division: Division, args: argparse.Namespace
-    ) -> None:
-        from tqdm import tqdm
-
-        from roi_codec_ros.codec import RoiCodecError
-        from roi_codec_ros.lab.datasets.annotated_images import read_annotated, resize
-        from roi_codec_ros.lab.evaluation.methods import ModelMethod
-        from roi_codec_ros.lab.training.detector_data import some, write_images
-
-        method = ModelMethod(model, device=args.device, threads=args.threads)
-
-        def decoded(annotation: Annotation) -> Any:
-            image = read_annotated(annotation)
-            return resize(method.decode(method.encode(image)), annotation.width, annotation.height)
-
-        kept = some(division.train, args.originals)
-        jobs: list[tuple[Sequence[Annotation], str, Callable[[Annotation], Any]]] = [
-            (division.train, f"decoded-{model.id.hex()}", decoded),
-            (division.held_out, f"decoded-{model.id.hex()}", decoded),
-            (kept, "originals", read_annotated),
-            (division.held_out, "originals", read_annotated),
-        ]
-        written: list[Written] = []
-        total = sum(len(annotations) for annotations, _, _ in jobs)
-        with tqdm(total=total, unit="image", desc="decode", disable=None) as bar:
-            for annotations, folder, make in jobs:
-                written.append(write_images(annotations, work / folder, make, on_image=bar.update))
-        train, self._held_out, originals, self._held_out_originals = written
-        self.failures = [failure for part in written[:2] for failure in part.failures]
-        self.train_files = [path for part in (train, originals) for _, path in part.images]
-        self.held_out_files = [path for _, path in self._held_out.images]
-        if not train.images or not self.held_out_files:
-            raise RoiCodecError(
-                f"expected photographs in {args.data}, found {len(self.failures)} that failed; "
-                f"the first: {': '.join(self.failures[0])}"
-            )
-        self.summary = {
-            "decoded": len(train.images),
-            "originals": len(originals.images),
-            "held_out": len(self.held_out_files),
-            "persons": sum(len(item.persons) for item, _ in train.images),
-            "machine_made_boxes": sum(item.person_boxes != "human" for item, _ in train.images),
-            "with_hidden_regions": sum(len(item.ignored) > 0 for item, _ in train.images),
-            "left_out_persons_unknown": division.unknown,
-            "left_out_failed": len(self.failures),
-        }
-        self.made = train.made + self._held_out.made
-        listed = "\n".join(str(path.relative_to(work)) for path in self.train_files)
-        self.digest = hashlib.sha256(listed.encode()).hexdigest()
-
-    def held_out(self) -> dict[str, list[Annotation]]:
-        """The held-out images by kind, their boxes with the files in the work folder."""
-        from dataclasses import replace
-
-        return {
-            kind: [replace(item, image_path=path) for item, path in part.images]
-            for kind, part in (
-                ("decoded", self._held_out),
-                ("originals", self._held_out_originals),
-            )
-        }
-
-
-class _Judge:
-    """Person AP on the held-out images."""
-
-    def __init__(self, images: _Images, args: argparse.Namespace) -> None:
-        self._held_out = images.held_out()
-        self._args = args
-
-    def score(self, weights: Path) -> dict[str, float | None]:
-        import math
-
-        import torch
-        from tqdm import tqdm
-
-        from roi_codec_ros.lab.evaluation.measurement import person_ap50
-        from roi_codec_ros.perception.person_detector import PersonDetector
-
-        args = self._args
-        detector = PersonDetector(weights, device=args.device, image_size=args.image_size)
-        torch.set_num_threads(args.threads)  # ultralytics has set them to its own taste
-        scores: dict[str, float | None] = {}
-        for kind, images in self._held_out.items():
-            bar = tqdm(images, unit="image", desc=f"measure on {kind}", disable=None)
-            ap = person_ap50(detector, bar)
-            scores[kind] = None if math.isnan(ap) else round(ap, 4)
-        return scores
 
 
 def _provenance(
@@ -350,7 +253,11 @@ def _training(tuned: FineTuned, config: FineTuning, args: argparse.Namespace) ->
 
 
 def _report(
-    card: dict[str, Any], annotations: AnnotationSet, images: _Images, out: Path, card_file: Path
+    card: dict[str, Any],
+    annotations: AnnotationSet,
+    images: DetectorImages,
+    out: Path,
+    card_file: Path,
 ) -> None:
     from roi_codec_ros.lab.datasets.annotations_any import shortfall
 

@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from roi_codec_ros.common.tables import number, text_table
+
 SATURATED_BELOW = 0.95  # of the frames that came in
 NODES = ("decoder", "detector")
 
@@ -111,3 +113,33 @@ def _count_at(moments: Moments, at_ns: int) -> float:
         return float(moments[-1][1])
     (t0, n0), (t1, n1) = moments[index - 1], moments[index]
     return n0 + (n1 - n0) * (at_ns - t0) / (t1 - t0)
+
+
+def arrangement(processes: int) -> str:
+    """How decoder and detector are distributed, in words."""
+    return "one process" if processes == 1 else "two processes"
+
+
+def server_table(
+    rows: Sequence[Mapping[str, Any]], saturation: Mapping[str, int | None], rate_hz: float
+) -> str:
+    """The rows of a bench for the terminal, and from how many cameras on it saturates."""
+    header = ["", "cameras", "in/s", "out/s", "p50 ms", "p95 ms", "p99 ms", "dropped", *NODES]
+    cells = [
+        [
+            arrangement(row["processes"]),
+            row["cameras"],
+            f"{row['in_fps']:.1f}",
+            f"{row['out_fps']:.1f}",
+            *(number(row["latency_ms"][name], ".0f") for name in ("p50", "p95", "p99")),
+            *(row["dropped"][name] for name in ("total", *NODES)),
+            f"{row['cpu_percent']:.0f}",
+            f"{row['memory_mib']:.0f}",
+        ]
+        for row in rows
+    ]
+    lines = [text_table([*header, "CPU %", "MiB"], cells)]
+    for count, cameras in saturation.items():
+        where = f"saturates at {cameras} cameras" if cameras else "did not saturate"
+        lines.append(f"{arrangement(int(count))}: {where} of {rate_hz:g} frames/s each")
+    return "\n".join(lines)
