@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What several verbs share: reading and writing files with one-line errors."""
+"""What several verbs share: options, types of arguments, and files with one-line errors."""
 
 from __future__ import annotations
 

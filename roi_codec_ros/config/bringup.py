@@ -441,6 +441,7 @@ def _process_arguments() -> list[LaunchArgument]:
 
 
 def process_options(given: Mapping[str, str]) -> ProcessOptions:
+    """The options of processes among the arguments of a launch file. Raises UsageError."""
     names = [option.name for option in fields(ProcessOptions)]
     return ProcessOptions(**{name: given.get(name, "") for name in names})
 

@@ -109,6 +109,7 @@ def _on_the_map(geometry: Geometry, person: PersonMark) -> tuple[tuple[float, fl
 
 
 def overlap(one: Rectangle, other: Rectangle) -> bool:
+    """Whether two rectangles have a pixel in common."""
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
