@@ -31,8 +31,8 @@ from visualization_msgs.msg import MarkerArray
 
 from roi_codec_ros.config.bringup import server_graph
 from roi_codec_ros.msg import PersonArray
-from roi_codec_ros.nodes.clouds import RING_HEIGHTS_M, RING_POINTS
 from roi_codec_ros.nodes.conversions import persons_from_detections, stamp_ns
+from roi_codec_ros.nodes.map_messages import RING_HEIGHTS_M, RING_POINTS
 from roi_codec_ros.perception.cameras import CameraModel
 from roi_codec_ros.perception.detections import Detections
 from roi_codec_ros.perception.ground import CameraPose

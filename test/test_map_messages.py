@@ -21,15 +21,18 @@ from visualization_msgs.msg import Marker
 
 from roi_codec_ros.common.errors import RoiCodecError
 from roi_codec_ros.nodes import transforms
-from roi_codec_ros.nodes.clouds import (
+from roi_codec_ros.nodes.map_messages import (
+    NOT_COVERED,
     RING_HEIGHTS_M,
     RING_POINTS,
+    WATCHED,
     cloud_from_points,
+    coverage_grid,
     person_rings,
+    persons_from_tracks,
+    poses_from_persons,
     written_cloud,
 )
-from roi_codec_ros.nodes.grids import NOT_COVERED, WATCHED, coverage_grid
-from roi_codec_ros.nodes.map_messages import persons_from_tracks, poses_from_persons
 from roi_codec_ros.nodes.markers import map_markers
 from roi_codec_ros.perception.cameras import CameraModel
 from roi_codec_ros.perception.ground import CameraPose

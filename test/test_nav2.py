@@ -51,7 +51,7 @@ def test_both_releases_act_on_the_same_number_of_points():
 def test_every_ring_lies_between_the_heights():
     pytest.importorskip("rclpy", reason="ROS 2 is not sourced")
     pytest.importorskip("roi_codec_ros.msg", reason="the messages are not built")
-    from roi_codec_ros.nodes.clouds import RING_HEIGHTS_M
+    from roi_codec_ros.nodes.map_messages import RING_HEIGHTS_M
 
     source, layer = MONITOR["persons"], LAYER["persons"]
     for low, high in (
@@ -66,7 +66,7 @@ def test_every_ring_lies_between_the_heights():
 def test_a_person_well_inside_a_zone_has_enough_points_there(bearing):
     pytest.importorskip("rclpy", reason="ROS 2 is not sourced")
     pytest.importorskip("roi_codec_ros.msg", reason="the messages are not built")
-    from roi_codec_ros.nodes.clouds import person_rings
+    from roi_codec_ros.nodes.map_messages import person_rings
 
     for name in MONITOR["polygons"]:
         zone = MONITOR[name]

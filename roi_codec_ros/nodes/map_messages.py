@@ -1,14 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tracks in the map as messages."""
+"""What the tracker publishes of the map: persons, poses, the cloud of obstacles, watched floor."""
 
 from __future__ import annotations
 
+import array
 import math
+import sys
+from collections.abc import Sequence
 
+import numpy as np
 from geometry_msgs.msg import Pose, PoseArray, Quaternion
+from nav_msgs.msg import OccupancyGrid
+from numpy.typing import ArrayLike, NDArray
+from sensor_msgs.msg import PointCloud2, PointField
 from std_msgs.msg import Header
 
 from roi_codec_ros.msg import Person, PersonArray
+from roi_codec_ros.nodes.conversions import byte_array
+from roi_codec_ros.perception.coverage import Cells
 from roi_codec_ros.perception.tracking import Tracks
 
 SLOWEST_HEADING_M_S = 0.2  # below it a velocity says nothing about where someone looks
@@ -43,3 +52,80 @@ def heading(person: Person) -> Quaternion:
     x, y = person.velocity.x, person.velocity.y
     yaw = math.atan2(y, x) if math.hypot(x, y) >= SLOWEST_HEADING_M_S else 0.0
     return Quaternion(x=0.0, y=0.0, z=math.sin(yaw / 2.0), w=math.cos(yaw / 2.0))
+
+
+try:
+    from sensor_msgs_py import point_cloud2
+except ImportError:
+    point_cloud2 = None
+
+RING_POINTS = 12
+RING_HEIGHTS_M = (0.2, 0.8, 1.4)
+FLOAT_BYTES = 4
+
+
+def person_rings(xy: ArrayLike, radius_m: float) -> NDArray[np.float32]:
+    """Points float32 [36 N, 3] around N persons at xy [N, 2]: a ring at each of three heights.
+
+    Zones and obstacle layers ask for several points before they believe in an obstacle.
+    """
+    places = np.asarray(xy, np.float64).reshape(-1, 1, 1, 2)
+    angles = np.arange(RING_POINTS) * (2.0 * np.pi / RING_POINTS)
+    circle = radius_m * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    points = np.empty((len(places), len(RING_HEIGHTS_M), RING_POINTS, 3), np.float32)
+    points[..., :2] = places + circle
+    points[..., 2] = np.array(RING_HEIGHTS_M)[:, None]
+    return points.reshape(-1, 3)
+
+
+def cloud_from_points(points: NDArray[np.float32], header: Header) -> PointCloud2:
+    """points: float32 [N, 3]. The fields x, y and z are there even when no point is."""
+    if point_cloud2 is not None:
+        return point_cloud2.create_cloud_xyz32(header, points)
+    return written_cloud(points, header)
+
+
+def written_cloud(points: NDArray[np.float32], header: Header) -> PointCloud2:
+    """What sensor_msgs_py makes, where that package is not installed."""
+    step = 3 * FLOAT_BYTES
+    cloud = PointCloud2(header=header, height=1, width=len(points), is_dense=False)
+    cloud.is_bigendian = sys.byteorder != "little"
+    cloud.fields = [
+        PointField(name=name, offset=FLOAT_BYTES * index, datatype=PointField.FLOAT32, count=1)
+        for index, name in enumerate("xyz")
+    ]
+    cloud.point_step, cloud.row_step = step, step * len(points)
+    cloud.data = byte_array(np.ascontiguousarray(points, np.float32).tobytes())
+    return cloud
+
+
+WATCHED, NOT_COVERED = 0, -1
+
+
+def coverage_grid(
+    known: Sequence[Cells], watched: Sequence[Cells], cell_m: float, header: Header
+) -> OccupancyGrid:
+    """WATCHED in the cells that some camera watches now, NOT_COVERED in all others.
+
+    known: cells [K, 2] of every camera, watched or not: the grid reaches around them, so that it
+    stays in its place when a camera goes dark.
+    """
+    grid = OccupancyGrid(header=header)
+    grid.info.resolution = cell_m
+    grid.info.map_load_time = header.stamp
+    every = np.concatenate([np.zeros((0, 2), np.int64), *known])
+    if not len(every):
+        return grid
+    corner = every.min(axis=0)
+    width, height = (every.max(axis=0) - corner + 1).tolist()
+    values = np.full((height, width), NOT_COVERED, np.int8)
+    for cells in watched:
+        values[cells[:, 1] - corner[1], cells[:, 0] - corner[0]] = WATCHED
+    grid.info.width, grid.info.height = width, height
+    grid.info.origin.position.x = float(corner[0] * cell_m)
+    grid.info.origin.position.y = float(corner[1] * cell_m)
+    grid.info.origin.orientation.w = 1.0
+    data = array.array("b")
+    data.frombytes(values.tobytes())
+    grid.data = data
+    return grid

@@ -27,11 +27,15 @@ from roi_codec_ros.msg import PersonArray
 from roi_codec_ros.nodes import qos, vision
 from roi_codec_ros.nodes.base import ManagedNode
 from roi_codec_ros.nodes.camera_info import camera_model_of
-from roi_codec_ros.nodes.clouds import cloud_from_points, person_rings
 from roi_codec_ros.nodes.conversions import detections_from_persons, point_from_array, stamp_ns
 from roi_codec_ros.nodes.diagnostics import Figure, Level, Status, rejects
-from roi_codec_ros.nodes.grids import coverage_grid
-from roi_codec_ros.nodes.map_messages import persons_from_tracks, poses_from_persons
+from roi_codec_ros.nodes.map_messages import (
+    cloud_from_points,
+    coverage_grid,
+    person_rings,
+    persons_from_tracks,
+    poses_from_persons,
+)
 from roi_codec_ros.nodes.markers import map_markers, person_markers
 from roi_codec_ros.nodes.transforms import TransformPoses, tf_installed
 from roi_codec_ros.perception.cameras import CameraModel

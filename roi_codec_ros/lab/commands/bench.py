@@ -126,7 +126,7 @@ def _run_encode(args: argparse.Namespace, files: dict[str, Output]) -> None:
     if args.json:
         files["json"].write_json({"machine": describe_machine(), "rows": rows})
     if args.plot:
-        from roi_codec_ros.lab.tools.encode_plot import plot_rows
+        from roi_codec_ros.lab.tools.encode_bench import plot_rows
 
         plot_rows(rows, files["plot"])
     print(encode_table(rows))
