@@ -15,11 +15,13 @@ from hypothesis import strategies as st
 from roi_codec_ros.common.errors import RoiCodecError
 from roi_codec_ros.perception.cameras import CameraModel
 from roi_codec_ros.perception.ground import (
+    CREDIBLE_HEIGHTS,
     CameraPose,
     GroundNoise,
     Reason,
     beyond_range,
     ground_positions,
+    height_shares,
 )
 
 CAMERA = CameraModel(fx=500.0, fy=500.0, cx=320.0, cy=240.0, width=640, height=480)
@@ -418,3 +420,39 @@ def test_a_pose_in_millimetres_puts_nobody_credibly_away():
     pose = CameraPose.from_xyz_rpy(0, 0, 3000.0, 0, 0.4, 0)
 
     assert placed([300, 200, 340, 320], pose) == ("out_of_range", False)
+
+
+def test_a_person_is_as_tall_as_one_who_stands_at_its_place_and_a_wrong_unit_shows():
+    camera = CameraModel.from_hfov(640, 480, 80.0)
+    right = CameraPose.from_xyz_rpy(0, 0, 3.0, 0, 0.4, 0)
+    feet, heads = (
+        camera.project(right.to_camera([[5.0, y, z] for y in (-1.0, 0.0, 2.0)]))
+        for z in (0.0, 1.7)
+    )
+    boxes = np.column_stack([feet[:, 0] - 9, heads[:, 1], feet[:, 0] + 9, feet[:, 1]])
+
+    def shares(z):
+        pose = CameraPose.from_xyz_rpy(0, 0, z, 0, 0.4, 0)
+        places = ground_positions(boxes, camera, pose, max_range_m=100.0)
+        return height_shares(places, boxes, camera, pose)
+
+    assert shares(3.0) == pytest.approx(1.0, abs=0.2)
+    assert (shares(0.3) < CREDIBLE_HEIGHTS[0]).all()
+    assert (shares(30.0) > CREDIBLE_HEIGHTS[1]).all()
+
+
+def test_whom_the_image_cuts_and_who_has_no_place_has_no_height():
+    pose = CameraPose.from_xyz_rpy(0, 0, 3.0, 0, 0.4, 0)
+    boxes = [[300, 0, 340, 300], [300, 200, 340, 480], [300, 10, 340, 20]]
+    places = ground_positions(boxes, CAMERA, pose)
+
+    assert np.isnan(height_shares(places, boxes, CAMERA, pose)).all()
+
+
+def test_who_lies_or_is_seen_from_above_is_credible():
+    ceiling = CameraPose.from_xyz_rpy(0, 0, 3.0, 0, math.pi / 2, 0)
+    low, high = CREDIBLE_HEIGHTS
+
+    for box in ([300, 200, 380, 280], [300, 200, 560, 300]):  # 0.5 m at the floor; one lying
+        places = ground_positions([box], CAMERA, ceiling)
+        assert low < height_shares(places, [box], CAMERA, ceiling)[0] < high

@@ -152,16 +152,29 @@ class ManagedNode(LifecycleNode):
         """Subscribe to a latched topic, also to a message published before this node started.
 
         Publishers that keep their last message for late subscribers need another quality of
-        service than those that do not, so there are two subscriptions. What comes while the node
-        is not active counts as well: it may not come again.
+        service than those that do not: they get a second subscription, once one is there, since
+        the others would complain of it. What comes while the node is not active counts as well:
+        it may not come again.
         """
         guarded = self._guarded(callback)
         self._subscribe(
             message_type, topic, guarded, qos.newest(), qos_overriding_options=qos.overridable()
         )
-        self._subscribe(
-            message_type, topic, guarded, qos.latched(), event_callbacks=qos.silent_events()
-        )
+        latched: list[Any] = []
+
+        def look() -> None:
+            offers = self.get_publishers_info_by_topic(topic)
+            if not latched and any(qos.is_latched(offer.qos_profile) for offer in offers):
+                subscription = self._subscribe(
+                    message_type,
+                    topic,
+                    guarded,
+                    qos.latched(),
+                    event_callbacks=qos.silent_events(),
+                )
+                latched.append(subscription)
+
+        self.repeat(LOOK_EVERY_S, look)
 
     def _subscribe(
         self,

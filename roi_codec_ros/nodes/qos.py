@@ -62,6 +62,14 @@ def latched() -> QoSProfile:
     )
 
 
+def is_latched(profile: QoSProfile) -> bool:
+    """Whether a publisher offers what `latched` asks for."""
+    return bool(
+        profile.reliability == ReliabilityPolicy.RELIABLE
+        and profile.durability == DurabilityPolicy.TRANSIENT_LOCAL
+    )
+
+
 def silent_events() -> SubscriptionEventCallbacks:
     """For a subscription beside another one that some publishers can not serve: no warnings."""
     return SubscriptionEventCallbacks(use_default_callbacks=False)

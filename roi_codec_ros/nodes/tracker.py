@@ -14,9 +14,11 @@ from __future__ import annotations
 from collections import Counter
 from functools import partial
 
+import numpy as np
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import PoseArray
 from nav_msgs.msg import OccupancyGrid
+from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, PointCloud2
 from std_msgs.msg import Header
 from visualization_msgs.msg import MarkerArray
@@ -41,7 +43,13 @@ from roi_codec_ros.nodes.transforms import TransformPoses, tf_installed
 from roi_codec_ros.perception.cameras import CameraModel
 from roi_codec_ros.perception.coverage import Cells, fitting
 from roi_codec_ros.perception.geometry import position_from_height
-from roi_codec_ros.perception.ground import CameraPose, beyond_range, ground_positions
+from roi_codec_ros.perception.ground import (
+    CREDIBLE_HEIGHTS,
+    CameraPose,
+    beyond_range,
+    ground_positions,
+    height_shares,
+)
 from roi_codec_ros.perception.poses import parse_camera_poses
 from roi_codec_ros.perception.tracking import Outcome, Tracker, TrackerSettings
 from roi_codec_ros.perception.views import GroundView
@@ -51,8 +59,9 @@ from roi_codec_ros.stream.statistics import SlidingWindow, Tally
 
 COVERAGE_PERIOD_S = 1.0
 SAID = Words("nothing from the detector", "frames left out", "frames arrive, none used")
-NO_POSE, NO_LENS, NO_FLOOR, UNPLACEABLE, CLOCK = CAUSES = (
-    "no_pose", "no_lens", "no_floor", "unplaceable", "clock",
+ENOUGH_HEIGHTS = 5  # of persons, to doubt a pose by
+NO_POSE, NO_LENS, NO_FLOOR, UNPLACEABLE, WRONG_SCALE, CLOCK = CAUSES = (
+    "no_pose", "no_lens", "no_floor", "unplaceable", "wrong_scale", "clock",
 )  # fmt: skip
 
 
@@ -74,6 +83,8 @@ class _Camera:
         self.health = CameraHealth(SAID)
         self.persons = SlidingWindow()
         self.refused = Tally()
+        self.heights = SlidingWindow()  # of persons, per that of one who stands at their place
+        self.doubt = ""  # why its places are not believed
         self.view: GroundView | None = None
 
 
@@ -91,6 +102,8 @@ class TrackerNode(ManagedNode):
 
     def configure(self) -> None:
         """Load what the parameters name and create publishers and subscriptions."""
+        import scipy.optimize  # noqa: F401 (the first match would import it, slowly)
+
         names = self.settings.cameras
         check_camera_names(names)
         try:
@@ -194,6 +207,8 @@ class TrackerNode(ManagedNode):
         if model is None:
             return
         range_m = self.settings.max_range_m
+        if camera.view is None or camera.view.camera != model:
+            camera.heights, camera.doubt = SlidingWindow(), ""
         if camera.view is None or not camera.view.same_as(model, pose, range_m):
             camera.view = GroundView(model, pose, range_m, self.settings.coverage_cell_m)
         if camera.view.blindness:
@@ -216,6 +231,10 @@ class TrackerNode(ManagedNode):
         placed = int(places.valid.sum())
         if blind := unplaceable(placed, refused):
             self._refuse(camera, UNPLACEABLE, f"{blind}; is its pose right?")
+            return
+        shares = height_shares(places, boxes, model, pose, person_height_m=height_m)
+        if doubt := self._doubt(camera, shares[np.isfinite(shares)], height_m):
+            self._refuse(camera, WRONG_SCALE, doubt)
             return
         if refused:
             self._refuse(
@@ -241,6 +260,24 @@ class TrackerNode(ManagedNode):
         camera.health.used()
         if outcome is Outcome.NEWEST:
             self._publish_map(message.header.stamp, stamp_s)
+
+    def _doubt(self, camera: _Camera, shares: NDArray[np.float64], height_m: float) -> str:
+        """Why places of the camera can not be right, by the heights of its last persons.
+
+        Once there is a reason it holds until persons of a credible height are seen.
+        """
+        for share in shares:
+            camera.heights.add(float(share))
+        if len(shares) and camera.heights.count >= ENOUGH_HEIGHTS:
+            median = camera.heights.percentile(50)
+            low, high = CREDIBLE_HEIGHTS
+            camera.doubt = ""
+            if not low <= median <= high:
+                camera.doubt = (
+                    f"expected persons of about {height_m:g} m, found some of "
+                    f"{median * height_m:.2g} m by their places; is its pose or lens right?"
+                )
+        return camera.doubt
 
     def _lens_in_map(self, camera: _Camera, message: PersonArray) -> CameraModel | None:
         """The lens that a place in the map may be trusted to; None, and said why, without one."""

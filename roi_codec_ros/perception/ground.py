@@ -28,7 +28,10 @@ MAX_RANGE_M = 30.0
 HORIZON_MARGIN_RAD = math.radians(2.0)
 BORDER_SHARE = 0.005  # of the image: a box that ends this close to a border counts as cut there
 BEYOND_SHARE = 0.75  # of the range, that who is out of it must seem away by the box's height
+CREDIBLE_HEIGHTS = (0.15, 4.0)  # of a box, per that of a standing person at its place
+BODY_WIDTH_M = 0.4  # what a person seen from above still fills
 MAX_TRANSLATION_M = 1e8  # farther away from a map's origin than anything on Earth
+SCALE_STEP_M = 0.01  # for the scale of the image at a place
 SLOPE_STEP_PX = 0.5  # for the slope of a ray over its pixel
 BODY_FROM_OPTICAL = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
 
@@ -243,6 +246,40 @@ def ground_positions(
     return GroundPositions(xy, covariance, reason, np.where(by_head, "head", "foot"))
 
 
+def height_shares(
+    places: GroundPositions,
+    boxes_xyxy: ArrayLike,
+    camera: CameraModel,
+    pose: CameraPose,
+    *,
+    person_height_m: float = PERSON_HEIGHT_M,
+) -> NDArray[np.float64]:
+    """How tall boxes are, per the height that a person who stands at their place would have.
+
+    float64 [N]; NaN for those without a place or whose head or feet the image cuts off. Near 1 if
+    camera and pose are right, whoever stands, sits or lies there; outside of CREDIBLE_HEIGHTS for
+    most persons they are not: a unit of length or a focal length is wrong.
+    """
+    boxes = np.asarray(boxes_xyxy, np.float64).reshape(-1, 4)
+    border = BORDER_SHARE * camera.height
+    whole = places.valid & (boxes[:, 1] > border) & (boxes[:, 3] < camera.height - border)
+    shares = np.full(len(boxes), np.nan)
+    if not whole.any():
+        return shares
+    feet = np.column_stack([places.xy[whole], np.zeros(whole.sum())])
+    optical = pose.to_camera(feet)
+    foot = camera.project(optical)
+    # By the scale at the feet: a head may be where the image, or the lens, does not reach.
+    up = camera.project(pose.to_camera(feet + np.array([0.0, 0.0, SCALE_STEP_M])))
+    across = camera.project(optical + np.array([SCALE_STEP_M, 0.0, 0.0]))
+    expected = np.fmax(
+        person_height_m * np.linalg.norm(up - foot, axis=1),
+        BODY_WIDTH_M * np.linalg.norm(across - foot, axis=1),
+    )
+    shares[whole] = SCALE_STEP_M * (boxes[whole, 3] - boxes[whole, 1]) / expected
+    return shares
+
+
 def beyond_range(
     places: GroundPositions,
     boxes_xyxy: ArrayLike,
@@ -257,6 +294,8 @@ def beyond_range(
     BEYOND_SHARE of the range has no place because the pose or the lens is wrong.
     """
     far = np.isin(places.reason, FAR)
+    if not far.any():
+        return far
     seem = position_from_height(boxes_xyxy, camera, person_height_m)
     away_m = np.where(seem.valid, np.linalg.norm(seem.feet, axis=1), 0.0)
     return np.asarray(far & (away_m >= BEYOND_SHARE * max_range_m))

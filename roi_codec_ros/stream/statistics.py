@@ -32,6 +32,11 @@ class SlidingWindow:
             self._forget()
 
     @property
+    def count(self) -> int:
+        """How many values there are."""
+        return len(self._snapshot())
+
+    @property
     def rate_hz(self) -> float:
         """Values per second over the window, or since the start while that is less."""
         with self._lock:
