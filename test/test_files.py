@@ -294,7 +294,7 @@ def test_a_folder_has_one_run_at_a_time_and_is_free_when_that_was_killed(tmp_pat
     held = context.Event()
     other = context.Process(target=hold, args=(tmp_path, held))
     other.start()
-    assert held.wait(60)
+    assert held.wait(600)
     with pytest.raises(RoiCodecError, match="no other run in"), RunFolder(tmp_path, "train", ()):
         pass
     half_written = tmp_path / ".0123456789ab.partial.pt"
