@@ -26,6 +26,7 @@ PRODUCT_VERBS: dict[str, str] = {
 LABORATORY_VERBS: dict[str, str] = {
     "annotate": "make person and head boxes for photographs, with detectors",
     "train": "train a codec on photographs with person and head boxes",
+    "train-regions": "train the network that recognises heads and persons",
     "export-model": "freeze a training checkpoint to a model file",
     "train-detector": "fine-tune a person detector on images that a codec decoded",
     "export": "turn a model's encoder into an ONNX graph, for cameras without torch",

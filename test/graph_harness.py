@@ -94,7 +94,8 @@ class Graph:
 
     def __init__(self, domain_id: int, folder: Path) -> None:
         os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-        os.environ["ROS_LOCALHOST_ONLY"] = "1" if os.environ.get("ROS_DISTRO") == "humble" else "0"
+        if os.environ.get("ROS_DISTRO") == "humble":  # later ones warn of it, and know the former
+            os.environ["ROS_LOCALHOST_ONLY"] = "1"
         self.domain_id = domain_id
         self.folder = folder
         self.processes: list[NodeProcess] = []

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,15 @@ torch = pytest.importorskip("torch")
 
 from PIL import Image  # noqa: E402
 
+from roi_codec_ros.codec.block_transform import STEPS  # noqa: E402
 from roi_codec_ros.codec.codec import Decoder, Encoder  # noqa: E402
 from roi_codec_ros.codec.entropy import EntropyTables  # noqa: E402
+from roi_codec_ros.codec.ladder import ladder_steps  # noqa: E402
 from roi_codec_ros.codec.model_file import Model  # noqa: E402
-from roi_codec_ros.codec.models import untrained_model  # noqa: E402
+from roi_codec_ros.codec.models import block_tables_laplace, untrained_model  # noqa: E402
 from roi_codec_ros.codec.networks import build_transforms  # noqa: E402
-from roi_codec_ros.codec.presets import Preset  # noqa: E402
+from roi_codec_ros.codec.policy import POLICY, StepPolicy  # noqa: E402
+from roi_codec_ros.codec.presets import BLOCKS, Preset  # noqa: E402
 from roi_codec_ros.common.errors import BitstreamError, RoiCodecError, UsageError  # noqa: E402
 from roi_codec_ros.lab.datasets.annotations import Annotation  # noqa: E402
 from roi_codec_ros.lab.privacy.attackers import (  # noqa: E402
@@ -33,38 +37,44 @@ SIDE = 96
 CROPS = CropSettings(size=64, min_zoom=1.0, max_zoom=1.0, jitter=0.0)
 
 
-TINY = Preset(
-    "tiny",
-    architecture="shuffle",
-    latent_channels=16,
-    stride=16,
-    options={
-        "stem_width": 12, "width": 8, "decoder_width": 16, "decoder_blocks": 1,
-        "detail_width": 8, "detail_blocks": 1,
-    },
-)  # fmt: skip
+SIZES = {"coarse": 16, "middle": 8, "fine": 8}
+TINY = {
+    "paper": Preset("tiny", "paper", 16, 16, options={"hidden_layers": 2}),
+    BLOCKS: Preset(
+        "tiny", BLOCKS, 16, 16,
+        options={f"{name}_width": width for name, width in SIZES.items()}
+        | {f"{name}_blocks": 1 for name in SIZES},
+    ),
+}  # fmt: skip
 
 
-def negating_model() -> Model:
+def negating_model(preset: Preset) -> Model:
     """Decodes the negative of what it was given, which an attacker should find out."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        analysis, synthesis = build_transforms(TINY)
+        analysis, synthesis = build_transforms(preset)
+    blocks = preset.architecture == BLOCKS
     with torch.no_grad():
-        synthesis.base.weight.neg_()
+        (synthesis.base if blocks else synthesis[-1]).weight.neg_()
+    parts = {"synthesis": synthesis} if blocks else {"analysis": analysis, "synthesis": synthesis}
     tensors = {
         f"{part}.{key}": value.detach().numpy()
-        for part, network in (("analysis", analysis), ("synthesis", synthesis))
+        for part, network in parts.items()
         for key, value in network.state_dict().items()
     }
-    tensors["latent_mean"] = np.zeros(TINY.latent_channels, np.float32)
-    tables = EntropyTables.laplace(TINY.latent_channels)
-    return Model.build("negating", TINY, tensors, tables, {"trained": False})
+    tensors["latent_mean"] = np.zeros(preset.latent_channels, np.float32)
+    if not blocks:
+        tables = EntropyTables.laplace(preset.latent_channels)
+        return Model.build("negating", preset, tensors, tables, {"trained": False})
+    tensors[STEPS] = ladder_steps(preset.latent_channels, preset.stride)
+    tables = block_tables_laplace(preset.latent_channels)
+    fine = {POLICY: asdict(StepPolicy(levels=(2.0, 2.0, 2.0, 2.0)))}
+    return Model.build("negating", preset, tensors, tables, fine)
 
 
-@pytest.fixture(scope="module")
-def codec() -> FrozenCodec:
-    return FrozenCodec(negating_model())
+@pytest.fixture(scope="module", params=list(TINY))
+def codec(request: pytest.FixtureRequest) -> FrozenCodec:
+    return FrozenCodec(negating_model(TINY[request.param]))
 
 
 @pytest.fixture(scope="module")

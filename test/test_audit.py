@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from roi_codec_ros.cli import main
+from roi_codec_ros.codec.codec import Encoder
 from roi_codec_ros.codec.models import untrained_model
 from roi_codec_ros.codec.presets import PRESETS
 from roi_codec_ros.codec.receptive_field import ReceptiveField, receptive_field
@@ -34,6 +35,7 @@ from roi_codec_ros.lab.privacy.leakage import (
     erase,
     fano_success_bound,
     fano_table,
+    map_change_bits,
 )
 from roi_codec_ros.lab.privacy.matching import pair_up, unite
 from roi_codec_ros.lab.privacy.versions import INVERSIONS, jpeg_at_rate
@@ -126,22 +128,9 @@ def test_the_receptive_field_of_the_paper_s_network() -> None:
     assert receptive_field(PRESETS["paper-256-1"]).ranges == ((-14, 15),) * 4
 
 
-def test_the_receptive_field_of_our_network_alternates() -> None:
-    pytest.importorskip("torch")
-    # Context of stride 32: 3×3 body, 3×3 stride 2, 3×3, 3×3 stride 2 on 8 px blocks.
-    field = receptive_field(PRESETS["fast"])
-    assert field.ranges[0] == field.ranges[2]
-    assert field.ranges[1] == field.ranges[3]
-    start, end = field.ranges[0]
-    assert field.ranges[1] == (start - 16, end - 16)  # both read the same context
-    assert field.width_px == end - start
-
-
 def test_no_latent_outside_its_receptive_field_changes() -> None:
     pytest.importorskip("torch")
-    from roi_codec_ros.codec.codec import Encoder
-
-    model = untrained_model("nano", seed=3)
+    model = untrained_model("paper-128-2", seed=3)
     encoder = Encoder(model)
     random = np.random.default_rng(0)
     image = random.integers(0, 256, (320, 320, 3), dtype=np.uint8)
@@ -179,12 +168,38 @@ def test_touching_follows_the_phases() -> None:
 
 def test_the_meter_reads_the_stream_and_own_blocks_are_the_lesser_part() -> None:
     pytest.importorskip("torch")
-    model = untrained_model("nano")
+    model = untrained_model("paper-128-2")
     image = np.random.default_rng(1).integers(0, 256, (128, 160, 3), dtype=np.uint8)
     measured = HeadMeter(model).measure(image, boxes([60, 40, 80, 62], [10, 10, 30, 30]))
     assert len(measured.touching) == len(measured.own) == len(measured.changed) == 2
     assert all(0 < own < all_ for own, all_ in zip(measured.own, measured.touching, strict=True))
     assert all(0 < c <= all_ for c, all_ in zip(measured.changed, measured.touching, strict=True))
+
+
+def test_a_map_is_priced_by_what_differs_from_what_is_expected() -> None:
+    expected = np.full((4, 4), 2, np.uint8)
+    head = np.array([16.0, 16.0, 32.0, 32.0])
+    assert map_change_bits(expected, expected, head, 16, 6) == 1.0
+    own = expected.copy()
+    own[1, 1] = 1  # the nearest block: 3 bits say that it is one, the rest which value
+    assert map_change_bits(own, expected, head, 16, 6) == pytest.approx(3 + math.log2(5))
+    far = expected.copy()
+    far[3, 3] = 1  # the farthest of 16
+    assert map_change_bits(far, expected, head, 16, 6) == pytest.approx(9 + 4 + math.log2(5))
+
+
+def test_a_hidden_head_costs_what_the_map_says_of_it_and_no_symbol() -> None:
+    pytest.importorskip("torch")
+    image = np.ascontiguousarray(pytest.importorskip("skimage.data").astronaut())
+    head, sleeve = [190.0, 75.0, 250.0, 165.0], [60.0, 420.0, 120.0, 480.0]
+    model = untrained_model("nano")
+    measured = HeadMeter(model).measure(image, boxes(head, sleeve))
+    assert measured.own[0] == 0 < measured.own[1]
+    assert measured.touching[1] >= measured.own[1] + 1
+    encoder = Encoder(model)
+    without = encoder.encode(erase(image, boxes(head), 127)).blocks
+    changes = map_change_bits(encoder.encode(image).blocks, without, np.array(head), 16, 6)
+    assert measured.touching[0] == changes >= 1
 
 
 # ------------------------------------------------------------------------- inversions, references

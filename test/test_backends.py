@@ -6,8 +6,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -29,7 +31,7 @@ from roi_codec_ros.codec import (
     open_backend,
     untrained_model,
 )
-from roi_codec_ros.codec.backends import OnnxRuntimeBackend, find_graph
+from roi_codec_ros.codec.backends import find_model_graph, open_graph_backend
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -51,26 +53,33 @@ PHOTOGRAPHS = ("astronaut", "coffee", "chelsea", "rocket")
 @pytest.fixture(scope="module")
 def photographs() -> list[np.ndarray]:
     data = pytest.importorskip("skimage.data")
-    return [np.ascontiguousarray(getattr(data, name)()) for name in PHOTOGRAPHS]
+    return [cv2.resize(getattr(data, name)(), (512, 512)) for name in PHOTOGRAPHS]
 
 
 @pytest.fixture(scope="module")
 def shipped() -> Model:
-    return load_model(ROOT / "models" / "fast.safetensors")
+    return load_model(ROOT / "models" / "paper-128-2.safetensors")
+
+
+def of_any_size() -> Model:
+    """A small model whose analysis is a network that takes frames of any size."""
+    model = untrained_model("paper-128-2")
+    preset = replace(model.preset, coded_size=None)
+    return Model.build("shed", preset, model.tensors, model.tables, {})
 
 
 @pytest.fixture(scope="module")
 def int8(shipped: Model, photographs: list[np.ndarray]) -> bytes:
     """The shipped model's graph in int8, calibrated on two of the photographs."""
     from roi_codec_ros.codec.onnx_graph import build_graph
-    from roi_codec_ros.codec.onnx_int8 import quantise
+    from roi_codec_ros.common.onnx_int8 import quantise
 
     return quantise(build_graph(shipped), photographs[:2]).SerializeToString()
 
 
 def opened(name: str, model: Model, int8: bytes) -> Backend:
     if name == "int8":
-        return OnnxRuntimeBackend(int8, threads=1)
+        return open_graph_backend(int8, threads=1)
     if name.startswith("openvino"):
         pytest.importorskip("openvino")
     return open_backend(name, model, threads=1)
@@ -103,9 +112,8 @@ def test_symbols_and_picture_stay_close_to_torchs(
 
 
 @pytest.mark.parametrize("size", [(1, 1), (7, 5), (17, 33), (337, 509)])
-@pytest.mark.parametrize("preset", ["fast", "nano"])
-def test_a_graph_takes_every_size(preset: str, size: tuple[int, int]) -> None:
-    model = untrained_model(preset)
+def test_a_graph_takes_every_size(size: tuple[int, int]) -> None:
+    model = of_any_size()
     image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
 
     symbols = open_backend("onnxruntime", model).symbols(image)
@@ -116,8 +124,10 @@ def test_a_graph_takes_every_size(preset: str, size: tuple[int, int]) -> None:
     assert (symbols != expected).mean() <= 2e-3  # noise: many values near the edge of a bin
 
 
-@pytest.mark.parametrize("preset", PRESETS)
-def test_every_preset_has_a_graph_whose_payloads_the_models_tables_read(preset: str) -> None:
+@pytest.mark.parametrize("preset", [p for p in PRESETS if p.startswith("paper")])
+def test_every_trained_analysis_has_a_graph_whose_payloads_the_models_tables_read(
+    preset: str,
+) -> None:
     model = untrained_model(preset)
     height, width = model.preset.coded_size or (64, 48)
     image = np.random.default_rng(1).integers(0, 256, (height, width, 3), np.uint8)
@@ -135,8 +145,9 @@ def test_every_preset_has_a_graph_whose_payloads_the_models_tables_read(preset: 
 def test_an_exported_file_has_the_models_identity_and_tables(
     shipped: Model, tmp_path: Path
 ) -> None:
-    path = tmp_path / "fast.onnx"
-    assert main(["export", str(ROOT / "models" / "fast.safetensors"), "--onnx", str(path)]) == 0
+    path = tmp_path / "paper.onnx"
+    model = ROOT / "models" / "paper-128-2.safetensors"
+    assert main(["export", str(model), "--onnx", str(path)]) == 0
 
     exported = load_encoder(path, backend="onnxruntime").model
 
@@ -149,13 +160,11 @@ def test_an_exported_file_has_the_models_identity_and_tables(
 def test_int8_by_the_command_is_smaller_and_runs(
     photographs: list[np.ndarray], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import cv2
-
     (tmp_path / "photographs").mkdir()
     (tmp_path / "photographs" / "torn.jpg").write_bytes(b"")
     cv2.imwrite(str(tmp_path / "photographs" / "a.png"), photographs[0][:200, :300, ::-1])
     model = tmp_path / "shed.safetensors"
-    untrained_model("nano").save(model)
+    of_any_size().save(model)
     plain, small = tmp_path / "shed.onnx", tmp_path / "shed-int8.onnx"
     assert main(["export", str(model), "--onnx", str(plain)]) == 0
     calibration = ["--int8", "--calibration", str(tmp_path / "photographs"), "--size", "320x200"]
@@ -173,7 +182,7 @@ def test_int8_by_the_command_is_smaller_and_runs(
 
 def test_a_graph_of_one_size_refuses_others(tmp_path: Path) -> None:
     model, path = tmp_path / "shed.safetensors", tmp_path / "shed.onnx"
-    untrained_model("nano").save(model)
+    of_any_size().save(model)
     assert main(["export", str(model), "--onnx", str(path), "--size", "64x48"]) == 0
     encoder = load_encoder(path, backend="onnxruntime")
 
@@ -188,10 +197,12 @@ def test_graphs_are_found_by_the_models_name(
     monkeypatch.setenv("ROI_CODEC_MODELS", str(tmp_path))
     (tmp_path / "shed.onnx").write_bytes(b"")
     assert (
-        find_graph("shed") == find_graph(tmp_path / "shed.safetensors") == tmp_path / "shed.onnx"
+        find_model_graph("shed")
+        == find_model_graph(tmp_path / "shed.safetensors")
+        == tmp_path / "shed.onnx"
     )
-    with pytest.raises(ModelFileError, match=r"\(shed\); found 'barn'; make one with: roi-codec"):
-        find_graph("barn")
+    with pytest.raises(ModelFileError, match=r"shed\); found 'barn'; make one with: roi-codec"):
+        find_model_graph("barn")
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00" * 64, b"no graph at all"])
@@ -217,12 +228,14 @@ def test_a_graph_of_somebody_else_is_refused() -> None:
         opset_imports=[helper.make_opsetid("", 17)],
         ir_version=8,
     )
-    with pytest.raises(ModelFileError, match="expected the graph to go from image to symbols"):
-        OnnxRuntimeBackend(foreign.SerializeToString())
+    with pytest.raises(
+        ModelFileError, match="expected the graph to take one uint8 frame, found x"
+    ):
+        open_graph_backend(foreign.SerializeToString())
 
 
 def test_an_unknown_backend_or_device_is_one_clear_error() -> None:
-    model = untrained_model("nano")
+    model = of_any_size()
     with pytest.raises(UsageError, match=f"expected a backend among {', '.join(BACKENDS)}"):
         open_backend("tflite", model)
     with pytest.raises(RoiCodecError, match="expected a device among cpu, cuda, tensorrt"):
@@ -231,13 +244,16 @@ def test_an_unknown_backend_or_device_is_one_clear_error() -> None:
         open_backend("onnxruntime", model, device="tensorrt")
 
 
+@pytest.mark.parametrize("name", ["fast", "paper-128-2"])
 def test_a_camera_encodes_without_torch_or_compressai(
-    photographs: list[np.ndarray], tmp_path: Path
+    photographs: list[np.ndarray], tmp_path: Path, name: str
 ) -> None:
-    import cv2
-
-    model, graph = ROOT / "models" / "fast.safetensors", tmp_path / "fast.onnx"
-    assert main(["export", str(model), "--onnx", str(graph)]) == 0
+    model = load_model(ROOT / "models" / f"{name}.safetensors")
+    runs: list[object] = ["--model", ROOT / "models" / f"{name}.safetensors"]
+    if not model.codes_blocks:
+        graph = tmp_path / "paper.onnx"
+        assert main(["export", str(runs[1]), "--onnx", str(graph)]) == 0
+        runs = ["--model", graph, "--backend", "onnxruntime"]
     photograph, coded = tmp_path / "photo.png", tmp_path / "photo.roic"
     cv2.imwrite(str(photograph), photographs[0][..., ::-1])
     program = (
@@ -247,7 +263,7 @@ def test_a_camera_encodes_without_torch_or_compressai(
         "heavy = {'torch', 'compressai', 'onnx', 'ultralytics', 'scipy', 'matplotlib'}\n"
         "print(status, sorted(heavy & set(sys.modules)))\n"
     )
-    arguments = ["encode", photograph, coded, "--model", graph, "--backend", "onnxruntime"]
+    arguments = ["encode", photograph, coded, *runs]
     done = subprocess.run(
         [sys.executable, "-c", program, *map(str, arguments)],
         capture_output=True,
@@ -256,6 +272,16 @@ def test_a_camera_encodes_without_torch_or_compressai(
     )
 
     assert done.stdout.splitlines()[-1:] == ["0 []"], done.stderr
-    decoder = Decoder(load_model(model))
-    torchs = decoder.decode(Encoder(load_model(model)).encode(photographs[0]).data)
+    decoder = Decoder(model)
+    torchs = decoder.decode(Encoder(model).encode(photographs[0]).data)
     assert psnr_db(decoder.decode(coded.read_bytes()).image, torchs.image) > 50
+
+
+def test_what_codes_blocks_has_no_graph_of_its_own_and_is_not_run_by_torch(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, graph = ROOT / "models" / "fast.safetensors", tmp_path / "fast.onnx"
+    assert main(["export", str(model), "--onnx", str(graph)]) == 2
+    assert "expected an architecture among paper to export" in capsys.readouterr().err
+    with pytest.raises(UsageError, match="expected a backend among auto, onnxruntime"):
+        load_encoder(model, backend="torch")

@@ -76,7 +76,7 @@ def test_nothing_to_count_and_tables_counted_already_are_refused() -> None:
 
 
 def test_of_a_shipped_model_a_photograph_takes_fewer_bits_by_context() -> None:
-    model = load_model(find_model("fast"))
+    model = load_model(find_model("paper-128-2"))
     (latent,) = latents_of(model, [Path(data.__file__).parent / "astronaut.png"])
     assert model.tables.contexts == len(BOUNDS) + 1
     # Tables made for this very photograph, but blind to what is around, take more.
@@ -90,5 +90,5 @@ def test_of_a_shipped_model_a_photograph_takes_fewer_bits_by_context() -> None:
 def test_large_photographs_are_counted_at_a_cameras_size(tmp_path: Path) -> None:
     path = tmp_path / "large.png"
     cv2.imwrite(str(path), np.full((400, 2560, 3), 90, np.uint8))
-    (latent,) = latents_of(untrained_model("nano"), [path])
-    assert latent.shape == (48, 13, 80)
+    (latent,) = latents_of(untrained_model("paper-128-2"), [path])
+    assert latent.shape == (128, 13, 80)

@@ -22,30 +22,36 @@ def test_bench_writes_the_contracts_rows_and_a_plot(
 ) -> None:
     pytest.importorskip("skimage")
     report, figure = tmp_path / "bench.json", tmp_path / "bench.png"
-    arguments = ["--presets", "nano", "--backends", "torch", "onnxruntime", "onnxruntime-int8"]
+    arguments = ["--presets", "fast", "paper-128-2"]
+    arguments += ["--backends", "torch", "onnxruntime", "onnxruntime-int8"]
     arguments += ["--sizes", "96x64", "--threads", "1", "--rounds", "2", "--limit", "1"]
 
     assert main(["bench", *arguments, "--json", str(report), "--plot", str(figure)]) == 0
 
     written = json.loads(report.read_text())
     rows = {(row["codec"], row["preset"], row["backend"]): row for row in written["rows"]}
-    ours = rows["roi-codec", "nano", "onnxruntime"]
+    ours = rows["roi-codec", "fast", "onnxruntime"]
+    paper = {name: rows["roi-codec", "paper-128-2", name] for name in ("torch", "onnxruntime")}
     assert written["machine"]["packages"]["onnxruntime"]
     assert {row["size"] for row in rows.values()} == {"96x64"}
     assert {row["threads"] for row in rows.values()} == {1}
-    assert len(rows) == 3 + 3 + 3 + 3 + 3  # JPEG by two libraries, AV1 at two speeds, ours
+    # JPEG by two libraries, AV1 at two speeds, ours by one backend, the paper's by three.
+    assert len(rows) == 3 + 3 + 3 + 3 + 1 + 3
     assert rows["av1", "1", None]["ratio_av1_1"] == 1
     assert rows["av1@10", "1", None]["ratio_av1_1_speed10"] == 1
     assert rows["jpeg", "1", None]["ratio_jpeg_1"] == 1
     assert ours["trained"] is True
     assert 0 < ours["encode_ms"]["min"] <= ours["encode_ms"]["p50"]
     assert ours["entropy_ms"] == ours["parts_ms"]["entropy"] > 0
-    assert set(ours["parts_ms"]) == {"preprocessing", "transform", "entropy", "packing"}
+    assert set(ours["parts_ms"]) == {
+        "preprocessing", "regions", "transform", "entropy", "packing"
+    }  # fmt: skip
     assert sum(ours["parts_ms"].values()) <= 1.5 * ours["encode_ms"]["p50"]
-    assert ours["bpp"] == pytest.approx(rows["roi-codec", "nano", "torch"]["bpp"], rel=0.02)
+    assert ours["parts_ms"]["regions"] > 0
+    assert paper["onnxruntime"]["bpp"] == pytest.approx(paper["torch"]["bpp"], rel=0.02)
     assert figure.read_bytes().startswith(b"\x89PNG")
     printed = capsys.readouterr().out
-    assert "nano onnxruntime-int8" in printed and "untrained" not in printed
+    assert "paper-128-2 onnxruntime-int8" in printed and "untrained" not in printed
 
 
 @pytest.mark.parametrize(
@@ -85,7 +91,7 @@ def test_an_installed_model_of_a_presets_name_is_timed(
 ) -> None:
     monkeypatch.setenv("ROI_CODEC_MODELS", str(tmp_path))
     untrained_model("nano", seed=5).save(tmp_path / "nano.safetensors")
-    untrained_model("nano", seed=6).save(tmp_path / "quality.safetensors")
+    untrained_model("nano", seed=6).save(tmp_path / "fast.safetensors")
 
     assert model_of("nano").id == untrained_model("nano", seed=5).id
-    assert model_of("quality").preset.name == "quality"
+    assert model_of("fast").preset.name == "fast"

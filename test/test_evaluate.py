@@ -335,9 +335,9 @@ def test_boxes_are_of_the_picture_as_it_is_shown(
         (["--models", "no-such-model"], 1, "no-such-model"),
         (["--device", "abacus"], 2, "expected a torch device, found 'abacus'"),
         (["--split", "test"], 1, "expected annotation_test.odgt"),
-        (["--models", "nano", "nano"], 2, "expected every model once, found nano nano"),
+        (["--models", "fast", "fast"], 2, "expected every model once, found fast fast"),
         (
-            ["--models", "nano", "--model-devices", "cpu", "cpu"],
+            ["--models", "fast", "--model-devices", "cpu", "cpu"],
             2,
             "expected every device of the models once, found cpu cpu",
         ),

@@ -325,7 +325,7 @@ BESIDES = {
     "lab/demo/outputs.py": {"VideoWriter"},
     "lab/simulation/photograph_cameras.py": {"VideoWriter"},
     # Into a folder that was made for it and is gone after it.
-    "codec/onnx_int8.py": {"write_bytes"},
+    "common/onnx_int8.py": {"write_bytes"},
     "perception/person_detector.py": {"symlink_to"},
     # Into bytes.
     "common/plotting.py": {"savefig"},

@@ -741,7 +741,7 @@ def signals_caught(pid):
         ({"source": "/no/such/file.mp4"}, 1, "/no/such/file.mp4"),
         ({"max_width": -1}, 2, "max_width"),
         ({"device": "warp9"}, 2, "warp9"),
-        ({"device": "meta"}, 1, "a device that computes, found 'meta'"),
+        ({"device": "meta"}, 2, "found 'meta'"),
         ({"source": "topic:/not a name"}, 2, "topic /not a name"),
         ({"source": "topic:image", "camera_info_topic": "not a name"}, 1, "topic name must not"),
     ],

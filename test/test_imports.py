@@ -21,10 +21,10 @@ LIVE = {"common", "codec", "stream", "perception", "regions"}
 MAY_IMPORT = {
     "common": set(),
     "config": {"common"},
-    "codec": {"common"},
+    "regions": {"common"},
+    "codec": {"common", "regions"},
     "stream": {"common"},
     "perception": {"common"},
-    "regions": {"common", "perception"},
     "nodes": LIVE | {"config"},
     "commands": LIVE | {"config", "nodes"},
     "cli": {"common"},

@@ -46,7 +46,7 @@ def test_no_log_is_no_curve_and_a_broken_one_an_error(tmp_path: Path) -> None:
 def test_the_curve_of_a_card_is_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("matplotlib")
     model = untrained_model("nano")
-    curve = {"step": [1, 2], "bpp": [0.5, 0.25], "head.code": [None, 3.0]}
+    curve = {"step": [1, 2], "bpp": [0.5, 0.25], "head.fill": [None, 3.0]}
     model.with_card(training={"curve": curve}).save(tmp_path / "site.safetensors")
     picture = tmp_path / "curve.png"
     assert main(["models", str(tmp_path / "site.safetensors"), "--curve", str(picture)]) == 0

@@ -129,22 +129,3 @@ def test_region_mask_marks_the_pixels_of_the_boxes() -> None:
     mask = losses.region_mask([box(1, 0, 3, 2), NONE], 4, 4)
     assert mask.sum().item() == 4
     assert mask[0, 0, :2, 1:3].min().item() == 1
-
-
-def test_code_distance_counts_only_places_that_are_coded_otherwise() -> None:
-    wanted = torch.zeros(1, 2, 2, 2)
-    y = wanted.clone()
-    assert losses.code_distance(y, wanted).item() == 0.0
-    y[0, :, 0, 0] = torch.tensor([3.0, 4.0])
-    y[0, :, 1, 1] = torch.tensor([0.0, 1.0])
-    y[0, :, 0, 1] = 0.4  # rounds to the same symbols
-    first, second = 9.16 / 4 - 0.85**2 + 0.25, 17.16 / 4 - 1.35**2 + 0.25  # variances, a quarter
-    expected = (9 / first + 16 / second + 1 / second) / 2
-    assert losses.code_distance(y, wanted).item() == pytest.approx(expected)
-
-
-def test_code_distance_is_not_lowered_by_coarser_latents() -> None:
-    torch.manual_seed(0)
-    y, wanted = 100 * torch.randn(2, 1, 3, 8, 8)
-    finer, coarser = losses.code_distance(y, wanted), losses.code_distance(y / 10, wanted / 10)
-    assert coarser.item() == pytest.approx(finer.item(), rel=0.01)

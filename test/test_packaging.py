@@ -242,7 +242,7 @@ def normalized(requirement: str) -> str:
 
 
 def test_pyproject_declares_every_package_that_is_imported() -> None:
-    declared = requirements("train", "detect", "edge", "openvino", "dev").keys() | UNDECLARED
+    declared = requirements("train", "detect", "openvino", "dev").keys() | UNDECLARED
     missing = {
         f"{name} ({path.relative_to(ROOT)})"
         for name, path in imported_names()
@@ -255,8 +255,8 @@ def test_pyproject_declares_every_package_that_is_imported() -> None:
 
 
 def test_a_camera_that_only_encodes_needs_no_torch() -> None:
-    assert "onnxruntime" in requirements("edge")
-    assert not {"torch", "compressai", "onnx", "ultralytics"} & requirements("edge").keys()
+    assert "onnxruntime" in requirements()
+    assert not {"torch", "compressai", "onnx", "ultralytics"} & requirements().keys()
 
 
 def test_ultralytics_is_optional() -> None:
@@ -269,7 +269,7 @@ def test_constraints_pin_everything_that_is_installed() -> None:
     pins = {normalized(line) for line in lines if line and not line.startswith("#")}
     ros = (ROOT / "scripts" / "ros-jazzy.txt").read_text(encoding="utf-8").splitlines()
     wanted = {normalized(line) for line in ros if line and not line.startswith("#")}
-    wanted |= requirements("train", "detect", "edge", "openvino", "dev").keys() | UNDECLARED
+    wanted |= requirements("train", "detect", "openvino", "dev").keys() | UNDECLARED
 
     assert wanted <= pins
 

@@ -13,29 +13,42 @@ pytest.importorskip("compressai")
 
 from roi_codec_ros.cli import main
 from roi_codec_ros.codec import UsageError
-from roi_codec_ros.codec.presets import PRESETS
+from roi_codec_ros.codec.presets import BLOCKS, PRESETS, get_preset
 from roi_codec_ros.lab.commands import train
+from roi_codec_ros.lab.training.block_config import BlockTrainingConfig, parse_block_config
 from roi_codec_ros.lab.training.config import (
     TrainingConfig,
     parse_config,
     preset_config,
     read_mapping,
 )
-from roi_codec_ros.lab.training.objectives import Adversary, Code, Fill, Invert, Keep, Rate
+from roi_codec_ros.lab.training.objectives import Fill, Invert, Keep
 
 
 def asked(*options: str) -> TrainingConfig:
     """The configuration of `roi-codec train` with these options."""
     parser = argparse.ArgumentParser()
     train.add_arguments(parser)
-    return train.configuration(parser.parse_args(["--data", "d", "--out", "o", *options]))
+    args = parser.parse_args(["--data", "d", "--out", "o", *options])
+    return train.configuration(args)
+
+
+def asked_blocks(*options: str) -> BlockTrainingConfig:
+    """The same for a preset that codes blocks."""
+    parser = argparse.ArgumentParser()
+    train.add_arguments(parser)
+    args = parser.parse_args(["--data", "d", "--out", "o", *options])
+    assert train.codes_blocks(args)
+    return train.block_configuration(args)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_has_a_configuration(preset: str) -> None:
-    config = parse_config(read_mapping(preset_config(preset)))
+    parse = parse_block_config if get_preset(preset).architecture == BLOCKS else parse_config
+    config = parse(read_mapping(preset_config(preset)))
     assert config.preset == preset
-    assert asked("--preset", preset).preset == preset
+    ask = asked_blocks if parse is parse_block_config else asked
+    assert ask("--preset", preset).preset == preset
 
 
 @pytest.mark.parametrize(
@@ -52,25 +65,32 @@ def test_the_papers_numbers(preset: str, epochs: int) -> None:
 
 
 def test_a_plain_run_takes_the_presets_configuration() -> None:
-    config = asked()
-    assert config.regions["head"] == {"fill": Fill(14.0, cells=2), "code": Code(0.0014)}
-    assert (config.minutes, config.steps, config.preset) == (120.0, None, "fast")
+    config = asked_blocks()
+    shipped = read_mapping(preset_config("fast"))
+    assert (config.minutes, config.steps, config.preset) == (shipped["minutes"], None, "fast")
     assert (config.feature_weight, config.detection_weight) == (0.0, 0.0)
-    assert asked("--feature-detector", "yolov8n.pt").feature_weight == 0.45
+    told = asked_blocks("--feature-detector", "yolov8n.pt")
+    assert told.feature_weight == shipped["feature_weight"] > 0
+    with pytest.raises(UsageError, match="found 'regions'"):
+        asked_blocks("--objective", "fill")
+    with pytest.raises(UsageError, match="analysis is trained, found 'fast', which codes blocks"):
+        asked("--preset", "paper-128-2", "--set", "preset=fast")
 
 
 def test_options_override_the_file(tmp_path: Path) -> None:
     file = tmp_path / "site.yaml"
-    file.write_text("preset: nano\nepochs: 3\nregions: {head: {fill: {weight: 5}}}\nseed: 4\n")
+    file.write_text(
+        "preset: paper-128-2\nepochs: 3\nregions: {head: {fill: {weight: 5}}}\nseed: 4\n"
+    )
     assert asked("--config", str(file)).epochs == 3
     config = asked(
         *("--config", str(file), "--steps", "7", "--lambda-head", "2", "--head-cells", "3"),
-        *("--lambda-person", "4", "--code-weight", "0.5", "--lambda-rate", "0.3"),
+        *("--lambda-person", "4", "--lambda-rate", "0.3"),
         *("--set", "regions.number plate.fill.cells=1", "--set", "crops.size=128"),
     )
-    assert (config.preset, config.steps, config.epochs, config.seed) == ("nano", 7, None, 4)
+    assert (config.preset, config.steps, config.epochs, config.seed) == ("paper-128-2", 7, None, 4)
     assert config.regions == {
-        "head": {"fill": Fill(2.0, cells=3), "code": Code(0.5)},
+        "head": {"fill": Fill(2.0, cells=3)},
         "person": {"keep": Keep(4.0)},
         "number plate": {"fill": Fill(cells=1)},
     }
@@ -78,15 +98,11 @@ def test_options_override_the_file(tmp_path: Path) -> None:
 
 
 def test_objectives_of_heads_by_name() -> None:
-    paper = asked("--objective", "paper", "--lambda-head", "0.7")
+    paper = asked("--preset", "paper-128-2", "--objective", "paper", "--lambda-head", "0.7")
     assert paper.regions["head"] == {"invert": Invert(0.7)}
     assert not paper.skip_unknown_heads
-    several = asked("--objective", "fill,rate,adversary", "--head-cells", "1")
-    assert several.regions["head"] == {
-        "fill": Fill(14.0, cells=1),
-        "rate": Rate(),
-        "adversary": Adversary(),
-    }
+    several = asked("--preset", "paper-128-2", "--objective", "fill,invert", "--head-cells", "1")
+    assert several.regions["head"] == {"fill": Fill(cells=1), "invert": Invert(0.6)}
 
 
 @pytest.mark.parametrize(
@@ -105,7 +121,7 @@ def test_objectives_of_heads_by_name() -> None:
 )
 def test_a_mistake_is_one_line_that_names_the_key(options: list[str], complaint: str) -> None:
     with pytest.raises(UsageError, match=complaint) as caught:
-        asked(*options)
+        asked("--preset", "paper-128-2", *options)
     assert "\n" not in str(caught.value)
 
 

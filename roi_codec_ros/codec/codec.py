@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,13 +12,23 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from roi_codec_ros.codec.backends import Backend, open_backend
+from roi_codec_ros.codec.backends import AUTO, Backend, check_backend, open_backend
 from roi_codec_ros.codec.bitstream import DEFAULT_MAX_PIXELS, Payload
-from roi_codec_ros.codec.entropy import FIRST_CLASS, SKIPPED
+from roi_codec_ros.codec.block_encoder import BlockEncoder
+from roi_codec_ros.codec.block_transform import BlockTransform
+from roi_codec_ros.codec.entropy import FIRST_CLASS, HIDDEN, SKIPPED
 from roi_codec_ros.codec.model_file import Model
+from roi_codec_ros.codec.models import load_model
 from roi_codec_ros.codec.rans import RansCoder
 from roi_codec_ros.codec.torch_transforms import TorchBackend, Transform
-from roi_codec_ros.common.errors import BitstreamError, ModelFileError, RoiCodecError
+from roi_codec_ros.common.errors import (
+    BitstreamError,
+    ModelFileError,
+    RoiCodecError,
+    UsageError,
+)
+from roi_codec_ros.common.graph_runtime import GRAPH_BACKENDS, GRAPH_SUFFIX
+from roi_codec_ros.regions import DEFAULT_REGIONS, RegionFinder, load_regions
 
 MAX_SIDE_PX = 65535
 
@@ -32,8 +43,8 @@ class EncodedFrame:
         blocks: uint8 [h, w]: what each block of stride × stride pixels was coded as: SKIPPED,
             HIDDEN or FIRST_CLASS + class.
         levels: the level of each class.
-        timings_ms: ``resize``, ``analysis`` (from pixels to symbols), ``entropy``, ``packing`` and
-            ``total``.
+        timings_ms: ``resize``, ``regions`` (what is where), ``analysis`` (from pixels to symbols),
+            ``entropy``, ``packing`` and ``total``.
     """
 
     data: bytes
@@ -42,6 +53,11 @@ class EncodedFrame:
     blocks: np.ndarray
     levels: tuple[int, ...]
     timings_ms: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def hidden_share(self) -> float:
+        """Share of the blocks that are hidden, 0 to 1."""
+        return float((self.blocks == HIDDEN).mean())
 
     @property
     def bits_per_pixel(self) -> float:
@@ -73,39 +89,72 @@ class DecodedFrame:
 
 
 class Encoder:
-    """Turns camera frames into payloads with one model; one frame at a time."""
+    """Turns camera frames into payloads with one model; one frame at a time.
+
+    A model that codes blocks is told by regions what to hide and where persons are; a frame that
+    they can not judge is an error, never a payload.
+    """
 
     def __init__(
         self,
         model: Model | Backend,
         *,
+        regions: RegionFinder | None = None,
+        quality: float = 0.0,
+        hide_memory_s: float = 0.0,
         device: str = "cpu",
         threads: int | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """``model``: one to run with torch, or a backend that is open already, which ``device``
         and ``threads`` are not for. ``threads``: CPU threads, None leaves torch's own choice.
-        ``clock``: seconds, for the timings.
+        ``regions``, ``quality`` (in levels, `policy.StepPolicy.levels_at`) and ``hide_memory_s``
+        (how long a mask is remembered) are for models that code blocks; without regions those that
+        ship are loaded. ``clock``: seconds, for the timings.
         """
         self._clock = clock
         self._resized: np.ndarray | None = None  # written over by each frame
-        if isinstance(model, Model):
-            self.backend: Backend = TorchBackend(model, device=device, threads=threads)
+        self._analysis: _NetworkAnalysis | BlockEncoder
+        if isinstance(model, Model) and model.codes_blocks:
+            regions = regions or load_regions(threads=threads)
+            self._analysis = BlockEncoder(model, regions, quality, hide_memory_s)
         else:
-            self.backend = model
-        self.model = self.backend.model
+            backend = (
+                TorchBackend(model, device=device, threads=threads)
+                if isinstance(model, Model)
+                else model
+            )
+            self._analysis = _NetworkAnalysis(backend)
+        self.model = self._analysis.model
+        self.backend_name = self._analysis.backend_name  # of the network that runs on the camera
         self._coder = RansCoder(self.model.tables)
 
-    def encode(self, image: np.ndarray, *, max_width: int | None = None) -> EncodedFrame:
+    @property
+    def quality(self) -> float:
+        """In levels around the model's own, more is finer; may be set between frames.
+
+        Raises UsageError outside of the range, and for a model that codes no blocks unless 0.
+        """
+        return self._analysis.quality
+
+    @quality.setter
+    def quality(self, quality: float) -> None:
+        self._analysis.quality = quality
+
+    def encode(
+        self, image: np.ndarray, *, max_width: int | None = None, stamp_s: float | None = None
+    ) -> EncodedFrame:
         """Code one frame.
 
         Args:
             image: uint8 [H, W, 3], RGB, sides of 1 to 65535 pixels.
             max_width: wider frames are scaled down to it, their aspect kept. Presets with a coded
                 size of their own (the paper's) squash every frame to that instead.
+            stamp_s: when it was taken, for what is remembered of the frames before; None for a
+                picture that belongs to no film.
 
         Raises:
-            RoiCodecError: ``image`` is of another shape, type or size.
+            RoiCodecError: ``image`` is of another shape, type or size, or can not be judged.
         """
         started = self._clock()
         _check_image(image)
@@ -118,12 +167,49 @@ class Encoder:
                 self._resized = np.empty((*coded, 3), np.uint8)
             image = cv2.resize(image, coded[::-1], self._resized, interpolation=interpolation)
         resized = self._clock()
-        symbols = self.symbols(image)
+        blocks, levels = self._analysis.plan(image, stamp_s)
+        planned = self._clock()
+        frame = self._coded(image, original, blocks, levels)
+        timings = {
+            "resize": 1e3 * (resized - started),
+            "regions": 1e3 * (planned - resized),
+            **frame.timings_ms,
+        }
+        timings["total"] = 1e3 * (self._clock() - started)
+        return dataclasses.replace(frame, timings_ms=timings)
+
+    def encode_planned(
+        self, image: np.ndarray, blocks: np.ndarray, levels: Sequence[int]
+    ) -> EncodedFrame:
+        """Code a frame of coded size by a given block map.
+
+        The payload is a function of the map, the levels, and the pixels of blocks that are neither
+        hidden nor skipped.
+
+        Args:
+            image: uint8 [H, W, 3], RGB.
+            blocks: uint8 [⌈H / stride⌉, ⌈W / stride⌉], as `EncodedFrame.blocks`.
+            levels: that of each class.
+
+        Raises:
+            RoiCodecError: ``image`` is of another shape or type.
+        """
+        _check_image(image)
+        return self._coded(image, (image.shape[0], image.shape[1]), blocks, tuple(levels))
+
+    def _coded(
+        self,
+        image: np.ndarray,
+        original: tuple[int, int],
+        blocks: np.ndarray,
+        levels: tuple[int, ...],
+    ) -> EncodedFrame:
+        started = self._clock()
+        symbols = self._analysis.symbols(image, blocks, levels)
         analysed = self._clock()
-        blocks = np.full(symbols.shape[1:], FIRST_CLASS, np.uint8)
-        levels = (0,) * self.model.tables.classes
         block_map, body = self._coder.encode(symbols, blocks, levels)
         entropy_coded = self._clock()
+        coded = (image.shape[0], image.shape[1])
         data = Payload(self.model.id, *original, *coded, body, block_map, levels).to_bytes()
         done = self._clock()
         return EncodedFrame(
@@ -133,8 +219,7 @@ class Encoder:
             blocks=blocks,
             levels=levels,
             timings_ms={
-                "resize": 1e3 * (resized - started),
-                "analysis": 1e3 * (analysed - resized),
+                "analysis": 1e3 * (analysed - started),
                 "entropy": 1e3 * (entropy_coded - analysed),
                 "packing": 1e3 * (done - entropy_coded),
                 "total": 1e3 * (done - started),
@@ -152,14 +237,85 @@ class Encoder:
 
     def symbols(self, image: np.ndarray) -> np.ndarray:
         """Quantised latent of a frame of coded size: int16 [C, ⌈H / stride⌉, ⌈W / stride⌉]."""
+        blocks, levels = self._analysis.plan(image, None)
+        return self._analysis.symbols(image, blocks, levels)
+
+
+class _NetworkAnalysis:
+    """A backend's network, which codes every block alike."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend, self.model, self.backend_name = backend, backend.model, backend.name
+        self._levels = (0,) * self.model.tables.classes
+
+    @property
+    def quality(self) -> float:
+        return 0.0
+
+    @quality.setter
+    def quality(self, quality: float) -> None:
+        if quality != 0:
+            raise UsageError(
+                f"expected quality 0 for {self.model.name}, which has no levels; found {quality:g}"
+            )
+
+    def plan(self, image: np.ndarray, stamp_s: float | None) -> tuple[np.ndarray, tuple[int, ...]]:
+        stride = self.model.preset.stride
+        rows, columns = (-(-side // stride) for side in image.shape[:2])
+        return np.full((rows, columns), FIRST_CLASS, np.uint8), self._levels
+
+    def symbols(
+        self, image: np.ndarray, blocks: np.ndarray, levels: tuple[int, ...]
+    ) -> np.ndarray:
         return self.backend.symbols(image)
 
 
 def load_encoder(
-    model: str | Path, *, backend: str = "torch", device: str = "cpu", threads: int | None = None
+    model: str | Path,
+    *,
+    backend: str = AUTO,
+    device: str = "cpu",
+    threads: int | None = None,
+    regions: str | Path = DEFAULT_REGIONS,
+    quality: float = 0.0,
+    hide_memory_s: float = 0.0,
 ) -> Encoder:
-    """An encoder for a model by name or path; arguments and errors as `backends.open_backend`."""
-    return Encoder(open_backend(backend, model, device=device, threads=threads))
+    """An encoder for a model by name or path.
+
+    Args:
+        model, device, threads: as `backends.open_backend`.
+        backend: one of BACKENDS; "auto" is onnxruntime for models that code blocks, else torch.
+        regions: name or path of the regions model (`.onnx`), for models that code blocks.
+        quality, hide_memory_s: as of `Encoder`.
+
+    Raises:
+        UsageError: no such backend, or none for this kind of model. RoiCodecError, ModelFileError:
+        as `backends.open_backend` and `regions.load_regions`.
+    """
+    check_backend(backend)
+    if Path(model).suffix != GRAPH_SUFFIX and (loaded := _block_model(model, backend)):
+        runtime = "onnxruntime" if backend == AUTO else backend
+        if runtime not in GRAPH_BACKENDS:
+            raise UsageError(
+                f"expected a backend among {AUTO}, {', '.join(GRAPH_BACKENDS)} for "
+                f"{loaded.name}, found {backend!r}"
+            )
+        finder = load_regions(regions, backend=runtime, device=device, threads=threads)
+        return Encoder(loaded, regions=finder, quality=quality, hide_memory_s=hide_memory_s)
+    encoder = Encoder(open_backend(backend, model, device=device, threads=threads))
+    encoder.quality = quality
+    return encoder
+
+
+def _block_model(model: str | Path, backend: str) -> Model | None:
+    """The model, if it is one that codes blocks; a graph of another may lie there without it."""
+    try:
+        loaded = load_model(model)
+    except ModelFileError:
+        if backend in GRAPH_BACKENDS:
+            return None
+        raise
+    return loaded if loaded.codes_blocks else None
 
 
 class Decoder:
@@ -185,6 +341,9 @@ class Decoder:
                 Transform(model, "synthesis", device, threads),
             )
             for model in models
+        }
+        self._transforms = {
+            model.id: BlockTransform(model) for model in models if model.codes_blocks
         }
 
     def decode(self, data: bytes) -> DecodedFrame:
@@ -262,9 +421,7 @@ class Decoder:
         model, _, synthesis = self._by_id[first.model_id]
         height, width = first.coded_height, first.coded_width
         with torch.inference_mode():
-            y = synthesis.tensor(np.stack([latent.symbols for latent in latents])).float()
-            y += synthesis.tensor(model.tensors["latent_mean"])[None, :, None, None]
-            x = synthesis.network(y.contiguous(memory_format=torch.channels_last))
+            x = synthesis.network(*map(synthesis.tensor, self._inputs(model, latents)))
             x = x[:, :, :height, :width].permute(0, 2, 3, 1)
             images = (x * 255.0).round_().clamp_(0, 255).nan_to_num_(0).to(torch.uint8)
         pixels = images.contiguous().cpu().numpy()
@@ -285,6 +442,19 @@ class Decoder:
             )
             for latent, image in zip(latents, pixels, strict=True)
         ]
+
+    def _inputs(self, model: Model, latents: Sequence[_Latent]) -> list[np.ndarray]:
+        """What the synthesis of a model takes, float32 [B, ., h, w] each."""
+        symbols = np.stack([latent.symbols for latent in latents])
+        transform = self._transforms.get(model.id)
+        if transform is None:
+            mean = model.tensors["latent_mean"].astype(np.float32)
+            return [symbols.astype(np.float32) + mean[:, None, None]]
+        level_of = [transform.level_of(latent.blocks, latent.payload.levels) for latent in latents]
+        y = [transform.coefficients(s, level) for s, level in zip(symbols, level_of, strict=True)]
+        hidden = np.stack([latent.blocks == HIDDEN for latent in latents])
+        planes = [np.stack(level_of), hidden]
+        return [np.stack(y), *(plane[:, None].astype(np.float32) for plane in planes)]
 
 
 @dataclass(frozen=True)

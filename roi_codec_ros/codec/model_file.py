@@ -31,7 +31,7 @@ import safetensors
 import safetensors.numpy
 
 from roi_codec_ros.codec.entropy import EntropyTables
-from roi_codec_ros.codec.presets import Preset
+from roi_codec_ros.codec.presets import BLOCKS, Preset
 from roi_codec_ros.common.errors import ModelFileError
 from roi_codec_ros.common.files import write_whole
 
@@ -98,6 +98,11 @@ class Model:
         measured = figures.get("networks_sha256")  # older figures do not say
         known = measured is None or measured == self.networks_sha256.hex()
         return figures if known else {}
+
+    @property
+    def codes_blocks(self) -> bool:
+        """Whether blocks are hidden, and coded in steps of their own, by what regions say."""
+        return self.preset.architecture == BLOCKS
 
     @property
     def faces_left(self) -> float | None:

@@ -3,16 +3,20 @@
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from roi_codec_ros.codec.model_file import Model, read_model
-from roi_codec_ros.codec.presets import get_preset
-from roi_codec_ros.common.errors import ModelFileError
-from roi_codec_ros.common.share import share_folders
+import numpy as np
 
-ENVIRONMENT_VARIABLE = "ROI_CODEC_MODELS"
+from roi_codec_ros.codec.block_transform import STEPS
+from roi_codec_ros.codec.entropy import EntropyTables, neighbourly_map_cdf
+from roi_codec_ros.codec.ladder import coded_channels, ladder_steps, relative_steps
+from roi_codec_ros.codec.model_file import Model, read_model
+from roi_codec_ros.codec.policy import CLASSES, POLICY, StepPolicy
+from roi_codec_ros.codec.presets import BLOCKS, get_preset
+from roi_codec_ros.common.errors import ModelFileError
+from roi_codec_ros.common.model_files import find_file, model_directories
+
 SUFFIX = ".safetensors"
 
 
@@ -25,42 +29,11 @@ class ModelEntry:
     error: str = ""
 
 
-def model_directories() -> list[Path]:
-    """Existing folders that are searched, first to last.
-
-    ``$ROI_CODEC_MODELS`` (several, as in PATH), then the package's own ``models``.
-    """
-    named = os.environ.get(ENVIRONMENT_VARIABLE, "").split(os.pathsep)
-    own = [Path(entry) for entry in named if entry and Path(entry).is_dir()]
-    return list(dict.fromkeys([*own, *share_folders("models")]))
-
-
 def find_model(name_or_path: str | Path) -> Path:
     """The file of a model, by path or name. Raises ModelFileError that lists what is there."""
     graph = Path(name_or_path).suffix == ".onnx"
     hint = "a graph only encodes, with backend onnxruntime or openvino" if graph else ""
     return find_file(name_or_path, SUFFIX, hint)
-
-
-def find_file(name_or_path: str | Path, suffix: str, hint: str = "") -> Path:
-    """The file with this suffix, by path or by name in the searched folders.
-
-    Raises ModelFileError that lists what is there, and ends with the hint.
-    """
-    path = Path(name_or_path)
-    if path.suffix == suffix and path.is_file():
-        return path
-    directories = model_directories()
-    for directory in directories:
-        candidate = directory / f"{name_or_path}{suffix}"
-        if candidate.is_file():
-            return candidate
-    known = sorted({p.stem for d in directories for p in d.glob(f"*{suffix}")})
-    raise ModelFileError(
-        f"expected a model file ({suffix}) or one of the installed models "
-        f"({', '.join(known) or 'none found'}); found {str(name_or_path)!r}"
-        + (f"; {hint}" if hint else "")
-    )
 
 
 def load_model(name_or_path: str | Path) -> Model:
@@ -85,10 +58,8 @@ def list_models() -> list[ModelEntry]:
 
 def untrained_model(preset_name: str, seed: int = 0) -> Model:
     """A model with random weights and Laplace tables: codes and decodes, means nothing."""
-    import numpy as np
     import torch
 
-    from roi_codec_ros.codec.entropy import EntropyTables
     from roi_codec_ros.codec.networks import build_transforms
 
     preset = get_preset(preset_name)
@@ -101,10 +72,27 @@ def untrained_model(preset_name: str, seed: int = 0) -> Model:
         for key, value in network.state_dict().items()
     }
     tensors["latent_mean"] = np.zeros(preset.latent_channels, np.float32)
-    return Model.build(
-        name=f"untrained-{preset_name}",
-        preset=preset,
-        tensors=tensors,
-        tables=EntropyTables.laplace(preset.latent_channels),
-        card={"trained": False, "seed": seed},
+    card: dict[str, object] = {"trained": False, "seed": seed}
+    tables = EntropyTables.laplace(preset.latent_channels)
+    if preset.architecture == BLOCKS:
+        tensors = {k: v for k, v in tensors.items() if not k.startswith("analysis.")}
+        tensors[STEPS] = ladder_steps(preset.latent_channels, preset.stride)
+        card[POLICY] = asdict(StepPolicy())
+        tables = block_tables_laplace(preset.latent_channels)
+    return Model.build(f"untrained-{preset_name}", preset, tensors, tables, card)
+
+
+def block_tables_laplace(channels: int) -> EntropyTables:
+    """Tables of all levels of the ladder of which nothing was counted."""
+    narrow = EntropyTables.laplace(1, 0.5)
+    width = int(narrow.lengths[0])
+    coded = coded_channels(channels)
+    rows = int(coded.sum())
+    return EntropyTables(
+        np.repeat(narrow.cdf[:, :width], rows, axis=0),
+        np.repeat(narrow.lengths, rows),
+        np.repeat(narrow.offsets, rows),
+        coded_channels=coded,
+        ladder=relative_steps(),
+        map_cdf=neighbourly_map_cdf(CLASSES),
     )

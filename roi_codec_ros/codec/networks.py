@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from roi_codec_ros.codec.block_transform import block_basis
+from roi_codec_ros.codec.ladder import LEVELS
 from roi_codec_ros.codec.presets import Preset
 from roi_codec_ros.common.errors import UsageError
 
@@ -187,168 +189,90 @@ def _by_quadrants(blocks: Tensor, basis: Tensor) -> Tensor:
 def lowest_frequencies(count: int, size: int) -> Tensor:
     """Orthonormal colour DCT basis of blocks: float32 [count, 3, size, size], lowest first.
 
-    Of every sixteen ten are brightness and three each are two opponent colours, so that a larger
-    basis begins with a smaller one; used to start networks as a transform that already codes
-    images.
+    In the order of `ladder.frequencies`; used to start networks as a transform that already codes
+    images, and as the analysis of those that code blocks.
     """
-    positions = (torch.arange(size, dtype=torch.float64) + 0.5) / size
-    waves = torch.cos(torch.pi * torch.arange(size, dtype=torch.float64)[:, None] * positions)
-    waves /= waves.norm(dim=1, keepdim=True)
-    order = sorted(
-        ((u, v) for u in range(size) for v in range(size)),
-        key=lambda f: (f[0] ** 2 + f[1] ** 2, f),
-    )
-    colours = torch.tensor([[1, 1, 1], [1, 0, -1], [1, -2, 1]], dtype=torch.float64)
-    colours /= colours.norm(dim=1, keepdim=True)
-    turns = (0, 1, 2, 0, 0, 0, 1, 2, 0, 0, 0, 1, 2, 0, 0, 0)
-    taken, basis = [0, 0, 0], []
-    for index in range(count):
-        colour = turns[index % len(turns)]
-        if taken[colour] == len(order):
-            colour = taken.index(min(taken))
-        u, v = order[taken[colour]]
-        taken[colour] += 1
-        basis.append(colours[colour][:, None, None] * waves[u][:, None] * waves[v])
-    return torch.stack(basis).float()
+    basis = torch.from_numpy(block_basis(count, size))
+    return basis.reshape(count, size, size, 3).permute(0, 3, 1, 2).contiguous()
 
 
-class ShuffleAnalysis(nn.Module):
-    """Pixels are shuffled down by 8 first, so that every convolution runs on a small map.
+# ------------------------------------------------------------------------------- blocks with steps
 
-        x ─► unshuffle 8 ─► stem ─┬─► down ─► body ─┬─────────────► + ─┬─► head ────► + ─► y
-                                  │                 └─► context ──► ┘  └─► gate ─► × ─► ┘
-                                  └──────────────── skip ────────────────────────►─┘
 
-    The linear way through ``stem`` and ``skip`` starts as a 16×16 block DCT, the rest starts
-    silent and learns what to change, above all what to leave out. ``context`` at stride 32 widens
-    the receptive field at little cost, the more the more residual blocks it has: what is to be
-    hidden (a head) has to be recognised before it is coded. ``gate``, 0 to 2 for each latent,
-    starts at 1: to leave something out it has to be recognised, without it the rest would have to
-    compute the very details that are to be taken away.
-    """
+class BlockAnalysis(nn.Module):
+    """Inner products of blocks of 16×16 pixels, less mid-grey, with a fixed orthonormal basis."""
 
-    def __init__(
-        self,
-        latent_channels: int,
-        stem_width: int,
-        width: int,
-        context_blocks: int = 0,
-        gated: bool = False,
-    ) -> None:
+    def __init__(self, channels: int, size: int = 16) -> None:
         super().__init__()
-        self.shuffle = nn.PixelUnshuffle(8)
-        self.stem = nn.Conv2d(3 * 8 * 8, stem_width, 1)
-        self.skip = nn.Conv2d(stem_width, latent_channels, 2, stride=2)
-        self.down = nn.Conv2d(stem_width, width, 3, stride=2, padding=1)
-        self.body = nn.Conv2d(width, width, 3, padding=1)
-        self.context_down = nn.Conv2d(width, width, 3, stride=2, padding=1)
-        self.context_body = nn.Conv2d(width, width, 3, padding=1)
-        self.context_blocks = nn.Sequential(*(ResidualBlock(width) for _ in range(context_blocks)))
-        self.head = nn.Conv2d(width, latent_channels, 1)
-        self.gate = nn.Conv2d(width, latent_channels, 1) if gated else None
-
-    def linear_parameters(self) -> list[nn.Parameter]:
-        """What starts as a transform of many small weights, and wants smaller steps."""
-        return list(self.stem.parameters())
-
-    def start_as(self, blocks: Tensor, gain: float) -> Tensor:
-        """Make ``stem`` and ``skip`` compute ``gain`` times the inner products with ``blocks``.
-
-        ``blocks``: [latent_channels, 3, 16, 16]. Returns the blocks that the narrow stem really
-        lets through, which span what the latent then holds; [latent_channels, 768].
-        """
-        stem = lowest_frequencies(self.stem.out_channels, 8)
-        skip = _by_quadrants(blocks, stem)
-        for layer in (self.down, self.body, self.context_down, self.context_body):
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-        silent = [self.head] if self.gate is None else [self.head, self.gate]
-        for layer in silent:
-            nn.init.zeros_(layer.weight)
-            _set_bias(layer, 0.0)
-        with torch.no_grad():
-            self.stem.weight.copy_(stem.flatten(1)[:, :, None, None])
-            self.skip.weight.copy_(gain * skip)
-            # Mid-grey becomes 0, so that every latent is centred.
-            _set_bias(self.stem, -0.5 * self.stem.weight.sum(dim=(1, 2, 3)))
-            _set_bias(self.skip, 0.0)
-        seen = torch.einsum("csij,sdyx->cdiyjx", skip, stem)
-        return seen.reshape(len(blocks), -1)
+        self.basis = nn.Conv2d(3, channels, size, stride=size)
+        if not self.basis.weight.is_meta:
+            with torch.no_grad():
+                self.basis.weight.copy_(lowest_frequencies(channels, size))
+            _set_bias(self.basis, -0.5 * self.basis.weight.detach().sum(dim=(1, 2, 3)))
 
     def forward(self, x: Tensor) -> Tensor:
-        stem = self.stem(self.shuffle(x))
-        x = functional.relu(self.down(stem))
-        x = functional.relu(self.body(x))
-        context = functional.relu(self.context_down(x))
-        context = self.context_blocks(functional.relu(self.context_body(context)))
-        context = functional.interpolate(context, scale_factor=2.0, mode="nearest")
-        x = x + context[..., : x.shape[-2], : x.shape[-1]]
-        if self.gate is None:
-            return self.head(x) + self.skip(stem)
-        return self.head(x) + 2.0 * self.gate(x).sigmoid() * self.skip(stem)
+        return torch.as_tensor(self.basis(x))
 
 
-class ShuffleSynthesis(nn.Module):
-    """The big half: residual blocks at stride 16 and 8 refine a linear base image.
+class BlockSynthesis(nn.Module):
+    """From dequantised blocks, told how coarse and how hidden each is, to pixels.
 
-    y ─┬─► stem ─► blocks (stride 16) ─► up ─► details (stride 8) ─► head ─► shuffle 8 ─► + ─► x̂
-       └────────────────────── base ─► shuffle 16 ──────────────────────────────────────►┘
+    y ─┬─► stem ─► blocks (stride 16) ─► blocks (stride 8) ─► blocks (stride 4) ─► head ─► + ─► x̂
+       └─────────────────────────── inverse transform ──────────────────────────────────►─┘
+
+    It starts as the inverse of the analysis and learns to smooth what was coded coarsely, to
+    sharpen what a person detector looks at, and to fill what was hidden.
     """
 
     def __init__(
         self,
         latent_channels: int,
-        decoder_width: int,
-        decoder_blocks: int,
-        detail_width: int,
-        detail_blocks: int,
+        coarse_width: int,
+        coarse_blocks: int,
+        middle_width: int,
+        middle_blocks: int,
+        fine_width: int,
+        fine_blocks: int,
     ) -> None:
         super().__init__()
         self.base = nn.Conv2d(latent_channels, 3 * 16 * 16, 1)
-        self.stem = nn.Conv2d(latent_channels, decoder_width, 3, padding=1)
-        self.blocks = nn.Sequential(*(ResidualBlock(decoder_width) for _ in range(decoder_blocks)))
-        self.up = nn.Conv2d(decoder_width, 4 * detail_width, 3, padding=1)
-        self.details = nn.Sequential(*(ResidualBlock(detail_width) for _ in range(detail_blocks)))
-        self.head = nn.Conv2d(detail_width, 3 * 8 * 8, 3, padding=1)
-        nn.init.zeros_(self.head.weight)
-        _set_bias(self.head, 0.0)
+        self.stem = nn.Conv2d(latent_channels + 2, coarse_width, 3, padding=1)
+        self.coarse = nn.Sequential(*(ResidualBlock(coarse_width) for _ in range(coarse_blocks)))
+        self.to_middle = nn.Conv2d(coarse_width, 4 * middle_width, 1)
+        self.middle = nn.Sequential(*(ResidualBlock(middle_width) for _ in range(middle_blocks)))
+        self.to_fine = nn.Conv2d(middle_width, 4 * fine_width, 1)
+        self.fine = nn.Sequential(*(ResidualBlock(fine_width) for _ in range(fine_blocks)))
+        self.head = nn.Conv2d(fine_width + 3, 3 * 4 * 4, 3, padding=1)
+        if not self.head.weight.is_meta:
+            nn.init.zeros_(self.head.weight)
+            _set_bias(self.head, 0.0)
+            with torch.no_grad():
+                basis = lowest_frequencies(latent_channels, 16).flatten(1)
+                self.base.weight.copy_(basis.T[:, :, None, None])
+            _set_bias(self.base, 0.5)
 
     def linear_parameters(self) -> list[nn.Parameter]:
         """What starts as a transform of many small weights, and wants smaller steps."""
         return list(self.base.parameters())
 
-    def start_as(self, blocks: Tensor, gain: float) -> None:
-        """Make ``base`` the least-squares inverse of an analysis by ``blocks``, [C, 768]."""
-        with torch.no_grad():
-            self.base.weight.copy_(torch.linalg.pinv(gain * blocks)[:, :, None, None])
-            _set_bias(self.base, 0.5)
+    def forward(self, y: Tensor, levels: Tensor, hidden: Tensor) -> Tensor:
+        """Images [B, 3, 16 h, 16 w], not clipped.
 
-    def forward(self, y: Tensor) -> Tensor:
+        Args:
+            y: dequantised coefficients [B, C, h, w], 0 where nothing is known.
+            levels: [B, 1, h, w], of `ladder`, as floats.
+            hidden: [B, 1, h, w], 1 where a block is hidden, else 0.
+        """
         base = functional.pixel_shuffle(self.base(y), 16)
-        y = self.blocks(self.stem(y))
-        y = self.details(functional.pixel_shuffle(self.up(y), 2))
-        return base + functional.pixel_shuffle(self.head(y), 8)
+        told = torch.cat([0.5 * y, levels / LEVELS, hidden], dim=1)
+        x = self.coarse(functional.relu(self.stem(told)))
+        x = self.middle(functional.relu(functional.pixel_shuffle(self.to_middle(x), 2)))
+        x = self.fine(functional.relu(functional.pixel_shuffle(self.to_fine(x), 2)))
+        seen = torch.cat([x, functional.avg_pool2d(base, 4)], dim=1)
+        return base + functional.pixel_shuffle(self.head(seen), 4)
 
 
-@register_architecture("shuffle")
-def build_shuffle(
-    latent_channels: int,
-    stem_width: int,
-    width: int,
-    decoder_width: int,
-    decoder_blocks: int,
-    detail_width: int,
-    detail_blocks: int,
-    context_blocks: int = 0,
-    gated: int = 0,
-) -> tuple[nn.Module, nn.Module]:
-    """Our presets: a cheap encoder on shuffled pixels, a decoder many times its size."""
-    analysis = ShuffleAnalysis(
-        latent_channels, stem_width, width, context_blocks=context_blocks, gated=bool(gated)
-    )
-    synthesis = ShuffleSynthesis(
-        latent_channels, decoder_width, decoder_blocks, detail_width, detail_blocks
-    )
-    if not analysis.stem.weight.is_meta:  # which a model file's weights will take the place of
-        blocks = lowest_frequencies(latent_channels, 16)
-        synthesis.start_as(analysis.start_as(blocks, QUANTISER_GAIN), QUANTISER_GAIN)
-    return analysis, synthesis
+@register_architecture("blocks")
+def build_blocks(latent_channels: int, **sizes: int) -> tuple[nn.Module, nn.Module]:
+    """A fixed block transform, and a synthesis that is told the steps."""
+    return BlockAnalysis(latent_channels), BlockSynthesis(latent_channels, **sizes)

@@ -8,6 +8,8 @@ from typing import Any
 
 from roi_codec_ros.common.errors import UsageError
 
+BLOCKS = "blocks"  # the architecture that codes blocks in steps of their own
+
 
 @dataclass(frozen=True)
 class Preset:
@@ -46,59 +48,49 @@ def _paper(width: int, hidden_layers: int) -> Preset:
     )
 
 
+def _blocks(
+    name: str,
+    *,
+    channels: int,
+    coarse: tuple[int, int],
+    middle: tuple[int, int],
+    fine: tuple[int, int],
+    description: str,
+) -> Preset:
+    """A block transform of 16×16 pixels; widths and residual blocks of its synthesis by scale."""
+    sizes = {"coarse": coarse, "middle": middle, "fine": fine}
+    return Preset(
+        name=name,
+        architecture=BLOCKS,
+        latent_channels=channels,
+        stride=16,
+        options={
+            f"{scale}_{part}": value
+            for scale, pair in sizes.items()
+            for part, value in zip(("width", "blocks"), pair, strict=True)
+        },
+        description=description,
+    )
+
+
 PRESETS: dict[str, Preset] = {
     preset.name: preset
     for preset in (
-        Preset(
-            name="fast",
-            architecture="shuffle",
-            latent_channels=64,
-            stride=16,
-            options={
-                "stem_width": 48,
-                "width": 96,
-                "context_blocks": 2,
-                "gated": 1,
-                "decoder_width": 192,
-                "decoder_blocks": 3,
-                "detail_width": 64,
-                "detail_blocks": 2,
-            },
-            description="for a camera's CPU: the default",
+        _blocks(
+            "fast",
+            channels=128,
+            coarse=(128, 2),
+            middle=(64, 1),
+            fine=(32, 1),
+            description="heads hidden, persons sharp, the background soft: the default",
         ),
-        Preset(
-            name="quality",
-            architecture="shuffle",
-            latent_channels=64,
-            stride=16,
-            options={
-                "stem_width": 96,
-                "width": 144,
-                "context_blocks": 2,
-                "gated": 1,
-                "decoder_width": 224,
-                "decoder_blocks": 3,
-                "detail_width": 96,
-                "detail_blocks": 3,
-            },
-            description="for a camera with a GPU: more of the picture for the same bits",
-        ),
-        Preset(
-            name="nano",
-            architecture="shuffle",
-            latent_channels=48,
-            stride=16,
-            options={
-                "stem_width": 24,
-                "width": 48,
-                "context_blocks": 1,
-                "gated": 1,
-                "decoder_width": 160,
-                "decoder_blocks": 2,
-                "detail_width": 48,
-                "detail_blocks": 2,
-            },
-            description="for the smallest computers",
+        _blocks(
+            "nano",
+            channels=96,
+            coarse=(96, 1),
+            middle=(48, 1),
+            fine=(24, 1),
+            description="the same with a smaller decoder, at fewer bits",
         ),
         _paper(256, 2),
         _paper(256, 1),

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from roi_codec_ros.codec.presets import Preset
 
-PHASES = 4  # our networks look alike every 2 latent positions; the paper's at every one
+PHASES = 4  # a network with strides of its own may look alike only every few latent positions
 _NARROW = 8  # channels of the network whose receptive field is looked for
 _FIRST_GRID = 12  # latent positions a side on which receptive fields are first looked for
 _LARGEST_GRID = 96

@@ -13,7 +13,7 @@ import math
 import sys
 from pathlib import Path
 
-from roi_codec_ros.codec.backends import BACKENDS
+from roi_codec_ros.codec.backends import AUTO, BACKENDS
 from roi_codec_ros.codec.bitstream import DEFAULT_MAX_PIXELS
 from roi_codec_ros.commands.common import (
     add_force_option,
@@ -31,11 +31,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--backend",
         choices=BACKENDS,
-        default=BACKENDS[0],
-        help="what runs the network: torch takes model files, the others what roi-codec export "
-        "makes of them (default: %(default)s)",
+        default=AUTO,
+        help="what runs the network on a camera: the regions of a model that codes blocks by "
+        "onnxruntime or openvino; the analysis of others by torch, or as roi-codec export made it "
+        "by those (default: %(default)s)",
     )
     parser.add_argument("--device", default="cpu", help="where it runs (default: %(default)s)")
+    parser.add_argument(
+        "--regions", default="regions", metavar="MODEL", help="what is hidden (default: regions)"
+    )
+    parser.add_argument(
+        "--quality",
+        type=float,
+        default=0.0,
+        metavar="LEVELS",
+        help="finer above 0, coarser below; 4 levels halve the steps (default: 0)",
+    )
     parser.add_argument(
         "--max-width", type=positive, metavar="PX", help="scale wider images down to this"
     )
@@ -50,7 +61,13 @@ def run(args: argparse.Namespace) -> None:
 
     files = outputs(args, "out", "json", inputs=[args.image, args.model])
     image = read_photograph(args.image)
-    encoder = load_encoder(args.model, backend=args.backend, device=args.device)
+    encoder = load_encoder(
+        args.model,
+        backend=args.backend,
+        device=args.device,
+        regions=args.regions,
+        quality=args.quality,
+    )
     model = encoder.model
     frame = encoder.encode(image, max_width=args.max_width)
     files["out"].write(frame.data)
@@ -71,7 +88,9 @@ def run(args: argparse.Namespace) -> None:
             {
                 "model": model.name,
                 "model_id": model.id.hex(),
-                "backend": encoder.backend.name,
+                "backend": encoder.backend_name,
+                "quality": encoder.quality,
+                "hidden_share": frame.hidden_share,
                 "bytes": len(frame.data),
                 "bits_per_pixel": frame.bits_per_pixel,
                 "original_size": frame.original_size,

@@ -16,7 +16,7 @@ from roi_codec_ros.common.errors import UsageError
 
 Value: TypeAlias = str | int | float | bool | list[str]
 # As the codec has them; a test holds that they agree (nothing here may import it).
-BACKENDS = ("torch", "torch-half", "onnxruntime", "openvino", "openvino-half")
+BACKENDS = ("auto", "torch", "torch-half", "onnxruntime", "openvino", "openvino-half")
 DEFAULT_MAX_PIXELS = 3840 * 2160
 GPU_BATCH = 8
 _CAMERA_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*(/[A-Za-z][A-Za-z0-9_]*)*\Z")
@@ -206,10 +206,30 @@ class EncoderParameters(NodeParameters):
         "Name of an installed model, or path of a model file.",
     )
     backend: str = parameter(
-        "torch",
-        "Runtime of the network: torch reads model files (.safetensors); onnxruntime "
-        "and openvino read the graphs (.onnx) that roi-codec export makes of them.",
+        "auto",
+        "Runtime of the network on the camera: onnxruntime or openvino for the regions of a "
+        "model that codes blocks; torch for the analysis of other models, or the former two "
+        "for its graph (.onnx) as made by roi-codec export. auto: onnxruntime for blocks, "
+        "torch for others.",
         choices=BACKENDS,
+    )
+    regions: str = parameter(
+        "regions",
+        "Name or path of the regions model (.onnx), which finds the heads to hide and the "
+        "persons to code finely.",
+    )
+    quality: float = parameter(
+        0.0,
+        "How finely frames are coded, in levels around the model's own: 4 levels halve the "
+        "quantiser's steps, or double them below 0.",
+        range=(-16.0, 16.0),
+        live=True,
+    )
+    hide_memory_s: float = parameter(
+        0.5,
+        "How long a block that was hidden stays hidden while a person is still seen there, in "
+        "seconds, so that a head missed in one frame is not shown. 0: no memory.",
+        range=(0.0, 10.0),
     )
     device: str = _device()
     threads: int = _threads()

@@ -99,6 +99,9 @@ class EncoderNode(ManagedNode):
             backend=self.settings.backend,
             device=self.settings.device,
             threads=self.settings.threads or None,
+            regions=self.settings.regions,
+            quality=self.settings.quality,
+            hide_memory_s=self.settings.hide_memory_s,
         )
         model = self._encoder.model
         # Publishing copies a message, so that one serves for all frames.
@@ -124,7 +127,7 @@ class EncoderNode(ManagedNode):
             )
         self.get_logger().info(
             f"{self.camera}: source {self._source.text} ({self._source.kind.value}), "
-            f"model {model.name} ({model.id.hex()}), backend {self._encoder.backend.name}"
+            f"model {model.name} ({model.id.hex()}), backend {self._encoder.backend_name}"
         )
         if complaint := _privacy_complaint(model):
             self.get_logger().warning(f"{self.camera}: {complaint}")
@@ -160,6 +163,8 @@ class EncoderNode(ManagedNode):
         """A live parameter has another value."""
         if self._capture is not None and name in ("rate_hz", "loop"):
             setattr(self._capture, name, value)
+        if name == "quality":
+            self._encoder.quality = float(value)  # type: ignore[arg-type]
 
     # Frames come in
 
@@ -192,7 +197,11 @@ class EncoderNode(ManagedNode):
         try:
             image = self._pixels(content)
             self._coded.heard()
-            encoded = self._encoder.encode(image, max_width=self.settings.max_width or None)
+            encoded = self._encoder.encode(
+                image,
+                max_width=self.settings.max_width or None,
+                stamp_s=header.stamp.sec + 1e-9 * header.stamp.nanosec,
+            )
         except ImageMessageError as error:
             self._refuse(self._read, "encoding", error)
             return
@@ -279,10 +288,12 @@ class EncoderNode(ManagedNode):
             "model": model.name,
             "model_identity": model.identity.hex(),
             "faces_left": "unknown" if model.faces_left is None else f"{model.faces_left:.3f}",
-            "backend": self._encoder.backend.name,
+            "backend": self._encoder.backend_name,
             "fps": self._encode_ms.rate_hz,
             "bpp": self._bits_per_pixel.mean,
             "kbit_s": self._payload_bits.total_per_s / 1e3,
+            "quality": self._encoder.quality,
+            "hidden": 0.0 if self._last_frame is None else self._last_frame.hidden_share,
             "encode_ms_p50": self._encode_ms.percentile(50),
             "encode_ms_p95": self._encode_ms.percentile(95),
             "frames": self._published,

@@ -172,6 +172,7 @@ def run(args: argparse.Namespace) -> None:
         dataset=Path(args.data).resolve().name,
         split=args.split,
         quick=args.quick,
+        codes_blocks=model.codes_blocks,
         receptive_field_px=meter.receptive_field.width_px,
         machine=describe_machine(device=args.device, threads=threads),
     )

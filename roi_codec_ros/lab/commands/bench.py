@@ -142,10 +142,10 @@ _threads.__name__ = "number of threads"
 def _backends(named: list[str] | None) -> tuple[str, ...]:
     from importlib.util import find_spec
 
-    from roi_codec_ros.codec.backends import BACKENDS
+    from roi_codec_ros.codec.backends import AUTO, BACKENDS
     from roi_codec_ros.lab.tools.encode_bench import INT8_BACKENDS
 
-    known = (*BACKENDS, *INT8_BACKENDS)
+    known = (*(name for name in BACKENDS if name != AUTO), *INT8_BACKENDS)
     for name in named or ():
         if name not in known:
             raise UsageError(f"expected backends among {', '.join(known)}; found {name!r}")

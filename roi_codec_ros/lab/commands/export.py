@@ -5,9 +5,9 @@ The file holds all that a camera needs: pixels to symbols, entropy tables, and t
 model whose decoder reads what it sends.
 
 example:
-  roi-codec export fast --onnx fast.onnx
-  roi-codec export fast --onnx fast-int8.onnx --int8 --calibration photographs/
-  roi-codec encode photo.jpg photo.roic --model fast-int8.onnx --backend onnxruntime
+  roi-codec export paper-128-2 --onnx paper.onnx
+  roi-codec export paper-128-2 --onnx paper-int8.onnx --int8 --calibration photographs/
+  roi-codec encode photo.jpg photo.roic --model paper-int8.onnx --backend onnxruntime
 
 With --int8 it computes in 8-bit integers, several times as fast where the processor has
 instructions for them (VNNI, ARM's dot products), and some symbols come out differently.
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> None:
     size = None if args.size == ANY_SIZE else (args.size[1], args.size[0])
     graph = build_graph(model, size)
     if args.int8:
-        from roi_codec_ros.codec.onnx_int8 import quantise
+        from roi_codec_ros.common.onnx_int8 import quantise
         from roi_codec_ros.common.photographs import left_out, readable
 
         photographs = _spread(_photographs(args.calibration), args.calibration_images)

@@ -53,6 +53,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--count-split", default="train", metavar="SPLIT", help="of --count-on (default: train)"
     )
+    parser.add_argument(
+        "--regions", default="regions", metavar="MODEL", help="of a model that codes blocks"
+    )
     parser.add_argument("--data", type=Path, metavar="DIR", help="photographs to measure it on")
     parser.add_argument("--split", default="val", help="default: val")
     parser.add_argument("--detector", metavar="WEIGHTS", help="ultralytics weights, for --data")
@@ -63,7 +66,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Run the verb. Raises RoiCodecError for whatever a user can cause."""
     from roi_codec_ros.codec import UsageError
+    from roi_codec_ros.codec.presets import BLOCKS
+    from roi_codec_ros.lab.training.block_freeze import freeze_blocks
+    from roi_codec_ros.lab.training.checkpoints import checkpoint_preset
     from roi_codec_ros.lab.training.freeze import freeze
+    from roi_codec_ros.regions import load_regions
 
     if bool(args.data) != bool(args.detector):
         raise UsageError("expected --data and --detector together, or neither")
@@ -74,7 +81,17 @@ def run(args: argparse.Namespace) -> None:
         except ValueError:
             raise UsageError(f"expected a share of 0 to 1, found {args.blend[1]}") from None
     out = outputs(args, "out", inputs=[args.checkpoint, blend and blend[0]])["out"]
-    model = freeze(args.checkpoint, args.name, blend, args.eight_bits, _counted_on(args))
+    photographs = _counted_on(args)
+    if checkpoint_preset(args.checkpoint).architecture == BLOCKS:
+        if blend or args.eight_bits or not photographs:
+            raise UsageError(
+                "expected --count-on, and neither --blend nor --eight-bits, for a model that "
+                "codes blocks"
+            )
+        regions = load_regions(args.regions)
+        model = freeze_blocks(args.checkpoint, regions, photographs, name=args.name)
+    else:
+        model = freeze(args.checkpoint, args.name, blend, args.eight_bits, photographs)
     out.write(model.content)
     if args.data:
         model = _measured(model, args)

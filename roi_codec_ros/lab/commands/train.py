@@ -17,6 +17,7 @@ import contextlib
 import json
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,9 @@ from roi_codec_ros.common.files import RunFolder, same_file, write
 CHECKPOINT, STRIP, BOARD = "checkpoint.pt", "strip.png", "tensorboard"  # in --out
 
 if TYPE_CHECKING:
+    from roi_codec_ros.codec.model_file import Model
     from roi_codec_ros.lab.datasets.annotations import AnnotationSet
+    from roi_codec_ros.lab.training.block_config import BlockTrainingConfig
     from roi_codec_ros.lab.training.config import TrainingConfig
     from roi_codec_ros.lab.training.data import CropSampler
     from roi_codec_ros.lab.training.trainer import Trainer
@@ -57,10 +60,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     budget.add_argument("--epochs", type=positive_real, metavar="N", help="passes over the data")
     parser.add_argument(
         "--objective",
-        help="what becomes of heads: paper (their negative), or some of fill,code,rate,adversary",
+        help="what becomes of heads: paper (their negative), invert or fill",
     )
     parser.add_argument("--head-cells", type=int, metavar="N", help="N×N colours a head keeps")
-    parser.add_argument("--code-weight", type=float, help="price of what the code says of a head")
     for name in ("rate", "background", "head", "person"):
         parser.add_argument(f"--lambda-{name}", type=float, metavar="λ")
     parser.add_argument(
@@ -73,6 +75,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--feature-detector",
         metavar="WEIGHTS",
         help="YOLOv8 weights whose features and persons the reconstruction should keep",
+    )
+    parser.add_argument(
+        "--regions",
+        default="regions",
+        metavar="MODEL",
+        help="for a block codec: the regions model that hides heads (default: regions)",
     )
     parser.add_argument("--feature-weight", type=float)
     parser.add_argument("--detection-weight", type=float)
@@ -113,11 +121,14 @@ def run(args: argparse.Namespace) -> None:
     from roi_codec_ros.lab.training.progress import open_board
     from roi_codec_ros.lab.training.trainer import Trainer
 
-    config = configuration(args)
     if args.threads:
         torch.set_num_threads(args.threads)
+    if codes_blocks(args):
+        _run_blocks(args)
+        return
+    config = configuration(args)
     folder = _run_folder(args, config)
-    annotations = _photographs(args, config)
+    annotations = _photographs(args, config.regions)
     hidden = hidden_classes(config.regions)
     sampler = CropSampler(
         annotations,
@@ -159,14 +170,16 @@ def run(args: argparse.Namespace) -> None:
             _freeze(trainer, photographs, args.out)
 
 
-def _written(config: TrainingConfig) -> tuple[str, ...]:
+def _written(config: TrainingConfig | BlockTrainingConfig) -> tuple[str, ...]:
     """What a run leaves in its folder."""
     from roi_codec_ros.lab.training.progress import LOG_NAME
 
     return CHECKPOINT, LOG_NAME, STRIP, f"{config.preset}{SUFFIX}", BOARD
 
 
-def _run_folder(args: argparse.Namespace, config: TrainingConfig) -> RunFolder:
+def _run_folder(
+    args: argparse.Namespace, config: TrainingConfig | BlockTrainingConfig
+) -> RunFolder:
     """Where the run goes.
 
     Raises RoiCodecError where there is an earlier one, or what it would replace of somebody else.
@@ -185,7 +198,7 @@ def _run_folder(args: argparse.Namespace, config: TrainingConfig) -> RunFolder:
     return RunFolder(args.out, "train", names, force=args.force)
 
 
-def _clear(out: Path, config: TrainingConfig) -> None:
+def _clear(out: Path, config: TrainingConfig | BlockTrainingConfig) -> None:
     """Remove what an earlier run left, so that no log or model is made of two."""
     for name in _written(config):
         for path in out.glob(f"{BOARD}/events.*") if name == BOARD else [out / name]:
@@ -197,25 +210,100 @@ def _clear(out: Path, config: TrainingConfig) -> None:
                 ) from error
 
 
-def configuration(args: argparse.Namespace) -> TrainingConfig:
-    """The configuration that the options ask for. Raises UsageError."""
-    from roi_codec_ros.lab.training.config import parse_config, preset_config, read_mapping
+def codes_blocks(args: argparse.Namespace) -> bool:
+    """Whether the options ask for a block codec. Raises UsageError."""
+    from roi_codec_ros.codec.presets import get_preset
+
+    return get_preset(str(_values(args).get("preset", "fast"))).architecture == "blocks"
+
+
+def _values(args: argparse.Namespace) -> dict[str, Any]:
+    """The keys and values that the options ask for, not yet checked."""
+    from roi_codec_ros.lab.training.config import preset_config, read_mapping
     from roi_codec_ros.lab.training.overrides import overridden
 
     file = args.config or preset_config(args.preset or "fast")
     values = overridden(read_mapping(file), vars(args))
     if not args.feature_detector:
         values |= {"feature_weight": 0.0, "detection_weight": 0.0}
-    return parse_config(values)
+    return values
 
 
-def _photographs(args: argparse.Namespace, config: TrainingConfig) -> AnnotationSet:
+def configuration(args: argparse.Namespace) -> TrainingConfig:
+    """The configuration that the options ask for. Raises UsageError."""
+    from roi_codec_ros.lab.training.config import parse_config
+
+    return parse_config(_values(args))
+
+
+def block_configuration(args: argparse.Namespace) -> BlockTrainingConfig:
+    """The same for a preset that codes blocks. Raises UsageError."""
+    from roi_codec_ros.lab.training.block_config import parse_block_config
+
+    return parse_block_config(_values(args))
+
+
+def _run_blocks(args: argparse.Namespace) -> None:
+    """Train the synthesis of a block codec."""
+    from roi_codec_ros.codec.policy import StepPolicy
+    from roi_codec_ros.lab.training.block_batches import BlockBatches, constant_head
+    from roi_codec_ros.lab.training.block_freeze import freeze_blocks
+    from roi_codec_ros.lab.training.block_trainer import BlockTrainer
+    from roi_codec_ros.lab.training.checkpoints import synthesis_weights
+    from roi_codec_ros.lab.training.data import CropSampler
+    from roi_codec_ros.lab.training.features import DetectorDistance
+    from roi_codec_ros.lab.training.progress import LOG_NAME, ProgressLog, open_board
+    from roi_codec_ros.regions import load_regions
+
+    config = block_configuration(args)
+    folder = _run_folder(args, config)
+    annotations = _photographs(args, ("person", "head"))
+    with folder:
+        sampler = CropSampler(annotations, config.crops, centre_on=["person", "head"])
+        sampler.read_ahead()
+        _print_report(annotations, sampler)
+        detector = args.feature_detector
+        regions = load_regions(args.regions, threads=1)
+        trainer = BlockTrainer(
+            config,
+            BlockBatches(
+                sampler,
+                regions,
+                StepPolicy(),
+                config.levels,
+                constant_head(sampler, sampler.annotations),
+            ),
+            args.out / CHECKPOINT,
+            args.device,
+            DetectorDistance(detector, args.device) if detector else None,
+            about={
+                "data": annotations_summary(args.data, args.split, len(sampler.annotations)),
+                "feature_detector": os.path.basename(detector or "") or None,
+                "regions": str(args.regions),
+            },
+        )
+        if args.resume:
+            trainer.resume()
+        elif args.init_from:
+            trainer.start_from(*synthesis_weights(args.init_from))
+        if not args.resume:
+            _clear(args.out, config)
+        board = open_board(args.out / BOARD) if args.tensorboard else None
+        with ProgressLog(args.out / LOG_NAME, board=board, start=trainer.progress()) as log:
+            trainer.run(log)
+        broken = {error.path for error in sampler.left_out}
+        photographs = [a.image_path for a in sampler.annotations if a.image_path not in broken]
+        model = freeze_blocks(trainer.checkpoint, regions, photographs)
+        _write_model(model, args.out)
+
+
+def _photographs(args: argparse.Namespace, classes: Iterable[str]) -> AnnotationSet:
     """The split to train on, of which no photograph is in the one to judge by, if there is one."""
     from roi_codec_ros.lab.datasets.annotations_any import has_split, read_annotations
     from roi_codec_ros.lab.training.data import check_apart, check_classes
 
     annotations = read_annotations(args.data, args.split, needs_persons=False)
-    check_classes(config.regions, annotations)
+    check_classes(classes, annotations)
     if args.split != args.val_split and has_split(args.data, args.val_split):
         judged = read_annotations(args.data, args.val_split, needs_persons=False)
         check_apart(annotations, judged)
@@ -263,7 +351,10 @@ def _train(trainer: Trainer, sampler: CropSampler, out: Path, board: Any) -> Non
 def _freeze(trainer: Trainer, photographs: list[Path], out: Path) -> None:
     from roi_codec_ros.lab.training.freeze import freeze
 
-    model = freeze(trainer.checkpoint, photographs=photographs)
+    _write_model(freeze(trainer.checkpoint, photographs=photographs), out)
+
+
+def _write_model(model: Model, out: Path) -> None:
     path = out / f"{model.preset.name}.safetensors"
     write(path, model.content, durable=True)
     print(f"wrote {path}\n{json.dumps(model.header, indent=2)}")

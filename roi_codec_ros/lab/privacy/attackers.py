@@ -2,7 +2,7 @@
 """Attackers who train a decoder of their own to restore faces from the stream.
 
 ```
-  photograph ─► analysis ─► ŷ ─┬─► synthesis ─────────► + ─► restored   `latents`
+  photograph ─► encoder ──► ŷ ─┬─► synthesis ─────────► + ─► restored   `latents`
               (frozen)         │    (trained on) └► U-Net ┘
                                │                      ▲
                                ├──────────────────────┘
@@ -19,7 +19,7 @@ rounded to eight bits. Both are paid for the original, heads included, and most 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -28,6 +28,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from roi_codec_ros.codec.bitstream import Payload
+from roi_codec_ros.codec.block_transform import BlockTransform
+from roi_codec_ros.codec.codec import Encoder
+from roi_codec_ros.codec.entropy import HIDDEN
 from roi_codec_ros.codec.model_file import Model
 from roi_codec_ros.codec.networks import ResidualBlock, build_transforms
 from roi_codec_ros.codec.rans import RansCoder
@@ -41,6 +44,7 @@ from roi_codec_ros.lab.training.loader import Prefetcher
 
 ATTACKERS = ("latents", "decoded")
 UNET_STRIDE = 16
+PLANES = 2  # what a synthesis of blocks is told beside ŷ: levels, and what is hidden
 SYNTHESIS_STEP = 0.2  # of the learning rate: these weights are good already
 WARM_UP_STEPS = 20
 
@@ -85,22 +89,35 @@ class AttackStep:
 
 
 class FrozenCodec:
-    """The victim: one model's networks, not to be trained, on a device."""
+    """The victim: one model's encoder and synthesis, not to be trained.
+
+    What it takes for latents is all that a decoder reads of a payload, float [B, C, h, w]: ŷ, and
+    for models that code blocks two channels more, the level of each block and whether it is
+    hidden.
+    """
 
     def __init__(self, model: Model, device: str = "cpu") -> None:
         self.model = model
         self.device = torch_device(device)
-        self.analysis = settle(_network(model, "analysis"), self.device)
-        self.synthesis = settle(_network(model, "synthesis"), self.device)
+        self.synthesis = settle(Synthesis(model), self.device)
+        self.channels = model.preset.latent_channels + (PLANES if model.codes_blocks else 0)
         self._coder = RansCoder(model.tables)
-        mean = torch.from_numpy(np.array(model.tensors["latent_mean"])).float()
-        self._mean = mean.to(self.device)[None, :, None, None]
+        self._transform = BlockTransform(model) if model.codes_blocks else None
+        if self._transform is None:
+            self._analysis = settle(_network(model, "analysis"), self.device)
+            mean = torch.from_numpy(np.array(model.tensors["latent_mean"])).float()
+            self._mean = mean.to(self.device)[None, :, None, None]
+        else:
+            self._encoder = Encoder(model)
 
     @torch.no_grad()
     def latents(self, images: Tensor) -> Tensor:
-        """ŷ of images [B, 3, H, W] in [0, 1], sides multiples of the stride: what is coded."""
-        y = self.analysis(images.contiguous(memory_format=torch.channels_last))
-        return (y - self._mean).round() + self._mean
+        """What is coded of images [B, 3, H, W] in [0, 1], sides multiples of the stride."""
+        if self._transform is None:
+            y = self._analysis(images.contiguous(memory_format=torch.channels_last))
+            return (y - self._mean).round() + self._mean
+        frames = images.mul(255.0).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        return torch.cat([self.read(self._encoder.encode(frame).data)[0] for frame in frames])
 
     @torch.no_grad()
     def decoded(self, latents: Tensor) -> Tensor:
@@ -110,7 +127,7 @@ class FrozenCodec:
         return x.clamp(0.0, 1.0).mul(255.0).round().div(255.0)
 
     def read(self, data: bytes) -> tuple[Tensor, Payload]:
-        """ŷ [1, C, h, w] out of a payload. Raises BitstreamError, also for another model's."""
+        """Latents [1, C, h, w] of a payload. Raises BitstreamError, also for another model's."""
         payload = Payload.from_bytes(data)
         if payload.model_id != self.model.id:
             raise BitstreamError(
@@ -121,10 +138,35 @@ class FrozenCodec:
         rows, columns = (
             -(-side // stride) for side in (payload.coded_height, payload.coded_width)
         )
-        symbols, _ = self._coder.decode(
+        symbols, blocks = self._coder.decode(
             payload.block_map, payload.body, rows, columns, payload.levels
         )
-        return torch.from_numpy(symbols)[None].float().to(self.device) + self._mean, payload
+        if self._transform is None:
+            return torch.from_numpy(symbols)[None].float().to(self.device) + self._mean, payload
+        return self._told(symbols, blocks, payload.levels), payload
+
+    def _told(self, symbols: np.ndarray, blocks: np.ndarray, levels: Sequence[int]) -> Tensor:
+        """Latents [1, C + 2, h, w] of one frame of a model that codes blocks."""
+        assert self._transform is not None
+        level_of = self._transform.level_of(blocks, levels)
+        y = self._transform.coefficients(symbols, level_of)
+        planes = np.stack([level_of, blocks == HIDDEN]).astype(np.float32)
+        return torch.from_numpy(np.concatenate([y, planes]))[None].to(self.device)
+
+
+class Synthesis(nn.Module):
+    """A model's own synthesis, of latents as `FrozenCodec` has them."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.network = _network(model, "synthesis")
+        self._channels = model.preset.latent_channels
+        self._planes = PLANES if model.codes_blocks else 0
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """Latents [B, C, h, w] to images [B, 3, H, W], not clipped."""
+        y, *told = latents.split([self._channels, *[1] * self._planes], dim=1)
+        return torch.as_tensor(self.network(y, *told))
 
 
 def _network(model: Model, part: str) -> nn.Module:
@@ -184,8 +226,8 @@ class FromLatents(nn.Module):
 
     def __init__(self, codec: FrozenCodec, width: int) -> None:
         super().__init__()
-        self.synthesis = _network(codec.model, "synthesis").requires_grad_(True)
-        self.correction = UNet(width, codec.model.preset.latent_channels)
+        self.synthesis = Synthesis(codec.model).requires_grad_(True)
+        self.correction = UNet(width, codec.channels)
 
     def forward(self, latents: Tensor) -> Tensor:
         """Latents [B, C, h, w] to images [B, 3, H, W] in [0, 1]."""

@@ -9,6 +9,15 @@ receptive field touches the head. Hence, whatever an attacker computes,
 (the last step since no code is shorter than the entropy in the mean). Fano's inequality turns that
 into a bound on how often an attacker can name the right one of N equally likely identities. It is
 a bound from above only: bits that are there need not tell anything about identity.
+
+A model that codes blocks sends a map of them, too, which any pixel may change: what is hidden and
+where persons are. Given the map, a block's symbols depend on its own pixels alone, and a hidden
+block has none, so that
+
+    I(X; Z | rest) ≤ H(map | rest) + H(symbols of the blocks under the head | map, rest)
+
+The map is priced by a code that knows the rest: it says where the map differs from the one of the
+picture without the head (`map_change_bits`).
 """
 
 from __future__ import annotations
@@ -22,6 +31,7 @@ from numpy.typing import NDArray
 
 from roi_codec_ros.codec.bitstream import Payload
 from roi_codec_ros.codec.codec import Encoder
+from roi_codec_ros.codec.entropy import FIRST_CLASS
 from roi_codec_ros.codec.model_file import Model
 from roi_codec_ros.codec.rans import RansCoder
 from roi_codec_ros.codec.receptive_field import ReceptiveField, receptive_field
@@ -31,13 +41,15 @@ BoxArray = NDArray[np.float32]
 
 IDENTITIES = (2, 10, 100, 1_000, 1_000_000, 8_000_000_000)
 CHANGED_HEADS_PER_IMAGE = 4
+_GREY = 127  # of a head that is taken out: no function of its pixels
 
 
 @dataclass(frozen=True, eq=False)
 class HeadBits:
     """Code lengths in bits, one entry a head; `changed` for the first heads of an image only.
 
-    touching: of all latents whose receptive field touches the head: what bounds an attacker.
+    touching: of all latents whose receptive field touches the head, and for models that code
+        blocks of what the head changes in the map: what bounds an attacker.
     own: of the latents whose own stride × stride block lies under the head: no bound.
     changed: of the symbols that come out otherwise once the head is filled with its mean colour.
     """
@@ -54,37 +66,100 @@ class HeadMeter:
         self._model = model
         self._encoder = Encoder(model, device=device)
         self._coder = RansCoder(model.tables)
-        self.receptive_field = receptive_field(model.preset)
         stride = model.preset.stride
         self._own_block = ReceptiveField(stride, ((0, stride),))
+        self.receptive_field = (
+            self._own_block if model.codes_blocks else receptive_field(model.preset)
+        )
 
     def measure(self, image: ImageArray, heads: BoxArray) -> HeadBits:
         """`heads`: float [N, 4] as x0, y0, x1, y1 in px of `image`."""
-        symbols, coded_size = self._symbols(image)
-        symbol_bits = self._model.tables.code_length_bits(symbols)
-        bits = symbol_bits.sum(axis=0)
-        scale = np.array([coded_size[1] / image.shape[1], coded_size[0] / image.shape[0]] * 2)
+        read = self._read(image)
+        scale = np.array([read.size[1] / image.shape[1], read.size[0] / image.shape[0]] * 2)
         coded_heads = np.asarray(heads, dtype=np.float64).reshape(-1, 4) * scale
         changed = []
         for head in heads[:CHANGED_HEADS_PER_IMAGE]:
-            others, _ = self._symbols(erase(image, head[None]))
-            changed.append(float(symbol_bits[others != symbols].sum()))
+            others = self._read(erase(image, head[None])).symbols
+            changed.append(float(read.bits[others != read.symbols].sum()))
+        bits = read.bits.sum(axis=0)
+        touching = bits_of_boxes(bits, coded_heads, self.receptive_field, read.size)
+        if self._model.codes_blocks:
+            of_map = [
+                self._map_bits(image, head, read.blocks, coded)
+                for head, coded in zip(heads, coded_heads, strict=True)
+            ]
+            touching = tuple(a + b for a, b in zip(touching, of_map, strict=True))
         return HeadBits(
-            touching=bits_of_boxes(bits, coded_heads, self.receptive_field, coded_size),
-            own=bits_of_boxes(bits, coded_heads, self._own_block, coded_size),
+            touching=touching,
+            own=bits_of_boxes(bits, coded_heads, self._own_block, read.size),
             changed=tuple(changed),
         )
 
-    def _symbols(self, image: ImageArray) -> tuple[NDArray[np.int16], tuple[int, int]]:
-        """The symbols that an eavesdropper reads from the payload, and the coded size."""
+    def _map_bits(
+        self,
+        image: ImageArray,
+        head: NDArray[np.float32],
+        blocks: NDArray[np.uint8],
+        coded_head: NDArray[np.float64],
+    ) -> float:
+        without = self._read(erase(image, head[None], _GREY)).blocks
+        values = FIRST_CLASS + self._model.tables.classes
+        return map_change_bits(blocks, without, coded_head, self._model.preset.stride, values)
+
+    def _read(self, image: ImageArray) -> _Read:
         payload = Payload.from_bytes(self._encoder.encode(image).data)
         stride = self._model.preset.stride
         height, width = payload.coded_height, payload.coded_width
         rows, columns = -(-height // stride), -(-width // stride)
-        symbols, _ = self._coder.decode(
+        symbols, blocks = self._coder.decode(
             payload.block_map, payload.body, rows, columns, payload.levels
         )
-        return symbols, (height, width)
+        bits = self._model.tables.code_length_bits(symbols, blocks, payload.levels)
+        return _Read(symbols, blocks, bits, (height, width))
+
+
+@dataclass(frozen=True, eq=False)
+class _Read:
+    """What an eavesdropper reads out of a payload.
+
+    symbols: int16 [C, h, w]; blocks: uint8 [h, w]; bits: float64 [C, h, w], of each symbol;
+    size: (height, width) that was coded.
+    """
+
+    symbols: NDArray[np.int16]
+    blocks: NDArray[np.uint8]
+    bits: NDArray[np.float64]
+    size: tuple[int, int]
+
+
+def map_change_bits(
+    blocks: NDArray[np.uint8],
+    expected: NDArray[np.uint8],
+    box: NDArray[np.float64],
+    block_px: int,
+    values: int,
+) -> float:
+    """Length of a prefix code for a map of blocks [h, w], for one who knows the `expected` one.
+
+    Blocks are numbered by their distance from the box (x0, y0, x1, y1 in px); coded are how many
+    of them it takes to have every change among them, how many of these changed, which, and to
+    which of the other `values`. One bit where nothing changed.
+    """
+    down, across = (np.arange(side) + 0.5 for side in blocks.shape)
+    x0, y0, x1, y1 = np.asarray(box, np.float64) / block_px
+    away = np.hypot(
+        np.maximum(0, np.maximum(y0 - down, down - y1))[:, None],
+        np.maximum(0, np.maximum(x0 - across, across - x1))[None],
+    )
+    order = np.argsort(away, axis=None, kind="stable")
+    changes = np.flatnonzero((blocks != expected).ravel()[order])
+    reach = int(changes[-1]) + 1 if len(changes) else 0
+    bits = 2.0 * math.floor(math.log2(reach + 1)) + 1  # Elias gamma
+    if reach:
+        # How many changed, and which: the last of the blocks in reach did.
+        bits += math.log2(reach) + math.log2(math.comb(reach - 1, len(changes) - 1))
+        bits += len(changes) * math.log2(values - 1)
+    return bits
 
 
 def bits_of_boxes(
@@ -110,13 +185,17 @@ def bits_of_boxes(
     return tuple(total)
 
 
-def erase(image: ImageArray, heads: BoxArray) -> ImageArray:
-    """A copy of `image` whose heads are filled with their mean colour: no face is left in them."""
+def erase(image: ImageArray, heads: BoxArray, colour: int | None = None) -> ImageArray:
+    """A copy of `image` whose heads are filled with their mean colour: no face is left in them.
+
+    colour: fill them with this grey instead.
+    """
     erased = image.copy()
     for x0, y0, x1, y1 in heads:
         inside = np.s_[math.floor(y0) : math.ceil(y1), math.floor(x0) : math.ceil(x1)]
         if erased[inside].size:
-            erased[inside] = np.rint(image[inside].mean(axis=(0, 1))).astype(np.uint8)
+            mean = np.rint(image[inside].mean(axis=(0, 1))) if colour is None else colour
+            erased[inside] = mean
     return erased
 
 

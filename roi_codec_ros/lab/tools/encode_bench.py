@@ -18,21 +18,23 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
-from roi_codec_ros.codec.backends import OnnxRuntimeBackend, OpenVinoBackend, open_backend
+from roi_codec_ros.codec.backends import Backend, open_backend, open_graph_backend
 from roi_codec_ros.codec.codec import Decoder, Encoder
 from roi_codec_ros.codec.model_file import Model
 from roi_codec_ros.codec.models import find_model, read_model, untrained_model
 from roi_codec_ros.codec.presets import get_preset
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
 from roi_codec_ros.common.files import Output
+from roi_codec_ros.common.graph_runtime import GRAPH_BACKENDS
 from roi_codec_ros.common.images import ImageArray
 from roi_codec_ros.common.plotting import new_figure, save_figure
 from roi_codec_ros.common.tables import number, text_table
 from roi_codec_ros.lab.evaluation.baselines import parse_baselines
+from roi_codec_ros.regions import load_regions
 
 Clock = Callable[[], float]
 
-INT8_BACKENDS = {"onnxruntime-int8": OnnxRuntimeBackend, "openvino-int8": OpenVinoBackend}
+INT8_BACKENDS = {"onnxruntime-int8": "onnxruntime", "openvino-int8": "openvino"}
 QUALITIES = (1, 5, 10)
 BASELINES = ("jpeg:1,5,10", "av1:1,5,10", "av1@10:1,5,10")
 # What ratios are taken to, by the name of the ratio: codec and preset of the row.
@@ -41,7 +43,11 @@ REFERENCES = {
     "ratio_av1_1_speed10": ("av1@10", "1"),
     "ratio_jpeg_1": ("jpeg", "1"),
 }
-PARTS = {"preprocessing": "resize", "transform": "analysis"}  # ours: named as in EncodedFrame
+PARTS = {
+    "preprocessing": "resize",
+    "regions": "regions",
+    "transform": "analysis",
+}  # ours: named as in EncodedFrame
 
 
 class Contestant(Protocol):
@@ -144,9 +150,17 @@ class EncodeBench:
         decoder = Decoder(model, threads=threads)
         graph = None
         for name in self.backends:
+            if model.codes_blocks:
+                if name in GRAPH_BACKENDS:  # what runs their regions
+                    regions = load_regions(backend=name, threads=threads)
+                    yield Ours(Encoder(model, regions=regions, clock=clock), decoder, name)
+                continue
             if name in INT8_BACKENDS:
                 graph = graph or _int8_graph(model, photographs)
-                backend = INT8_BACKENDS[name](graph, where=model.name, threads=threads)
+                runtime = INT8_BACKENDS[name]
+                backend: Backend = open_graph_backend(
+                    graph, runtime, where=model.name, threads=threads
+                )
             else:
                 backend = open_backend(name, model, threads=threads)
             yield Ours(Encoder(backend, clock=clock), decoder, name)
@@ -234,7 +248,7 @@ def fitted(photograph: ImageArray, size: tuple[int, int]) -> ImageArray:
 
 def _int8_graph(model: Model, photographs: Sequence[ImageArray]) -> bytes:
     from roi_codec_ros.codec.onnx_graph import build_graph
-    from roi_codec_ros.codec.onnx_int8 import quantise
+    from roi_codec_ros.common.onnx_int8 import quantise
 
     height, width = model.preset.coded_size or (512, 512)
     images = [fitted(photograph, (width, height)) for photograph in photographs]

@@ -12,14 +12,13 @@ import torch
 
 from roi_codec_ros.codec.model_file import read_model
 from roi_codec_ros.codec.models import SUFFIX
-from roi_codec_ros.codec.presets import PRESETS
+from roi_codec_ros.codec.presets import Preset, get_preset
 from roi_codec_ros.common.errors import RoiCodecError
 from roi_codec_ros.common.files import write_whole
-from roi_codec_ros.lab.training.growth import can_grow, grown
 from roi_codec_ros.lab.training.trainable import TrainableCodec
 
 CHECKPOINT_FORMAT = 3
-# Format 2 knew neither attackers nor classes other than persons and heads.
+# Format 2 knew no classes other than persons and heads.
 READ_FORMATS = (2, CHECKPOINT_FORMAT)
 _QUANTILE_SPREAD = 10.0  # compressai's own start
 
@@ -70,18 +69,11 @@ def initial_weights(path: Path, preset: str) -> tuple[dict[str, torch.Tensor], d
 
     path: a checkpoint, whose averaged weights are taken, or a model file. A model file holds no
     densities of the entropy model, only tables: they begin anew, around the file's latent means.
-    What the preset has gained since that was trained starts as in a new network, where it changes
-    nothing of what the network computes; the card names it.
-    A smaller preset of the same architecture grows into this one (growth.py).
     Raises RoiCodecError where it is of any other preset than ``preset``, or of other sizes.
     """
     weights, found, origin = _weights_of_model(path) if path.suffix == SUFFIX else _averaged(path)
     codec = TrainableCodec(preset)
-    if found != preset and found in PRESETS and can_grow(PRESETS[found], PRESETS[preset]):
-        weights = grown(weights, codec.state_dict())
-        origin |= {"grown_from": found}
-    else:
-        _check_preset(found, preset, path)
+    _check_preset(found, preset, path)
     try:
         report = codec.load_state_dict(weights, strict=False)
     except RuntimeError as error:
@@ -94,10 +86,27 @@ def initial_weights(path: Path, preset: str) -> tuple[dict[str, torch.Tensor], d
             f"expected weights that preset {preset} has at {path}, "
             f"found {', '.join(report.unexpected_keys[:3])}"
         )
-    gained = sorted({".".join(key.split(".")[:2]) for key in report.missing_keys})
+    missing = [key for key in report.missing_keys if not key.startswith("bottleneck.")]
+    if missing:
+        raise RoiCodecError(
+            f"expected all weights of preset {preset} at {path}, found no {', '.join(missing[:3])}"
+        )
+    return dict(codec.state_dict()), origin
+
+
+def checkpoint_preset(path: Path) -> Preset:
+    """The preset that a checkpoint is of. Raises RoiCodecError where it is none of a codec."""
+    return get_preset(str(read_checkpoint(path).get("preset")))
+
+
+def synthesis_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """A block codec's synthesis to start from, of a checkpoint or a model file, and its origin."""
     if path.suffix == SUFFIX:
-        gained = [name for name in gained if not name.startswith("bottleneck.")]
-    return dict(codec.state_dict()), origin | ({"gained": gained} if gained else {})
+        model = read_model(path)
+        weights = {k: torch.tensor(v).float() for k, v in model.weights("synthesis").items()}
+        return weights, {"model": model.name, "id": model.id.hex()}
+    weights, _, origin = _averaged(path)
+    return weights, origin
 
 
 def _averaged(path: Path) -> tuple[dict[str, torch.Tensor], str, dict[str, Any]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from roi_codec_ros.codec.presets import get_preset
+from roi_codec_ros.codec.presets import BLOCKS, get_preset
 from roi_codec_ros.common.errors import UsageError
 from roi_codec_ros.common.share import share_folders
 from roi_codec_ros.lab.training.data import CropSettings
@@ -42,7 +42,7 @@ class TrainingConfig:
         workers: threads that make crops, 0 lets the number of CPUs decide.
     """
 
-    preset: str = "fast"
+    preset: str = "paper-256-2"
     regions: Regions = field(default_factory=default_regions)
     lambda_rate: float = number(0.04, 0.0)
     lambda_background: float = number(1.0, 0.0)
@@ -65,7 +65,11 @@ class TrainingConfig:
     crops: CropSettings = field(default_factory=CropSettings)
 
     def __post_init__(self) -> None:
-        get_preset(self.preset)
+        if get_preset(self.preset).architecture == BLOCKS:
+            raise UsageError(
+                f"expected a preset whose analysis is trained, found {self.preset!r}, which codes "
+                "blocks"
+            )
         given = [name for name in BUDGETS if getattr(self, name) is not None]
         if len(given) > 1:
             raise UsageError(f"expected one of {', '.join(BUDGETS)}; found {', '.join(given)}")

@@ -6,14 +6,19 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Generic, Protocol, TypeVar
 
 import cv2
 import numpy as np
 
-from roi_codec_ros.lab.training.data import Batch, CropSampler
+Batch_co = TypeVar("Batch_co", covariant=True)
 
 
-class Prefetcher:
+class _Sampler(Protocol[Batch_co]):
+    def batch(self, size: int, rng: np.random.Generator) -> Batch_co: ...
+
+
+class Prefetcher(Generic[Batch_co]):
     """Batches made by threads ahead of use.
 
     Batch number ``n`` is drawn from its own generator ``(seed, n)``, so that a run which is
@@ -23,7 +28,7 @@ class Prefetcher:
 
     def __init__(
         self,
-        sampler: CropSampler,
+        sampler: _Sampler[Batch_co],
         batch_size: int,
         seed: int,
         first: int = 0,
@@ -35,7 +40,7 @@ class Prefetcher:
         self._pool = ThreadPoolExecutor(
             max_workers=workers, thread_name_prefix="crops", initializer=_one_thread
         )
-        self._ahead: deque[Future[Batch]] = deque()
+        self._ahead: deque[Future[Batch_co]] = deque()
         for _ in range(2 * workers + 2):
             self._ask()
 
@@ -43,10 +48,10 @@ class Prefetcher:
         self._ahead.append(self._pool.submit(self._draw, self._next))
         self._next += self._stride
 
-    def _draw(self, number: int) -> Batch:
+    def _draw(self, number: int) -> Batch_co:
         return self._sampler.batch(self._batch_size, np.random.default_rng((self._seed, number)))
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Batch_co]:
         while True:
             batch = self._ahead.popleft().result()
             self._ask()

@@ -83,23 +83,6 @@ def head_loss(x: Tensor, x_hat: Tensor, boxes: Boxes) -> Tensor:
     return region_loss(x, x_hat.clamp(0.0, 1.0), boxes, k=1)
 
 
-def code_distance(y: Tensor, wanted: Tensor) -> Tensor:
-    """How far latents [B, C, h, w] are from those wanted, beside how far they are spread.
-
-    The squared error of each channel over its variance in this batch (plus a quarter: what is
-    spread over less than a step is not coded), summed over the channels, mean over the places
-    where the two differ by half a step of the quantiser or more in any channel (where they differ
-    less they are coded alike, but for rounding's edge); 0 without any. ``wanted`` are the latents
-    of the images with their heads filled: at 0 the code says no more of a head than its filling
-    does. Coarser latents do not lower it: to spread them over fewer steps is the rate's affair.
-    """
-    error = (y - wanted) ** 2
-    differs = (error.amax(dim=1) >= 0.25).float()
-    spread = y.var(dim=(0, 2, 3), correction=0) + 0.25
-    relative = (error / spread[:, None, None]).sum(dim=1)
-    return (relative * differs).sum() / differs.sum().clamp_min(1.0)
-
-
 @dataclass(frozen=True)
 class LossWeights:
     """The λ of equation (6); the defaults are the paper's."""

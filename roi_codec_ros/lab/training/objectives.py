@@ -10,19 +10,16 @@ equations. Of two filled classes the one that is named later is painted last.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from roi_codec_ros.codec.presets import Preset
-from roi_codec_ros.codec.receptive_field import receptive_field
 from roi_codec_ros.common.errors import UsageError
 from roi_codec_ros.lab.training import losses
-from roi_codec_ros.lab.training.adversary import duel
-from roi_codec_ros.lab.training.losses import Boxes, pixel_ranges
-from roi_codec_ros.lab.training.settings import number, positive, read_settings
+from roi_codec_ros.lab.training.losses import Boxes
+from roi_codec_ros.lab.training.settings import number, read_settings
 
 
 @dataclass(frozen=True)
@@ -47,75 +44,26 @@ class Fill:
     cells: int = number(2, 1, 64)
 
 
-@dataclass(frozen=True)
-class Code:
-    """weight: price of the distance to the latents of the filled photograph."""
-
-    weight: float = number(0.001, 0.0)
-
-
-@dataclass(frozen=True)
-class Rate:
-    """weight: price of a bit at a latent place that sees the box, mean over such places.
-
-    reach_px: how far beyond its own stride × stride pixels a place counts as seeing; null is its
-    whole receptive field, which for presets with a wide context is most of a crowded picture.
-    """
-
-    weight: float = number(0.01, 0.0)
-    reach_px: int | None = number(None, 0)
-
-
-@dataclass(frozen=True)
-class Adversary:
-    """weight: what a drop of the attacker's squared error costs; width: of its network;
-    restart_steps: after so many it begins anew, so that the codec does not learn one opponent."""
-
-    weight: float = number(5.0, 0.0)
-    width: int = number(64, 8, 1024)
-    learning_rate: float = positive(1e-3)
-    restart_steps: int = number(2000, 1)
-
-
-RegionSettings = Keep | Invert | Fill | Code | Rate | Adversary
+RegionSettings = Keep | Invert | Fill
 Regions = dict[str, dict[str, RegionSettings]]
 
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """One step as the objectives see it; images [B, 3, H, W] in [0, 1], latents [B, C, h, w].
+    """One step as the objectives see it; images [B, 3, H, W] in [0, 1].
 
     Attributes:
         x, x_hat: photographs and reconstructions.
         target: photographs with what is hidden filled.
-        y, y_hat: latents before and after rounding (which lets gradients through).
-        likelihoods: of the latents, as in equation (1).
         boxes: by class, one tensor [N, 4] an image.
         known: weight [B, 1, H, W] of pixels in what is kept, None for all alike.
-        cells: by hidden class, how many colours its filling has in each direction.
-        reach: of the analysis.
-        code: images to latents, without gradients.
-        attackers: by class.
-        duels: what the attackers of this step are to lower, by class; filled in by ``adversary``.
     """
 
     x: Tensor
     target: Tensor
     x_hat: Tensor
-    y: Tensor
-    y_hat: Tensor
-    likelihoods: Tensor
     boxes: Mapping[str, Boxes]
     known: Tensor | None
-    cells: Mapping[str, int]
-    reach: Reach
-    code: Callable[[Tensor], Tensor]
-    attackers: Mapping[str, nn.Module] = field(default_factory=dict)
-    duels: dict[str, Tensor] = field(default_factory=dict)
-
-    def filled(self, name: str) -> Tensor:
-        """The photographs with the boxes of one class filled."""
-        return losses.fill_regions(self.x, self.boxes[name], cells=self.cells[name])
 
 
 Loss = Callable[[Scene, str, Any], Tensor]
@@ -161,38 +109,9 @@ def fill_loss(scene: Scene, name: str, settings: Fill) -> Tensor:
     return losses.region_loss(scene.target, scene.x_hat, scene.boxes[name], k=0)
 
 
-@objective("code", Code)
-def code_loss(scene: Scene, name: str, settings: Code) -> Tensor:
-    """How much more the code says of the boxes than of their filling."""
-    return losses.code_distance(scene.y, scene.code(scene.filled(name)))
-
-
-@objective("rate", Rate)
-def rate_loss(scene: Scene, name: str, settings: Rate) -> Tensor:
-    """Bits a latent place that sees a box, mean over the batch's such places; 0 without any."""
-    reach = scene.reach
-    if settings.reach_px is not None:
-        limit = settings.reach_px
-        reach = Reach(reach.stride, min(reach.before, limit), min(reach.after, limit))
-    height, width = scene.x.shape[-2:]
-    seen = touched_places(scene.boxes[name], height, width, reach).to(scene.x.device)
-    bits = -scene.likelihoods.log2().sum(dim=1)
-    return (bits * seen).sum() / seen.sum().clamp_min(1.0)
-
-
-@objective("adversary", Adversary)
-def adversary_loss(scene: Scene, name: str, settings: Adversary) -> Tensor:
-    """How much better than the filling the class's attacker restores the boxes; 0 or more."""
-    sides = duel(
-        scene.attackers[name], scene.y_hat, scene.x, scene.filled(name), scene.boxes[name]
-    )
-    scene.duels[name] = sides.attacker
-    return sides.encoder
-
-
 def default_regions() -> Regions:
-    """What ships: persons are kept, heads become thumbnails, in the picture and in the code."""
-    return {"person": {"keep": Keep(3.0)}, "head": {"fill": Fill(), "code": Code()}}
+    """Persons are kept, heads become thumbnails."""
+    return {"person": {"keep": Keep(3.0)}, "head": {"fill": Fill()}}
 
 
 def read_regions(values: Any, where: str = "regions") -> Regions:
@@ -228,12 +147,6 @@ def hidden_classes(regions: Regions) -> list[str]:
     return [n for n, wanted in regions.items() if all(OBJECTIVES[o].hides for o in wanted)]
 
 
-def filling_cells(regions: Regions) -> dict[str, int]:
-    """By hidden class, the cells of its ``fill``; 1 where it is hidden in other ways only."""
-    fills = {name: regions[name].get("fill") for name in hidden_classes(regions)}
-    return {name: fill.cells if isinstance(fill, Fill) else 1 for name, fill in fills.items()}
-
-
 def filled_target(x: Tensor, boxes: Mapping[str, Boxes], regions: Regions) -> Tensor:
     """What the reconstruction should look like: ``x`` with every class that has a ``fill`` filled.
 
@@ -250,38 +163,3 @@ def known_pixels(heads: Boxes, unknown: Boxes, height: int, width: int) -> Tenso
     """Weight [B, 1, H, W]: 0 where a head may be that nobody annotated, else 1."""
     outside = 1.0 - losses.region_mask(heads, height, width)
     return torch.as_tensor(1.0 - losses.region_mask(unknown, height, width) * outside)
-
-
-class Reach(NamedTuple):
-    """Latent place ``i`` sees the pixels from ``i·stride − before`` to ``(i+1)·stride + after``.
-
-    The same in both directions. Where places differ (an upsampling within), the widest counts.
-    """
-
-    stride: int
-    before: int
-    after: int
-
-
-def reach_of(preset: Preset) -> Reach:
-    """The reach of a preset's analysis: its receptive field, the widest of the phases."""
-    field = receptive_field(preset)
-    before = max(-start for start, _ in field.ranges)
-    after = max(end for _, end in field.ranges) - field.stride
-    return Reach(field.stride, before, max(after, 0))
-
-
-def touched_places(boxes: Boxes, height: int, width: int, reach: Reach) -> Tensor:
-    """Mask [B, ⌈H / stride⌉, ⌈W / stride⌉]: 1 where a place sees a pixel of any of its boxes."""
-    rows, columns = -(-height // reach.stride), -(-width // reach.stride)
-    mask = torch.zeros(len(boxes), rows, columns)
-    for image_mask, image_boxes in zip(mask, boxes, strict=True):
-        for vertical, horizontal in pixel_ranges(image_boxes, height, width):
-            image_mask[_places(vertical, reach), _places(horizontal, reach)] = 1.0
-    return mask
-
-
-def _places(pixels: slice, reach: Reach) -> slice:
-    first = (pixels.start - reach.after) // reach.stride
-    last = (pixels.stop - 1 + reach.before) // reach.stride
-    return slice(max(first, 0), max(last, 0) + 1)

@@ -70,12 +70,11 @@ def _override_head(changed: dict[str, Any], options: Mapping[str, Any]) -> None:
     wanted = {
         "lambda_head": ("fill" if "fill" in head else "invert", "weight"),
         "head_cells": ("fill", "cells"),
-        "code_weight": ("code", "weight"),
     }
     for option, (objective, key) in wanted.items():
         if options.get(option) is None:
             continue
-        if objective not in head and option != "code_weight":
+        if objective not in head:
             raise UsageError(
                 f"expected heads to have the objective {objective} for "
                 f"--{option.replace('_', '-')}, found {', '.join(head) or 'none'}"

@@ -63,7 +63,7 @@ class ProgressLog:
         """Raises RoiCodecError where the log can not be written."""
         values = {
             "loss": report.loss,
-            "bpp": report.bpp,
+            **({} if report.bpp is None else {"bpp": report.bpp}),
             "psnr_db": report.psnr_db,
             **report.terms,
             "images": float(report.images),

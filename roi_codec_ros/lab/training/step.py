@@ -5,25 +5,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-import torch
 from torch import Tensor, nn
 
-from roi_codec_ros.codec.presets import get_preset
 from roi_codec_ros.lab.training import losses
-from roi_codec_ros.lab.training.adversary import Attacker
 from roi_codec_ros.lab.training.config import TrainingConfig
 from roi_codec_ros.lab.training.features import Distances
 from roi_codec_ros.lab.training.losses import Boxes
 from roi_codec_ros.lab.training.objectives import (
     OBJECTIVES,
-    Adversary,
     Regions,
     Scene,
     filled_target,
-    filling_cells,
     hidden_classes,
     known_pixels,
-    reach_of,
 )
 from roi_codec_ros.lab.training.trainable import TrainableCodec
 
@@ -31,16 +25,14 @@ DetectorTerm = Callable[[Tensor, Tensor, Tensor], Distances]
 
 
 class CodecLoss(nn.Module):
-    """A codec with all that is trained beside it, and the loss of a batch as its ``forward``."""
+    """A codec, and the loss of a batch as its ``forward``."""
 
     def __init__(self, config: TrainingConfig, detector: DetectorTerm | None = None) -> None:
         """``detector(x, target, x_hat)`` gives what the detector's weights price."""
         super().__init__()
         self.codec = TrainableCodec(config.preset)
-        self.attackers = nn.ModuleDict(make_attackers(config))
         self._config = config
         self._reduced = config.precision == "bf16"
-        self._reach = reach_of(get_preset(config.preset))
         self._detector = [detector]  # in a list: not one of this module's own networks
 
     def forward(
@@ -49,25 +41,18 @@ class CodecLoss(nn.Module):
         """What all optimizers lower, each by its own parameters, and the figures of the step.
 
         x: photographs [B, 3, H, W] in [0, 1]. boxes: by class. unknown: where a head may be that
-        nobody annotated. Figures are scalars without gradients: ``loss`` is the codec's alone.
+        nobody annotated. Figures are scalars without gradients.
         """
         config, regions = self._config, self._config.regions
         y = self.codec.code(x, self._reduced)
-        x_hat, y_hat, likelihoods = self.codec(y, self._reduced)
+        x_hat, likelihoods = self.codec(y, self._reduced)
         target = filled_target(x, boxes, regions)
         scene = Scene(
             x=x,
             target=target,
             x_hat=x_hat,
-            y=y,
-            y_hat=y_hat,
-            likelihoods=likelihoods,
             boxes=boxes,
             known=self._known(x, boxes, unknown),
-            cells=filling_cells(regions),
-            reach=self._reach,
-            code=self._coded,
-            attackers=dict(self.attackers.items()),
         )
         rate = losses.rate_bpp(likelihoods, x.shape[-2] * x.shape[-1])
         background = losses.background_loss(target, x_hat, scene.known)
@@ -83,9 +68,6 @@ class CodecLoss(nn.Module):
             loss = loss + config.detection_weight * distances.detections
             figures |= {"features": distances.features, "detections": distances.detections}
         figures = {"loss": loss, **figures}
-        for name, duel in scene.duels.items():
-            figures[f"{name}.attacker"] = duel
-            loss = loss + duel
         loss = loss + self.codec.bottleneck.loss()  # moves the quantiles only
         return loss, {name: value.detach() for name, value in figures.items()}
 
@@ -96,10 +78,6 @@ class CodecLoss(nn.Module):
             return None
         return known_pixels(boxes["head"], unknown, x.shape[-2], x.shape[-1]).to(x.device)
 
-    def _coded(self, x: Tensor) -> Tensor:
-        with torch.no_grad():
-            return self.codec.code(x, self._reduced)
-
 
 def region_terms(scene: Scene, regions: Regions) -> list[tuple[str, Tensor, float]]:
     """Every objective's name ``class.objective``, term and weight; a weight of 0 leaves it out."""
@@ -109,18 +87,3 @@ def region_terms(scene: Scene, regions: Regions) -> list[tuple[str, Tensor, floa
         for chosen, settings in wanted.items()
         if settings.weight > 0
     ]
-
-
-def make_attackers(config: TrainingConfig) -> dict[str, nn.Module]:
-    """An attacker for each class that has the objective ``adversary``."""
-    preset = get_preset(config.preset)
-    return {
-        name: Attacker(preset.latent_channels, preset.stride, settings.width)
-        for name, settings in adversaries(config.regions).items()
-    }
-
-
-def adversaries(regions: Regions) -> dict[str, Adversary]:
-    """The settings of ``adversary`` by class, where its weight is above 0."""
-    found = {name: wanted.get("adversary") for name, wanted in regions.items()}
-    return {n: s for n, s in found.items() if isinstance(s, Adversary) and s.weight > 0}

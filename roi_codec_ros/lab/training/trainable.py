@@ -33,11 +33,10 @@ class TrainableCodec(nn.Module):
         residual = y - means
         return residual + (residual.round() - residual).detach() + means
 
-    def forward(self, y: Tensor, reduced_precision: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """``(x̂, ŷ, likelihoods)``: the rate sees uniform noise, the synthesis rounded values."""
+    def forward(self, y: Tensor, reduced_precision: bool) -> tuple[Tensor, Tensor]:
+        """``(x̂, likelihoods)``: the rate sees uniform noise, the synthesis rounded values."""
         _, likelihoods = self.bottleneck(y)
-        y_hat = self.quantised(y)
-        return self.decoded(y_hat, reduced_precision), y_hat, likelihoods
+        return self.decoded(self.quantised(y), reduced_precision), likelihoods
 
     def decoded(self, y_hat: Tensor, reduced_precision: bool) -> Tensor:
         """The reconstruction, float32 [B, 3, H, W], not clipped to [0, 1]."""

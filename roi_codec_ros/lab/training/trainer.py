@@ -24,7 +24,8 @@ from roi_codec_ros.lab.training.data import Batch, CropSampler
 from roi_codec_ros.lab.training.engine import learning_rate_share, start_engine
 from roi_codec_ros.lab.training.loader import Prefetcher
 from roi_codec_ros.lab.training.photograph_store import worker_threads
-from roi_codec_ros.lab.training.step import CodecLoss, DetectorTerm, adversaries
+from roi_codec_ros.lab.training.step import CodecLoss, DetectorTerm
+from roi_codec_ros.lab.training.trainable import TrainableCodec
 
 _SEEDS_PER_RUN = 1_000_003
 _SEEDS_PER_PROCESS = 7_919_000_011
@@ -37,6 +38,7 @@ class StepReport:
     Attributes:
         progress: share of the budget that is spent, 0 to 1.
         terms: every objective's term, unweighted, by ``class.objective``, and the detector's.
+        bpp: bits per pixel of the latents, None where the training says nothing of them.
         images: photographs of this step in all processes.
         step_s, wait_s: how long it took, and how much of that the loader let it wait.
     """
@@ -45,7 +47,7 @@ class StepReport:
     progress: float
     elapsed_s: float
     loss: float
-    bpp: float
+    bpp: float | None
     psnr_db: float
     terms: Mapping[str, float]
     images: int
@@ -85,8 +87,8 @@ class Trainer:
         torch.manual_seed(config.seed)
         losses = CodecLoss(config, detector_distance)
         losses.to(memory_format=torch.channels_last)
-        self.model, self._attackers = losses.codec, losses.attackers
-        self._optimizers = _make_optimizers(losses, config)
+        self.model = losses.codec
+        self._optimizers = _make_optimizers(losses.codec, config)
         self._loss, *self._steppers = self._engine.setup(losses, *self._optimizers.values())
         self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
 
@@ -113,13 +115,8 @@ class Trainer:
         self.about = {**state.get("about", {}), **self.about}
         self.model.load_state_dict(state["model"])
         self.average = state["average"]
-        attackers = state.get("attackers", {})
-        same = attackers.keys() == self._attackers.state_dict().keys()
-        if same:
-            self._attackers.load_state_dict(attackers)
         for name, optimizer in self._optimizers.items():
-            if name in state and (same or name != "attacker_optimizer"):
-                optimizer.load_state_dict(state[name])
+            optimizer.load_state_dict(state[name])
 
     def start_from(self, path: Path) -> None:
         """Begin a new run at the weights of a checkpoint or a model file. Raises RoiCodecError."""
@@ -140,7 +137,6 @@ class Trainer:
             "elapsed_s": self.elapsed_s,
             "model": self.model.state_dict(),
             "average": self.average,
-            "attackers": self._attackers.state_dict(),
             **{name: optimizer.state_dict() for name, optimizer in self._optimizers.items()},
         }
         write_checkpoint(self.checkpoint, state)
@@ -230,7 +226,6 @@ class Trainer:
 
     def _train_step(self, batch: Batch, progress: float) -> dict[str, float]:
         self._loss.train()
-        self._restart_attackers()
         share = learning_rate_share(progress, self.step, self.config.warm_up_steps)
         for group in self._optimizers["optimizer"].param_groups:
             group["lr"] = self.config.learning_rate * share * group["scale"]
@@ -274,16 +269,6 @@ class Trainer:
             return "there is no checkpoint yet"
         return f"the checkpoint {self.checkpoint} stands"
 
-    def _restart_attackers(self) -> None:
-        """A new attacker where it is time: what it is depends on seed and step alone."""
-        for number, (name, settings) in enumerate(adversaries(self.config.regions).items()):
-            if self.step % settings.restart_steps or not self.step:
-                continue
-            attacker: Any = self._attackers[name]
-            attacker.restart(self.config.seed * _SEEDS_PER_RUN + self.step + number)
-            for parameter in attacker.parameters():
-                self._optimizers["attacker_optimizer"].state.pop(parameter, None)
-
     @torch.no_grad()
     def _update_average(self) -> None:
         """Exponential moving average of the weights; short at first, so that it catches up."""
@@ -299,26 +284,18 @@ class Trainer:
 
 
 def _make_optimizers(
-    losses: CodecLoss, config: TrainingConfig
+    codec: TrainableCodec, config: TrainingConfig
 ) -> dict[str, torch.optim.Optimizer]:
     """By the names under which checkpoints hold their state; the codec's own comes first.
 
     Its groups follow the learning rate's schedule, times their ``scale``.
     """
-    codec = losses.codec
     groups = [
         {"params": codec.transform_parameters(), "scale": 1.0},
         {"params": codec.linear_parameters(), "scale": 0.05},
         {"params": codec.density_parameters(), "scale": 10.0},
     ]
-    made: dict[str, torch.optim.Optimizer] = {
+    return {
         "optimizer": torch.optim.Adam(groups, lr=config.learning_rate, fused=True),
         "quantile_optimizer": torch.optim.Adam([codec.bottleneck.quantiles], lr=1e-3),
     }
-    attacks = [
-        {"params": list(losses.attackers[name].parameters()), "lr": settings.learning_rate}
-        for name, settings in adversaries(config.regions).items()
-    ]
-    if attacks:
-        made["attacker_optimizer"] = torch.optim.Adam(attacks)
-    return made

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An encoder's graph in 8-bit integers, calibrated on real images.
+"""A graph of frames in 8-bit integers, calibrated on real images.
 
 Convolutions take uint8 activations, one scale and zero point for each, and int8 weights with a
 scale for each output channel. The last ones, which make the latent, stay in float32 where their
@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from roi_codec_ros.codec.onnx_graph import IMAGE
 from roi_codec_ros.common.errors import RoiCodecError
 
 if TYPE_CHECKING:
@@ -28,10 +27,14 @@ if TYPE_CHECKING:
 _SMALL_KERNEL = 4  # places: 2 × 2. The paper's last convolution, 5 × 5, would cost a sixth
 
 
-def quantise(graph: onnx.ModelProto, images: Iterable[np.ndarray]) -> onnx.ModelProto:
-    """The int8 form of a graph that `onnx_graph.build_graph` made; its metadata are kept.
+def quantise(
+    graph: onnx.ModelProto, images: Iterable[np.ndarray], *, keep_last: bool = True
+) -> onnx.ModelProto:
+    """The int8 form of a float32 graph with one input, a frame; its metadata are kept.
 
     Args:
+        graph: its weights are constants of 32 bits.
+        keep_last: leave small convolutions that make the output in float32.
         images: to calibrate on, uint8 [H, W, 3], RGB, of sizes that the graph takes. Some dozen
             photographs of what the camera will see are enough.
 
@@ -44,7 +47,7 @@ def quantise(graph: onnx.ModelProto, images: Iterable[np.ndarray]) -> onnx.Model
         raise RoiCodecError(
             f"expected onnxruntime and onnx to quantise a graph, found: {error}"
         ) from error
-    reader = _Reader(images)
+    reader = _Reader(images, graph.graph.input[0].name)
     logger = logging.getLogger()
     level = logger.level
     with tempfile.TemporaryDirectory() as folder:
@@ -58,7 +61,7 @@ def quantise(graph: onnx.ModelProto, images: Iterable[np.ndarray]) -> onnx.Model
                 _as_calibration_reader(reader, quantization.CalibrationDataReader),
                 quant_format=quantization.QuantFormat.QDQ,
                 op_types_to_quantize=["Conv"],
-                nodes_to_exclude=_last_convolutions(graph),
+                nodes_to_exclude=_last_convolutions(graph) if keep_last else [],
                 per_channel=True,
                 activation_type=quantization.QuantType.QUInt8,
                 weight_type=quantization.QuantType.QInt8,
@@ -102,8 +105,9 @@ def _last_convolutions(graph: onnx.ModelProto) -> list[str]:
 
 
 class _Reader:
-    def __init__(self, images: Iterable[np.ndarray]) -> None:
+    def __init__(self, images: Iterable[np.ndarray], name: str) -> None:
         self._images: Iterator[np.ndarray] = iter(images)
+        self._name = name
         self.count = 0
 
     def next(self) -> dict[str, np.ndarray] | None:
@@ -111,7 +115,7 @@ class _Reader:
         if image is None:
             return None
         self.count += 1
-        return {IMAGE: np.ascontiguousarray(image)}
+        return {self._name: np.ascontiguousarray(image)}
 
 
 def _as_calibration_reader(reader: _Reader, base: type) -> Any:

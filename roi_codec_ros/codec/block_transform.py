@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The analysis of models that code blocks: a block transform with a step for each block.
+
+    frame ─► blocks of 16×16 ─► inner products with a fixed basis ─► ÷ step ─► round ─► symbols
+
+In NumPy alone, so that a camera needs no torch. A hidden block's pixels are never read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from roi_codec_ros.codec.entropy import FIRST_CLASS
+from roi_codec_ros.codec.ladder import frequencies, quantised
+from roi_codec_ros.codec.model_file import Model
+from roi_codec_ros.common.errors import ModelFileError
+
+STEPS = "steps"  # the tensor of a model file: float32 [L, C]
+_GREY = 127.5
+_COLOURS = ((1.0, 1.0, 1.0), (1.0, 0.0, -1.0), (1.0, -2.0, 1.0))  # of RGB: brightness, two more
+
+
+class BlockTransform:
+    """Symbols of frames, and back to coefficients, for one model."""
+
+    def __init__(self, model: Model) -> None:
+        """Raises ModelFileError where the model has no steps for its levels and channels."""
+        self._size = model.preset.stride
+        self._steps = model_steps(model)
+        self._coded = model.tables.coded_channels.astype(np.int64)
+        basis = block_basis(model.preset.latent_channels, self._size)
+        # From bytes to coefficients of pixels in [0, 1].
+        self._basis = np.ascontiguousarray(basis.T / np.float32(255))
+
+    def symbols(
+        self, image: NDArray[np.uint8], blocks: NDArray[np.uint8], levels: NDArray[np.uint8]
+    ) -> NDArray[np.int16]:
+        """Quantised coefficients of a frame.
+
+        Args:
+            image: uint8 [H, W, 3], RGB.
+            blocks: uint8 [⌈H / 16⌉, ⌈W / 16⌉], SKIPPED, HIDDEN or FIRST_CLASS + class.
+            levels: uint8 [P], the level of each class.
+
+        Returns:
+            int16 [C, h, w], 0 where a block is not coded, and in channels that are not.
+        """
+        rows, columns = blocks.shape
+        channels = len(self._basis[0])
+        symbols = np.zeros((channels, rows, columns), np.int16)
+        coded = blocks >= FIRST_CLASS
+        tiles = self._tiles(image, rows, columns)
+        level_of = self.level_of(blocks, levels)
+        for level in np.unique(level_of[coded]):
+            chosen = coded & (level_of == level)
+            used = int(self._coded[level])
+            pixels = tiles[chosen].reshape(-1, self._basis.shape[0]).astype(np.float32)
+            pixels -= _GREY
+            values = pixels @ self._basis[:, :used]
+            values *= 1 / self._steps[level, :used]
+            rounded = quantised(values).clip(-32768, 32767).astype(np.int16)
+            symbols[:used, chosen] = rounded.T
+        return symbols
+
+    def level_of(
+        self, blocks: NDArray[np.uint8], levels: Sequence[int] | NDArray[np.uint8]
+    ) -> NDArray[np.uint8]:
+        """The level of each block, uint8 [h, w]; the coarsest where a block is not coded."""
+        by_value = np.full(FIRST_CLASS + len(levels), len(self._steps) - 1, np.uint8)
+        by_value[FIRST_CLASS:] = levels
+        return by_value[blocks]
+
+    def _tiles(self, image: NDArray[np.uint8], rows: int, columns: int) -> NDArray[np.uint8]:
+        """Views of the blocks, [rows, columns, 16, 16, 3]; the border repeated where one ends."""
+        height, width = image.shape[:2]
+        size = self._size
+        if (height, width) != (rows * size, columns * size):
+            down, right = rows * size - height, columns * size - width
+            image = np.pad(image, ((0, down), (0, right), (0, 0)), mode="edge")
+        return image.reshape(rows, size, columns, size, 3).transpose(0, 2, 1, 3, 4)
+
+    def coefficients(
+        self, symbols: NDArray[np.int16], level_of: NDArray[np.uint8]
+    ) -> NDArray[np.float32]:
+        """What a decoder takes symbols [C, h, w] of blocks at these levels [h, w] for."""
+        steps = self._steps[level_of].transpose(2, 0, 1)
+        return np.asarray(symbols * steps, np.float32)
+
+
+def model_steps(model: Model) -> NDArray[np.float32]:
+    """The steps of a model that codes blocks, float32 [L, C]. Raises ModelFileError."""
+    steps = model.tensors.get(STEPS)
+    shape = (model.tables.levels, model.preset.latent_channels)
+    if steps is None or steps.shape != shape or steps.dtype != np.float32:
+        found = "none" if steps is None else f"{steps.dtype} {list(steps.shape)}"
+        raise ModelFileError(
+            f"expected model {model.name} to hold {STEPS} float32 {list(shape)}, found {found}"
+        )
+    if not (np.isfinite(steps).all() and (steps > 0).all()):
+        raise ModelFileError(f"expected {STEPS} of model {model.name} above 0, found others")
+    return steps
+
+
+def block_basis(channels: int, size: int) -> NDArray[np.float32]:
+    """An orthonormal colour DCT basis, float32 [channels, size · size · 3], as pixels lie.
+
+    In the order of `ladder.frequencies`.
+    """
+    positions = (np.arange(size) + 0.5) / size
+    waves = np.cos(np.pi * np.arange(size)[:, None] * positions)
+    waves /= np.linalg.norm(waves, axis=1, keepdims=True)
+    colours = np.array(_COLOURS)
+    colours /= np.linalg.norm(colours, axis=1, keepdims=True)
+    basis = [
+        waves[u][:, None, None] * waves[v][None, :, None] * colours[colour]
+        for colour, u, v in frequencies(channels, size)
+    ]
+    return np.stack(basis).reshape(channels, -1).astype(np.float32)

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Quantiser steps: which levels there are, and how finely each codes each channel."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+LEVELS = 24
+LEVELS_PER_OCTAVE = 4  # a step doubles after so many levels
+FINEST_STEP = 0.12  # of orthonormal coefficients of pixels in [0, 1]
+COLOUR_FACTOR = 1.3  # steps of colour differences, relative to those of brightness
+# Means and slow slopes of a block become coarse more slowly: without them a coarse background
+# falls apart into tiles.
+LOWEST_SHARE, FULL_FROM = 0.55, 3.0
+
+
+def frequencies(channels: int, size: int) -> list[tuple[int, int, int]]:
+    """Colour (0 for brightness) and the two frequencies of each channel, lowest first.
+
+    Of every sixteen channels ten are brightness and three each are two opponent colours, so that
+    a larger basis begins with a smaller one.
+    """
+    order = sorted(
+        ((u, v) for u in range(size) for v in range(size)),
+        key=lambda f: (f[0] ** 2 + f[1] ** 2, f),
+    )
+    turns = (0, 1, 2, 0, 0, 0, 1, 2, 0, 0, 0, 1, 2, 0, 0, 0)
+    taken, chosen = [0, 0, 0], []
+    for index in range(channels):
+        colour = turns[index % len(turns)]
+        if taken[colour] == len(order):
+            colour = taken.index(min(taken))
+        chosen.append((colour, *order[taken[colour]]))
+        taken[colour] += 1
+    return chosen
+
+
+def ladder_steps(channels: int, size: int) -> NDArray[np.float32]:
+    """The step of each level and channel, float32 [LEVELS, channels]; level 0 is the finest."""
+    octaves = np.arange(LEVELS)[:, None] / LEVELS_PER_OCTAVE
+    colours, shares = [], []
+    for colour, u, v in frequencies(channels, size):
+        reach = min(1.0, math.hypot(u, v) / FULL_FROM)
+        shares.append(LOWEST_SHARE + (1 - LOWEST_SHARE) * reach)
+        colours.append(COLOUR_FACTOR if colour else 1.0)
+    steps = FINEST_STEP * 2.0 ** (octaves * np.array(shares)) * np.array(colours)
+    return steps.astype(np.float32)
+
+
+def relative_steps() -> NDArray[np.int32]:
+    """Steps of the levels relative to the finest, int32 [LEVELS], 256 for 1.
+
+    Contexts of the entropy coder compare symbols of different levels by them.
+    """
+    octaves = np.arange(LEVELS) / LEVELS_PER_OCTAVE
+    return np.rint(256 * 2.0**octaves).astype(np.int32)
+
+
+FEWEST_CHANNELS, FINE_LEVEL, COARSE_LEVEL = 16, 9, 20
+
+
+def coded_channels(channels: int) -> NDArray[np.int32]:
+    """How many channels are coded at each level, int32 [LEVELS], multiples of 8.
+
+    A coarse step leaves of high frequencies only what rings; without them a background is soft.
+    """
+    fewest = min(FEWEST_CHANNELS, channels)
+    share = (np.arange(LEVELS) - FINE_LEVEL) / (COARSE_LEVEL - FINE_LEVEL)
+    wanted = channels * (fewest / channels) ** np.clip(share, 0.0, 1.0)
+    return np.minimum(channels, 8 * np.ceil(wanted / 8)).astype(np.int32)
+
+
+ROUND_UP_FROM = 0.6  # of a step; halves and less are rarely worth their bits
+
+
+def quantised(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Whole numbers near coefficients in steps; towards 0 up to `ROUND_UP_FROM`."""
+    return np.trunc(values + np.copysign(np.float32(1 - ROUND_UP_FROM), values))

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How finely blocks are coded: their classes from regions, levels of classes from quality."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from roi_codec_ros.codec.ladder import LEVELS
+from roi_codec_ros.codec.model_file import Model
+from roi_codec_ros.common.errors import ModelFileError, UsageError
+from roi_codec_ros.regions.plan import BlockPlan
+
+BACKGROUND, NEAR, PERSON, SMALL_PERSON = range(4)
+CLASSES = 4
+SMALL_PERSON_BLOCKS = 5  # in height: those are coded more finely, a detector sees little of them
+
+QUALITY_MIN, QUALITY_MAX = -16.0, 16.0
+
+
+@dataclass(frozen=True)
+class StepPolicy:
+    """What a model file says of steps.
+
+    Attributes:
+        levels: the level of each class at quality 0, as `BACKGROUND` … `SMALL_PERSON`.
+        person: from which score, 0 to 1, a block counts as part of a person.
+    """
+
+    levels: tuple[float, float, float, float] = (23.0, 17.0, 8.0, 7.0)
+    person: float = 0.3
+
+    def classes(self, plan: BlockPlan) -> NDArray[np.uint8]:
+        """The class of each block: uint8 [rows, columns].
+
+        A block around persons is `NEAR`, so that they are not cut out sharply; one where a head
+        may be, but that is not hidden, is `BACKGROUND` whatever is around.
+        """
+        persons = (plan.persons >= self.person).astype(np.uint8)
+        count, labels, figures, _ = cv2.connectedComponentsWithStats(persons, connectivity=8)
+        of_label = np.full(count, PERSON, np.uint8)
+        of_label[figures[:, cv2.CC_STAT_HEIGHT] <= SMALL_PERSON_BLOCKS] = SMALL_PERSON
+        classes = np.where(persons, of_label[labels], BACKGROUND).astype(np.uint8)
+        around = cv2.dilate(persons, np.ones((3, 3), np.uint8)) > persons
+        classes[around] = NEAR
+        classes[plan.doubtful] = BACKGROUND
+        return classes
+
+    def levels_at(self, quality: float) -> NDArray[np.uint8]:
+        """The level of each class, uint8 [CLASSES].
+
+        quality: in levels, four of which halve the steps; 0 is the model's own, more is finer.
+        """
+        return levels_of(np.array(self.levels) - quality)
+
+
+POLICY = "policy"  # in a model's card
+
+
+def model_policy(model: Model) -> StepPolicy:
+    """The policy of a model that codes blocks. Raises ModelFileError."""
+    given: Any = model.header.get(POLICY)
+    try:
+        levels = tuple(float(level) for level in given["levels"])
+        policy = StepPolicy(levels, float(given["person"]))  # type: ignore[arg-type]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelFileError(
+            f"expected model {model.name} to hold a policy of levels and a threshold of persons; "
+            f"found {given!r}"
+        ) from error
+    within = all(0 <= level <= LEVELS - 1 for level in levels) and 0 < policy.person <= 1
+    if len(levels) != CLASSES or model.tables.classes != CLASSES or not within:
+        raise ModelFileError(
+            f"expected model {model.name} to hold levels of 0 to {LEVELS - 1} for {CLASSES} "
+            f"classes and a threshold of persons above 0, to 1; found {given!r}"
+        )
+    return policy
+
+
+def levels_of(levels: Sequence[float] | NDArray[np.float64]) -> NDArray[np.uint8]:
+    """The nearest levels that there are, uint8."""
+    return np.rint(np.clip(levels, 0, LEVELS - 1)).astype(np.uint8)
+
+
+def check_quality(quality: float) -> float:
+    """``quality`` itself. Raises UsageError outside of its range."""
+    if not QUALITY_MIN <= quality <= QUALITY_MAX:
+        raise UsageError(
+            f"expected a quality of {QUALITY_MIN:g} to {QUALITY_MAX:g}, found {quality:g}"
+        )
+    return quality

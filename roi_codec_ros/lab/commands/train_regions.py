@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Train the network that recognises heads and persons, and write the regions model.
+
+example:
+  roi-codec train-regions --data DATA FACES --yunet yunet.onnx --nanodet nanodet/ --minutes 30 \\
+      --out runs/regions
+
+Starts from NanoDet-g's weights (its TensorFlow.js files) and puts YuNet beside it, or goes on from
+a regions model with --init-from. Writes regions.onnx (float32) and regions-int8.onnx, each with
+thresholds chosen on training photographs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from roi_codec_ros.commands.common import add_force_option, positive, positive_real
+from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.common.files import RunFolder, write
+
+if TYPE_CHECKING:
+    from roi_codec_ros.lab.datasets.annotations import Annotation
+    from roi_codec_ros.lab.training.photograph_store import Photographs
+    from roi_codec_ros.lab.training.region_labels import RegionLabels
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the verb."""
+    parser.add_argument("--data", required=True, nargs="+", type=Path, metavar="DIR")
+    parser.add_argument("--split", default="train", help="split to train on (default: train)")
+    parser.add_argument("--yunet", required=True, type=Path, metavar="FILE", help="its ONNX file")
+    parser.add_argument(
+        "--nanodet", required=True, type=Path, metavar="DIR", help="its TensorFlow.js files"
+    )
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR")
+    parser.add_argument("--minutes", type=positive_real, default=30.0, help="time budget")
+    parser.add_argument("--learning-rate", type=positive_real, help="of what starts at random")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    parser.add_argument("--threads", type=positive, help="CPU threads (default: all)")
+    parser.add_argument("--seed", type=int, default=1)
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
+    start.add_argument(
+        "--init-from", type=Path, metavar="FILE", help="begin with the weights of a regions.onnx"
+    )
+    add_force_option(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Run the verb. Raises RoiCodecError for whatever a user can cause."""
+    with _run_folder(args):
+        _train(args)
+
+
+def _run_folder(args: argparse.Namespace) -> RunFolder:
+    """Where the run goes. Raises RoiCodecError where there is an earlier one."""
+    earlier = args.out / CHECKPOINT
+    if not args.resume and earlier.exists() and not args.force:
+        raise RoiCodecError(
+            f"expected no earlier run in {args.out}, found {earlier}; --resume goes on with it, "
+            "--force starts over in its place"
+        )
+    names = () if args.resume else _WRITTEN
+    return RunFolder(args.out, "train-regions", names, force=args.force)
+
+
+def _train(args: argparse.Namespace) -> None:
+    import torch
+    from tqdm import tqdm
+
+    from roi_codec_ros.common.photographs import left_out
+    from roi_codec_ros.lab.training.photograph_store import Photographs
+    from roi_codec_ros.lab.training.region_batches import RegionBatches
+    from roi_codec_ros.lab.training.region_trainer import (
+        RegionStep,
+        RegionTrainer,
+        RegionTrainingConfig,
+    )
+
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    annotations = _annotations(args)
+    photographs = Photographs(annotations)
+    photographs.read_ahead()
+    broken = photographs.broken
+    for sentence in left_out(list(broken.values()), len(annotations)):
+        print(sentence, file=sys.stderr)
+    annotations = [item for item in annotations if item.image_path not in broken]
+    labels = _labels(args, annotations, photographs)
+    rate = args.learning_rate or RegionTrainingConfig.learning_rate
+    config = RegionTrainingConfig(
+        minutes=args.minutes,
+        learning_rate=rate,
+        trunk_learning_rate=0.15 * rate,
+        seed=args.seed,
+    )
+    trainer = RegionTrainer(
+        config,
+        _network(args),
+        RegionBatches(photographs, annotations, labels, config.crops),
+        args.out / CHECKPOINT,
+        args.device,
+        about=_about(args, len(annotations)),
+    )
+    if args.resume:
+        trainer.resume()
+    with tqdm(total=1.0, initial=trainer.progress(), bar_format=_BAR, dynamic_ncols=True) as bar:
+
+        def show(step: RegionStep) -> None:
+            bar.n = step.progress
+            if step.step % 20 == 0:
+                bar.set_postfix(step=step.step, head=step.head, person=step.person)
+
+        trainer.run(show)
+    _write(args, trainer, annotations, photographs, labels)
+
+
+CHECKPOINT = "checkpoint.pt"
+_WRITTEN = (CHECKPOINT, "regions.onnx", "regions-int8.onnx")
+_BAR = "{percentage:3.0f}%|{bar:12}| {elapsed}<{remaining} {postfix}"
+
+
+def _annotations(args: argparse.Namespace) -> list[Annotation]:
+    from roi_codec_ros.lab.datasets.annotations_any import read_annotations
+
+    return [
+        item
+        for folder in args.data
+        for item in read_annotations(folder, args.split, needs_persons=False)
+    ]
+
+
+def _network(args: argparse.Namespace) -> Any:
+    import torch
+
+    from roi_codec_ros.common.graph_runtime import read_graph
+    from roi_codec_ros.lab.training.region_model import stored_arrays
+    from roi_codec_ros.lab.training.region_network import RegionNetwork
+
+    network = RegionNetwork()
+    if args.init_from is None:
+        network.start_from_nanodet(args.nanodet)
+        return network
+    arrays = stored_arrays(read_graph(args.init_from))
+    network.load_state_dict(
+        {
+            k.removeprefix("map."): torch.tensor(v)
+            for k, v in arrays.items()
+            if k.startswith("map.")
+        }
+    )
+    return network
+
+
+def _labels(
+    args: argparse.Namespace, annotations: list[Annotation], photographs: Photographs
+) -> list[RegionLabels]:
+    """Labels with what the teachers add; some tenths of a second a photograph."""
+    from tqdm import tqdm
+
+    from roi_codec_ros.lab.training.nanodet import NanoDet
+    from roi_codec_ros.lab.training.region_labels import FaceTeacher, region_labels
+
+    persons, faces = NanoDet(args.nanodet), FaceTeacher(args.yunet)
+    return [
+        region_labels(item, persons.detect(image), faces.detect(image))
+        for item in tqdm(annotations, desc="teachers", unit="photograph", dynamic_ncols=True)
+        for image in (photographs.read(item),)
+    ]
+
+
+def _about(args: argparse.Namespace, photographs: int) -> dict[str, Any]:
+    """What the card says of the training."""
+    started = {"model": args.init_from.name} if args.init_from else {"weights": "NanoDet-g"}
+    return {
+        "data": {"names": [folder.resolve().name for folder in args.data], "images": photographs},
+        "started_from": started,
+        "faces_by": "YuNet (Shiqi Yu and others, Apache-2.0), unchanged",
+        "trunk_from": "NanoDet-g (RangiLyu, Apache-2.0), trained on COCO",
+        "teachers": ["NanoDet-g", "YuNet"],
+    }
+
+
+def _write(
+    args: argparse.Namespace,
+    trainer: Any,
+    annotations: list[Annotation],
+    photographs: Photographs,
+    labels: list[RegionLabels],
+) -> None:
+    """Both files, each with its own thresholds."""
+    import datetime
+
+    from roi_codec_ros.lab.training import region_model
+    from roi_codec_ros.regions import Thresholds
+
+    card = {
+        "name": "regions",
+        "date": datetime.date.today().isoformat(),
+        "thresholds": {},
+        "training": {
+            **trainer.about,
+            "steps": trainer.step,
+            "minutes": round(trainer.elapsed_s / 60, 1),
+        },
+    }
+    arrays = {**trainer.averaged().arrays(), **region_model.face_arrays(args.yunet)}
+    lowest = Thresholds()
+    chosen = list(range(0, len(annotations), max(1, len(annotations) // 200)))
+    images = [photographs.read(annotations[index]) for index in chosen]
+    some = [labels[index] for index in chosen]
+    for name, graph in region_model.region_files(arrays, card, images[::4]).items():
+        finder = region_model.open_finder(region_model.with_thresholds(graph, lowest), name)
+        found = [finder.find(image) for image in images]
+        thresholds, figures = region_model.choose_thresholds(found, some)
+        path = args.out / f"{name}.onnx"
+        entries = {"name": name, "on_training_photographs": figures}
+        content = region_model.with_thresholds(graph, thresholds, **entries)
+        write(path, content, durable=True)
+        print(f"wrote {path}: {thresholds}, on training photographs {figures}")

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training batches for block codecs: crops, what regions say of them, and what is wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from roi_codec_ros.codec.policy import StepPolicy, levels_of
+from roi_codec_ros.lab.datasets.annotations import Annotation
+from roi_codec_ros.lab.training.data import CropSampler
+from roi_codec_ros.lab.training.settings import number
+from roi_codec_ros.regions import (
+    BLOCK_PX,
+    BlockPlan,
+    RegionFinder,
+    paint_over,
+    plan_blocks,
+)
+from roi_codec_ros.regions.blocks import touched_blocks
+from roi_codec_ros.regions.plan import HIDDEN_SHARE
+
+HEAD_CELLS = 3  # colours of the head that stands for all, in each direction
+
+
+@dataclass(frozen=True)
+class StepSettings:
+    """How the steps of a training crop are drawn.
+
+    Attributes:
+        quality_spread: standard deviation of a crop's quality, in levels around the model's own.
+        class_spread: that of each class by itself.
+        missed: share of crops whose persons are partly coded as background, and background as
+            persons, as where regions err.
+        annotated_heads: hide annotated heads too, which regions may have missed.
+    """
+
+    quality_spread: float = number(3.0, 0.0, 16.0)
+    class_spread: float = number(0.8, 0.0, 16.0)
+    missed: float = number(0.3, 0.0, 1.0)
+    annotated_heads: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class BlockBatch:
+    """One step's crops.
+
+    Attributes:
+        images: uint8 [B, S, S, 3], RGB, as photographed.
+        wanted: uint8 [B, S, S, 3], heads replaced by the constant head, the rest of what is
+            hidden painted over.
+        levels: uint8 [B, h, w]. hidden: bool [B, h, w].
+        persons: float32 [B, h, w], share of each block that lies in persons' boxes.
+        heads: float32 [B, h, w], the same of heads' boxes.
+    """
+
+    images: NDArray[np.uint8]
+    wanted: NDArray[np.uint8]
+    levels: NDArray[np.uint8]
+    hidden: NDArray[np.bool_]
+    persons: NDArray[np.float32]
+    heads: NDArray[np.float32]
+
+
+class BlockBatches:
+    """Draws batches; the same seed and number give the same batch."""
+
+    def __init__(
+        self,
+        sampler: CropSampler,
+        regions: RegionFinder,
+        policy: StepPolicy,
+        settings: StepSettings,
+        head: NDArray[np.float32],
+    ) -> None:
+        """head: [3, 3, 3], colours 0 to 255 of the constant head (`constant_head`)."""
+        self.sampler = sampler
+        self._regions, self._policy, self._settings, self._head = regions, policy, settings, head
+
+    def batch(self, size: int, rng: np.random.Generator) -> BlockBatch:
+        """``size`` crops, drawn with ``rng``."""
+        drawn = self.sampler.batch(size, rng)
+        images = np.ascontiguousarray(drawn.images.permute(0, 2, 3, 1).numpy())
+        parts = [
+            self._one(image, persons.numpy(), heads.numpy(), rng)
+            for image, persons, heads in zip(images, drawn.persons, drawn.heads, strict=True)
+        ]
+        return BlockBatch(images, *(np.stack(values) for values in zip(*parts, strict=True)))
+
+    def _one(
+        self,
+        image: NDArray[np.uint8],
+        persons: NDArray[np.float32],
+        heads: NDArray[np.float32],
+        rng: np.random.Generator,
+    ) -> tuple[np.ndarray, ...]:
+        settings = self._settings
+        regions = self._regions.find(image)
+        plan = plan_blocks(regions, self._regions.thresholds)
+        shape = plan.hidden.shape
+        hidden = plan.hidden
+        if settings.annotated_heads:
+            hidden = hidden | touched_blocks(heads, shape[0], shape[1], HIDDEN_SHARE)
+        plan = BlockPlan(hidden, plan.doubtful & ~hidden, plan.persons)
+        classes = self._policy.classes(plan)
+        if rng.random() < settings.missed:
+            other = rng.random(shape)
+            classes = np.where(other < 0.03, rng.integers(0, 4, shape), classes)
+        quality = rng.normal(0.0, settings.quality_spread)
+        levels = np.array(self._policy.levels) - quality
+        levels = levels + rng.normal(0.0, settings.class_spread, len(levels))
+        return (
+            self._wanted(image, hidden, heads),
+            levels_of(levels)[classes],
+            hidden,
+            box_share(persons, shape),
+            box_share(heads, shape),
+        )
+
+    def _wanted(
+        self, image: NDArray[np.uint8], hidden: NDArray[np.bool_], heads: NDArray[np.float32]
+    ) -> NDArray[np.uint8]:
+        """Hidden blocks painted over, and in them the constant head where a head is."""
+        painted = paint_over(image, hidden)
+        with_heads = draw_heads(painted, heads, self._head)
+        mask = hidden.repeat(BLOCK_PX, 0).repeat(BLOCK_PX, 1)[: image.shape[0], : image.shape[1]]
+        painted[mask] = with_heads[mask]
+        return painted
+
+
+def box_share(
+    boxes: NDArray[np.float32], shape: tuple[int, int] | tuple[int, ...]
+) -> NDArray[np.float32]:
+    """1 for blocks of which more than half lies in a box of [N, 4], else 0: float32 [h, w]."""
+    return touched_blocks(boxes, shape[0], shape[1], least_share=0.5).astype(np.float32)
+
+
+def draw_heads(
+    image: NDArray[np.uint8], heads: NDArray[np.float32], colours: NDArray[np.float32]
+) -> NDArray[np.uint8]:
+    """A copy of the image with the constant head, [3, 3, 3], drawn smoothly into each box."""
+    drawn = image.copy()
+    height, width = image.shape[:2]
+    for box in heads:
+        x0, y0, x1, y1 = (round(float(value)) for value in box[:4])
+        if x1 - x0 < 2 or y1 - y0 < 2 or max(x1 - x0, y1 - y0) > 4096:
+            continue
+        left, top, right, bottom = max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
+        if left >= right or top >= bottom:
+            continue
+        head = cv2.resize(colours, (x1 - x0, y1 - y0), interpolation=cv2.INTER_CUBIC)
+        part = head[top - y0 : bottom - y0, left - x0 : right - x0]
+        drawn[top:bottom, left:right] = np.rint(part).clip(0, 255).astype(np.uint8)
+    return drawn
+
+
+def constant_head(
+    sampler: CropSampler, annotations: Sequence[Annotation], most: int = 400
+) -> NDArray[np.float32]:
+    """The mean head of up to ``most`` photographs in 3×3 colours, float32 [3, 3, 3], 0 to 255."""
+    total, count = np.zeros((HEAD_CELLS, HEAD_CELLS, 3)), 0
+    with_heads = [item for item in annotations if len(item.heads)]
+    for item in with_heads[:: max(1, len(with_heads) // most)]:
+        image = sampler.photographs.read(item)
+        for x0, y0, x1, y1 in item.heads.astype(int):
+            part = image[max(y0, 0) : y1, max(x0, 0) : x1]
+            if min(part.shape[:2]) >= 3 * HEAD_CELLS:
+                total += cv2.resize(part, (HEAD_CELLS,) * 2, interpolation=cv2.INTER_AREA)
+                count += 1
+    return np.asarray(total / max(count, 1), np.float32)

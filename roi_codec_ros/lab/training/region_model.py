@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a trained regions network to its file: graphs, thresholds, card."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.common.graph_runtime import open_graph
+from roi_codec_ros.common.onnx_builder import require_onnx
+from roi_codec_ros.common.onnx_int8 import quantise
+from roi_codec_ros.lab.training.region_labels import RegionLabels
+from roi_codec_ros.regions import RegionFinder, Regions, Thresholds, plan_blocks
+from roi_codec_ros.regions.blocks import covered_share, touched_blocks
+from roi_codec_ros.regions.finder import METADATA_KEY
+from roi_codec_ros.regions.graph import build_graph, yunet_weights
+
+# Of the heads on training photographs, with a face or without, at least so many are hidden. That
+# of faces is not chosen: below it YuNet hides collars and signs.
+WANTED_RECALL = 0.9
+HEAD_CANDIDATES = (0.98, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5)
+# A head counts as hidden where this share of its inner part is: of what tells who somebody is.
+HIDDEN_SHARE, MARGIN = 0.8, 0.2
+
+
+def region_files(
+    arrays: Mapping[str, np.ndarray], card: Mapping[str, Any], images: Sequence[np.ndarray]
+) -> dict[str, bytes]:
+    """The files ``regions`` (float32) and ``regions-int8``.
+
+    Args:
+        arrays: weights by name, ``map.…`` and ``face.…``.
+        card: what their metadata say.
+        images: uint8 [H, W, 3], to calibrate the integers on.
+    """
+    metadata = {METADATA_KEY: json.dumps(card, sort_keys=True)}
+    wide = build_graph(arrays, metadata, half=False)
+    return {
+        "regions": build_graph(arrays, metadata).SerializeToString(),
+        "regions-int8": quantise(wide, images, keep_last=False).SerializeToString(),
+    }
+
+
+def face_arrays(path: Path) -> dict[str, np.ndarray]:
+    """YuNet's weights of its published ONNX file. Raises RoiCodecError for another file."""
+    try:
+        return yunet_weights(path.read_bytes())
+    except OSError as error:
+        raise RoiCodecError(f"expected YuNet's ONNX file at {path}, found: {error}") from error
+    except Exception as error:  # onnx raises what protobuf raises
+        raise RoiCodecError(
+            f"expected YuNet's ONNX file at {path}, found: {' '.join(str(error).split())[:200]}"
+        ) from error
+
+
+def stored_arrays(content: bytes) -> dict[str, np.ndarray]:
+    """The weights of a file that `float_graph` made, by name, to start a training from."""
+    onnx = require_onnx()
+    graph = onnx.load_from_string(content).graph
+    return {
+        item.name: onnx.numpy_helper.to_array(item).astype(np.float32)
+        for item in graph.initializer
+        if item.name.startswith(("map.", "face."))
+    }
+
+
+def with_thresholds(content: bytes, thresholds: Thresholds, **entries: Any) -> bytes:
+    """The file with these thresholds, and further entries, in its card."""
+    onnx = require_onnx()
+    model = onnx.load_from_string(content)
+    for item in model.metadata_props:
+        if item.key == METADATA_KEY:
+            card = {**json.loads(item.value), "thresholds": asdict(thresholds), **entries}
+            item.value = json.dumps(card, sort_keys=True)
+    return model.SerializeToString()
+
+
+def open_finder(content: bytes, where: str) -> RegionFinder:
+    """A finder of a file's content, by onnxruntime on one thread."""
+    return RegionFinder(open_graph(content, where=where, threads=1, metadata_keys=[METADATA_KEY]))
+
+
+def choose_thresholds(
+    found: Sequence[Regions],
+    labels: Sequence[RegionLabels],
+    wanted_recall: float = WANTED_RECALL,
+) -> tuple[Thresholds, dict[str, float]]:
+    """The threshold of heads that hides least in vain, among those that hide enough heads.
+
+    Args:
+        found: of training photographs, with faces down to the lowest candidate.
+        labels: theirs.
+
+    Returns:
+        The thresholds, and on these photographs: ``recall`` of heads, and ``in_vain``, the share
+        of blocks hidden where no head is.
+    """
+    best: tuple[float, float, Thresholds] | None = None
+    for head in HEAD_CANDIDATES:
+        tried = replace(Thresholds(), head=head)
+        recall, in_vain = hidden_heads(found, labels, tried)
+        # Among those that miss too much, the best recall; among the others, the least in vain.
+        key = (-min(recall, wanted_recall), in_vain)
+        if best is None or key < best[:2]:
+            best = (*key, tried)
+    if best is None:
+        raise RoiCodecError("expected photographs to choose thresholds on, found none")
+    recall, in_vain = hidden_heads(found, labels, best[2])
+    return best[2], {"recall": recall, "in_vain": in_vain}
+
+
+def hidden_heads(
+    found: Iterable[Regions], labels: Iterable[RegionLabels], thresholds: Thresholds
+) -> tuple[float, float]:
+    """Share of sure heads that are hidden, and of all blocks that are hidden where none is."""
+    heads = hidden_count = blocks = in_vain = 0
+    for regions, label in zip(found, labels, strict=True):
+        hidden = plan_blocks(regions, thresholds).hidden
+        rows, columns = hidden.shape
+        sure = label.heads[label.heads[:, 4] >= 1.0, :4]
+        for box in _grown(sure, -MARGIN):
+            share = covered_share(box, rows, columns)
+            heads += 1
+            hidden_count += float((share * hidden).sum()) >= HIDDEN_SHARE * float(share.sum())
+        around = touched_blocks(_grown(label.heads[:, :4]), rows, columns)
+        unknown = touched_blocks(label.unknown, rows, columns)
+        in_vain += int((hidden & ~around & ~unknown).sum())
+        blocks += hidden.size
+    return hidden_count / max(heads, 1), in_vain / max(blocks, 1)
+
+
+def _grown(boxes: np.ndarray, share: float = 0.15) -> np.ndarray:
+    extent = np.tile(boxes[:, 2:] - boxes[:, :2], 2) * [-share, -share, share, share]
+    return np.asarray(boxes + extent, np.float32)

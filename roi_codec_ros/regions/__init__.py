@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where heads and persons are in a frame, and how heads are hidden.
+
+    frame ─► RegionFinder ─► Regions ─► plan_blocks ─► BlockPlan ─► codec, or paint_over
+                                           ▲
+                                       MaskMemory
+
+The codec codes by such a plan; recordings are painted over by it without any codec.
+"""
+
+from roi_codec_ros.regions.blocks import BLOCK_PX
+from roi_codec_ros.regions.finder import (
+    DEFAULT_REGIONS,
+    RegionFinder,
+    Regions,
+    Thresholds,
+    load_regions,
+)
+from roi_codec_ros.regions.memory import MaskMemory
+from roi_codec_ros.regions.paint import paint_over
+from roi_codec_ros.regions.plan import BlockPlan, plan_blocks
+
+__all__ = [
+    "BLOCK_PX",
+    "DEFAULT_REGIONS",
+    "BlockPlan",
+    "MaskMemory",
+    "RegionFinder",
+    "Regions",
+    "Thresholds",
+    "load_regions",
+    "paint_over",
+    "plan_blocks",
+]

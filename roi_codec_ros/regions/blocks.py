@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The grid of blocks that regions are told in, and how boxes lie on it."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+BLOCK_PX = 16  # side of a block in pixels of the frame
+
+# How far a head reaches beyond the face box of a detector, which ends at brows and chin, in shares
+# of the box: to either side, up, down.
+BEYOND_FACE = (0.15, 0.40, 0.12)
+
+FloatArray = NDArray[np.float32]
+
+
+def grid_size(height: int, width: int) -> tuple[int, int]:
+    """Rows and columns of blocks that cover a frame; those at its border may reach beyond it."""
+    return -(-height // BLOCK_PX), -(-width // BLOCK_PX)
+
+
+def heads_around(faces: FloatArray) -> FloatArray:
+    """Head boxes around face boxes, both float32 [N, 4] (x0, y0, x1, y1), pixels."""
+    width, height = faces[:, 2] - faces[:, 0], faces[:, 3] - faces[:, 1]
+    side, above, below = BEYOND_FACE
+    return np.stack(
+        [
+            faces[:, 0] - side * width,
+            faces[:, 1] - above * height,
+            faces[:, 2] + side * width,
+            faces[:, 3] + below * height,
+        ],
+        axis=1,
+    ).astype(np.float32)
+
+
+def covered_share(box: FloatArray, rows: int, columns: int) -> FloatArray:
+    """Share of each block's area that a box (x0, y0, x1, y1; pixels) covers: [rows, columns]."""
+    x0, y0, x1, y1 = (float(value) / BLOCK_PX for value in box[:4])
+    across = _overlap(x0, x1, columns)
+    down = _overlap(y0, y1, rows)
+    return np.outer(down, across)
+
+
+def touched_blocks(
+    boxes: FloatArray, rows: int, columns: int, least_share: float = 0.0
+) -> NDArray[np.bool_]:
+    """Blocks of which more than ``least_share`` lies in any of the boxes [N, 4]; pixels."""
+    touched = np.zeros((rows, columns), np.bool_)
+    for box in boxes:
+        touched |= covered_share(box, rows, columns) > least_share
+    return touched
+
+
+def _overlap(low: float, high: float, count: int) -> FloatArray:
+    starts = np.arange(count, dtype=np.float32)
+    return np.clip(np.minimum(starts + 1, high) - np.maximum(starts, low), 0, None)

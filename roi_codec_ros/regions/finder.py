@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What regions say of a frame, and the model that says it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from roi_codec_ros.common.errors import ModelFileError, RoiCodecError
+from roi_codec_ros.common.graph_runtime import (
+    GraphRuntime,
+    find_graph,
+    open_graph,
+    read_graph,
+)
+from roi_codec_ros.regions.blocks import grid_size
+from roi_codec_ros.regions.graph import FACE_STRIDES, HEADS, PERSONS, faces_name
+
+METADATA_KEY = "roi_codec_regions"
+DEFAULT_REGIONS = "regions"
+
+FloatArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Scores, 0 to 1, from which on something counts. Chosen on training photographs.
+
+    Attributes:
+        face: of a face, whose head is then hidden.
+        head: of a block that belongs to a head, which is then hidden.
+        doubtful_face, doubtful_head: from here on what is not hidden is coded coarsely.
+        trace_of_head: of a block that was hidden a moment ago, and therefore still is.
+        person: of a block that belongs to a person.
+    """
+
+    face: float = 0.3
+    head: float = 0.9
+    doubtful_face: float = 0.1
+    doubtful_head: float = 0.4
+    trace_of_head: float = 0.1
+    person: float = 0.3
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            good = isinstance(value, (int, float)) and math.isfinite(value) and 0 < value <= 1
+            if not good:
+                raise ModelFileError(
+                    f"expected a threshold {item.name} above 0 and at most 1, found {value!r}"
+                )
+        if self.doubtful_face > self.face or self.doubtful_head > self.head:
+            raise ModelFileError(
+                "expected thresholds of doubt no higher than those of certainty, found "
+                f"{asdict(self)}"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Faces:
+    """Faces in pixels of the frame. xyxy: float32 [N, 4]; score: float32 [N], 0 to 1."""
+
+    xyxy: FloatArray = field(default_factory=lambda: np.zeros((0, 4), np.float32))
+    score: FloatArray = field(default_factory=lambda: np.zeros(0, np.float32))
+
+
+@dataclass(frozen=True, eq=False)
+class Regions:
+    """What is where in one frame.
+
+    Attributes:
+        heads: float32 [⌈H / 16⌉, ⌈W / 16⌉], probability that a block is part of a head, or of
+            where a head should be.
+        persons: the same for persons.
+        faces: every face from the threshold of doubt on; boxes overlap freely.
+    """
+
+    heads: FloatArray
+    persons: FloatArray
+    faces: Faces
+
+
+class RegionFinder:
+    """Runs a regions model; one frame at a time."""
+
+    def __init__(self, graph: GraphRuntime) -> None:
+        """graph: opened from a regions file. Raises ModelFileError for any other."""
+        self._graph = graph
+        self.name = graph.name
+        self.card = _read_card(graph.metadata.get(METADATA_KEY, ""), graph.where)
+        self.thresholds = _read_thresholds(self.card, graph.where)
+
+    def find(self, image: NDArray[np.uint8]) -> Regions:
+        """Regions of a frame, uint8 [H, W, 3], RGB.
+
+        Raises RoiCodecError where the network gives anything but finite numbers: a frame that can
+        not be judged must not be sent.
+        """
+        found = self._graph.run(image)
+        size = grid_size(image.shape[0], image.shape[1])
+        maps = [found[name] for name in (HEADS, PERSONS)]
+        for name, plane in zip((HEADS, PERSONS), maps, strict=True):
+            if plane.shape != size:
+                raise RoiCodecError(
+                    f"expected {name} of {size[0]}×{size[1]} blocks from {self._graph.where}, "
+                    f"found {list(plane.shape)}"
+                )
+        outputs = [*maps, *(found[faces_name(stride)] for stride in FACE_STRIDES)]
+        if not all(np.isfinite(output).all() for output in outputs):
+            raise RoiCodecError(
+                f"expected finite numbers from {self._graph.where}, found others: the frame can "
+                "not be judged"
+            )
+        return Regions(*maps, _faces(found, self.thresholds.doubtful_face))
+
+
+def load_regions(
+    model: str | Path = DEFAULT_REGIONS,
+    *,
+    backend: str = "onnxruntime",
+    device: str = "cpu",
+    threads: int | None = None,
+) -> RegionFinder:
+    """A finder by the name or path of its file (`.onnx`).
+
+    Args:
+        backend: "onnxruntime" or "openvino".
+        device, threads: as `common.graph_runtime.open_graph`.
+
+    Raises:
+        ModelFileError: there is no such file, or it is no regions model.
+        RoiCodecError: the backend or the device is not there.
+    """
+    path = find_graph(model)
+    graph = open_graph(
+        read_graph(path),
+        where=str(path),
+        backend=backend,
+        device=device,
+        threads=threads,
+        metadata_keys=[METADATA_KEY],
+    )
+    return RegionFinder(graph)
+
+
+def _faces(found: Mapping[str, np.ndarray], least: float) -> Faces:
+    boxes, scores = [], []
+    for stride in FACE_STRIDES:
+        plane = found[faces_name(stride)]
+        rows, columns = np.nonzero(plane[0] >= least)
+        scores.append(plane[0, rows, columns])
+        boxes.append(face_boxes(plane[1:, rows, columns], rows, columns, stride))
+    return Faces(np.concatenate(boxes), np.concatenate(scores))
+
+
+def face_boxes(
+    values: FloatArray, rows: NDArray[np.int64], columns: NDArray[np.int64], stride: int
+) -> FloatArray:
+    """Boxes [N, 4] in pixels from YuNet's four numbers [4, N] at places of a stride."""
+    centre_x = (columns + values[0]) * stride
+    centre_y = (rows + values[1]) * stride
+    half_width, half_height = (np.exp(np.minimum(v, 20.0)) * stride / 2 for v in values[2:4])
+    return np.stack(
+        [
+            centre_x - half_width,
+            centre_y - half_height,
+            centre_x + half_width,
+            centre_y + half_height,
+        ],
+        axis=1,
+    ).astype(np.float32)
+
+
+def _read_card(text: str, where: str) -> Mapping[str, Any]:
+    try:
+        card = json.loads(text)
+    except ValueError:
+        card = None
+    if not isinstance(card, dict):
+        raise ModelFileError(
+            f"expected {where} to be a regions model with metadata {METADATA_KEY!r}, found none"
+        )
+    return card
+
+
+def _read_thresholds(card: Mapping[str, Any], where: str) -> Thresholds:
+    given = card.get("thresholds")
+    known = {item.name for item in fields(Thresholds)}
+    if not isinstance(given, dict) or set(given) != known:
+        raise ModelFileError(
+            f"expected {where} to hold thresholds {', '.join(sorted(known))}; found {given!r}"
+        )
+    return Thresholds(**given)

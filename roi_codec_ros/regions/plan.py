@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From what regions say of a frame to what becomes of each block."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from roi_codec_ros.regions.blocks import heads_around, touched_blocks
+from roi_codec_ros.regions.finder import Regions, Thresholds
+
+BoolArray = NDArray[np.bool_]
+
+# Blocks above a person's feet of which the uppermost one is "where a head should be".
+TOP_SHARE = 6
+# A block is hidden of which a found face's head covers this share; one of which it covers less is
+# doubtful: what a head's edge leaves in it is coded as coarsely as background.
+HIDDEN_SHARE, TOUCHED_SHARE = 0.35, 0.04
+
+
+@dataclass(frozen=True, eq=False)
+class BlockPlan:
+    """What becomes of each block of a frame; all [rows, columns].
+
+    Attributes:
+        hidden: bool, part of a head: nothing of it is coded, or it is painted over.
+        doubtful: bool, perhaps part of a head, not hidden: never coded finer than background.
+        persons: float32, 0 to 1, how sure a person is there.
+    """
+
+    hidden: BoolArray
+    doubtful: BoolArray
+    persons: NDArray[np.float32]
+
+
+def plan_blocks(
+    regions: Regions, thresholds: Thresholds, held: BoolArray | None = None
+) -> BlockPlan:
+    """The plan of a frame.
+
+    Args:
+        held: bool [rows, columns], blocks that a `MaskMemory` wants hidden as well; None: none.
+    """
+    rows, columns = regions.heads.shape
+    heads = heads_around(regions.faces.xyxy)
+    sure = regions.faces.score >= thresholds.face
+    hidden = (regions.heads >= thresholds.head) | touched_blocks(
+        heads[sure], rows, columns, HIDDEN_SHARE
+    )
+    if held is not None:
+        hidden = hidden | held
+    there = regions.persons >= thresholds.person
+    doubtful = (
+        (regions.heads >= thresholds.doubtful_head)
+        | touched_blocks(heads, rows, columns, TOUCHED_SHARE)
+        | tops(there)
+    )
+    return BlockPlan(hidden, doubtful & ~hidden, regions.persons)
+
+
+def tops(persons: BoolArray) -> BoolArray:
+    """The uppermost sixth, one block at least, of every vertical run of blocks of persons.
+
+    That is where a head should be: where one was found it is hidden anyway.
+    """
+    rows = persons.shape[0]
+    from_top = _run_position(persons)
+    from_bottom = _run_position(persons[::-1])[::-1]
+    length = np.where(persons, from_top + from_bottom - 1, 0)
+    return np.asarray(
+        persons & (from_top <= np.maximum(1, -(-length // TOP_SHARE))) & (rows > 0), np.bool_
+    )
+
+
+def _run_position(mask: BoolArray) -> NDArray[np.int64]:
+    """1 for the first block of a run down a column, 2 for the next …; 0 outside runs."""
+    position = np.zeros(mask.shape, np.int64)
+    before = np.zeros(mask.shape[1], np.int64)
+    for row, line in enumerate(mask):
+        before = np.where(line, before + 1, 0)
+        position[row] = before
+    return position
