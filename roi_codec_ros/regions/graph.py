@@ -27,7 +27,8 @@ FACE_STRIDES = (8, 16, 32)
 MULTIPLE = 32  # of which the padded sides are
 LEAK = 0.1  # slope of the trunk's activations below zero
 
-# Of BGR pixels, 0 to 255, as NanoDet was trained.
+# Of BGR pixels, 0 to 255, as NanoDet was trained. Both networks know colours in that order; the
+# graph takes RGB and turns the weights of their first layers round instead of the pixels.
 MEAN = (103.53, 116.28, 123.675)
 DEVIATION = (57.375, 57.12, 58.395)
 
@@ -53,14 +54,13 @@ def build_graph(
     Raises:
         RoiCodecError: onnx is not installed. KeyError: a weight is missing.
     """
-    graph = GraphBuilder(weights, half=half)
+    graph = GraphBuilder(with_turned_stems(weights), half=half)
     pixels = graph.node("Cast", _padded(graph), to=1)
-    reversed_ = graph.node("Gather", pixels, graph.constant([2, 1, 0]), axis=2)
-    bgr = graph.node(
-        "Unsqueeze", graph.node("Transpose", reversed_, perm=[2, 0, 1]), graph.constant([0])
+    rgb = graph.node(
+        "Unsqueeze", graph.node("Transpose", pixels, perm=[2, 0, 1]), graph.constant([0])
     )
-    _block_maps(graph, bgr)
-    _faces(graph, bgr)
+    _block_maps(graph, rgb)
+    _faces(graph, rgb)
     outputs: list[tuple[str, list[int | str]]] = [
         (HEADS, ["rows", "columns"]),
         (PERSONS, ["rows", "columns"]),
@@ -75,6 +75,24 @@ def build_graph(
     )
 
 
+def with_turned_stems(weights: Weights) -> dict[str, np.ndarray]:
+    """The weights with first layers that take colours in the other order, and are named for it.
+
+    ``….stem`` takes BGR, ``….rgb_stem`` RGB; each becomes the other.
+    """
+    turned = {}
+    for name, value in weights.items():
+        part, _, rest = name.partition(".")
+        layer, _, kind = rest.partition(".")
+        if layer in ("stem", "rgb_stem"):
+            layer = "rgb_stem" if layer == "stem" else "stem"
+            value = np.flip(value, 1) if kind == "weight" else value
+            turned[f"{part}.{layer}.{kind}"] = value
+        else:
+            turned[name] = value
+    return turned
+
+
 def _padded(graph: GraphBuilder) -> str:
     sides = graph.node(
         "Slice", graph.node("Shape", IMAGE), graph.constant([0]), graph.constant([2])
@@ -84,10 +102,10 @@ def _padded(graph: GraphBuilder) -> str:
     return graph.node("Pad", IMAGE, pads, mode="edge")
 
 
-def _block_maps(graph: GraphBuilder, bgr: str) -> None:
-    half = graph.node("AveragePool", bgr, kernel_shape=[2, 2], strides=[2, 2])
-    mean = graph.constant(np.array(MEAN, np.float32).reshape(1, 3, 1, 1))
-    scale = graph.constant((1 / np.array(DEVIATION, np.float32)).reshape(1, 3, 1, 1))
+def _block_maps(graph: GraphBuilder, rgb: str) -> None:
+    half = graph.node("AveragePool", rgb, kernel_shape=[2, 2], strides=[2, 2])
+    mean = graph.constant(np.array(MEAN[::-1], np.float32).reshape(1, 3, 1, 1))
+    scale = graph.constant((1 / np.array(DEVIATION[::-1], np.float32)).reshape(1, 3, 1, 1))
     x = graph.node("Mul", graph.node("Sub", half, mean), scale)
 
     def layer(x: str, name: str, stride: int = 1, active: bool = True) -> str:
@@ -95,7 +113,7 @@ def _block_maps(graph: GraphBuilder, bgr: str) -> None:
         y = graph.layer(x, name, stride=stride, padding=padding)
         return graph.node("LeakyRelu", y, alpha=LEAK) if active else y
 
-    x = layer(x, "map.stem", stride=2)
+    x = layer(x, "map.rgb_stem", stride=2)
     x = graph.node("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
     scales: list[str] = []
     for stage in range(4):
@@ -150,7 +168,7 @@ def _enlarged(graph: GraphBuilder, x: str, like: str) -> str:
 # ------------------------------------------------------------------------------------------ YuNet
 
 
-def _faces(graph: GraphBuilder, bgr: str) -> None:
+def _faces(graph: GraphBuilder, rgb: str) -> None:
     """YuNet (Wu et al., A tiny millisecond-level face detector, 2023), without its landmarks."""
 
     def unit(x: str, name: str, active: bool = True) -> str:
@@ -160,7 +178,7 @@ def _faces(graph: GraphBuilder, bgr: str) -> None:
         x = graph.layer(x, f"{name}.depth", padding=1, group=len(depth))
         return graph.node("Relu", x) if active else x
 
-    x = graph.node("Relu", graph.layer(bgr, "face.stem", stride=2, padding=1))
+    x = graph.node("Relu", graph.layer(rgb, "face.rgb_stem", stride=2, padding=1))
     x = unit(x, "face.stem_unit")
 
     def halved(x: str) -> str:

@@ -47,7 +47,8 @@ class RegionLabels:
 def region_labels(annotation: Annotation, persons: Detections, faces: Detections) -> RegionLabels:
     """Labels from annotated boxes, and from teachers where nobody marked anything.
 
-    persons, faces: what the teachers find in the photograph, down to low scores.
+    persons, faces: what the teachers find in the photograph, down to low scores. Where a face is
+    doubtful it is unknown whether there is a head.
     """
     bodies = _sure(annotation.persons)
     least = 0.35 if annotation.person_boxes == "human" else 0.2
@@ -57,14 +58,14 @@ def region_labels(annotation: Annotation, persons: Detections, faces: Detections
     added = np.column_stack(
         [found.xyxy[missing], np.minimum(1.0, 1.15 * found.score[missing])]
     ).astype(np.float32)
-    likely = np.where(faces.score >= SURE_FACE, 1.0, SURE_FACE)
-    seen = np.column_stack([heads_around(faces.xyxy), likely]).astype(np.float32)
+    heads = heads_around(faces.xyxy)
+    sure = faces.score >= SURE_FACE
     estimated, unknown = _heads_of_bodies(annotation)
     teachers_tops = _tops(added[:, :4])
     return RegionLabels(
         persons=np.concatenate([bodies, added]),
-        heads=np.concatenate([_sure(annotation.heads), estimated, seen]),
-        unknown=np.concatenate([unknown, teachers_tops]),
+        heads=np.concatenate([_sure(annotation.heads), estimated, _sure(heads[sure])]),
+        unknown=np.concatenate([unknown, teachers_tops, heads[~sure]]),
     )
 
 
@@ -135,7 +136,9 @@ class FaceTeacher:
 
 # ------------------------------------------------------------------------------------- on the grid
 
-SMALLEST_HEAD_SHARE = 0.12  # of a block, from which on it is part of a head
+# A block belongs to a head that fills half of it. Of a small head it need not fill as much, where a
+# good part of the head lies in it. What a head fills less is neither taught as head nor as none.
+HEAD_SHARE, SMALL_HEAD_SHARE, PART_OF_HEAD = 0.5, 0.12, 0.3
 HEAD, PERSON = 0, 1
 
 
@@ -191,11 +194,12 @@ def _add_head(wanted: FloatArray, prices: FloatArray, grid: _Grid, box: FloatArr
     if area < 6:
         return
     share = grid.share(box)
-    part = share >= SMALLEST_HEAD_SHARE
+    mostly = share >= PART_OF_HEAD * share.sum()
+    part = (share >= HEAD_SHARE) | (mostly & (share >= SMALL_HEAD_SHARE))
     if not part.any():
         prices[share > 0.02] = 0.0
         return
-    prices[(share > 0) & ~part & (wanted == 0)] = 0.0
+    prices[(share > SMALL_HEAD_SHARE) & ~part & (wanted == 0)] = 0.0
     wanted[part] = np.maximum(wanted[part], sure)
     small = 3.0 * min(1.0, 256.0 / max(area, 16.0)) if sure == 1 else 1.0
     prices[part] = max(1.0, small)

@@ -19,7 +19,7 @@ from roi_codec_ros.lab.training.region_labels import RegionLabels
 from roi_codec_ros.regions import RegionFinder, Regions, Thresholds, plan_blocks
 from roi_codec_ros.regions.blocks import covered_share, touched_blocks
 from roi_codec_ros.regions.finder import METADATA_KEY
-from roi_codec_ros.regions.graph import build_graph, yunet_weights
+from roi_codec_ros.regions.graph import build_graph, with_turned_stems, yunet_weights
 
 # Of the heads on training photographs, with a face or without, at least so many are hidden. That
 # of faces is not chosen: below it YuNet hides collars and signs.
@@ -60,14 +60,15 @@ def face_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def stored_arrays(content: bytes) -> dict[str, np.ndarray]:
-    """The weights of a file that `float_graph` made, by name, to start a training from."""
+    """The weights of a file that `build_graph` made, by name, to start a training from."""
     onnx = require_onnx()
     graph = onnx.load_from_string(content).graph
-    return {
+    stored = {
         item.name: onnx.numpy_helper.to_array(item).astype(np.float32)
         for item in graph.initializer
         if item.name.startswith(("map.", "face."))
     }
+    return with_turned_stems(stored) if "map.rgb_stem.weight" in stored else stored
 
 
 def with_thresholds(content: bytes, thresholds: Thresholds, **entries: Any) -> bytes:
