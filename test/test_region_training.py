@@ -99,13 +99,14 @@ def test_where_a_standing_person_has_no_head_box_one_is_estimated_and_the_top_is
     np.testing.assert_allclose(taught.unknown, [[100, 40, 160, 100]])
 
 
-def test_faces_that_the_teacher_sees_become_heads():
-    faces = Detections.from_arrays([[100, 100, 200, 200]] * 2, [0.9, 0.4], (512, 512))
+def test_faces_that_the_teacher_is_sure_of_become_heads_and_others_unknown():
+    boxes = [[100, 100, 200, 200], [300, 100, 400, 200]]
+    faces = Detections.from_arrays(boxes, [0.9, 0.4], (512, 512))
 
     taught = region_labels(annotation(Path("a.jpg")), NOBODY, faces)
 
-    np.testing.assert_allclose(taught.heads[:, 4], [1.0, 0.6], atol=1e-6)
-    np.testing.assert_allclose(taught.heads[0, :4], [85, 60, 215, 212])
+    np.testing.assert_allclose(taught.heads, [[85, 60, 215, 212, 1.0]])
+    np.testing.assert_allclose(taught.unknown, [[285, 60, 415, 212]])
 
 
 def test_targets_mark_blocks_of_heads_and_persons_and_leave_edges_out():
@@ -118,10 +119,10 @@ def test_targets_mark_blocks_of_heads_and_persons_and_leave_edges_out():
     wanted, prices = block_targets(taught, 16, 16, 8)
 
     assert np.argwhere(wanted[HEAD]).tolist() == [
-        *([2, column] for column in (5, 6, 7)),
-        *([3, column] for column in (5, 6, 7)),
-        *([4, column] for column in (5, 6)),
+        *([2, column] for column in (5, 6)),
+        *([3, column] for column in (5, 6)),
     ]
+    assert prices[HEAD][2, 7] == 0  # an eighth of it: neither a head nor none
     assert prices[HEAD][0, 10] == 0 and prices[HEAD][2, 5] > 1
     assert wanted[PERSON][4:12, 5:7].min() == 1
     assert wanted[PERSON][2, 4] == 0 and prices[PERSON][2, 4] < 1  # a corner of the box
@@ -216,22 +217,22 @@ def test_the_same_generator_draws_the_same_batch():
 
 
 def test_a_run_learns_and_goes_on_where_it_was_stopped(tmp_path, shipped):
-    def trainer(minutes: float) -> RegionTrainer:
+    def trainer(steps: int) -> RegionTrainer:
         network = RegionNetwork()
         network.load_state_dict(
             {k.removeprefix("map."): torch.tensor(v) for k, v in shipped.items() if "map." in k}
         )
-        config = RegionTrainingConfig(minutes=minutes, batch_size=2, warm_up_steps=1)
+        config = RegionTrainingConfig(steps=steps, batch_size=2, warm_up_steps=1)
         return RegionTrainer(config, network, batches(), tmp_path / "checkpoint.pt")
 
     steps = []
-    run = trainer(0.02)
+    run = trainer(2)
     run.run(steps.append)
-    resumed = trainer(0.04)
+    resumed = trainer(4)
     resumed.resume()
 
-    assert run.step == resumed.step == len(steps) > 0
-    assert 0 < resumed.progress() < 1
+    assert run.step == resumed.step == len(steps) == 2
+    assert resumed.progress() == 0.5
     for name, value in resumed.averaged().state_dict().items():
         torch.testing.assert_close(value, run.averaged().state_dict()[name])
     moved = run.network.state_dict()["output.weight"].numpy() - shipped["map.output.weight"]

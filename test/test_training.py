@@ -27,7 +27,8 @@ from roi_codec_ros.lab.training.data import (
 from roi_codec_ros.lab.training.freeze import freeze
 from roi_codec_ros.lab.training.loader import Prefetcher
 from roi_codec_ros.lab.training.objectives import Fill, Invert, Keep, Regions
-from roi_codec_ros.lab.training.trainer import StepReport, Trainer
+from roi_codec_ros.lab.training.trainer import Trainer
+from roi_codec_ros.lab.training.training_run import StepReport
 
 BOXES = np.array([[60, 40, 260, 400]], np.float32)
 STILL = CropSettings(size=128, jitter=0.0, gamma=1.0, grey=0.0, jpeg=0.0)
@@ -140,7 +141,7 @@ def test_a_tiny_run_learns_and_gives_a_model_that_codes(
 
     first, last = reports[:5], reports[-5:]
     assert len(reports) == 24
-    assert np.mean([r.bpp for r in last]) < np.mean([r.bpp for r in first])
+    assert np.mean([r.figures["bpp"] for r in last]) < np.mean([r.figures["bpp"] for r in first])
 
     model = freeze(tmp_path / "checkpoint.pt")
     model.save(tmp_path / "codec.safetensors")

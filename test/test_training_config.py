@@ -57,11 +57,38 @@ def test_every_preset_has_a_configuration(preset: str) -> None:
 def test_the_papers_numbers(preset: str, epochs: int) -> None:
     config = asked("--preset", preset)
     assert config.regions == {"head": {"invert": Invert(0.6)}, "person": {"keep": Keep(1.0)}}
-    assert (config.lambda_rate, config.lambda_background, config.epochs) == (0.04, 1.0, epochs)
-    assert (config.crops.squash, config.crops.size) == (True, 512)
+    assert (config.lambda_background, config.epochs) == (1.0, epochs)
+    assert (config.crops.squash_to, config.crops.size) == (512, 256)
     crops = config.crops
     assert (crops.mirror, crops.jitter, crops.gamma, crops.grey, crops.jpeg) == (0, 0, 1, 0, 0)
     assert (config.minutes, config.skip_unknown_heads) == (None, False)
+
+
+def test_a_run_of_the_papers_presets_ends_on_the_papers_loss() -> None:
+    config = asked("--preset", "paper-128-2")
+    first, last = config.stage(0.1), config.stage(0.5)
+    assert first.regions["head"] == {"fill": Fill(20.0, cells=1)}
+    assert (last.regions, last.stages) == (config.regions, ())
+    assert config.stage(1.0) == last
+    # Only what a stage names is another one's.
+    assert (first.lambda_rate, first.regions["person"]) == (0.006, config.regions["person"])
+
+
+def test_stages_share_the_budget_and_know_the_classes_of_the_run() -> None:
+    config = parse_config(
+        {"stages": [{"share": 1.0, "lambda_rate": 0.1}, {"share": 3.0, "feature_weight": 2.0}]}
+    )
+    assert [config.stage(p).lambda_rate for p in (0.0, 0.2, 0.3)] == [0.1, 0.1, 0.04]
+    assert [config.stage(p).feature_weight for p in (0.2, 0.3)] == [0.0, 2.0]
+    for stages, complaint in (
+        ([{"regions": {"plate": {"fill": {}}}}], r"stages.0.regions, found plate"),
+        ([{}, {"regions": {"head": {"blur": {}}}}], r"stages.1.regions.head, found 'blur'"),
+        ([{"minutes": 3}], r"found 'stages.0.minutes'"),
+        ([{"share": 0}], r"above 0 as stages.0.share"),
+        (3, r"expected a list of stages"),
+    ):
+        with pytest.raises(UsageError, match=complaint):
+            parse_config({"stages": stages})
 
 
 def test_a_plain_run_takes_the_presets_configuration() -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from roi_codec_ros.codec import RoiCodecError
+from roi_codec_ros.common.errors import UsageError
 from roi_codec_ros.lab.datasets.annotations import Annotation
 from roi_codec_ros.lab.training.data import CropSampler, CropSettings
 from roi_codec_ros.lab.training.loader import Prefetcher
@@ -31,7 +32,7 @@ def photograph(folder: Path, name: str, plate: list[float]) -> Annotation:
 
 
 def test_whole_photographs_are_squashed_with_their_boxes(tmp_path: Path) -> None:
-    settings = CropSettings(size=400, squash=True, mirror=0.0, **PLAIN)
+    settings = CropSettings(size=400, squash_to=400, mirror=0.0, **PLAIN)
     sampler = CropSampler([photograph(tmp_path, "a", [20, 10, 60, 40])], settings)
     batch = sampler.batch(1, np.random.default_rng(0))
     # Twice as wide, four times as high.
@@ -40,10 +41,22 @@ def test_whole_photographs_are_squashed_with_their_boxes(tmp_path: Path) -> None
     assert bright.min(dim=0).values.tolist() == [40, 40]
     assert (bright.max(dim=0).values + 1).tolist() == [160, 120]
 
-    mirrored = CropSettings(size=400, squash=True, mirror=1.0, **PLAIN)
+    mirrored = CropSettings(size=400, squash_to=400, mirror=1.0, **PLAIN)
     sampler = CropSampler([photograph(tmp_path, "a", [20, 10, 60, 40])], mirrored)
     batch = sampler.batch(1, np.random.default_rng(0))
     assert batch.boxes("plate")[0].tolist() == [[280, 40, 360, 160]]
+
+
+def test_a_crop_of_a_squashed_photograph_has_its_scale(tmp_path: Path) -> None:
+    settings = CropSettings(size=100, squash_to=400, centred_on_head=1.0, mirror=0.0, **PLAIN)
+    item = photograph(tmp_path, "a", [100, 50, 120, 60])
+    batch = CropSampler([item], settings, ["plate"]).batch(20, np.random.default_rng(0))
+    for image, boxes in zip(batch.images, batch.boxes("plate"), strict=True):
+        left, top, right, bottom = boxes[0].tolist()
+        assert (right - left, bottom - top) == (40, 40)  # twice as wide, four times as high
+        assert image[0, int(top) + 20, int(left) + 20] > 200
+    with pytest.raises(UsageError, match=r"squash_to to be crops.size = 100 or more, or 0"):
+        CropSettings(size=100, squash_to=50)
 
 
 def test_crops_are_centred_on_the_class_that_is_asked_for(tmp_path: Path) -> None:

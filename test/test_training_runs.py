@@ -38,7 +38,7 @@ from roi_codec_ros.codec.models import untrained_model
 from roi_codec_ros.codec.networks import build_transforms
 from roi_codec_ros.codec.presets import Preset
 from roi_codec_ros.lab.datasets.annotations_any import read_annotations
-from roi_codec_ros.lab.training.checkpoints import read_checkpoint
+from roi_codec_ros.lab.training.checkpoints import initial_weights, read_checkpoint
 from roi_codec_ros.lab.training.config import TrainingConfig
 from roi_codec_ros.lab.training.data import CropSampler, CropSettings
 from roi_codec_ros.lab.training.trainer import Trainer
@@ -378,7 +378,7 @@ def test_a_new_run_starts_from_a_model_or_a_checkpoint(data: Path, tmp_path: Pat
     sampler = CropSampler(read_annotations(data, "train"), config.crops)
 
     run = Trainer(config, sampler, tmp_path / "checkpoint.pt")
-    run.start_from(file)
+    run.start_from(*initial_weights(file, "paper-128-2"))
     name = "synthesis.0.weight"
     expected = torch.tensor(model.tensors[name])
     torch.testing.assert_close(run.model.state_dict()[name], expected)
@@ -387,27 +387,22 @@ def test_a_new_run_starts_from_a_model_or_a_checkpoint(data: Path, tmp_path: Pat
     run.save()
 
     again = Trainer(config, sampler, tmp_path / "again.pt")
-    again.start_from(tmp_path / "checkpoint.pt")
+    again.start_from(*initial_weights(tmp_path / "checkpoint.pt", "paper-128-2"))
     torch.testing.assert_close(again.average[name], expected)
     assert (again.step, again.about["started_from"]["steps"]) == (0, 0)
-    other = Trainer(TrainingConfig(preset="paper-256-1"), sampler, tmp_path / "other.pt")
     with pytest.raises(
         RoiCodecError, match=r"expected a .* of preset 'paper-256-1'.*'paper-128-2'"
     ):
-        other.start_from(file)
+        initial_weights(file, "paper-256-1")
 
 
-def test_a_model_of_other_sizes_is_no_start(data: Path, tmp_path: Path) -> None:
-    preset = get_preset("paper-128-2")
-    narrower = replace(preset, latent_channels=64)
-    config = TrainingConfig(preset="paper-128-2", steps=1, crops=CropSettings(size=64))
-    sampler = CropSampler(read_annotations(data, "train"), config.crops)
+def test_a_model_of_other_sizes_is_no_start(tmp_path: Path) -> None:
+    narrower = replace(get_preset("paper-128-2"), latent_channels=64)
     save_model(narrower, tmp_path / "narrower.safetensors")
-    run = Trainer(config, sampler, tmp_path / "checkpoint.pt")
     with pytest.raises(
         RoiCodecError, match=r"expected weights of the sizes of preset paper-128-2"
     ):
-        run.start_from(tmp_path / "narrower.safetensors")
+        initial_weights(tmp_path / "narrower.safetensors", "paper-128-2")
 
 
 def test_a_checkpoint_of_the_format_before_is_read(data: Path, tmp_path: Path) -> None:

@@ -37,9 +37,9 @@ def step(regions: dict[str, Any], **more: Any) -> tuple[CodecLoss, TrainingConfi
 def test_invert_and_keep_with_the_papers_weights_are_the_papers_loss() -> None:
     x, boxes = batch()
     regions = {"head": {"invert": {"weight": 0.6}}, "person": {"keep": {"weight": 1.0}}}
-    module, _ = step(regions, skip_unknown_heads=False)
+    module, config = step(regions, skip_unknown_heads=False)
     torch.manual_seed(2)
-    _, figures = module(x, boxes, [NONE, NONE])
+    _, figures = module(x, boxes, [NONE, NONE], config)
 
     torch.manual_seed(2)
     y = module.codec.code(x, reduced_precision=False)
@@ -61,9 +61,9 @@ def test_fill_leaves_out_what_nobody_annotated() -> None:
         "person": {"keep": {"weight": 3.0}},
         "head": {"fill": {"weight": 20.0, "cells": 2}},
     }
-    module, _ = step(regions, lambda_rate=0.2)
+    module, config = step(regions, lambda_rate=0.2)
     torch.manual_seed(2)
-    _, figures = module(x, boxes, unknown)
+    _, figures = module(x, boxes, unknown, config)
 
     torch.manual_seed(2)
     y = module.codec.code(x, reduced_precision=False)

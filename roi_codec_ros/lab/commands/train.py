@@ -114,6 +114,7 @@ def run(args: argparse.Namespace) -> None:
     import torch
 
     from roi_codec_ros.common.photographs import left_out
+    from roi_codec_ros.lab.training.checkpoints import initial_weights
     from roi_codec_ros.lab.training.data import CropSampler
     from roi_codec_ros.lab.training.engine import is_first_process, start_engine
     from roi_codec_ros.lab.training.features import DetectorDistance
@@ -156,7 +157,7 @@ def run(args: argparse.Namespace) -> None:
         if args.resume:
             trainer.resume()
         elif args.init_from:
-            trainer.start_from(args.init_from)
+            trainer.start_from(*initial_weights(args.init_from, config.preset))
         if trainer.leads and not args.resume:
             _clear(args.out, config)
         board = open_board(args.out / BOARD) if args.tensorboard and trainer.leads else None
@@ -328,7 +329,7 @@ def _print_report(annotations: AnnotationSet, sampler: CropSampler) -> None:
 def _train(trainer: Trainer, sampler: CropSampler, out: Path, board: Any) -> None:
     from roi_codec_ros.lab.training.picture_strip import PictureStrip, write_strip
     from roi_codec_ros.lab.training.progress import LOG_NAME, ProgressLog
-    from roi_codec_ros.lab.training.trainer import StepReport
+    from roi_codec_ros.lab.training.training_run import StepReport
 
     spent = trainer.progress()  # every process asks: they agree on it
     if not trainer.leads:

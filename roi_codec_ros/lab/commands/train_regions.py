@@ -69,16 +69,12 @@ def _run_folder(args: argparse.Namespace) -> RunFolder:
 
 def _train(args: argparse.Namespace) -> None:
     import torch
-    from tqdm import tqdm
 
     from roi_codec_ros.common.photographs import left_out
     from roi_codec_ros.lab.training.photograph_store import Photographs
+    from roi_codec_ros.lab.training.progress import LOG_NAME, ProgressLog
     from roi_codec_ros.lab.training.region_batches import RegionBatches
-    from roi_codec_ros.lab.training.region_trainer import (
-        RegionStep,
-        RegionTrainer,
-        RegionTrainingConfig,
-    )
+    from roi_codec_ros.lab.training.region_trainer import RegionTrainer, RegionTrainingConfig
 
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -107,20 +103,13 @@ def _train(args: argparse.Namespace) -> None:
     )
     if args.resume:
         trainer.resume()
-    with tqdm(total=1.0, initial=trainer.progress(), bar_format=_BAR, dynamic_ncols=True) as bar:
-
-        def show(step: RegionStep) -> None:
-            bar.n = step.progress
-            if step.step % 20 == 0:
-                bar.set_postfix(step=step.step, head=step.head, person=step.person)
-
-        trainer.run(show)
+    with ProgressLog(args.out / LOG_NAME, start=trainer.progress()) as log:
+        trainer.run(log)
     _write(args, trainer, annotations, photographs, labels)
 
 
 CHECKPOINT = "checkpoint.pt"
-_WRITTEN = (CHECKPOINT, "regions.onnx", "regions-int8.onnx")
-_BAR = "{percentage:3.0f}%|{bar:12}| {elapsed}<{remaining} {postfix}"
+_WRITTEN = (CHECKPOINT, "log.jsonl", "regions.onnx", "regions-int8.onnx")
 
 
 def _annotations(args: argparse.Namespace) -> list[Annotation]:

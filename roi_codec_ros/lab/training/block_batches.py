@@ -81,6 +81,9 @@ class BlockBatches:
         self.sampler = sampler
         self._regions, self._policy, self._settings, self._head = regions, policy, settings, head
 
+    def __len__(self) -> int:
+        return len(self.sampler)
+
     def batch(self, size: int, rng: np.random.Generator) -> BlockBatch:
         """``size`` crops, drawn with ``rng``."""
         drawn = self.sampler.batch(size, rng)

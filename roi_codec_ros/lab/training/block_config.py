@@ -10,9 +10,8 @@ from typing import Any
 from roi_codec_ros.codec.presets import get_preset
 from roi_codec_ros.common.errors import UsageError
 from roi_codec_ros.lab.training.block_batches import StepSettings
-from roi_codec_ros.lab.training.config import BUDGETS
 from roi_codec_ros.lab.training.data import CropSettings
-from roi_codec_ros.lab.training.settings import number, positive, read_settings
+from roi_codec_ros.lab.training.settings import number, positive, read_settings, settle_budget
 
 
 @dataclass(frozen=True)
@@ -66,11 +65,7 @@ class BlockTrainingConfig:
         preset = get_preset(self.preset)
         if preset.architecture != "blocks":
             raise UsageError(f"expected a preset that codes blocks, found {self.preset!r}")
-        given = [name for name in BUDGETS if getattr(self, name) is not None]
-        if len(given) > 1:
-            raise UsageError(f"expected one of {', '.join(BUDGETS)}; found {', '.join(given)}")
-        if not given:
-            object.__setattr__(self, "minutes", 60.0)
+        settle_budget(self)
 
 
 def parse_block_config(values: Any) -> BlockTrainingConfig:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,36 @@ from roi_codec_ros.common.errors import UsageError
 from roi_codec_ros.common.share import share_folders
 from roi_codec_ros.lab.training.data import CropSettings
 from roi_codec_ros.lab.training.objectives import Regions, default_regions, read_regions
-from roi_codec_ros.lab.training.settings import choice, number, positive, read_settings
+from roi_codec_ros.lab.training.settings import (
+    choice,
+    number,
+    positive,
+    read_settings,
+    settle_budget,
+)
 
-BUDGETS = ("minutes", "steps", "epochs")
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a run with a loss of its own.
+
+    Attributes:
+        share: how much of the budget it lasts, relative to the other stages.
+        others: take the place of the run's own while it lasts; None leaves those.
+    """
+
+    share: float = positive(1.0)
+    regions: Regions | None = None
+    lambda_rate: float | None = number(None, 0.0)
+    lambda_background: float | None = number(None, 0.0)
+    skip_unknown_heads: bool | None = None
+    feature_weight: float | None = number(None, 0.0)
+    detection_weight: float | None = number(None, 0.0)
+
+    def changes(self) -> dict[str, Any]:
+        """What it replaces, by key of `TrainingConfig`."""
+        names = [item.name for item in fields(self) if item.name != "share"]
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
 
 
 @dataclass(frozen=True)
@@ -24,6 +51,8 @@ class TrainingConfig:
 
     Attributes:
         preset: architecture to train.
+        stages: parts of the run, one after the other, that replace some of what follows; without
+            any the run is one stage. The learning rate follows one cosine over all of them.
         regions: by class of boxes, what shall become of it.
         lambda_rate, lambda_background: λ_r and λ_bg of equation (6).
         skip_unknown_heads: leave out of what is kept the places where a person's head should be
@@ -43,6 +72,7 @@ class TrainingConfig:
     """
 
     preset: str = "paper-256-2"
+    stages: tuple[Stage, ...] = ()
     regions: Regions = field(default_factory=default_regions)
     lambda_rate: float = number(0.04, 0.0)
     lambda_background: float = number(1.0, 0.0)
@@ -70,19 +100,50 @@ class TrainingConfig:
                 f"expected a preset whose analysis is trained, found {self.preset!r}, which codes "
                 "blocks"
             )
-        given = [name for name in BUDGETS if getattr(self, name) is not None]
-        if len(given) > 1:
-            raise UsageError(f"expected one of {', '.join(BUDGETS)}; found {', '.join(given)}")
-        if not given:
-            object.__setattr__(self, "minutes", 60.0)
+        settle_budget(self)
+        for index, stage in enumerate(self.stages):
+            others = set(stage.regions or ()) - set(self.regions)
+            if others:
+                raise UsageError(
+                    f"expected classes among {', '.join(self.regions)} in "
+                    f"stages.{index}.regions, found {', '.join(sorted(others))}"
+                )
+
+    def stage(self, progress: float) -> TrainingConfig:
+        """The configuration that holds at a share ``progress`` of the budget, 0 to 1."""
+        if not self.stages:
+            return self
+        total = sum(stage.share for stage in self.stages)
+        end = 0.0
+        for stage in self.stages:
+            end += stage.share / total
+            if progress < end:
+                break
+        return replace(self, **stage.changes(), stages=())
 
 
 def parse_config(values: Any) -> TrainingConfig:
     """A configuration from a mapping. Raises UsageError that names the key."""
     if not isinstance(values, Mapping):
         raise UsageError(f"expected keys and values as configuration, found {values!r}")
-    regions = {"regions": read_regions(values["regions"])} if "regions" in values else {}
-    return read_settings(TrainingConfig, {**values, **regions})
+    plain = {key: value for key, value in values.items() if key != "stages"}
+    config = read_settings(TrainingConfig, _with_regions(plain))
+    return replace(config, stages=_stages(values.get("stages") or []))
+
+
+def _with_regions(values: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+    if "regions" not in values:
+        return dict(values)
+    return {**values, "regions": read_regions(values["regions"], f"{where}regions")}
+
+
+def _stages(values: Any) -> tuple[Stage, ...]:
+    if not isinstance(values, list) or not all(isinstance(v, Mapping) for v in values):
+        raise UsageError(f"expected a list of stages with their settings, found {values!r}")
+    places = [(f"stages.{index}", value) for index, value in enumerate(values)]
+    return tuple(
+        read_settings(Stage, _with_regions(value, f"{where}."), where) for where, value in places
+    )
 
 
 def read_mapping(path: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.common.errors import RoiCodecError, UsageError
 from roi_codec_ros.common.images import ImageArray
 from roi_codec_ros.common.photographs import PhotographError
 from roi_codec_ros.lab.datasets.annotations import HEAD, PERSON, Annotation
@@ -53,8 +53,9 @@ class CropSettings:
 
     Attributes:
         size: side of a crop in pixels.
-        squash: take whole photographs, squashed to size × size, as the paper does; then zoom and
-            place are not drawn.
+        squash_to: the side of the square that a whole photograph is squashed to, as the paper
+            does, before a crop is cut from it, the whole where size is the same; 0: zoom is drawn
+            instead.
         min_zoom, max_zoom: pixels of the crop per pixel of the photograph, drawn log-uniformly.
         centred_on_head: share of crops that a randomly chosen box of the first class that is
             centred on lies in: heads, then persons, unless the sampler is told otherwise.
@@ -66,7 +67,7 @@ class CropSettings:
     """
 
     size: int = number(256, 32, 4096)
-    squash: bool = False
+    squash_to: int = number(0, 0, 4096)
     min_zoom: float = positive(0.4)
     max_zoom: float = positive(2.5)
     centred_on_head: float = number(0.75, 0.0, 1.0)
@@ -75,6 +76,13 @@ class CropSettings:
     gamma: float = number(1.6, 1.0, 10.0)
     grey: float = number(0.05, 0.0, 1.0)
     jpeg: float = number(0.2, 0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        if 0 < self.squash_to < self.size:
+            raise UsageError(
+                f"expected crops.squash_to to be crops.size = {self.size} or more, or 0; "
+                f"found {self.squash_to}"
+            )
 
 
 class CropSampler:
@@ -117,6 +125,9 @@ class CropSampler:
         broken = self.photographs.broken
         if broken:
             self._use([a for a in self.annotations if a.image_path not in broken])
+
+    def __len__(self) -> int:
+        return len(self.annotations)
 
     def batch(self, size: int, rng: np.random.Generator) -> Batch:
         """``size`` crops, drawn with ``rng``."""
@@ -182,34 +193,39 @@ class CropSampler:
     ) -> tuple[slice, slice]:
         """Columns and rows of the photograph that become the crop."""
         settings = self._settings
-        if settings.squash:
-            return slice(0, width), slice(0, height)
-        zoom = float(np.exp(rng.uniform(np.log(settings.min_zoom), np.log(settings.max_zoom))))
-        window = min(settings.size / zoom, height, width)
+        if settings.squash_to:
+            share = settings.size / settings.squash_to
+            window = np.array([width, height]) * share
+        else:
+            low, high = np.log(settings.min_zoom), np.log(settings.max_zoom)
+            zoom = float(np.exp(rng.uniform(low, high)))
+            window = np.repeat(min(settings.size / zoom, height, width), 2)
         left, top = self._place(annotation, window, height, width, rng)
         return (
-            slice(int(left), int(left) + int(window)),
-            slice(int(top), int(top) + int(window)),
+            slice(int(left), int(left) + int(window[0])),
+            slice(int(top), int(top) + int(window[1])),
         )
 
     def _place(
         self,
         annotation: Annotation,
-        window: float,
+        window: NDArray[np.float64],
         height: int,
         width: int,
         rng: np.random.Generator,
     ) -> tuple[float, float]:
-        """Left and top edge of a window of that size inside the photograph."""
-        room_x, room_y = width - window, height - window
+        """Left and top edge of a window, width and height in pixels, inside the photograph."""
+        room = np.array([width, height]) - window
+        if not room.any():
+            return 0.0, 0.0
         every = (annotation.boxes(name) for name in self._centre_on)
         targets = next((boxes for boxes in every if len(boxes)), annotation.boxes(PERSON)[:0])
         if len(targets) and rng.random() < self._settings.centred_on_head:
             x1, y1, x2, y2 = targets[rng.integers(len(targets))]
             centre = np.array([x1 + x2, y1 + y2]) / 2
-            left, top = centre - window * rng.uniform(0.2, 0.8, 2)
-            return float(np.clip(left, 0, room_x)), float(np.clip(top, 0, room_y))
-        return float(rng.uniform(0, room_x)), float(rng.uniform(0, room_y))
+            left, top = np.clip(centre - window * rng.uniform(0.2, 0.8, 2), 0, room)
+            return float(left), float(top)
+        return float(rng.uniform(0, room[0])), float(rng.uniform(0, room[1]))
 
 
 def _relight(crop: np.ndarray, settings: CropSettings, rng: np.random.Generator) -> np.ndarray:

@@ -9,8 +9,8 @@ from typing import Any
 
 from roi_codec_ros.common.errors import UsageError
 from roi_codec_ros.lab.datasets.annotations import HEAD, PERSON
-from roi_codec_ros.lab.training.config import BUDGETS
 from roi_codec_ros.lab.training.objectives import OBJECTIVES
+from roi_codec_ros.lab.training.settings import BUDGETS
 
 _PLAIN = (
     "preset",

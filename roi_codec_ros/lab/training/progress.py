@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from roi_codec_ros.common.errors import RoiCodecError
-from roi_codec_ros.lab.training.trainer import StepReport
+from roi_codec_ros.lab.training.training_run import StepReport
 
 _BAR = "{percentage:3.0f}%|{bar:12}| {elapsed}<{remaining} {postfix}"
 _REFRESH_S = 1.0
@@ -62,10 +62,7 @@ class ProgressLog:
     def __call__(self, report: StepReport) -> None:
         """Raises RoiCodecError where the log can not be written."""
         values = {
-            "loss": report.loss,
-            **({} if report.bpp is None else {"bpp": report.bpp}),
-            "psnr_db": report.psnr_db,
-            **report.terms,
+            **report.figures,
             "images": float(report.images),
             "step_s": report.step_s,
             "wait_s": report.wait_s,

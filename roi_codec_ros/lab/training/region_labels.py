@@ -136,8 +136,8 @@ class FaceTeacher:
 
 # ------------------------------------------------------------------------------------- on the grid
 
-# A block belongs to a head that fills half of it. Of a small head it need not fill as much, where a
-# good part of the head lies in it. What a head fills less is neither taught as head nor as none.
+# A block belongs to a head that fills half of it. Of a small head it need not fill as much, where
+# a good part of the head lies in it. What is filled less is taught neither as head nor as none.
 HEAD_SHARE, SMALL_HEAD_SHARE, PART_OF_HEAD = 0.5, 0.12, 0.3
 HEAD, PERSON = 0, 1
 

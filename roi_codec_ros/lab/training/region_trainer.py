@@ -3,10 +3,8 @@
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +13,15 @@ from torch import nn
 from torch.nn import functional
 
 from roi_codec_ros.common.devices import torch_device
-from roi_codec_ros.common.errors import RoiCodecError
-from roi_codec_ros.lab.training.checkpoints import read_checkpoint, write_checkpoint
 from roi_codec_ros.lab.training.engine import learning_rate_share
-from roi_codec_ros.lab.training.loader import Prefetcher
-from roi_codec_ros.lab.training.photograph_store import worker_threads
 from roi_codec_ros.lab.training.region_batches import (
     RegionBatch,
     RegionBatches,
     RegionCropSettings,
 )
 from roi_codec_ros.lab.training.region_network import RegionNetwork
-from roi_codec_ros.lab.training.settings import number, positive
+from roi_codec_ros.lab.training.settings import number, positive, settle_budget
+from roi_codec_ros.lab.training.training_run import TrainingRun
 
 CHECKPOINT_KIND = "regions"
 
@@ -36,13 +31,16 @@ class RegionTrainingConfig:
     """A run.
 
     Attributes:
-        minutes: the budget; the learning rate follows one cosine over it.
+        minutes, steps, epochs: the budget, one of them; the learning rate follows one cosine over
+            it.
         trunk_learning_rate, learning_rate: of what starts from published weights, and of the rest.
         head_weight: price of heads relative to persons.
         head_recall, person_recall: how much dearer a missed head or person is than a false one.
     """
 
-    minutes: float = positive(30.0)
+    minutes: float | None = positive(None)
+    steps: int | None = number(None, 1)
+    epochs: float | None = positive(None)
     trunk_learning_rate: float = positive(1.5e-4)
     learning_rate: float = positive(1e-3)
     warm_up_steps: int = number(100, 1)
@@ -55,21 +53,17 @@ class RegionTrainingConfig:
     weight_decay: float = number(1e-4, 0.0)
     checkpoint_every_s: float = number(120.0, 0.0)
     seed: int = number(1, 0)
+    workers: int = number(0, 0, 256)
     crops: RegionCropSettings = field(default_factory=RegionCropSettings)
 
-
-@dataclass(frozen=True)
-class RegionStep:
-    """Figures of one step. head, person: weighed cross entropies, nats a block."""
-
-    step: int
-    progress: float
-    head: float
-    person: float
+    def __post_init__(self) -> None:
+        settle_budget(self, minutes=30.0)
 
 
-class RegionTrainer:
-    """Runs a `RegionTrainingConfig`; resumes where a checkpoint left off."""
+class RegionTrainer(TrainingRun[RegionBatch]):
+    """Runs a `RegionTrainingConfig` on batches."""
+
+    config: RegionTrainingConfig
 
     def __init__(
         self,
@@ -81,11 +75,10 @@ class RegionTrainer:
         about: Mapping[str, Any] | None = None,
     ) -> None:
         """network: as it starts. about: what the card shall say of the training."""
-        self.config, self.checkpoint, self.about = config, checkpoint, dict(about or {})
-        self.step, self.elapsed_s = 0, 0.0
-        self._batches, self._device = batches, torch_device(device)
+        super().__init__(config, CHECKPOINT_KIND, batches, checkpoint, about)
+        self._device = torch_device(device)
         self.network = network.to(self._device).to(memory_format=torch.channels_last)
-        self._optimizer = torch.optim.AdamW(
+        optimizer = torch.optim.AdamW(
             [
                 {"params": network.trunk_parameters(), "rate": config.trunk_learning_rate},
                 {"params": network.new_parameters(), "rate": config.learning_rate},
@@ -93,35 +86,12 @@ class RegionTrainer:
             lr=config.learning_rate,
             weight_decay=config.weight_decay,
         )
-        self.average = {k: v.detach().clone() for k, v in network.state_dict().items()}
+        self._start(self.network, {"optimizer": optimizer})
 
-    def resume(self) -> None:
-        """Go on from the checkpoint. Raises RoiCodecError when it is of something else."""
-        state = read_checkpoint(self.checkpoint, self._device)
-        if state.get("preset") != CHECKPOINT_KIND:
-            raise RoiCodecError(
-                f"expected a checkpoint of regions at {self.checkpoint}, "
-                f"found one of {state.get('preset')!r}"
-            )
-        self.step, self.elapsed_s = state["step"], state["elapsed_s"]
-        self.about = {**state["about"], **self.about}
-        self.network.load_state_dict(state["model"])
-        self._optimizer.load_state_dict(state["optimizer"])
-        self.average = state["average"]
-
-    def save(self) -> None:
-        """Write the checkpoint; the old one stands until the new one is whole."""
-        state = {
-            "preset": CHECKPOINT_KIND,
-            "config": asdict(self.config),
-            "about": self.about,
-            "step": self.step,
-            "elapsed_s": self.elapsed_s,
-            "model": self.network.state_dict(),
-            "average": self.average,
-            "optimizer": self._optimizer.state_dict(),
-        }
-        write_checkpoint(self.checkpoint, state)
+    @property
+    def device(self) -> torch.device:
+        """Where it trains."""
+        return self._device
 
     def averaged(self) -> RegionNetwork:
         """A network of the averaged weights, on the CPU."""
@@ -129,44 +99,11 @@ class RegionTrainer:
         network.load_state_dict({k: v.cpu() for k, v in self.average.items()})
         return network.eval()
 
-    def progress(self) -> float:
-        """Share of the budget that is spent, 0 to 1."""
-        return min(self.elapsed_s / (60.0 * self.config.minutes), 1.0)
-
-    def run(self, report: Callable[[RegionStep], None]) -> None:
-        """Train until the budget is spent, saving now and then and at the end.
-
-        Raises RoiCodecError when the disk is full or the loss is not finite.
-        """
-        config = self.config
-        loader = Prefetcher(
-            self._batches,
-            config.batch_size,
-            config.seed,
-            first=self.step,
-            workers=worker_threads(),
-        )
-        last = saved = time.monotonic()
-        try:
-            for batch in loader:
-                if (progress := self.progress()) >= 1.0:
-                    break
-                head, person = self._train_step(batch, progress)
-                self.step += 1
-                now = time.monotonic()
-                self.elapsed_s, last = self.elapsed_s + now - last, now
-                report(RegionStep(self.step, progress, head, person))
-                if now - saved >= config.checkpoint_every_s:
-                    self.save()
-                    saved = now
-        finally:
-            loader.close()
-        self.save()
-
-    def _train_step(self, batch: RegionBatch, progress: float) -> tuple[float, float]:
-        config = self.config
+    def _train_step(self, batch: RegionBatch, progress: float) -> dict[str, float]:
+        """Figures: weighed cross entropies of heads and persons, nats a block."""
+        config, optimizer = self.config, self._optimizers["optimizer"]
         share = learning_rate_share(progress, self.step, config.warm_up_steps)
-        for group in self._optimizer.param_groups:
+        for group in optimizer.param_groups:
             group["lr"] = group["rate"] * share
         images = torch.from_numpy(batch.images).to(self._device).permute(0, 3, 1, 2).float()
         wanted, prices = (
@@ -178,16 +115,11 @@ class RegionTrainer:
         entropy = functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
         head, person = (entropy * prices).mean(dim=(0, 2, 3))
         loss = config.head_weight * head + person
-        if not math.isfinite(loss.item()):
-            raise RoiCodecError(
-                f"expected a finite loss, found {loss.item()} at step {self.step}; try a lower "
-                "learning rate"
-            )
-        self._optimizer.zero_grad(set_to_none=True)
+        terms = {"loss": loss, "head": head, "person": person}
+        figures = {name: float(value.detach()) for name, value in terms.items()}
+        self._check_finite("loss", figures["loss"])
+        optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), config.gradient_clip)
-        self._optimizer.step()
-        decay = min(config.ema_decay, (1 + self.step) / (10 + self.step))
-        state = self.network.state_dict()
-        torch._foreach_lerp_(list(self.average.values()), list(state.values()), 1.0 - decay)
-        return float(head.detach()), float(person.detach())
+        optimizer.step()
+        return figures

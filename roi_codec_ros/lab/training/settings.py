@@ -30,6 +30,18 @@ def choice(default: str, *names: str) -> Any:
     return dataclasses.field(default=default, metadata={"names": names})
 
 
+BUDGETS = ("minutes", "steps", "epochs")
+
+
+def settle_budget(config: Any, minutes: float = 60.0) -> None:
+    """Give a configuration ``minutes`` where it has no budget. Raises UsageError for several."""
+    given = [name for name in BUDGETS if getattr(config, name) is not None]
+    if len(given) > 1:
+        raise UsageError(f"expected one of {', '.join(BUDGETS)}; found {', '.join(given)}")
+    if not given:
+        object.__setattr__(config, "minutes", minutes)
+
+
 def read_settings(kind: type[Settings], values: Any, where: str = "") -> Settings:
     """The dataclass ``kind`` from a mapping of its fields; what is not named keeps its default.
 
@@ -57,7 +69,7 @@ def _value(hint: Any, limits: Mapping[str, Any], value: Any, key: str) -> Any:
     allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     if value is None and type(None) in allowed:
         return None
-    if typing.get_origin(hint) is dict:
+    if any(typing.get_origin(a) is dict for a in (hint, *allowed)):
         if not isinstance(value, Mapping):
             raise UsageError(f"expected names with their settings as {key}, found {value!r}")
         return dict(value)

@@ -31,19 +31,19 @@ class CodecLoss(nn.Module):
         """``detector(x, target, x_hat)`` gives what the detector's weights price."""
         super().__init__()
         self.codec = TrainableCodec(config.preset)
-        self._config = config
         self._reduced = config.precision == "bf16"
         self._detector = [detector]  # in a list: not one of this module's own networks
 
     def forward(
-        self, x: Tensor, boxes: Mapping[str, Boxes], unknown: Boxes
+        self, x: Tensor, boxes: Mapping[str, Boxes], unknown: Boxes, config: TrainingConfig
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """What all optimizers lower, each by its own parameters, and the figures of the step.
 
         x: photographs [B, 3, H, W] in [0, 1]. boxes: by class. unknown: where a head may be that
-        nobody annotated. Figures are scalars without gradients.
+        nobody annotated. config: what the loss is made of in this step. Figures are scalars
+        without gradients.
         """
-        config, regions = self._config, self._config.regions
+        regions = config.regions
         y = self.codec.code(x, self._reduced)
         x_hat, likelihoods = self.codec(y, self._reduced)
         target = filled_target(x, boxes, regions)
@@ -52,7 +52,7 @@ class CodecLoss(nn.Module):
             target=target,
             x_hat=x_hat,
             boxes=boxes,
-            known=self._known(x, boxes, unknown),
+            known=_known(x, boxes, unknown, config),
         )
         rate = losses.rate_bpp(likelihoods, x.shape[-2] * x.shape[-1])
         background = losses.background_loss(target, x_hat, scene.known)
@@ -71,12 +71,13 @@ class CodecLoss(nn.Module):
         loss = loss + self.codec.bottleneck.loss()  # moves the quantiles only
         return loss, {name: value.detach() for name, value in figures.items()}
 
-    def _known(self, x: Tensor, boxes: Mapping[str, Boxes], unknown: Boxes) -> Tensor | None:
-        if not self._config.skip_unknown_heads or "head" not in hidden_classes(
-            self._config.regions
-        ):
-            return None
-        return known_pixels(boxes["head"], unknown, x.shape[-2], x.shape[-1]).to(x.device)
+
+def _known(
+    x: Tensor, boxes: Mapping[str, Boxes], unknown: Boxes, config: TrainingConfig
+) -> Tensor | None:
+    if not config.skip_unknown_heads or "head" not in hidden_classes(config.regions):
+        return None
+    return known_pixels(boxes["head"], unknown, x.shape[-2], x.shape[-1]).to(x.device)
 
 
 def region_terms(scene: Scene, regions: Regions) -> list[tuple[str, Tensor, float]]:
