@@ -7,12 +7,14 @@ import io
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, features
 
 from roi_codec_ros.common.errors import UsageError
+from roi_codec_ros.lab.datasets.annotations import Annotation
 from roi_codec_ros.lab.evaluation.baselines import parse_baselines
 
 needs_avif = pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")
@@ -100,6 +102,27 @@ def test_av1_writes_the_same_bytes_on_one_core_as_on_two() -> None:
         for cores in ("1", "2")
     }
     assert len(digests) == 1
+
+
+def test_a_rival_codes_pictures_without_heads() -> None:
+    (codec,) = parse_baselines(["hidden-jpeg:95"])
+    assert (codec.name, codec.preset, codec.model_id) == ("hidden-jpeg", "95", None)
+    noise = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    head = np.array([[60.0, -3.0, 92.0, 30.0]], np.float32)
+    annotation = annotated(noise, head)
+    prepared = codec.prepared(noise, annotation)
+    inside = np.s_[0:30, 60:92]
+    assert np.ptp(prepared[inside]) < 60 < np.ptp(noise[inside])  # four means of noise
+    outside = np.ones((64, 96), bool)
+    outside[inside] = False
+    assert (prepared[outside] == noise[outside]).all()
+    assert codec.decode(codec.encode(prepared)).shape == noise.shape
+
+
+def annotated(image: np.ndarray, heads: np.ndarray) -> Annotation:
+    height, width = image.shape[:2]
+    none = np.zeros((0, 4), np.float32)
+    return Annotation(Path("a.png"), "a", width, height, none, heads, none)
 
 
 def test_jpeg_halves_the_colours() -> None:

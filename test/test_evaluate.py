@@ -113,6 +113,38 @@ def test_a_method_is_held_against_the_original(tmp_path: Path) -> None:
     assert 0 <= row["encode_ms"]["min"] <= row["encode_ms"]["mean"]
 
 
+def test_a_method_that_hides_is_judged_by_the_persons_that_it_shows(tmp_path: Path) -> None:
+    class Hider(Dimmer):
+        def hidden(self, data: bytes) -> np.ndarray:
+            mask = np.zeros((HEIGHT // 2, WIDTH // 2), bool)
+            mask[:, :4] = True  # the left half of the person
+            return mask
+
+        def decode(self, data: bytes) -> np.ndarray:
+            image = np.full((HEIGHT // 2, WIDTH // 2, 3), 190, np.uint8)
+            image[:, :4] = 0
+            return image
+
+    row = evaluate([photograph(tmp_path, "a")], [Hider()], BrightBox(), BrightFace()).rows[1]
+    assert row["psnr_persons_shown"] > 20 > row["psnr_regions"]["persons"]
+
+
+def test_a_method_may_be_given_another_picture_by_what_is_annotated(tmp_path: Path) -> None:
+    class HeadMean(Dimmer):
+        def prepared(self, image: np.ndarray, annotation: Annotation) -> np.ndarray:
+            return np.full_like(image, len(annotation.heads) * 8)
+
+        def encode(self, image: np.ndarray) -> bytes:
+            return bytes(int(image.mean()))
+
+        def decode(self, data: bytes) -> np.ndarray:
+            return np.full((HEIGHT, WIDTH, 3), 200, np.uint8)
+
+    row = evaluate([photograph(tmp_path, "a")], [HeadMean()], BrightBox(), BrightFace()).rows[1]
+    assert row["bpp_mean"] == 8 * 8 / (WIDTH * HEIGHT)
+    assert row["person_ap50"] == 1.0
+
+
 def test_bits_have_a_sample_deviation(tmp_path: Path) -> None:
     class Growing(Dimmer):
         def encode(self, image: np.ndarray) -> bytes:
@@ -285,6 +317,29 @@ def test_the_command_measures_models_and_baselines(
     assert str(tmp_path) not in json.dumps(report)
     assert "2 of 3 images measured; 1 failed" in printed.out
     assert "left out: b: expected a photograph, found an empty file" in printed.err
+
+
+def test_qualities_are_rows_and_a_curve(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("torch")
+    untrained_model("nano").save(tmp_path / "nano.safetensors")
+    model = ["--models", str(tmp_path / "nano.safetensors")]
+    result = tmp_path / "result.json"
+    rivals = ["--baselines", "hidden-jpeg:5"]
+    asked = [*model, "--qualities=-4,0,4", *rivals, "--json", str(result)]
+    assert main(arguments(data, *asked)) == 0, capsys.readouterr().err
+    report = json.loads(result.read_text())
+    presets = [row["preset"] for row in report["rows"]]
+    assert presets == ["", "nano -4", "nano", "nano +4", "5"]
+    bits = [row["bpp_mean"] for row in report["rows"][1:4]]
+    assert bits == sorted(bits)
+    (rate,) = report["bd_rate"]
+    assert (rate["test"], rate["anchor"]) == (report["rows"][1]["method"], "hidden-jpeg")
+    untrained_model("paper-128-2").save(tmp_path / "paper.safetensors")
+    paper = ["--models", str(tmp_path / "paper.safetensors"), "--qualities=1"]
+    assert main(arguments(data, *paper)) == 2
+    assert "expected quality 0 for" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("tag", [1, 3, 6, 8])

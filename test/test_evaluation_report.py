@@ -25,6 +25,7 @@ def row(method: str, preset: str, bpp: float, ap: float, **more: Any) -> dict[st
     regions = dict.fromkeys(REGIONS, 20.0)
     figures: dict[str, Any] = {"method": method, "preset": preset}
     figures |= {"bpp_mean": bpp, "bpp_std": bpp / 4, "psnr_mean": 20.0, "psnr_regions": regions}
+    figures |= {"psnr_persons_shown": 21.0}
     figures |= {"ms_ssim_mean": 0.9, "ms_ssim_regions": dict.fromkeys(REGIONS)}
     for kind in ("person", "face"):
         figures |= {f"{kind}_ap50": ap, f"{kind}_ap50_conf025": ap / 2}
@@ -77,6 +78,24 @@ def test_each_baseline_has_an_entry_or_a_reason() -> None:
         ("ours", "av1"),
     ]
     assert all(entry["percent"] is None and "3 points" in entry["reason"] for entry in entries)
+
+
+def test_a_model_at_several_qualities_is_a_curve_of_its_own() -> None:
+    pytest.importorskip("bjontegaard")
+    points = [(0.1, 0.1), (0.2, 0.2), (0.4, 0.3)]
+    rows = [
+        row("original", "", 24.0, 0.7),
+        *(row("fast", f"fast {q:+g}", bpp / 2, ap, model_id="00") for q, (bpp, ap) in
+          zip((-4, 0, 4), points, strict=True)),
+        row("nano", "nano", 0.05, 0.1, model_id="01"),
+        *(row("av1", str(q), *point) for q, point in enumerate(points)),
+    ]  # fmt: skip
+    ours, alone = bd_rates(rows)
+    assert (ours["test"], ours["anchor"], ours["percent"]) == ("fast", "av1", pytest.approx(-50))
+    assert (alone["test"], alone["percent"]) == ("ours", None)
+    page = format_report(report(rows=rows, bd_rate=[ours, alone]))
+    assert "fast against av1: -50.0 % bits" in page
+    assert "| fast -4 |" in page  # not twice the model's name
 
 
 def test_the_papers_numbers_stand_only_beside_the_papers_images() -> None:

@@ -51,11 +51,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--models", nargs="*", default=[], metavar="MODEL", help="names or .safetensors files"
     )
     parser.add_argument(
+        "--qualities",
+        type=qualities,
+        default=(0.0,),
+        metavar="LIST",
+        help="measure the models at each of these, in levels around a model's own, such as "
+        "--qualities=-4,-2,0,2,4 (default: 0); models without levels have 0 only",
+    )
+    parser.add_argument(
         "--baselines",
         nargs="*",
         default=[],
         metavar="SPEC",
-        help="such as jpeg:1,5,10 (qualities), av1:1,5,10 (speed 6), av1@10:1 (speed 10)",
+        help="such as jpeg:1,5,10 (qualities), av1:1,5,10 (speed 6), av1@10:1 (speed 10), "
+        "hidden-av1:10 (on pictures whose annotated heads are hidden)",
     )
     parser.add_argument(
         "--detector",
@@ -146,6 +155,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="go on from the results that a run with this --json left beside it, unless a model, "
         "a setting or the machine has changed since",
     )
+
+
+def qualities(text: str) -> tuple[float, ...]:
+    """``-4,0,4`` as numbers; for argparse's ``type``."""
+    return tuple(float(part) for part in text.split(","))
+
+
+qualities.__name__ = "list of qualities"  # what argparse calls it when it refuses one
 
 
 def run(args: argparse.Namespace) -> None:
@@ -259,6 +276,7 @@ def _setup(args: argparse.Namespace) -> Setup:
             resize=args.resize,
             timed=args.workers == 1,
         ),
+        qualities=args.qualities,
     )
 
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The standard codecs for comparison: JPEG and AV1, both by Pillow, both at 4:2:0.
 
-A specification is `name:quality,quality,…`, for AV1 also `av1@speed:quality,…`. Every byte of the
-file counts, its container included.
+A specification is `name:quality,quality,…`, for AV1 also `av1@speed:quality,…`, and with `hidden-`
+before it the codec is given pictures whose annotated heads are hidden. Every byte of the file
+counts, its container included.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from PIL import Image, features
 
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
 from roi_codec_ros.common.images import ImageArray
+from roi_codec_ros.lab.evaluation.hidden_heads import PREFIX, HeadsHidden
 from roi_codec_ros.lab.evaluation.methods import Method
 
 AV1_DEFAULT_SPEED = 6
@@ -123,17 +125,17 @@ def parse_baselines(specifications: Iterable[str], *, threads: int = 1) -> list[
 def _parse_baseline(specification: str, threads: int) -> list[Method]:
     form = f"expected a baseline such as jpeg:1,5,10 or av1@10:1, found {specification!r}"
     codec, colon, qualities = specification.partition(":")
-    name, at, speed = codec.partition("@")
+    name, at, speed = codec.removeprefix(PREFIX).partition("@")
     if not colon or (at and not _is_number(speed)):
         raise UsageError(form)
     if name not in BASELINES:
         raise UsageError(f"expected a baseline of {', '.join(BASELINES)}, found {name!r}")
-    codecs = []
+    codecs: list[Method] = []
     for quality in qualities.split(","):
         if not _is_number(quality) or int(quality) > HIGHEST_QUALITY:
             raise UsageError(f"{form}: a quality is 0 to {HIGHEST_QUALITY}")
         codecs.append(BASELINES[name](int(quality), int(speed) if at else None, threads))
-    return codecs
+    return [HeadsHidden(made) for made in codecs] if codec.startswith(PREFIX) else codecs
 
 
 def _is_number(text: str) -> bool:

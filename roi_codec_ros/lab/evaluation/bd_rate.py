@@ -24,16 +24,21 @@ Curve = list[tuple[float, float]]  # bits per pixel and AP, by rising rate
 
 
 def bd_rates(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Ours (all models together, one curve) against each baseline; JSON types only.
+    """Ours against each baseline; JSON types only. `curves` says which curves are ours.
 
     Each entry has `test`, `anchor`, `metric`, `percent`, `overlap` (of the AP range of both
     together, 0 to 1) and `reason`; percent and overlap are None where `reason` says why.
     """
-    curves = _curves(rows)
-    ours = curves.pop(OURS, None)
-    if ours is None:
-        return []
-    return [_entry(ours, anchor, curve) for anchor, curve in curves.items()]
+    found = curves(rows[1:])
+    ours, anchors = (
+        {name: _points(curve) for name, (own, curve) in found.items() if own is wanted}
+        for wanted in (True, False)
+    )
+    return [
+        _entry(name, curve, anchor, points)
+        for name, curve in ours.items()
+        for anchor, points in anchors.items()
+    ]
 
 
 def bd_rate(anchor: Curve, test: Curve) -> tuple[float, float]:
@@ -71,8 +76,28 @@ def bd_rate(anchor: Curve, test: Curve) -> tuple[float, float]:
     return float(percent), (highest - lowest) / span
 
 
-def _entry(ours: Curve, name: str, anchor: Curve) -> dict[str, Any]:
-    entry = {"test": OURS, "anchor": name, "metric": METRIC}
+def curves(rows: Sequence[Row]) -> dict[str, tuple[bool, list[Row]]]:
+    """The rows of each curve by its name, and whether it is ours.
+
+    A model that was measured at several qualities is a curve of its own, by its name; models of
+    one point each are one curve together, `OURS`.
+    """
+    presets: dict[str, set[str]] = {}
+    for row in rows:
+        if row.get("model_id"):
+            presets.setdefault(row["method"], set()).add(row["preset"])
+    found: dict[str, tuple[bool, list[Row]]] = {}
+    for row in rows:
+        own = bool(row.get("model_id"))
+        name = row["method"]
+        if own and len(presets[name]) == 1:
+            name = OURS
+        found.setdefault(name, (own, []))[1].append(row)
+    return found
+
+
+def _entry(test: str, ours: Curve, name: str, anchor: Curve) -> dict[str, Any]:
+    entry = {"test": test, "anchor": name, "metric": METRIC}
     try:
         percent, overlap = bd_rate(anchor, ours)
     except RoiCodecError as error:
@@ -80,11 +105,6 @@ def _entry(ours: Curve, name: str, anchor: Curve) -> dict[str, Any]:
     return entry | {"percent": percent, "overlap": overlap, "reason": None}
 
 
-def _curves(rows: Sequence[Row]) -> dict[str, Curve]:
-    """Points by codec, those of the same rate once (a model on two devices)."""
-    points: dict[str, set[tuple[float, float]]] = {}
-    for row in rows[1:]:
-        if row[METRIC] is not None:
-            name = OURS if row.get("model_id") else row["method"]
-            points.setdefault(name, set()).add((row["bpp_mean"], row[METRIC]))
-    return {name: sorted(found) for name, found in points.items()}
+def _points(rows: Sequence[Row]) -> Curve:
+    """By rising rate, those of the same rate once (a model on two devices)."""
+    return sorted({(row["bpp_mean"], row[METRIC]) for row in rows if row[METRIC] is not None})

@@ -19,7 +19,7 @@ from roi_codec_ros.common.files import GENERATOR, is_ours, lock
 from roi_codec_ros.lab.datasets.annotations import Annotation
 from roi_codec_ros.lab.evaluation.results import ImageResult, RowName
 
-FORMAT = 3  # of the lines, and of how figures are computed: raise it when either changes
+FORMAT = 4  # of the lines, and of how figures are computed: raise it when either changes
 
 
 class ResultCache:

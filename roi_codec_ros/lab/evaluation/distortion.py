@@ -121,6 +121,7 @@ def _halve(values: FloatArray) -> FloatArray:
 
 
 REGIONS = ("background", "persons", "heads")
+PERSONS_SHOWN = "persons_shown"  # persons without heads and without what a codec hides on purpose
 
 
 def region_masks(annotation: Annotation) -> dict[str, MaskArray]:

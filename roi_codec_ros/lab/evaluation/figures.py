@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from roi_codec_ros.common.plotting import figure_bytes, new_figure
+from roi_codec_ros.lab.evaluation.bd_rate import OURS, curves
 from roi_codec_ros.lab.evaluation.paper import FIGURE_4, ROWS, key_of
 from roi_codec_ros.lab.evaluation.rows import row_name
 
 Row = Mapping[str, Any]
 
-OURS_COLOUR = "#c2185b"
+OUR_COLOURS = ("#c2185b", "#6a1b9a", "#d84315")
 BASELINE_COLOURS = ("#1f77b4", "#e69f00", "#009e73", "#7f7f7f")
 LOWEST_AP_SHOWN = 1e-5  # where a logarithmic axis shows an AP of nothing
 
@@ -61,7 +62,7 @@ def figure_5(report: Mapping[str, Any]) -> bytes:
         (panels[1], "decode_ms", "(b) decoding"),
     ):
         for place, row in enumerate(rows):
-            colour = OURS_COLOUR if row.get("model_id") else BASELINE_COLOURS[0]
+            colour = OUR_COLOURS[0] if row.get("model_id") else BASELINE_COLOURS[0]
             mean, deviation = row[key]["mean"], row[key]["std"] or 0.0
             below = min(deviation, mean - row[key]["min"])  # never under what was seen
             axes.errorbar(place, mean, [[below], [deviation]], fmt="o", color=colour, capsize=4)
@@ -85,17 +86,21 @@ def figure_5(report: Mapping[str, Any]) -> bytes:
 
 
 def _precision_curves(axes: Any, rows: Sequence[Row], key: str, lowest: float) -> None:
-    baselines = dict.fromkeys(row["method"] for row in rows if not row.get("model_id"))
-    for index, method in enumerate(baselines):
-        curve = [row for row in rows if row["method"] == method and not row.get("model_id")]
+    found = curves(rows)
+    baselines = {name: curve for name, (own, curve) in found.items() if not own}
+    for index, (method, curve) in enumerate(baselines.items()):
         colour = BASELINE_COLOURS[index % len(BASELINE_COLOURS)]
         _draw(axes, curve, key, lowest, fmt="s-", color=colour, label=_title(method))
         for row in curve:
             _name_point(axes, row, key, lowest, f"{row['preset']}%", colour, (6, -3))
-    ours = [row for row in rows if row.get("model_id")]
-    _draw(axes, ours, key, lowest, fmt="o", color=OURS_COLOUR, label="ours")
-    for row in ours:
-        _name_point(axes, row, key, lowest, row["method"], OURS_COLOUR, (-5, 5))
+    ours = {name: curve for name, (own, curve) in found.items() if own}
+    for index, (name, curve) in enumerate(ours.items()):
+        colour = OUR_COLOURS[index % len(OUR_COLOURS)]
+        several = name != OURS
+        label = f"ours, {name}" if several else OURS
+        _draw(axes, curve, key, lowest, fmt="o-" if several else "o", color=colour, label=label)
+        for row in curve:
+            _name_point(axes, row, key, lowest, row_name(dict(row)), colour, (-5, 5))
 
 
 def _draw(axes: Any, rows: Sequence[Row], key: str, lowest: float, **style: Any) -> None:

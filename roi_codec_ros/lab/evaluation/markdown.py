@@ -115,12 +115,13 @@ def _latency(rows: Sequence[Row], key: str, paper: bool) -> str:
 
 
 def _distortion(rows: Sequence[Row]) -> str:
-    header = ["Method", "PSNR [dB]", *REGIONS, "MS-SSIM", *REGIONS]
+    header = ["Method", "PSNR [dB]", *REGIONS, "persons shown", "MS-SSIM", *REGIONS]
     body = [
         [
             row_name(dict(row)),
             number(row["psnr_mean"], ".2f"),
             *(number(row["psnr_regions"][region], ".2f") for region in REGIONS),
+            number(row["psnr_persons_shown"], ".2f"),
             number(row["ms_ssim_mean"], ".4f"),
             *(number(row["ms_ssim_regions"][region], ".4f") for region in REGIONS),
         ]

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, TypeVar
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,8 +25,20 @@ from roi_codec_ros.common.photographs import PhotographError
 from roi_codec_ros.lab.datasets.annotated_images import read_annotated, resize, resize_annotation
 from roi_codec_ros.lab.datasets.annotations import Annotation
 from roi_codec_ros.lab.evaluation.average_precision import Matches, average_precision, match
-from roi_codec_ros.lab.evaluation.distortion import ms_ssim, psnr_db, region_masks, squared_error
-from roi_codec_ros.lab.evaluation.methods import Method, row_name, synchronise
+from roi_codec_ros.lab.evaluation.distortion import (
+    PERSONS_SHOWN,
+    ms_ssim,
+    psnr_db,
+    region_masks,
+    squared_error,
+)
+from roi_codec_ros.lab.evaluation.methods import (
+    Hides,
+    Method,
+    Prepares,
+    row_name,
+    synchronise,
+)
 from roi_codec_ros.lab.evaluation.results import (
     ORIGINAL_ROW,
     EvaluationSettings,
@@ -107,6 +120,8 @@ class Bench:
         self, scene: Scene, method: Method, warm_key: tuple[int, tuple[int, ...]]
     ) -> ImageResult:
         image = scene.image
+        if isinstance(method, Prepares):
+            image = method.prepared(image, scene.annotation)
         settings = self.settings
         if settings.timed and warm_key not in self._warm:
             method.decode(method.encode(image))
@@ -122,6 +137,7 @@ class Bench:
             8.0 * len(data) / (height * width),
             encode_ms if settings.timed else (),
             decode_ms if settings.timed else (),
+            method.hidden(data) if isinstance(method, Hides) else None,
         )
 
     def _judge(
@@ -131,6 +147,7 @@ class Bench:
         bits_per_pixel: float,
         encode_ms: tuple[float, ...],
         decode_ms: tuple[float, ...],
+        hidden: NDArray[np.bool_] | None = None,
     ) -> ImageResult:
         annotation = scene.annotation
         persons = None
@@ -139,7 +156,7 @@ class Bench:
             persons = self._match(seen, annotation.persons)
         return ImageResult(
             bits_per_pixel=bits_per_pixel,
-            psnr_db=scene.psnr_db(decoded),
+            psnr_db=scene.psnr_db(decoded, hidden),
             ms_ssim=scene.ms_ssim(decoded),
             encode_ms=encode_ms,
             decode_ms=decode_ms,
@@ -165,11 +182,23 @@ class Scene:
         self.image = image
         self._masks = region_masks(annotation)
 
-    def psnr_db(self, decoded: ImageArray) -> dict[str, float | None]:
-        """PSNR in dB of the whole image and of each region; None where it has no pixel."""
+    def psnr_db(
+        self, decoded: ImageArray, hidden: NDArray[np.bool_] | None = None
+    ) -> dict[str, float | None]:
+        """PSNR in dB of the whole image and of each region; None where it has no pixel.
+
+        hidden: which pixels of the decoded image are hidden, before it was brought to this size;
+        `PERSONS_SHOWN` are those of persons without heads that are not.
+        """
         error = squared_error(decoded, self.image)
         regions = {name: psnr_db(error, mask) for name, mask in self._masks.items()}
-        return {"image": psnr_db(error), **regions}
+        shown = self._masks["persons"]
+        if hidden is not None:
+            height, width = shown.shape
+            shown = shown & ~cv2.resize(
+                hidden.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST
+            ).astype(np.bool_)
+        return {"image": psnr_db(error), **regions, PERSONS_SHOWN: psnr_db(error, shown)}
 
     def ms_ssim(self, decoded: ImageArray) -> dict[str, float | None]:
         """MS-SSIM of the whole image and of each region; None where it has no pixel."""

@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
 
 from roi_codec_ros.common.images import ImageArray
+from roi_codec_ros.lab.datasets.annotations import Annotation
 from roi_codec_ros.lab.evaluation.results import RowName
 
 if TYPE_CHECKING:
@@ -39,15 +43,43 @@ class Method(Protocol):
         ...
 
 
+@runtime_checkable
+class Prepares(Protocol):
+    """A method that is given another picture than the photograph, by what is annotated in it."""
+
+    def prepared(self, image: ImageArray, annotation: Annotation) -> ImageArray:
+        """What is coded in the place of RGB uint8 [H, W, 3], of the same size."""
+        ...
+
+
+@runtime_checkable
+class Hides(Protocol):
+    """A method whose bytes tell what they do not show."""
+
+    def hidden(self, data: bytes) -> NDArray[np.bool_] | None:
+        """Which pixels of the decoded image are hidden, bool [H, W]; None: it hides nothing."""
+        ...
+
+
 class ModelMethod:
     """One of our models, through the encoder and the decoder that the nodes use."""
 
-    def __init__(self, model: Model, *, device: str = "cpu", threads: int | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        *,
+        quality: float = 0.0,
+        device: str = "cpu",
+        threads: int | None = None,
+    ) -> None:
+        """quality: as of `codec.Encoder`. Raises UsageError where the model knows none."""
         from roi_codec_ros.codec.codec import Decoder, Encoder
 
         self._model = model
+        self._quality = quality
         self.device = device
         self._encoder = Encoder(model, device=device, threads=threads)
+        self._encoder.quality = quality
         self._decoder = Decoder(model, device=device, threads=threads)
 
     @property
@@ -57,9 +89,10 @@ class ModelMethod:
 
     @property
     def preset(self) -> str:
-        """The model's preset."""
+        """The model's preset, and the quality where it is not the model's own."""
         preset = self._model.preset
-        return str(getattr(preset, "name", preset))
+        name = str(getattr(preset, "name", preset))
+        return f"{name} {self._quality:+g}" if self._quality else name
 
     @property
     def model_id(self) -> str | None:
@@ -73,6 +106,27 @@ class ModelMethod:
     def decode(self, data: bytes) -> ImageArray:
         """A payload to RGB uint8 [H, W, 3], of the coded size."""
         return self._decoder.decode(data).image
+
+    def hidden(self, data: bytes) -> NDArray[np.bool_] | None:
+        """Pixels of hidden blocks, bool [H, W] of the coded size; None without any."""
+        from roi_codec_ros.codec.bitstream import Payload
+        from roi_codec_ros.codec.entropy import HIDDEN
+        from roi_codec_ros.codec.rans import RansCoder
+
+        if not self._model.codes_blocks:
+            return None
+        stride = self._model.preset.stride
+        payload = Payload.from_bytes(data)
+        height, width = payload.coded_height, payload.coded_width
+        _, blocks = RansCoder(self._model.tables).decode(
+            payload.block_map,
+            payload.body,
+            -(-height // stride),
+            -(-width // stride),
+            payload.levels,
+        )
+        hidden = blocks == HIDDEN
+        return hidden.repeat(stride, axis=0).repeat(stride, axis=1)[:height, :width]
 
 
 def row_name(method: Method) -> RowName:

@@ -58,8 +58,9 @@ class ImageResult:
     """What one method made of one image.
 
     bits_per_pixel: of all bytes coded, by the pixels of the image given.
-    psnr_db, ms_ssim: by "image" and region; PSNR is infinite where nothing was lost, None where
-    there is no such region, MS-SSIM where there is no measure of it.
+    psnr_db, ms_ssim: by "image" and region, PSNR also of `distortion.PERSONS_SHOWN`; PSNR is
+    infinite where nothing was lost, None where there is no such region, MS-SSIM where there is no
+    measure of it.
     encode_ms, decode_ms: one figure a repeat.
     persons: None where the image's person boxes are not human-made.
     """

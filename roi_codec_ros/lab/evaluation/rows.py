@@ -11,7 +11,7 @@ import numpy as np
 
 from roi_codec_ros.common.tables import number, text_table
 from roi_codec_ros.lab.evaluation.average_precision import Matches, average_precision
-from roi_codec_ros.lab.evaluation.distortion import REGIONS
+from roi_codec_ros.lab.evaluation.distortion import PERSONS_SHOWN, REGIONS
 from roi_codec_ros.lab.evaluation.measurement import LOWEST_CONFIDENCE
 from roi_codec_ros.lab.evaluation.results import ImageResult, RowName
 
@@ -41,6 +41,9 @@ def make_row(name: RowName, results: Sequence[ImageResult]) -> dict[str, Any]:
         row[f"{measure}_regions"] = {
             region: _finite_mean(image.get(region) for image in figures) for region in REGIONS
         }
+    row["psnr_persons_shown"] = _finite_mean(
+        result.psnr_db.get(PERSONS_SHOWN) for result in results
+    )
     persons = [result.persons for result in results if result.persons is not None]
     faces = [result.faces for result in results]
     for kind, matches in (("person", persons), ("face", faces)):
@@ -115,7 +118,8 @@ def row_name(row: Row) -> str:
     """What the row is called: a preset only where the name leaves it open, a device if no CPU."""
     method, preset = row["method"], row["preset"]
     device = row.get("device") or "cpu"
-    words = [method, "" if preset == method else preset, "" if device == "cpu" else device]
+    preset = preset.removeprefix(method).strip()
+    words = [method, preset, "" if device == "cpu" else device]
     return " ".join(word for word in words if word)
 
 
@@ -124,6 +128,7 @@ COLUMNS: tuple[Column, ...] = (
     ("bpp", _figure("bpp_mean", ".3f")),
     ("± std", _figure("bpp_std", ".3f")),
     ("PSNR", _figure("psnr_mean", ".1f")),
+    ("persons'", _figure("psnr_persons_shown", ".1f")),
     ("MS-SSIM", _figure("ms_ssim_mean", ".3f")),
     ("persons AP50", _figure("person_ap50", ".3f")),
     ("of original", _figure("person_ap50_ratio", ".1%")),

@@ -12,6 +12,7 @@ import numpy as np
 from roi_codec_ros.codec.models import load_model
 from roi_codec_ros.common.devices import torch_device
 from roi_codec_ros.common.errors import UsageError
+from roi_codec_ros.common.graph_runtime import find_graph
 from roi_codec_ros.common.machine import describe_machine
 from roi_codec_ros.lab.evaluation.baselines import parse_baselines
 from roi_codec_ros.lab.evaluation.cache import file_digest
@@ -19,6 +20,7 @@ from roi_codec_ros.lab.evaluation.measurement import Bench
 from roi_codec_ros.lab.evaluation.methods import Method, ModelMethod
 from roi_codec_ros.lab.evaluation.results import EvaluationSettings
 from roi_codec_ros.lab.faces.face_detectors import make_face_detector
+from roi_codec_ros.regions import DEFAULT_REGIONS
 
 if TYPE_CHECKING:
     from roi_codec_ros.perception.person_detector import PersonDetector
@@ -30,7 +32,8 @@ class Setup:
 
     models: names or files. baselines: specifications such as `jpeg:1,5`. detector: weights.
     detector_size: its input in px. device: of the detectors. model_devices: each model is measured
-    on each of them. threads: of torch and of the baselines, in each process.
+    on each of them. threads: of torch and of the baselines, in each process. qualities: each model
+    is measured at each of them.
     """
 
     models: tuple[str, ...]
@@ -42,6 +45,7 @@ class Setup:
     model_devices: tuple[str, ...]
     threads: int
     settings: EvaluationSettings
+    qualities: tuple[float, ...] = (0.0,)
 
     def bench(self) -> Bench:
         """Load everything. Raises RoiCodecError for anything that is missing."""
@@ -52,9 +56,10 @@ class Setup:
         for what, given in (
             ("model", [model.id for model in models]),
             ("device of the models", list(self.model_devices)),
+            ("quality", list(self.qualities)),
         ):
-            if len(set(given)) < len(given):
-                named = " ".join(self.models if what == "model" else self.model_devices)
+            if len(set(given)) < len(given):  # type: ignore[arg-type]
+                named = " ".join(self.models if what == "model" else map(str, given))
                 raise UsageError(f"expected every {what} once, found {named}")
         for device in {self.device, *self.model_devices}:
             torch_device(device)
@@ -62,9 +67,10 @@ class Setup:
         face_detector = make_face_detector(self.face_detector, device=self.device)
         _set_threads(self.threads, detector)
         methods: list[Method] = [
-            ModelMethod(model, device=device, threads=self.threads)
+            ModelMethod(model, quality=quality, device=device, threads=self.threads)
             for model in models
             for device in self.model_devices
+            for quality in self.qualities
         ]
         return Bench([*methods, *baselines], detector, face_detector, self.settings)
 
@@ -75,6 +81,7 @@ class Setup:
             "detector": file_digest(self.detector),
             "detector_size": self.detector_size,
             "face_detector": [name, file_digest(path) if path and Path(path).is_file() else path],
+            "regions": file_digest(find_graph(DEFAULT_REGIONS)),
             "device": self.device,
             "settings": asdict(self.settings),
             "machine": describe_machine(device=self.device, threads=self.threads),
