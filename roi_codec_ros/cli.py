@@ -21,6 +21,7 @@ PRODUCT_VERBS: dict[str, str] = {
     "encode": "compress an image to a .roic file",
     "decode": "reconstruct the anonymized image of a .roic file",
     "models": "list the models that are installed",
+    "site": "check the file of a site's cameras, as cameras.launch.py takes it",
     "calibrate-ground": "find where a camera stands, from points with known places",
 }
 LABORATORY_VERBS: dict[str, str] = {

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from roi_codec_ros.common.errors import UsageError
-from roi_codec_ros.config import bringup
+from roi_codec_ros.config import launches
 from roi_codec_ros.config.bringup import (
     NodeSpec,
     camera_graph,
@@ -27,6 +27,8 @@ GRAPHS = {
     "server": server_graph(["front", "back"], detector="person.pt", device="cuda"),
     "demo": demo_graph({"front": "a.mp4", "back": "b.mp4"}, camera_parameters={"rate_hz": 5}),
 }
+
+BY_ARGUMENTS = [kind for kind in launches.LAUNCHES if kind != "cameras"]  # which has a file
 
 
 def specs():
@@ -143,7 +145,7 @@ def test_a_name_that_ros_would_refuse_is_refused(name):
         (lambda: server_graph(["a", "a"]), "a, a"),
         (lambda: camera_graph(max_width=-1), "-1"),
         (lambda: server_graph(["a"], server_name="no-rth"), "no-rth"),
-        (lambda: bringup.server_launch({"tracker": "yes"}), "yes"),
+        (lambda: launches.server_launch({"tracker": "yes"}), "yes"),
     ],
 )
 def test_a_graph_that_can_not_work_is_refused(make, found):
@@ -154,9 +156,9 @@ def test_a_graph_that_can_not_work_is_refused(make, found):
 # Launch arguments
 
 
-@pytest.mark.parametrize("kind", bringup.LAUNCHES)
+@pytest.mark.parametrize("kind", BY_ARGUMENTS)
 def test_a_launch_without_arguments_leaves_every_value_to_the_nodes(kind):
-    arguments, build = bringup.LAUNCHES[kind]
+    arguments, build = launches.LAUNCHES[kind]
 
     specs = build({argument.name: argument.default for argument in arguments()})
 
@@ -164,9 +166,9 @@ def test_a_launch_without_arguments_leaves_every_value_to_the_nodes(kind):
     assert given <= {"cameras"}
 
 
-@pytest.mark.parametrize("kind", bringup.LAUNCHES)
+@pytest.mark.parametrize("kind", BY_ARGUMENTS)
 def test_every_parameter_of_a_launch_files_nodes_is_an_argument_of_it(kind):
-    arguments, build = bringup.LAUNCHES[kind]
+    arguments, build = launches.LAUNCHES[kind]
     names = [argument.name for argument in arguments()]
 
     wanted = {p.name for spec in build({}) for p in NODE_PARAMETERS[spec.executable]}
@@ -176,20 +178,20 @@ def test_every_parameter_of_a_launch_files_nodes_is_an_argument_of_it(kind):
 
 
 def test_launch_arguments_arrive_in_their_types():
-    (encoder,) = bringup.camera_launch({"name": "front", "source": "0", "rate_hz": "5"})
+    (encoder,) = launches.camera_launch({"name": "front", "source": "0", "rate_hz": "5"})
 
     assert encoder.full_name == "/front/encoder"
     assert encoder.parameters == {"source": "0", "rate_hz": 5.0}
 
 
 def test_server_launch_takes_camera_names_with_commas():
-    specs = bringup.server_launch({"cameras": "front,back", "confidence": "0.4"})
+    specs = launches.server_launch({"cameras": "front,back", "confidence": "0.4"})
 
     assert all(spec.parameters["cameras"] == ["front", "back"] for spec in specs)
     assert [spec.parameters.get("confidence") for spec in specs] == [None, 0.4, None]
 
 
-@pytest.mark.parametrize("build", [bringup.server_launch, bringup.tracker_launch])
+@pytest.mark.parametrize("build", [launches.server_launch, launches.tracker_launch])
 @pytest.mark.parametrize(
     ("cameras", "found"), [("a,b,a", "a, b, a"), ("a,1b", "'1b'"), ("a b", "'a b'"), (",", "none")]
 )
@@ -199,8 +201,8 @@ def test_launch_files_refuse_camera_names_before_any_node_starts(build, cameras,
 
 
 def test_a_named_server_without_a_tracker_leaves_the_map_to_one_that_has_all_cameras():
-    north = bringup.server_launch({"cameras": "a", "server_name": "north", "tracker": "false"})
-    (tracker,) = bringup.tracker_launch({"cameras": "a,b"})
+    north = launches.server_launch({"cameras": "a", "server_name": "north", "tracker": "false"})
+    (tracker,) = launches.tracker_launch({"cameras": "a,b"})
 
     assert [spec.full_name for spec in north] == ["/decoder_north", "/detector_north"]
     assert tracker.full_name == "/tracker"
@@ -208,7 +210,7 @@ def test_a_named_server_without_a_tracker_leaves_the_map_to_one_that_has_all_cam
 
 
 def test_demo_launch_gives_the_servers_nodes_the_cameras_name_and_model():
-    encoder, decoder, *_ = bringup.demo_launch({"name": "door", "model": "nano"})
+    encoder, decoder, *_ = launches.demo_launch({"name": "door", "model": "nano"})
 
     assert encoder.full_name == "/door/encoder"
     assert decoder.parameters == {"cameras": ["door"], "models": ["nano"]}
@@ -217,4 +219,4 @@ def test_demo_launch_gives_the_servers_nodes_the_cameras_name_and_model():
 def test_there_is_a_launch_file_for_each_kind():
     files = {path.name for path in (ROOT / "launch").glob("*.launch.py")}
 
-    assert files == {f"{kind}.launch.py" for kind in bringup.LAUNCHES}
+    assert files == {f"{kind}.launch.py" for kind in launches.LAUNCHES}

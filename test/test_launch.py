@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from roi_codec_ros.config import bringup
+from roi_codec_ros.config import launches
 
 ROOT = Path(__file__).resolve().parents[1]
 PATIENCE_S = 180.0
@@ -77,7 +77,7 @@ def describe(kind: str, *arguments: str) -> list[str]:
     return outcome.stdout.splitlines()
 
 
-@pytest.mark.parametrize("kind", bringup.LAUNCHES)
+@pytest.mark.parametrize("kind", launches.LAUNCHES)
 def test_launch_files_are_plain_python(kind):
     text = (ROOT / "launch" / f"{kind}.launch.py").read_text(encoding="utf-8")
 

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 
 from roi_codec_ros.common.errors import UsageError
-from roi_codec_ros.config import bringup
+from roi_codec_ros.config import launches
 from roi_codec_ros.config.bringup import (
     ProcessOptions,
     camera_graph,
@@ -342,15 +342,16 @@ def test_a_keystore_that_is_not_there_or_lacks_an_enclave_is_one_clear_error(tmp
         command(spec, options=other)
 
 
-@pytest.mark.parametrize("kind", bringup.LAUNCHES)
+@pytest.mark.parametrize("kind", launches.LAUNCHES)
 def test_every_launch_file_has_the_arguments_of_processes(kind):
-    arguments, build = bringup.LAUNCHES[kind]
+    arguments, build = launches.LAUNCHES[kind]
     given = {"keystore": "/k", "log_level": "warn", "params_file": "p.yaml"}
+    config = {"config": str(ROOT / "config" / "cameras.yaml")} if kind == "cameras" else {}
 
     names = {argument.name for argument in arguments()}
 
     assert given.keys() <= names
-    assert not any(given.keys() & spec.parameters.keys() for spec in build(given))
+    assert not any(given.keys() & spec.parameters.keys() for spec in build({**given, **config}))
 
 
 def test_an_unknown_log_level_is_refused():

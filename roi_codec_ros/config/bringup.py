@@ -14,15 +14,13 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from roi_codec_ros.common.errors import UsageError
 from roi_codec_ros.config import security
 from roi_codec_ros.config.parameters import (
-    NODE_PARAMETERS,
-    Parameter,
     Value,
     check_camera_name,
     check_camera_names,
@@ -113,7 +111,7 @@ def camera_graph(
 
     Raises UsageError for a name that is no ROS name, an unknown parameter or a wrong value.
     """
-    return [_camera(name, {"source": source, "model": model, **encoder_parameters})]
+    return [encoder_spec(name, {"source": source, "model": model, **encoder_parameters})]
 
 
 def server_graph(
@@ -137,7 +135,7 @@ def server_graph(
         given["weights"] = detector
     known = {parameter for node in SERVER_EXECUTABLES for parameter in parameters_of(node)}
     _refuse_unknown(given, known)
-    return _server(given, server_name)
+    return server_specs(given, server_name)
 
 
 def joined(specs: Sequence[NodeSpec]) -> list[NodeSpec]:
@@ -234,29 +232,32 @@ def parameter_arguments(spec: NodeSpec) -> list[str]:
     return argv
 
 
-def _camera(name: str, given: Mapping[str, Any]) -> NodeSpec:
+def encoder_spec(name: str, given: Mapping[str, Any]) -> NodeSpec:
+    """A camera's encoder with the given parameters alone. Raises UsageError as camera_graph."""
     check_camera_name(name)
-    return _node(ENCODER, "encoder", "/" + name, given)
+    return node_spec(ENCODER, "encoder", "/" + name, given)
 
 
-def _server(given: Mapping[str, Any], server_name: str = "") -> list[NodeSpec]:
+def server_specs(given: Mapping[str, Any], server_name: str = "") -> list[NodeSpec]:
+    """The server's nodes; each gets those of the given parameters that it has, and no others."""
     if not _SERVER_NAME.match(server_name):
         raise UsageError(
             f"server_name: expected letters, digits and underscores, found {server_name!r}"
         )
     suffix = f"_{server_name}" if server_name else ""
     return [
-        _node(
+        node_spec(
             executable,
             executable.removesuffix("_node") + suffix,
             "/",
-            _for_node(executable, given),
+            for_node(executable, given),
         )
         for executable in SERVER_EXECUTABLES
     ]
 
 
-def _node(executable: str, name: str, namespace: str, given: Mapping[str, Any]) -> NodeSpec:
+def node_spec(executable: str, name: str, namespace: str, given: Mapping[str, Any]) -> NodeSpec:
+    """One node with the given parameters. Raises UsageError for unknown ones and wrong values."""
     known = parameters_of(executable)
     _refuse_unknown(given, known)
     return NodeSpec(
@@ -267,7 +268,8 @@ def _node(executable: str, name: str, namespace: str, given: Mapping[str, Any]) 
     )
 
 
-def _for_node(executable: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def for_node(executable: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the given parameters that a node has."""
     known = parameters_of(executable)
     return {name: value for name, value in given.items() if name in known}
 
@@ -278,219 +280,6 @@ def _refuse_unknown(given: Mapping[str, Any], known: Any) -> None:
         raise UsageError(
             f"expected parameters among {', '.join(sorted(known))}, found {', '.join(unknown)}"
         )
-
-
-# --------------------------------------------------------------------------------- launch files
-
-
-@dataclass(frozen=True)
-class LaunchArgument:
-    """An argument of a launch file; an empty default means that the node's own value stands.
-
-    of_machine: it holds for whatever is launched there, and not for one camera or server.
-    """
-
-    name: str
-    description: str
-    default: str = ""
-    of_machine: bool = False
-    parameters: tuple[Parameter, ...] = field(default=(), repr=False)
-
-
-SEPARATE = LaunchArgument(
-    "separate",
-    "true: decoder and detector as a process each, for bags of images and other publishers; "
-    "false: both in one, so that no image crosses DDS between them.",
-    "false",
-)
-
-
-def camera_arguments() -> list[LaunchArgument]:
-    """The arguments of camera.launch.py."""
-    own = [
-        LaunchArgument(
-            "name", "Name of the camera: the namespace that its topics live in.", "camera"
-        ),
-        *_process_arguments(),
-    ]
-    return own + _parameter_arguments([ENCODER])
-
-
-def server_arguments() -> list[LaunchArgument]:
-    """The arguments of server.launch.py; `cameras:=front,back` takes names with commas."""
-    own = [
-        LaunchArgument(
-            "server_name",
-            "Name of this server, where there are several: its nodes are then called "
-            "decoder_<server_name>, detector_<server_name>, tracker_<server_name>.",
-        ),
-        LaunchArgument(
-            "tracker",
-            "false: without a tracker, where one follows the cameras of several servers "
-            "(tracker.launch.py).",
-            "true",
-        ),
-        SEPARATE,
-        *_process_arguments(),
-    ]
-    return own + _parameter_arguments(SERVER_EXECUTABLES)
-
-
-def tracker_arguments() -> list[LaunchArgument]:
-    """The arguments of tracker.launch.py: one map of the cameras of several servers."""
-    return [*_process_arguments(), *_parameter_arguments([TRACKER])]
-
-
-def demo_arguments() -> list[LaunchArgument]:
-    """The arguments of demo.launch.py: one camera and the server on one machine."""
-    own = [
-        LaunchArgument(
-            "name", "Name of the camera: the namespace that its topics live in.", "camera"
-        ),
-        SEPARATE,
-        *_process_arguments(),
-    ]
-    left_out = {"cameras", "models"}  # they follow from name and model
-    arguments = _parameter_arguments([ENCODER, *SERVER_EXECUTABLES])
-    return own + [argument for argument in arguments if argument.name not in left_out]
-
-
-def camera_launch(given: Mapping[str, str]) -> list[NodeSpec]:
-    """The nodes for the arguments of camera.launch.py, as text; empty text means not given."""
-    values = _given(given, camera_arguments())
-    return [_camera(str(values.pop("name", "camera")), values)]
-
-
-def server_launch(given: Mapping[str, str]) -> list[NodeSpec]:
-    """The nodes for the arguments of server.launch.py; what is not given stays the nodes' own."""
-    values = _with_good_cameras(_given(given, server_arguments()))
-    specs = _server(values, given.get("server_name", ""))
-    with_tracker = flag(given, "tracker", default=True)
-    return [spec for spec in specs if with_tracker or spec.executable != TRACKER]
-
-
-def tracker_launch(given: Mapping[str, str]) -> list[NodeSpec]:
-    """The node for the arguments of tracker.launch.py."""
-    values = _with_good_cameras(_given(given, tracker_arguments()))
-    return [_node(TRACKER, "tracker", "/", values)]
-
-
-def demo_launch(given: Mapping[str, str]) -> list[NodeSpec]:
-    """The nodes for the arguments of demo.launch.py."""
-    values = _given(given, demo_arguments())
-    name = str(values.pop("name", "camera"))
-    server: dict[str, Any] = {**values, "cameras": [name]}
-    if "model" in values:
-        server["models"] = [values["model"]]
-    return [_camera(name, _for_node(ENCODER, values)), *_server(server)]
-
-
-LAUNCHES = {
-    "camera": (camera_arguments, camera_launch),
-    "server": (server_arguments, server_launch),
-    "tracker": (tracker_arguments, tracker_launch),
-    "demo": (demo_arguments, demo_launch),
-}
-
-
-def _process_arguments() -> list[LaunchArgument]:
-    """What all launch files take: the fields of ProcessOptions, and how processes are run."""
-    return [
-        LaunchArgument(
-            "params_file",
-            "Parameters file (YAML) that all nodes of this launch file read; empty: none.",
-        ),
-        LaunchArgument(
-            "log_level",
-            f"Least severity to log: {', '.join(LOG_LEVELS)}; empty: ROS's own (info).",
-            of_machine=True,
-        ),
-        LaunchArgument(
-            "keystore",
-            "SROS2 keystore to run secured with, as scripts/security_keystore makes it: nodes "
-            "then refuse to run without their enclave. Empty: whatever ROS_SECURITY_… say.",
-            of_machine=True,
-        ),
-        LaunchArgument(
-            "use_sim_time",
-            "true: the time of /clock, for simulations and bags. Empty: the parameters file's, "
-            "else false.",
-            of_machine=True,
-        ),
-        LaunchArgument(
-            "namespace",
-            "Namespace to put everything into, under one that PushRosNamespace pushed unless it "
-            "begins with a slash.",
-            of_machine=True,
-        ),
-        LaunchArgument(
-            "use_respawn",
-            "true: a process that ended is started again, unless it was used wrongly.",
-            "false",
-            of_machine=True,
-        ),
-        LaunchArgument(
-            "respawn_delay", "Seconds until a process is started again.", "2.0", of_machine=True
-        ),
-        LaunchArgument(
-            "python",
-            "Python to run the nodes with; empty: the one that the package was built with.",
-            of_machine=True,
-        ),
-    ]
-
-
-def process_options(given: Mapping[str, str]) -> ProcessOptions:
-    """The options of processes among the arguments of a launch file. Raises UsageError."""
-    names = [option.name for option in fields(ProcessOptions)]
-    return ProcessOptions(**{name: given.get(name, "") for name in names})
-
-
-def _parameter_arguments(executables: Sequence[str]) -> list[LaunchArgument]:
-    """One argument for each parameter name; nodes that share a name share the argument."""
-    by_name: dict[str, list[tuple[str, Parameter]]] = {}
-    for executable in executables:
-        for parameter in NODE_PARAMETERS[executable]:
-            by_name.setdefault(parameter.name, []).append((executable, parameter))
-    arguments = []
-    for name, users in by_name.items():
-        parameter = users[0][1]
-        who = ", ".join(executable for executable, _ in users)
-        description = (
-            f"[{who}, {parameter.type}] {parameter.description} "
-            f"Not given: the parameters file's, else {yaml_value(parameter.default)}."
-        )
-        arguments.append(
-            LaunchArgument(
-                name,
-                description,
-                of_machine=name == "autostart",
-                parameters=tuple(user[1] for user in users),
-            )
-        )
-    return arguments
-
-
-def _given(texts: Mapping[str, str], arguments: Sequence[LaunchArgument]) -> dict[str, Value]:
-    """The arguments that were given, in their parameters' types."""
-    values: dict[str, Value] = {}
-    others = {argument.name for argument in _process_arguments()}
-    others |= {"server_name", "tracker", "separate"}
-    for argument in arguments:
-        text = texts.get(argument.name, "")
-        if text == "" or argument.name in others:
-            continue
-        values[argument.name] = (
-            argument.parameters[0].coerce(text) if argument.parameters else text
-        )
-    return values
-
-
-def _with_good_cameras(values: dict[str, Value]) -> dict[str, Value]:
-    """The same values; raises UsageError for `cameras` that no node would take."""
-    if isinstance(names := values.get("cameras"), list):
-        check_camera_names(names)
-    return values
 
 
 def flag(given: Mapping[str, str], name: str, *, default: bool = False) -> bool:

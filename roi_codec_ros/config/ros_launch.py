@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What bringup.py makes of a launch file's arguments, as ROS's launch system takes it.
+"""What launches.py makes of a launch file's arguments, as ROS's launch system takes it.
 
 Imports nothing but the standard library and, in functions, that system: `ros2 launch` may run
 under another Python than the nodes.
@@ -15,9 +15,7 @@ from typing import Any
 
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
 from roi_codec_ros.config.bringup import (
-    LAUNCHES,
     PACKAGE,
-    LaunchArgument,
     NodeSpec,
     ProcessOptions,
     flag,
@@ -25,8 +23,8 @@ from roi_codec_ros.config.bringup import (
     moved,
     name_arguments,
     parameter_arguments,
-    process_options,
 )
+from roi_codec_ros.config.launches import LAUNCHES, LaunchArgument, process_options
 
 WRONG_USE = 2  # exit status of a node that no other try helps
 _NAMESPACE = "ros_namespace"  # where launch_ros keeps what PushRosNamespace pushed
@@ -69,7 +67,7 @@ def launch_description(kind: str) -> Any:
         given = {argument.name: configurations[argument.name] for argument in arguments}
         options = process_options(given)
         specs = build(given)
-        if not flag(given, "separate"):
+        if "separate" in given and not flag(given, "separate"):
             specs = joined(specs)
         namespace = _under(configurations.get(_NAMESPACE, ""), given["namespace"])
         return [

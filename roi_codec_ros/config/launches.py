@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The launch files as plain data: which arguments each takes, and which nodes these make."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from roi_codec_ros.common.errors import UsageError
+from roi_codec_ros.config import site
+from roi_codec_ros.config.bringup import (
+    ENCODER,
+    LOG_LEVELS,
+    SERVER_EXECUTABLES,
+    TRACKER,
+    NodeSpec,
+    ProcessOptions,
+    encoder_spec,
+    flag,
+    for_node,
+    node_spec,
+    server_specs,
+)
+from roi_codec_ros.config.parameters import (
+    NODE_PARAMETERS,
+    Parameter,
+    Value,
+    check_camera_names,
+    yaml_value,
+)
+
+
+@dataclass(frozen=True)
+class LaunchArgument:
+    """An argument of a launch file; an empty default means that the node's own value stands.
+
+    of_machine: it holds for whatever is launched there, and not for one camera or server.
+    """
+
+    name: str
+    description: str
+    default: str = ""
+    of_machine: bool = False
+    parameters: tuple[Parameter, ...] = field(default=(), repr=False)
+
+
+SEPARATE = LaunchArgument(
+    "separate",
+    "true: decoder and detector as a process each, for bags of images and other publishers; "
+    "false: both in one, so that no image crosses DDS between them.",
+    "false",
+)
+
+
+def camera_arguments() -> list[LaunchArgument]:
+    """The arguments of camera.launch.py."""
+    own = [
+        LaunchArgument(
+            "name", "Name of the camera: the namespace that its topics live in.", "camera"
+        ),
+        *_process_arguments(),
+    ]
+    return own + _parameter_arguments([ENCODER])
+
+
+def server_arguments() -> list[LaunchArgument]:
+    """The arguments of server.launch.py; `cameras:=front,back` takes names with commas."""
+    own = [
+        LaunchArgument(
+            "server_name",
+            "Name of this server, where there are several: its nodes are then called "
+            "decoder_<server_name>, detector_<server_name>, tracker_<server_name>.",
+        ),
+        LaunchArgument(
+            "tracker",
+            "false: without a tracker, where one follows the cameras of several servers "
+            "(tracker.launch.py).",
+            "true",
+        ),
+        SEPARATE,
+        *_process_arguments(),
+    ]
+    return own + _parameter_arguments(SERVER_EXECUTABLES)
+
+
+def tracker_arguments() -> list[LaunchArgument]:
+    """The arguments of tracker.launch.py: one map of the cameras of several servers."""
+    return [*_process_arguments(), *_parameter_arguments([TRACKER])]
+
+
+def demo_arguments() -> list[LaunchArgument]:
+    """The arguments of demo.launch.py: one camera and the server on one machine."""
+    own = [
+        LaunchArgument(
+            "name", "Name of the camera: the namespace that its topics live in.", "camera"
+        ),
+        SEPARATE,
+        *_process_arguments(),
+    ]
+    left_out = {"cameras", "models"}  # they follow from name and model
+    arguments = _parameter_arguments([ENCODER, *SERVER_EXECUTABLES])
+    return own + [argument for argument in arguments if argument.name not in left_out]
+
+
+def cameras_arguments() -> list[LaunchArgument]:
+    """The arguments of cameras.launch.py: the cameras of a site, as one file has them."""
+    return [
+        LaunchArgument("config", "File of the site's cameras (YAML), see docs/launch.md."),
+        LaunchArgument(
+            "start",
+            "What to start of what belongs on this host: cameras, server or both.",
+            "both",
+        ),
+        LaunchArgument(
+            "host", "Name of this host, as the file's `host` keys have it; empty: its own."
+        ),
+        *_process_arguments(),
+    ]
+
+
+def camera_launch(given: Mapping[str, str]) -> list[NodeSpec]:
+    """The nodes for the arguments of camera.launch.py, as text; empty text means not given."""
+    values = _given(given, camera_arguments())
+    return [encoder_spec(str(values.pop("name", "camera")), values)]
+
+
+def server_launch(given: Mapping[str, str]) -> list[NodeSpec]:
+    """The nodes for the arguments of server.launch.py; what is not given stays the nodes' own."""
+    values = _with_good_cameras(_given(given, server_arguments()))
+    specs = server_specs(values, given.get("server_name", ""))
+    with_tracker = flag(given, "tracker", default=True)
+    return [spec for spec in specs if with_tracker or spec.executable != TRACKER]
+
+
+def tracker_launch(given: Mapping[str, str]) -> list[NodeSpec]:
+    """The node for the arguments of tracker.launch.py."""
+    values = _with_good_cameras(_given(given, tracker_arguments()))
+    return [node_spec(TRACKER, "tracker", "/", values)]
+
+
+def demo_launch(given: Mapping[str, str]) -> list[NodeSpec]:
+    """The nodes for the arguments of demo.launch.py."""
+    values = _given(given, demo_arguments())
+    name = str(values.pop("name", "camera"))
+    server: dict[str, Any] = {**values, "cameras": [name]}
+    if "model" in values:
+        server["models"] = [values["model"]]
+    return [encoder_spec(name, for_node(ENCODER, values)), *server_specs(server)]
+
+
+def cameras_launch(given: Mapping[str, str]) -> list[NodeSpec]:
+    """The nodes of a site that belong on this host, for the arguments of cameras.launch.py."""
+    if not given.get("config"):
+        raise UsageError("config: expected the file of the site's cameras, found none given")
+    found = site.read_site(given["config"])
+    return site.site_graph(found, given.get("start") or site.BOTH, given.get("host", ""))
+
+
+LAUNCHES = {
+    "camera": (camera_arguments, camera_launch),
+    "cameras": (cameras_arguments, cameras_launch),
+    "server": (server_arguments, server_launch),
+    "tracker": (tracker_arguments, tracker_launch),
+    "demo": (demo_arguments, demo_launch),
+}
+
+
+def _process_arguments() -> list[LaunchArgument]:
+    """What all launch files take: the fields of ProcessOptions, and how processes are run."""
+    return [
+        LaunchArgument(
+            "params_file",
+            "Parameters file (YAML) that all nodes of this launch file read; empty: none.",
+        ),
+        LaunchArgument(
+            "log_level",
+            f"Least severity to log: {', '.join(LOG_LEVELS)}; empty: ROS's own (info).",
+            of_machine=True,
+        ),
+        LaunchArgument(
+            "keystore",
+            "SROS2 keystore to run secured with, as scripts/security_keystore makes it: nodes "
+            "then refuse to run without their enclave. Empty: whatever ROS_SECURITY_… say.",
+            of_machine=True,
+        ),
+        LaunchArgument(
+            "use_sim_time",
+            "true: the time of /clock, for simulations and bags. Empty: the parameters file's, "
+            "else false.",
+            of_machine=True,
+        ),
+        LaunchArgument(
+            "namespace",
+            "Namespace to put everything into, under one that PushRosNamespace pushed unless it "
+            "begins with a slash.",
+            of_machine=True,
+        ),
+        LaunchArgument(
+            "use_respawn",
+            "true: a process that ended is started again, unless it was used wrongly.",
+            "false",
+            of_machine=True,
+        ),
+        LaunchArgument(
+            "respawn_delay", "Seconds until a process is started again.", "2.0", of_machine=True
+        ),
+        LaunchArgument(
+            "python",
+            "Python to run the nodes with; empty: the one that the package was built with.",
+            of_machine=True,
+        ),
+    ]
+
+
+def process_options(given: Mapping[str, str]) -> ProcessOptions:
+    """The options of processes among the arguments of a launch file. Raises UsageError."""
+    names = [option.name for option in fields(ProcessOptions)]
+    return ProcessOptions(**{name: given.get(name, "") for name in names})
+
+
+def _parameter_arguments(executables: Sequence[str]) -> list[LaunchArgument]:
+    """One argument for each parameter name; nodes that share a name share the argument."""
+    by_name: dict[str, list[tuple[str, Parameter]]] = {}
+    for executable in executables:
+        for parameter in NODE_PARAMETERS[executable]:
+            by_name.setdefault(parameter.name, []).append((executable, parameter))
+    arguments = []
+    for name, users in by_name.items():
+        parameter = users[0][1]
+        who = ", ".join(executable for executable, _ in users)
+        description = (
+            f"[{who}, {parameter.type}] {parameter.description} "
+            f"Not given: the parameters file's, else {yaml_value(parameter.default)}."
+        )
+        arguments.append(
+            LaunchArgument(
+                name,
+                description,
+                of_machine=name == "autostart",
+                parameters=tuple(user[1] for user in users),
+            )
+        )
+    return arguments
+
+
+def _given(texts: Mapping[str, str], arguments: Sequence[LaunchArgument]) -> dict[str, Value]:
+    """The arguments that were given, in their parameters' types."""
+    values: dict[str, Value] = {}
+    others = {argument.name for argument in _process_arguments()}
+    others |= {"server_name", "tracker", "separate"}
+    for argument in arguments:
+        text = texts.get(argument.name, "")
+        if text == "" or argument.name in others:
+            continue
+        values[argument.name] = (
+            argument.parameters[0].coerce(text) if argument.parameters else text
+        )
+    return values
+
+
+def _with_good_cameras(values: dict[str, Value]) -> dict[str, Value]:
+    """The same values; raises UsageError for `cameras` that no node would take."""
+    if isinstance(names := values.get("cameras"), list):
+        check_camera_names(names)
+    return values
