@@ -6,12 +6,21 @@ Imports nothing of the package's other folders, and torch only when a network is
 
 from roi_codec_ros.codec.backends import BACKENDS, Backend, open_backend
 from roi_codec_ros.codec.bitstream import Payload
-from roi_codec_ros.codec.codec import DecodedFrame, Decoder, EncodedFrame, Encoder, load_encoder
+from roi_codec_ros.codec.codec import (
+    DecodedFrame,
+    Decoder,
+    EncodedFrame,
+    Encoder,
+    ReadFrame,
+    load_encoder,
+)
 from roi_codec_ros.codec.entropy import FIRST_CLASS, HIDDEN, SKIPPED, EntropyTables
 from roi_codec_ros.codec.model_file import Model
 from roi_codec_ros.codec.models import find_model, list_models, load_model, untrained_model
 from roi_codec_ros.codec.presets import PRESETS, Preset, get_preset
 from roi_codec_ros.codec.rans import RansCoder
+from roi_codec_ros.codec.skipping import Place
+from roi_codec_ros.codec.stream_state import StreamState
 from roi_codec_ros.common.errors import (
     BitstreamError,
     ModelFileError,
@@ -35,9 +44,12 @@ __all__ = [
     "Model",
     "ModelFileError",
     "Payload",
+    "Place",
     "Preset",
     "RansCoder",
+    "ReadFrame",
     "RoiCodecError",
+    "StreamState",
     "UsageError",
     "find_model",
     "get_preset",

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,15 +13,47 @@ from roi_codec_ros.codec.block_transform import BlockTransform
 from roi_codec_ros.codec.entropy import FIRST_CLASS, HIDDEN
 from roi_codec_ros.codec.model_file import Model
 from roi_codec_ros.codec.policy import check_quality, model_policy
+from roi_codec_ros.codec.skipping import ALONE, BlockSkipper, Place
 from roi_codec_ros.regions import MaskMemory, RegionFinder, plan_blocks
+
+
+@dataclass(frozen=True, eq=False)
+class FramePlan:
+    """How a frame is coded.
+
+    Attributes:
+        blocks: uint8 [h, w], HIDDEN or FIRST_CLASS + class.
+        levels: the level of each class.
+        persons: bool [h, w], where a person is.
+    """
+
+    blocks: NDArray[np.uint8]
+    levels: tuple[int, ...]
+    persons: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class FrameSymbols:
+    """What of a frame is sent: symbols int16 [C, h, w], block map uint8 [h, w], and its place."""
+
+    symbols: NDArray[np.int16]
+    blocks: NDArray[np.uint8]
+    place: Place = ALONE
 
 
 class BlockEncoder:
     """Block maps and symbols of frames of coded size."""
 
     def __init__(
-        self, model: Model, regions: RegionFinder, quality: float, hide_memory_s: float
+        self,
+        model: Model,
+        regions: RegionFinder,
+        quality: float = 0.0,
+        hide_memory_s: float = 0.0,
+        *,
+        skip: bool = False,
     ) -> None:
+        """skip: leave out blocks of a film that are as they were, see `skipping`."""
         self.model = model
         self.backend_name = regions.name
         self._regions = regions
@@ -28,6 +61,7 @@ class BlockEncoder:
         self._policy = model_policy(model)
         self._memory = MaskMemory(hide_memory_s)
         self._quality = check_quality(quality)
+        self._skipper = BlockSkipper(self._transform) if skip else None
 
     @property
     def quality(self) -> float:
@@ -38,10 +72,8 @@ class BlockEncoder:
     def quality(self, quality: float) -> None:
         self._quality = check_quality(quality)
 
-    def plan(
-        self, image: NDArray[np.uint8], stamp_s: float | None
-    ) -> tuple[NDArray[np.uint8], tuple[int, ...]]:
-        """The block map of a frame, uint8 [⌈H / 16⌉, ⌈W / 16⌉], and the level of each class.
+    def plan(self, image: NDArray[np.uint8], stamp_s: float | None) -> FramePlan:
+        """The plan of a frame.
 
         stamp_s: when the frame was taken; None: it belongs to no film. Raises RoiCodecError where
         the frame can not be judged.
@@ -55,11 +87,22 @@ class BlockEncoder:
         plan = plan_blocks(regions, thresholds, held)
         blocks = (FIRST_CLASS + self._policy.classes(plan)).astype(np.uint8)
         blocks[plan.hidden] = HIDDEN
-        return blocks, self.levels()
+        return FramePlan(blocks, self.levels(), plan.persons >= self._policy.person)
 
     def levels(self) -> tuple[int, ...]:
         """The level of each class at the quality that is set."""
         return tuple(self._policy.levels_at(self._quality).tolist())
+
+    def send(
+        self, image: NDArray[np.uint8], plan: FramePlan, stamp_s: float | None
+    ) -> FrameSymbols:
+        """What of a frame is to be sent; it counts as sent from then on."""
+        values = self._transform.values(image, plan.blocks, np.array(plan.levels, np.uint8))
+        symbols = self._transform.rounded(values)
+        if self._skipper is None or stamp_s is None:
+            return FrameSymbols(symbols, plan.blocks)
+        blocks, place = self._skipper.skip(plan.blocks, plan.levels, values, plan.persons, stamp_s)
+        return FrameSymbols(symbols, blocks, place)
 
     def symbols(
         self, image: NDArray[np.uint8], blocks: NDArray[np.uint8], levels: Sequence[int]

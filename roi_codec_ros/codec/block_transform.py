@@ -24,13 +24,16 @@ _COLOURS = ((1.0, 1.0, 1.0), (1.0, 0.0, -1.0), (1.0, -2.0, 1.0))  # of RGB: brig
 
 
 class BlockTransform:
-    """Symbols of frames, and back to coefficients, for one model."""
+    """Symbols of frames, and back to coefficients, for one model.
+
+    steps: float32 [L, C], of each level and channel. coded: int64 [L], channels of each level.
+    """
 
     def __init__(self, model: Model) -> None:
         """Raises ModelFileError where the model has no steps for its levels and channels."""
         self._size = model.preset.stride
-        self._steps = model_steps(model)
-        self._coded = model.tables.coded_channels.astype(np.int64)
+        self.steps = model_steps(model)
+        self.coded = model.tables.coded_channels.astype(np.int64)
         basis = block_basis(model.preset.latent_channels, self._size)
         # From bytes to coefficients of pixels in [0, 1].
         self._basis = np.ascontiguousarray(basis.T / np.float32(255))
@@ -48,28 +51,40 @@ class BlockTransform:
         Returns:
             int16 [C, h, w], 0 where a block is not coded, and in channels that are not.
         """
+        return self.rounded(self.values(image, blocks, levels))
+
+    def values(
+        self, image: NDArray[np.uint8], blocks: NDArray[np.uint8], levels: NDArray[np.uint8]
+    ) -> NDArray[np.float32]:
+        """Coefficients of a frame in steps of their block's level, before they are rounded.
+
+        As `symbols` takes and gives them, but float32.
+        """
         rows, columns = blocks.shape
-        channels = len(self._basis[0])
-        symbols = np.zeros((channels, rows, columns), np.int16)
+        values = np.zeros((self._basis.shape[1], rows, columns), np.float32)
         coded = blocks >= FIRST_CLASS
         tiles = self._tiles(image, rows, columns)
         level_of = self.level_of(blocks, levels)
         for level in np.unique(level_of[coded]):
             chosen = coded & (level_of == level)
-            used = int(self._coded[level])
+            used = int(self.coded[level])
             pixels = tiles[chosen].reshape(-1, self._basis.shape[0]).astype(np.float32)
             pixels -= _GREY
-            values = pixels @ self._basis[:, :used]
-            values *= 1 / self._steps[level, :used]
-            rounded = quantised(values).clip(-32768, 32767).astype(np.int16)
-            symbols[:used, chosen] = rounded.T
-        return symbols
+            of_level = pixels @ self._basis[:, :used]
+            of_level *= 1 / self.steps[level, :used]
+            values[:used, chosen] = of_level.T
+        return values
+
+    @staticmethod
+    def rounded(values: NDArray[np.float32]) -> NDArray[np.int16]:
+        """The symbols of values in steps, of any shape."""
+        return np.asarray(quantised(values).clip(-32768, 32767).astype(np.int16))
 
     def level_of(
         self, blocks: NDArray[np.uint8], levels: Sequence[int] | NDArray[np.uint8]
     ) -> NDArray[np.uint8]:
         """The level of each block, uint8 [h, w]; the coarsest where a block is not coded."""
-        by_value = np.full(FIRST_CLASS + len(levels), len(self._steps) - 1, np.uint8)
+        by_value = np.full(FIRST_CLASS + len(levels), len(self.steps) - 1, np.uint8)
         by_value[FIRST_CLASS:] = levels
         return by_value[blocks]
 
@@ -86,7 +101,7 @@ class BlockTransform:
         self, symbols: NDArray[np.int16], level_of: NDArray[np.uint8]
     ) -> NDArray[np.float32]:
         """What a decoder takes symbols [C, h, w] of blocks at these levels [h, w] for."""
-        steps = self._steps[level_of].transpose(2, 0, 1)
+        steps = self.steps[level_of].transpose(2, 0, 1)
         return np.asarray(symbols * steps, np.float32)
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,12 +15,16 @@ import numpy as np
 
 from roi_codec_ros.codec.backends import AUTO, Backend, check_backend, open_backend
 from roi_codec_ros.codec.bitstream import DEFAULT_MAX_PIXELS, Payload
-from roi_codec_ros.codec.block_encoder import BlockEncoder
+from roi_codec_ros.codec.block_encoder import BlockEncoder, FramePlan, FrameSymbols
 from roi_codec_ros.codec.block_transform import BlockTransform
 from roi_codec_ros.codec.entropy import FIRST_CLASS, HIDDEN, SKIPPED
 from roi_codec_ros.codec.model_file import Model
 from roi_codec_ros.codec.models import load_model
+from roi_codec_ros.codec.policy import QUALITY_MAX, QUALITY_MIN
 from roi_codec_ros.codec.rans import RansCoder
+from roi_codec_ros.codec.rate_control import RateControl
+from roi_codec_ros.codec.skipping import ALONE, Place
+from roi_codec_ros.codec.stream_state import Picture, StreamState
 from roi_codec_ros.codec.torch_transforms import TorchBackend, Transform
 from roi_codec_ros.common.errors import (
     BitstreamError,
@@ -31,6 +36,7 @@ from roi_codec_ros.common.graph_runtime import GRAPH_BACKENDS, GRAPH_SUFFIX
 from roi_codec_ros.regions import DEFAULT_REGIONS, RegionFinder, load_regions
 
 MAX_SIDE_PX = 65535
+NEUTRAL = 128  # every colour of what is not known of a picture
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,7 @@ class EncodedFrame:
         blocks: uint8 [h, w]: what each block of stride × stride pixels was coded as: SKIPPED,
             HIDDEN or FIRST_CLASS + class.
         levels: the level of each class.
+        place: where it stands in its stream, if blocks of it may be skipped.
         timings_ms: ``resize``, ``regions`` (what is where), ``analysis`` (from pixels to symbols),
             ``entropy``, ``packing`` and ``total``.
     """
@@ -52,7 +59,13 @@ class EncodedFrame:
     coded_size: tuple[int, int]
     blocks: np.ndarray
     levels: tuple[int, ...]
+    place: Place = ALONE
     timings_ms: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def skipped_share(self) -> float:
+        """Share of the blocks that are as they were and not sent, 0 to 1."""
+        return float((self.blocks == SKIPPED).mean())
 
     @property
     def hidden_share(self) -> float:
@@ -75,6 +88,8 @@ class DecodedFrame:
         model: the model that the payload was made with.
         blocks: uint8 [h, w]: what each block was coded as, as in `EncodedFrame`.
         levels: the level of each class.
+        known: bool [h, w]: which blocks are there; the others are shown grey, and nobody can say
+            what is in them.
         timings_ms: ``entropy``, ``synthesis`` (of all frames that went through the network with
             this one) and ``total``, their sum.
     """
@@ -85,7 +100,13 @@ class DecodedFrame:
     model: Model
     blocks: np.ndarray
     levels: tuple[int, ...]
+    known: np.ndarray
     timings_ms: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def known_share(self) -> float:
+        """Share of the blocks that are there, 0 to 1."""
+        return float(self.known.mean())
 
 
 class Encoder:
@@ -102,6 +123,7 @@ class Encoder:
         regions: RegionFinder | None = None,
         quality: float = 0.0,
         hide_memory_s: float = 0.0,
+        skip: bool = False,
         device: str = "cpu",
         threads: int | None = None,
         clock: Callable[[], float] = time.perf_counter,
@@ -110,21 +132,24 @@ class Encoder:
         and ``threads`` are not for. ``threads``: CPU threads, None leaves torch's own choice.
         ``regions``, ``quality`` (in levels, `policy.StepPolicy.levels_at`) and ``hide_memory_s``
         (how long a mask is remembered) are for models that code blocks; without regions those that
-        ship are loaded. ``clock``: seconds, for the timings.
+        ship are loaded. ``skip``: send of a film what has changed, and everything once a second;
+        for models that code blocks, too. ``clock``: seconds, for the timings.
         """
         self._clock = clock
         self._resized: np.ndarray | None = None  # written over by each frame
         self._analysis: _NetworkAnalysis | BlockEncoder
         if isinstance(model, Model) and model.codes_blocks:
             regions = regions or load_regions(threads=threads)
-            self._analysis = BlockEncoder(model, regions, quality, hide_memory_s)
+            self._analysis = BlockEncoder(model, regions, quality, hide_memory_s, skip=skip)
         else:
             backend = (
                 TorchBackend(model, device=device, threads=threads)
                 if isinstance(model, Model)
                 else model
             )
-            self._analysis = _NetworkAnalysis(backend)
+            self._analysis = _NetworkAnalysis(backend, skip)
+        self._quality, self._target_kbit_s = quality, 0.0
+        self._rate: RateControl | None = None
         self.model = self._analysis.model
         self.backend_name = self._analysis.backend_name  # of the network that runs on the camera
         self._coder = RansCoder(self.model.tables)
@@ -133,13 +158,36 @@ class Encoder:
     def quality(self) -> float:
         """In levels around the model's own, more is finer; may be set between frames.
 
-        Raises UsageError outside of the range, and for a model that codes no blocks unless 0.
+        While a bit rate is held it is what that takes, and begins at what was set. Raises
+        UsageError outside of the range, and for a model that codes no blocks unless 0.
         """
         return self._analysis.quality
 
     @quality.setter
     def quality(self, quality: float) -> None:
-        self._analysis.quality = quality
+        self._analysis.quality = self._quality = quality
+
+    @property
+    def target_kbit_s(self) -> float:
+        """The bit rate that films are held at by their quality, 0 for none; may be set between
+        frames. Raises UsageError below 0, and for a model that codes no blocks unless 0.
+        """
+        return self._target_kbit_s
+
+    @target_kbit_s.setter
+    def target_kbit_s(self, target_kbit_s: float) -> None:
+        if not 0 <= target_kbit_s < math.inf:
+            raise UsageError(f"expected a bit rate of 0 kbit/s or more, found {target_kbit_s:g}")
+        if target_kbit_s and not self.model.codes_blocks:
+            raise UsageError(
+                f"expected no bit rate for {self.model.name}, which has no levels; found "
+                f"{target_kbit_s:g} kbit/s"
+            )
+        self._target_kbit_s = target_kbit_s
+        self._analysis.quality = self._quality
+        self._rate = None
+        if target_kbit_s:
+            self._rate = RateControl(target_kbit_s, self._quality, QUALITY_MIN, QUALITY_MAX)
 
     def encode(
         self, image: np.ndarray, *, max_width: int | None = None, stamp_s: float | None = None
@@ -167,9 +215,15 @@ class Encoder:
                 self._resized = np.empty((*coded, 3), np.uint8)
             image = cv2.resize(image, coded[::-1], self._resized, interpolation=interpolation)
         resized = self._clock()
-        blocks, levels = self._analysis.plan(image, stamp_s)
+        rate = self._rate if stamp_s is not None else None
+        if rate is not None and stamp_s is not None:
+            self._analysis.quality = rate.quality(stamp_s)
+        plan = self._analysis.plan(image, stamp_s)
         planned = self._clock()
-        frame = self._coded(image, original, blocks, levels)
+        sent = self._analysis.send(image, plan, stamp_s)
+        frame = self._coded(image, original, sent, plan.levels, planned)
+        if rate is not None:
+            rate.coded(8.0 * len(frame.data))
         timings = {
             "resize": 1e3 * (resized - started),
             "regions": 1e3 * (planned - resized),
@@ -179,45 +233,57 @@ class Encoder:
         return dataclasses.replace(frame, timings_ms=timings)
 
     def encode_planned(
-        self, image: np.ndarray, blocks: np.ndarray, levels: Sequence[int]
+        self,
+        image: np.ndarray,
+        blocks: np.ndarray,
+        levels: Sequence[int],
+        place: Place = ALONE,
     ) -> EncodedFrame:
         """Code a frame of coded size by a given block map.
 
-        The payload is a function of the map, the levels, and the pixels of blocks that are neither
-        hidden nor skipped.
+        The payload is a function of the map, the levels, the place, and the pixels of blocks that
+        are neither hidden nor skipped.
 
         Args:
             image: uint8 [H, W, 3], RGB.
             blocks: uint8 [⌈H / stride⌉, ⌈W / stride⌉], as `EncodedFrame.blocks`.
             levels: that of each class.
+            place: in its stream.
 
         Raises:
             RoiCodecError: ``image`` is of another shape or type.
         """
         _check_image(image)
-        return self._coded(image, (image.shape[0], image.shape[1]), blocks, tuple(levels))
+        started = self._clock()
+        symbols = self._analysis.symbols(image, blocks, tuple(levels))
+        sent = FrameSymbols(symbols, blocks, place)
+        return self._coded(image, (image.shape[0], image.shape[1]), sent, tuple(levels), started)
 
     def _coded(
         self,
         image: np.ndarray,
         original: tuple[int, int],
-        blocks: np.ndarray,
+        sent: FrameSymbols,
         levels: tuple[int, ...],
+        started: float,
     ) -> EncodedFrame:
-        started = self._clock()
-        symbols = self._analysis.symbols(image, blocks, levels)
+        """started: when the analysis began."""
         analysed = self._clock()
-        block_map, body = self._coder.encode(symbols, blocks, levels)
+        block_map, body = self._coder.encode(sent.symbols, sent.blocks, levels)
         entropy_coded = self._clock()
         coded = (image.shape[0], image.shape[1])
-        data = Payload(self.model.id, *original, *coded, body, block_map, levels).to_bytes()
+        place = dataclasses.astuple(sent.place)
+        data = Payload(
+            self.model.id, *original, *coded, body, block_map, levels, *place
+        ).to_bytes()
         done = self._clock()
         return EncodedFrame(
             data=data,
             original_size=original,
             coded_size=coded,
-            blocks=blocks,
+            blocks=sent.blocks,
             levels=levels,
+            place=sent.place,
             timings_ms={
                 "analysis": 1e3 * (analysed - started),
                 "entropy": 1e3 * (entropy_coded - analysed),
@@ -237,14 +303,19 @@ class Encoder:
 
     def symbols(self, image: np.ndarray) -> np.ndarray:
         """Quantised latent of a frame of coded size: int16 [C, ⌈H / stride⌉, ⌈W / stride⌉]."""
-        blocks, levels = self._analysis.plan(image, None)
-        return self._analysis.symbols(image, blocks, levels)
+        plan = self._analysis.plan(image, None)
+        return self._analysis.symbols(image, plan.blocks, plan.levels)
 
 
 class _NetworkAnalysis:
     """A backend's network, which codes every block alike."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, skip: bool) -> None:
+        if skip:
+            raise UsageError(
+                f"expected to send all of every frame with {backend.model.name}, which codes no "
+                "blocks; found skip"
+            )
         self.backend, self.model, self.backend_name = backend, backend.model, backend.name
         self._levels = (0,) * self.model.tables.classes
 
@@ -259,10 +330,14 @@ class _NetworkAnalysis:
                 f"expected quality 0 for {self.model.name}, which has no levels; found {quality:g}"
             )
 
-    def plan(self, image: np.ndarray, stamp_s: float | None) -> tuple[np.ndarray, tuple[int, ...]]:
+    def plan(self, image: np.ndarray, stamp_s: float | None) -> FramePlan:
         stride = self.model.preset.stride
         rows, columns = (-(-side // stride) for side in image.shape[:2])
-        return np.full((rows, columns), FIRST_CLASS, np.uint8), self._levels
+        blocks = np.full((rows, columns), FIRST_CLASS, np.uint8)
+        return FramePlan(blocks, self._levels, np.zeros((rows, columns), np.bool_))
+
+    def send(self, image: np.ndarray, plan: FramePlan, stamp_s: float | None) -> FrameSymbols:
+        return FrameSymbols(self.backend.symbols(image), plan.blocks)
 
     def symbols(
         self, image: np.ndarray, blocks: np.ndarray, levels: tuple[int, ...]
@@ -279,6 +354,8 @@ def load_encoder(
     regions: str | Path = DEFAULT_REGIONS,
     quality: float = 0.0,
     hide_memory_s: float = 0.0,
+    skip: bool = False,
+    target_kbit_s: float = 0.0,
 ) -> Encoder:
     """An encoder for a model by name or path.
 
@@ -286,7 +363,7 @@ def load_encoder(
         model, device, threads: as `backends.open_backend`.
         backend: one of BACKENDS; "auto" is onnxruntime for models that code blocks, else torch.
         regions: name or path of the regions model (`.onnx`), for models that code blocks.
-        quality, hide_memory_s: as of `Encoder`.
+        quality, hide_memory_s, skip, target_kbit_s: as of `Encoder`.
 
     Raises:
         UsageError: no such backend, or none for this kind of model. RoiCodecError, ModelFileError:
@@ -301,9 +378,14 @@ def load_encoder(
                 f"{loaded.name}, found {backend!r}"
             )
         finder = load_regions(regions, backend=runtime, device=device, threads=threads)
-        return Encoder(loaded, regions=finder, quality=quality, hide_memory_s=hide_memory_s)
-    encoder = Encoder(open_backend(backend, model, device=device, threads=threads))
-    encoder.quality = quality
+        encoder = Encoder(
+            loaded, regions=finder, quality=quality, hide_memory_s=hide_memory_s, skip=skip
+        )
+    else:
+        opened = open_backend(backend, model, device=device, threads=threads)
+        encoder = Encoder(opened, skip=skip)
+        encoder.quality = quality
+    encoder.target_kbit_s = target_kbit_s
     return encoder
 
 
@@ -346,42 +428,51 @@ class Decoder:
             model.id: BlockTransform(model) for model in models if model.codes_blocks
         }
 
-    def decode(self, data: bytes) -> DecodedFrame:
+    def decode(self, data: bytes, state: StreamState | None = None) -> DecodedFrame:
         """Reconstruct one frame. Raises BitstreamError for anything but a good payload of a known
-        model; its sentence says what was expected and what was found."""
-        (outcome,) = self.decode_batch([data])
-        if isinstance(outcome, BitstreamError):
-            raise outcome
+        model; its sentence says what was expected and what was found.
+
+        state: of the stream that the frame belongs to; None for a frame by itself, of which what
+        it skips is not known.
+        """
+        (outcome,) = self.decode_batch([self.read(data, state)])
+        assert isinstance(outcome, DecodedFrame)
         return outcome
 
-    def decode_batch(self, payloads: Sequence[bytes]) -> list[DecodedFrame | BitstreamError]:
+    def decode_batch(
+        self, payloads: Sequence[bytes | ReadFrame]
+    ) -> list[DecodedFrame | BitstreamError]:
         """Reconstruct several frames; those of one model and size go through the network together.
 
-        In the order of ``payloads``; what `decode` would have raised for one stands in its place.
-        A batch holds no more pixels than one frame may (``max_pixels``), so that many large frames
-        take no more memory than a single one.
+        In the order of ``payloads``, bytes or what `read` made of them; what `decode` would have
+        raised for one stands in its place. A batch holds no more pixels than one frame may
+        (``max_pixels``), so that many large frames take no more memory than a single one.
         """
         outcomes: list[DecodedFrame | BitstreamError | None] = [None] * len(payloads)
-        alike: dict[tuple[bytes, int, int], list[tuple[int, _Latent]]] = {}
+        alike: dict[tuple[bytes, int, int], list[tuple[int, ReadFrame]]] = {}
         for index, data in enumerate(payloads):
             try:
-                latent = self._read(data)
+                frame = data if isinstance(data, ReadFrame) else self.read(data)
             except BitstreamError as error:
                 outcomes[index] = error
                 continue
-            payload = latent.payload
+            payload = frame.payload
             key = (payload.model_id, payload.coded_height, payload.coded_width)
-            alike.setdefault(key, []).append((index, latent))
+            alike.setdefault(key, []).append((index, frame))
         for (_, height, width), group in alike.items():
             most = max(1, self._max_pixels // (height * width))
             for start in range(0, len(group), most):
                 indices, latents = zip(*group[start : start + most], strict=True)
-                for index, frame in zip(indices, self._synthesise(latents), strict=True):
-                    outcomes[index] = frame
+                for index, decoded in zip(indices, self._synthesise(latents), strict=True):
+                    outcomes[index] = decoded
         return [outcome for outcome in outcomes if outcome is not None]
 
-    def _read(self, data: bytes) -> _Latent:
-        """The symbols of a payload. Raises BitstreamError."""
+    def read(self, data: bytes, state: StreamState | None = None) -> ReadFrame:
+        """What a payload says and its stream's ``state`` adds, which it brings up to date.
+
+        Without a state what the frame skips is not known. Raises BitstreamError; then the state is
+        as it was, and the next frame finds that one is missing.
+        """
         started = time.perf_counter()
         payload = Payload.from_bytes(data, max_pixels=self._max_pixels)
         if payload.model_id not in self._by_id:
@@ -405,14 +496,18 @@ class Decoder:
             payload.levels,
         )
         skipped = int((blocks == SKIPPED).sum())
-        if skipped:
+        if skipped and payload.stream == 0:
             raise BitstreamError(
                 f"expected a payload that decodes alone; found {skipped} of {blocks.size} blocks "
                 "skipped"
             )
-        return _Latent(payload, symbols, blocks, 1e3 * (time.perf_counter() - started))
+        level_of = np.zeros(blocks.shape, np.uint8)
+        if model.codes_blocks:
+            level_of = self._transforms[model.id].level_of(blocks, payload.levels)
+        picture = (state or StreamState()).update(payload, symbols, blocks, level_of)
+        return ReadFrame(payload, picture, blocks, 1e3 * (time.perf_counter() - started))
 
-    def _synthesise(self, latents: Sequence[_Latent]) -> list[DecodedFrame]:
+    def _synthesise(self, latents: Sequence[ReadFrame]) -> list[DecodedFrame]:
         """Frames of latents that share model and coded size."""
         import torch
 
@@ -425,6 +520,8 @@ class Decoder:
             x = x[:, :, :height, :width].permute(0, 2, 3, 1)
             images = (x * 255.0).round_().clamp_(0, 255).nan_to_num_(0).to(torch.uint8)
         pixels = images.contiguous().cpu().numpy()
+        for image, latent in zip(pixels, latents, strict=True):
+            _paint_unknown(image, latent.picture.known, model.preset.stride)
         synthesis_ms = 1e3 * (time.perf_counter() - started)
         return [
             DecodedFrame(
@@ -434,6 +531,7 @@ class Decoder:
                 model=model,
                 blocks=latent.blocks,
                 levels=latent.payload.levels,
+                known=latent.picture.known,
                 timings_ms={
                     "entropy": latent.entropy_ms,
                     "synthesis": synthesis_ms,
@@ -443,28 +541,36 @@ class Decoder:
             for latent, image in zip(latents, pixels, strict=True)
         ]
 
-    def _inputs(self, model: Model, latents: Sequence[_Latent]) -> list[np.ndarray]:
+    def _inputs(self, model: Model, latents: Sequence[ReadFrame]) -> list[np.ndarray]:
         """What the synthesis of a model takes, float32 [B, ., h, w] each."""
-        symbols = np.stack([latent.symbols for latent in latents])
+        pictures = [latent.picture for latent in latents]
         transform = self._transforms.get(model.id)
         if transform is None:
             mean = model.tensors["latent_mean"].astype(np.float32)
+            symbols = np.stack([picture.symbols for picture in pictures])
             return [symbols.astype(np.float32) + mean[:, None, None]]
-        level_of = [transform.level_of(latent.blocks, latent.payload.levels) for latent in latents]
-        y = [transform.coefficients(s, level) for s, level in zip(symbols, level_of, strict=True)]
-        hidden = np.stack([latent.blocks == HIDDEN for latent in latents])
-        planes = [np.stack(level_of), hidden]
+        y = [transform.coefficients(p.symbols, p.level_of) for p in pictures]
+        planes = [np.stack([p.level_of for p in pictures]), np.stack([p.hidden for p in pictures])]
         return [np.stack(y), *(plane[:, None].astype(np.float32) for plane in planes)]
 
 
-@dataclass(frozen=True)
-class _Latent:
-    """A payload that was read. symbols: int16 [C, h, w]; blocks: uint8 [h, w]."""
+@dataclass(frozen=True, eq=False)
+class ReadFrame:
+    """A payload that was read, and what is to be seen after it.
+
+    blocks: uint8 [h, w], as they were coded in this payload.
+    """
 
     payload: Payload
-    symbols: np.ndarray
+    picture: Picture
     blocks: np.ndarray
     entropy_ms: float
+
+
+def _paint_unknown(image: np.ndarray, known: np.ndarray, stride: int) -> None:
+    """Make grey what is not known; image: uint8 [H, W, 3], known: bool [h, w]."""
+    for row, column in np.argwhere(~known):
+        image[row * stride : (row + 1) * stride, column * stride : (column + 1) * stride] = NEUTRAL
 
 
 def _check_image(image: np.ndarray) -> None:

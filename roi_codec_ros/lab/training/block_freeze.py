@@ -110,7 +110,7 @@ def counted_tables(
     )
     counts = np.zeros((rows, values))
     map_counts = np.full(((CLASSES + 3) ** 2, CLASSES + 2), 0.1)
-    encoder = BlockEncoder(model, regions, 0.0, 0.0)
+    encoder = BlockEncoder(model, regions)
     for blocks, levels, symbols in _coded(encoder, photographs):
         row = blank.rows_of(symbols, blocks, levels)
         there = row >= 0
@@ -143,7 +143,7 @@ def _coded(
     turn = 0
     for path in photographs:
         image = np.asarray(read_photograph(path))
-        blocks, _ = encoder.plan(image, None)
+        blocks = encoder.plan(image, None).blocks
         for _ in range(3):
             encoder.quality = float(QUALITIES[turn % len(QUALITIES)])
             turn += 1
