@@ -20,6 +20,7 @@ from roi_codec_ros.common.errors import RoiCodecError, UsageError
 PRODUCT_VERBS: dict[str, str] = {
     "encode": "compress an image to a .roic file",
     "decode": "reconstruct the anonymized image of a .roic file",
+    "anonymize": "hide the heads in a recording: bags, films, folders, pictures",
     "models": "list the models that are installed",
     "site": "check the file of a site's cameras, as cameras.launch.py takes it",
     "calibrate-ground": "find where a camera stands, from points with known places",

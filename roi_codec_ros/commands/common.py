@@ -76,7 +76,16 @@ def positive_real(text: str) -> float:
     return value
 
 
+def not_negative_real(text: str) -> float:
+    """An argument that is a number of 0 or more; for argparse's ``type``."""
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise ValueError(text)
+    return value
+
+
 positive_real.__name__ = "positive number"
+not_negative_real.__name__ = "number of 0 or more"
 
 
 def read_json(path: Path) -> Any:

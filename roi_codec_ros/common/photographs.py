@@ -245,8 +245,8 @@ def _decoded(file: IO[bytes], path: Path | str, size: tuple[int, int] | None) ->
     try:
         image.load()
         # Pillow turns a TIFF by itself, whether or not it forgets the tag then.
-        orientation = 1 if image.format == "TIFF" else _orientation(image)
-        return _turned(np.asarray(_as_rgb(image)), orientation)
+        orientation = 1 if image.format == "TIFF" else orientation_of(image)
+        return turned(np.asarray(_as_rgb(image)), orientation)
     except Exception as error:  # whatever a decoder makes of foreign bytes
         raise PhotographError(path, _broken(error)) from error
 
@@ -256,7 +256,7 @@ def _check_size(image: Image.Image, path: Path | str, size: tuple[int, int] | No
     if size is None or (width, height) == tuple(size):
         return
     reason = f"{width}×{height} px where boxes are of {size[0]}×{size[1]} px"
-    if (height, width) == tuple(size) and _orientation(image) in _SIDEWAYS:
+    if (height, width) == tuple(size) and orientation_of(image) in _SIDEWAYS:
         reason += ", the size before its rotation tag is applied"
     raise PhotographError(path, reason)
 
@@ -266,10 +266,10 @@ def _shown_size(image: Image.Image) -> tuple[int, int]:
     if image.format == "TIFF":  # newer Pillows give the size as shown, others as stored
         tags = image.tag_v2  # type: ignore[attr-defined]
         width, height = tags.get(_IMAGE_WIDTH, width), tags.get(_IMAGE_HEIGHT, height)
-    return (height, width) if _orientation(image) in _SIDEWAYS else (width, height)
+    return (height, width) if orientation_of(image) in _SIDEWAYS else (width, height)
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation_of(image: Image.Image) -> int:
     """1 to 8 as in EXIF; 1 where there is no tag, or one that says nothing."""
     try:
         value = image.getexif().get(_ORIENTATION, 1)
@@ -278,7 +278,8 @@ def _orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _turned(pixels: ImageArray, orientation: int) -> ImageArray:
+def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Pixels of a picture as it is stored, [H, W] or [H, W, C], as the picture is shown."""
     if orientation in _SIDEWAYS:
         pixels = pixels.transpose(1, 0, 2)
     if orientation in _RIGHT_TO_LEFT:
@@ -286,6 +287,15 @@ def _turned(pixels: ImageArray, orientation: int) -> ImageArray:
     if orientation in _BOTTOM_UP:
         pixels = pixels[::-1]
     return np.array(pixels, order="C")
+
+
+def turned_back(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """A mask of a picture as it is shown, [H, W], as the picture is stored."""
+    if orientation in _BOTTOM_UP:
+        pixels = pixels[::-1]
+    if orientation in _RIGHT_TO_LEFT:
+        pixels = pixels[:, ::-1]
+    return pixels.T if orientation in _SIDEWAYS else pixels
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:

@@ -16,8 +16,8 @@ from roi_codec_ros.regions.finder import (
     Thresholds,
     load_regions,
 )
-from roi_codec_ros.regions.memory import MaskMemory
-from roi_codec_ros.regions.paint import paint_over
+from roi_codec_ros.regions.memory import MaskMemory, still_there
+from roi_codec_ros.regions.paint import paint_over, paint_plane
 from roi_codec_ros.regions.plan import BlockPlan, plan_blocks
 
 __all__ = [
@@ -30,5 +30,7 @@ __all__ = [
     "Thresholds",
     "load_regions",
     "paint_over",
+    "paint_plane",
     "plan_blocks",
+    "still_there",
 ]

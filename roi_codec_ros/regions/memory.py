@@ -40,11 +40,7 @@ class MaskMemory:
         if not self._masks:
             return np.zeros(shape, np.bool_)
         remembered = np.logical_or.reduce([mask for _, mask in self._masks])
-        there = (regions.persons >= thresholds.person) | (
-            regions.heads >= thresholds.trace_of_head
-        )
-        near = cv2.dilate(there.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(np.bool_)
-        return np.asarray(remembered & near, np.bool_)
+        return np.asarray(remembered & still_there(regions, thresholds), np.bool_)
 
     def remember(self, found: BoolArray, now_s: float) -> None:
         """Keep what was found in a frame (not what was held from others: that would never end)."""
@@ -54,3 +50,9 @@ class MaskMemory:
     def forget(self) -> None:
         """Empty the memory, as at the start of another film."""
         self._masks.clear()
+
+
+def still_there(regions: Regions, thresholds: Thresholds) -> BoolArray:
+    """Blocks where something speaks for a person or a head, and those around: [rows, columns]."""
+    there = (regions.persons >= thresholds.person) | (regions.heads >= thresholds.trace_of_head)
+    return cv2.dilate(there.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(np.bool_)

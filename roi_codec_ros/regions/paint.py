@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from roi_codec_ros.regions.blocks import BLOCK_PX, grid_size
+from roi_codec_ros.regions.blocks import BLOCK_PX
+
+Block = tuple[int, int]  # its height and width, in samples of a plane
 
 
 def paint_over(image: NDArray[np.uint8], hidden: NDArray[np.bool_]) -> NDArray[np.uint8]:
@@ -20,44 +24,65 @@ def paint_over(image: NDArray[np.uint8], hidden: NDArray[np.bool_]) -> NDArray[n
         image: uint8 [H, W, C].
         hidden: bool [⌈H / 16⌉, ⌈W / 16⌉].
     """
-    height, width = image.shape[:2]
-    rows, columns = grid_size(height, width)
+    return np.asarray(paint_plane(image, hidden, (BLOCK_PX, BLOCK_PX)), np.uint8)
+
+
+def paint_plane(plane: NDArray[Any], hidden: NDArray[np.bool_], block: Block) -> NDArray[Any]:
+    """As `paint_over` for samples of any kind, ``block`` rows and columns of which make a block.
+
+    Planes of colour that have fewer samples than pixels have smaller blocks, and so has each of
+    the four colours of a Bayer pattern.
+
+    Args:
+        plane: unsigned integers of 8 or 16 bits, [h, w] or [h, w, C].
+        hidden: bool [rows, columns] of blocks that cover the plane.
+    """
     if not hidden.any():
-        return image.copy()
+        return plane.copy()
+    deep = plane.reshape(*plane.shape[:2], -1)
     known = (~hidden).astype(np.float32)
-    means = _block_means(image, rows, columns) * known[..., None]
-    filled = _pull_push(means, known)
-    smooth = _interpolated(filled, height, width)
-    mask = hidden.repeat(BLOCK_PX, axis=0).repeat(BLOCK_PX, axis=1)[:height, :width]
-    painted = image.copy()
-    painted[mask] = np.rint(smooth[mask]).clip(0, 255).astype(np.uint8)
-    return painted
+    means = _block_means(deep, hidden.shape, block) * known[..., None]
+    filled = _pull_push(means, known, np.iinfo(plane.dtype).max / 2)
+    painted = deep.copy()
+    rows, columns = (np.flatnonzero(hidden.any(axis=axis)) for axis in (1, 0))
+    down = slice(rows[0] * block[0], (rows[-1] + 1) * block[0])
+    across = slice(columns[0] * block[1], (columns[-1] + 1) * block[1])
+    part = painted[down, across]
+    smooth = _interpolated(filled, rows, columns, block)[: part.shape[0], : part.shape[1]]
+    mask = hidden[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    mask = mask.repeat(block[0], axis=0).repeat(block[1], axis=1)[: part.shape[0], : part.shape[1]]
+    part[mask] = np.rint(smooth[mask]).clip(0, np.iinfo(plane.dtype).max)
+    return painted.reshape(plane.shape)
 
 
-def _block_means(image: NDArray[np.uint8], rows: int, columns: int) -> NDArray[np.float32]:
-    """Mean colour of each block: float32 [rows, columns, C]."""
-    height, width = image.shape[:2]
+def _block_means(plane: NDArray[Any], grid: tuple[int, ...], block: Block) -> NDArray[np.float32]:
+    """Mean of the samples of each block: float32 [rows, columns, C]."""
+    height, width, channels = plane.shape
+    rows, columns = grid
     whole = cv2.copyMakeBorder(
-        image,
+        plane,
         0,
-        rows * BLOCK_PX - height,
+        rows * block[0] - height,
         0,
-        columns * BLOCK_PX - width,
+        columns * block[1] - width,
         cv2.BORDER_REPLICATE,
-    ).reshape(rows, BLOCK_PX, columns, BLOCK_PX, -1)
-    return whole.mean(axis=(1, 3), dtype=np.float32)
+    )
+    means = cv2.resize(whole.astype(np.float32), (columns, rows), interpolation=cv2.INTER_AREA)
+    return np.asarray(means, np.float32).reshape(rows, columns, channels)
 
 
-def _pull_push(values: NDArray[np.float32], known: NDArray[np.float32]) -> NDArray[np.float32]:
+def _pull_push(
+    values: NDArray[np.float32], known: NDArray[np.float32], middle: float
+) -> NDArray[np.float32]:
     """Unknown entries from ever coarser means of the known ones (pull-push, Gortler et al. 1996).
 
-    values: [h, w, C], 0 where ``known`` [h, w] is 0.
+    values: [h, w, C], 0 where ``known`` [h, w] is 0. middle: what all become if none is known.
     """
     height, width = known.shape
     if known.all():
         return values
     if height == width == 1:
-        return values if known[0, 0] else np.full_like(values, 127.5)
+        return values if known[0, 0] else np.full_like(values, middle)
     pad = ((0, height % 2), (0, width % 2))
     fine_known = np.pad(known, pad)
     fine = np.pad(values * known[..., None], (*pad, (0, 0)))
@@ -68,7 +93,7 @@ def _pull_push(values: NDArray[np.float32], known: NDArray[np.float32]) -> NDArr
 
     weight = halved(fine_known[..., None])
     coarse = halved(fine) / np.maximum(weight, 1e-6)
-    filled = _pull_push(coarse, (weight[..., 0] > 0).astype(np.float32))
+    filled = _pull_push(coarse, (weight[..., 0] > 0).astype(np.float32), middle)
     doubled = cv2.resize(
         filled, (fine.shape[1], fine.shape[0]), interpolation=cv2.INTER_LINEAR
     ).reshape(fine.shape)[:height, :width]
@@ -76,8 +101,14 @@ def _pull_push(values: NDArray[np.float32], known: NDArray[np.float32]) -> NDArr
     return np.asarray(values * share + doubled * (1 - share), np.float32)
 
 
-def _interpolated(blocks: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
-    rows, columns = blocks.shape[:2]
-    size = (columns * BLOCK_PX, rows * BLOCK_PX)
-    smooth = cv2.resize(blocks, size, interpolation=cv2.INTER_LINEAR)
-    return smooth.reshape(size[1], size[0], -1)[:height, :width]
+def _interpolated(
+    blocks: NDArray[np.float32], rows: NDArray[np.intp], columns: NDArray[np.intp], block: Block
+) -> NDArray[np.float32]:
+    """Blocks from the first to the last of ``rows`` and ``columns``, as samples; bilinear."""
+    top, left = max(0, int(rows[0]) - 1), max(0, int(columns[0]) - 1)
+    part = blocks[top : rows[-1] + 2, left : columns[-1] + 2]
+    size = (part.shape[1] * block[1], part.shape[0] * block[0])
+    smooth = cv2.resize(part, size, interpolation=cv2.INTER_LINEAR)
+    deep = smooth.reshape(size[1], size[0], -1)
+    inner = deep[(int(rows[0]) - top) * block[0] :, (int(columns[0]) - left) * block[1] :]
+    return np.asarray(inner, np.float32)

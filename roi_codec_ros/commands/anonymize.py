@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hide the heads in a recording: a picture, a folder of pictures.
+
+Pictures are looked at in full resolution; outside heads they stay as they are.
+
+example:
+  roi-codec anonymize photo.jpg anonymized.jpg
+  roi-codec anonymize photos/ anonymized/
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from roi_codec_ros.commands.common import (
+    add_force_option,
+    add_json_option,
+    not_negative_real,
+    outputs,
+    positive,
+)
+from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.common.files import Output
+
+if TYPE_CHECKING:
+    from roi_codec_ros.recordings.pipeline import Settings
+    from roi_codec_ros.recordings.tally import CameraTally
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the verb."""
+    parser.add_argument("source", type=Path, metavar="IN")
+    parser.add_argument("target", type=Path, metavar="OUT")
+    finding = parser.add_argument_group("what is hidden")
+    finding.add_argument(
+        "--regions",
+        default="regions",
+        metavar="MODEL",
+        help="what finds heads, or whatever else it was trained on (default: %(default)s)",
+    )
+    finding.add_argument(
+        "--backend",
+        choices=("onnxruntime", "openvino", "openvino-half"),
+        default="onnxruntime",
+        help="what runs it (default: %(default)s)",
+    )
+    finding.add_argument(
+        "--hide-memory",
+        type=not_negative_real,
+        default=0.5,
+        metavar="S",
+        help="a head that is found hides what is missed for so long before and after it "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--jobs", type=positive, metavar="N", help="workers (default: one for each core)"
+    )
+    add_json_option(parser)
+    add_force_option(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Run the verb. Raises RoiCodecError for whatever a user can cause."""
+    if not args.source.exists():
+        raise RoiCodecError(f"expected a recording at {args.source}, found none")
+    files = outputs(args, "json", inputs=[args.source])
+    with _Progress() as progress:
+        tallies = _anonymized(args, _settings(args, progress))
+    for tally in tallies:
+        _print_tally(tally, args.target)
+    if args.json:
+        files["json"].write_json({"cameras": [tally.figures() for tally in tallies]})
+
+
+def _settings(args: argparse.Namespace, progress: _Progress) -> Settings:
+    from roi_codec_ros.recordings.pipeline import Settings, usable_cores
+    from roi_codec_ros.regions import RegionFinder, load_regions
+
+    def finder() -> RegionFinder:
+        return load_regions(args.regions, backend=args.backend, threads=1)
+
+    finder()  # what is wrong with it is said at once
+    return Settings(
+        finder,
+        jobs=args.jobs or usable_cores(),
+        memory_s=args.hide_memory,
+        progress=progress.show,
+    )
+
+
+def _anonymized(args: argparse.Namespace, settings: Settings) -> list[CameraTally]:
+    from roi_codec_ros.recordings.folders import anonymize_folder, anonymize_picture, other_files
+
+    if args.source.is_dir():
+        others = other_files(args.source)
+        if others:
+            print(
+                f"{len(others)} files are no pictures and are not copied, the first: {others[0]}",
+                file=sys.stderr,
+            )
+        told = f"{args.regions} {args.backend}"
+        return [anonymize_folder(args.source, args.target, settings, force=args.force, told=told)]
+    target = Output(args.target, force=args.force, inputs=[args.source])
+    return [anonymize_picture(args.source, target, settings)]
+
+
+def _print_tally(tally: CameraTally, target: Path) -> None:
+    print(
+        f"{target}: {tally.name}, {tally.frames} frames, {tally.heads} heads hidden in "
+        f"{tally.frames_with_heads} of them"
+    )
+    if tally.left_out:
+        print(f"{tally.left_out} left out, the first: {tally.left_out_first}", file=sys.stderr)
+
+
+class _Progress:
+    """A bar with the time that is left, on a terminal."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+
+    def show(self, done: float, total: float, unit: str) -> None:
+        """As `Settings.progress`."""
+        from tqdm import tqdm
+
+        if self._bar is None:
+            self._bar = tqdm(total=total or None, unit=unit, disable=None, unit_scale=True)
+        self._bar.update(done - self._bar.n)
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()

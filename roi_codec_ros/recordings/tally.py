@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What became of a recording: frames, heads and what was left out, by camera and by minute."""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from roi_codec_ros.recordings.hiding import heads_of
+from roi_codec_ros.recordings.pipeline import Passage
+
+MOST_DOUBTFUL = 24  # heads of a camera that are shown
+MOST_LISTED = 1000  # frames of a camera that are listed for somebody to look at
+
+
+@dataclass(frozen=True, order=True)
+class DoubtfulHead:
+    """A head that was hidden with little confidence. thumbnail: a JPEG of what is there now."""
+
+    score: float
+    place: str
+    thumbnail: bytes = field(compare=False, repr=False, default=b"")
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a frame that is written shows. faces: None where nobody looked for them."""
+
+    faces: list[tuple[float, float, float, float]] | None = None
+    doubtful: tuple[DoubtfulHead, ...] = ()
+
+
+@dataclass
+class CameraTally:
+    """The figures of one camera, film or folder."""
+
+    name: str
+    kind: str = ""
+    frames: int = 0
+    frames_with_heads: int = 0
+    heads: int = 0
+    heads_only_held: int = 0
+    hidden_share_sum: float = 0.0
+    left_out: int = 0
+    left_out_first: str = ""
+    heads_by_minute: Counter[int] = field(default_factory=Counter)
+    inspected: int = 0
+    frames_with_faces: int = 0
+    faces: int = 0
+    listed: list[str] = field(default_factory=list)
+    doubtful: list[tuple[float, DoubtfulHead]] = field(default_factory=list, repr=False)
+
+    def add(self, passage: Passage, place: str, minute: int = 0) -> None:
+        """Count a frame. place: how it is called, for people. minute: from the start."""
+        if passage.output is None:
+            self.leave_out(f"{place}: {passage.reason}")
+            return
+        assert passage.hidden is not None and passage.judged is not None
+        heads = heads_of(passage.hidden, passage.judged)
+        self.frames += 1
+        self.frames_with_heads += bool(heads)
+        self.heads += len(heads)
+        self.heads_only_held += sum(head.score == 0 for head in heads)
+        self.hidden_share_sum += float(passage.hidden.mean())
+        self.heads_by_minute[minute] += len(heads)
+        if passage.inspection is not None:
+            self._look(passage.inspection, place)
+
+    def leave_out(self, reason: str) -> None:
+        """Count a frame that is not written."""
+        self.left_out += 1
+        self.left_out_first = self.left_out_first or reason
+
+    def least_sure(self) -> Iterator[DoubtfulHead]:
+        """The heads with the least confidence, from the lowest on."""
+        return iter(sorted(head for _, head in self.doubtful))
+
+    def figures(self) -> dict[str, Any]:
+        """For JSON."""
+        mean_hidden = self.hidden_share_sum / self.frames if self.frames else 0.0
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "frames": self.frames,
+            "frames_with_heads": self.frames_with_heads,
+            "heads": self.heads,
+            "heads_hidden_by_frames_around_alone": self.heads_only_held,
+            "hidden_share": mean_hidden,
+            "frames_left_out": self.left_out,
+            "frames_left_out_first": self.left_out_first or None,
+            "heads_by_minute": {str(k): v for k, v in sorted(self.heads_by_minute.items())},
+            "frames_inspected": self.inspected,
+            "frames_with_faces_left": self.frames_with_faces,
+            "faces_left": self.faces,
+            "frames_to_look_at": self.listed,
+        }
+
+    def _look(self, inspection: Inspection, place: str) -> None:
+        if inspection.faces is not None:
+            self.inspected += 1
+            self.faces += len(inspection.faces)
+            self.frames_with_faces += bool(inspection.faces)
+            if inspection.faces and len(self.listed) < MOST_LISTED:
+                self.listed.append(place)
+        for head in inspection.doubtful:
+            entry = (-head.score, head)
+            if len(self.doubtful) < MOST_DOUBTFUL:
+                heapq.heappush(self.doubtful, entry)
+            else:
+                heapq.heappushpop(self.doubtful, entry)
