@@ -371,6 +371,9 @@ def test_the_command_writes_json_and_a_page_that_needs_nothing_else(
     assert {"original", "decoded", "negated"} <= set(report["union"])
     assert 0 < report["bits_per_head"]["median"] <= report["bits_per_head"]["p95"]
     assert report["quick"] is True
+    assert report["regions"]["heads"]["all"]["number"] == 1
+    assert "What regions hide and overlook" in page.read_text()
+    assert "annotated heads that any detector finds, of 1: original 1" in printed.out
     html = page.read_text()
     assert "&lt;b&gt;" in html and "<b>:" not in html
     assert "vacuous" in html
@@ -498,6 +501,7 @@ def test_what_is_left_out_says_why(
         (["--embedder", "nose"], 2, "expected a face embedder of"),
         (["--detectors", "eyes"], 2, "expected a face detector of"),
         (["--detectors", "bright,bright"], 2, "expected every detector once"),
+        (["--inversions", "mirror"], 2, "expected inversions of negated"),
         (["--split", "test"], 1, "expected annotation_test.odgt"),
     ],
 )

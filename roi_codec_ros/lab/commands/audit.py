@@ -2,12 +2,14 @@
 """Audit a model's privacy on held-out photographs: detectors, attackers, recognition, bits.
 
 What face detectors still find in decoded images and in cheap inversions of them, beside the
-originals and JPEG at the same rate (the ceilings) and originals with erased heads (the floor); and
-the bits that can depend on a head, with the bound that follows for any attacker. Without --quick
-also what two attackers restore who train decoders of their own, and whether a face recognizer
-still names faces that were pasted into scenes.
+originals and JPEG at the same rate (the ceilings) and originals with erased heads (the floor); the
+bits that can depend on a head, with the bound that follows for any attacker; and for models that
+hide heads which of these the regions miss. Without --quick also what two attackers restore who
+train decoders of their own, and whether a face recognizer still names faces that were pasted into
+scenes. A regions model (.onnx) is audited alone: nothing is coded then.
 
 example:
+  roi-codec audit regions --data DATA --split val --detectors mtcnn,yunet=yunet.onnx
   roi-codec audit fast --data DATA --split val --quick \\
       --detectors mtcnn,blazeface,haar,yunet=yunet.onnx --json audit.json --html audit.html
   roi-codec audit fast --data DATA --split val --attack-minutes 30 --embedder dlib \\
@@ -46,7 +48,9 @@ IDENTITY_DETECTOR = "mtcnn"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the verb."""
-    parser.add_argument("model", metavar="MODEL", help="name or .safetensors file")
+    parser.add_argument(
+        "model", metavar="MODEL", help="name or .safetensors file; or a regions model"
+    )
     parser.add_argument(
         "--data", required=True, metavar="DIR", help="folder with annotation_SPLIT.odgt and images"
     )
@@ -67,6 +71,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="mtcnn,haar",
         metavar="LIST",
         help="of mtcnn, blazeface, haar and yunet=PATH (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--regions",
+        default="regions",
+        metavar="NAME",
+        help="regions that hide heads, by name or .onnx file (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--inversions",
+        metavar="LIST",
+        help="only these inversions of decoded images; negated is always among them "
+        "(default: all)",
     )
     parser.add_argument(
         "--attack-minutes",
@@ -118,33 +134,42 @@ def run(args: argparse.Namespace) -> None:
 
     from roi_codec_ros.codec.models import load_model
     from roi_codec_ros.common.devices import torch_device
-    from roi_codec_ros.common.errors import UsageError
     from roi_codec_ros.common.machine import describe_machine, usable_cores
+    from roi_codec_ros.lab.commands.audit_regions import (
+        audit_regions,
+        is_regions_model,
+        make_detectors,
+        region_judge,
+    )
     from roi_codec_ros.lab.commands.evaluate import choose
     from roi_codec_ros.lab.datasets.annotations_any import read_annotations, shortfall
     from roi_codec_ros.lab.evaluation.methods import ModelMethod
-    from roi_codec_ros.lab.faces.face_detectors import make_face_detector
     from roi_codec_ros.lab.privacy.audit import audit
     from roi_codec_ros.lab.privacy.audit_page import audit_page
     from roi_codec_ros.lab.privacy.audit_report import audit_report, summary_text
     from roi_codec_ros.lab.privacy.leakage import HeadMeter
     from roi_codec_ros.lab.privacy.reidentification import reid_report
+    from roi_codec_ros.lab.privacy.versions import chosen_inversions
 
+    if is_regions_model(args.model):
+        audit_regions(args)
+        return
     files = outputs(args, "json", "html", inputs=[args.model])
     model = load_model(args.model)
     annotated = read_annotations(args.data, args.split)
     limit = args.limit or (QUICK_LIMIT if args.quick else None)
     chosen = choose(annotated, all_images=True, limit=limit)
     torch_device(args.device)
-    names = args.detectors.split(",")
-    detectors = [make_face_detector(name, device=args.device) for name in names]
-    if len({detector.name for detector in detectors}) < len(detectors):
-        raise UsageError(f"expected every detector once, found {args.detectors}")
+    inversions = chosen_inversions(args.inversions)
+    detectors = make_detectors(args)
     left_out: dict[str, str] = {}
     recognizer = _make_recognizer(args, left_out)
     threads = args.threads or usable_cores()
-    method = ModelMethod(model, device=args.device, threads=threads)
-    meter = HeadMeter(model, device=args.device)
+    judge = region_judge(args, model) if model.codes_blocks else None
+    method = ModelMethod(
+        model, device=args.device, threads=threads, regions=judge.finder if judge else None
+    )
+    meter = HeadMeter(model, device=args.device, regions=judge.finder if judge else None)
     attackers, minutes = _train_attackers(args, model, left_out)
     with tqdm(total=len(chosen), unit="image", disable=None) as progress:
         result = audit(
@@ -153,6 +178,8 @@ def run(args: argparse.Namespace) -> None:
             detectors,
             meter,
             attackers=attackers,
+            regions=judge,
+            inversions=inversions,
             quick=args.quick,
             on_image=lambda _: progress.update(),
         )

@@ -14,6 +14,7 @@ from roi_codec_ros.lab.evaluation.results import RowName
 
 if TYPE_CHECKING:
     from roi_codec_ros.codec.models import Model
+    from roi_codec_ros.regions import RegionFinder
 
 
 class Method(Protocol):
@@ -69,16 +70,18 @@ class ModelMethod:
         model: Model,
         *,
         quality: float = 0.0,
+        regions: RegionFinder | None = None,
         device: str = "cpu",
         threads: int | None = None,
     ) -> None:
-        """quality: as of `codec.Encoder`. Raises UsageError where the model knows none."""
+        """quality, regions: as of `codec.Encoder`. Raises UsageError where the model knows no
+        quality."""
         from roi_codec_ros.codec.codec import Decoder, Encoder
 
         self._model = model
         self._quality = quality
         self.device = device
-        self._encoder = Encoder(model, device=device, threads=threads)
+        self._encoder = Encoder(model, regions=regions, device=device, threads=threads)
         self._encoder.quality = quality
         self._decoder = Decoder(model, device=device, threads=threads)
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Protocol
@@ -36,7 +36,8 @@ from roi_codec_ros.lab.evaluation.results import Failure
 from roi_codec_ros.lab.faces.face_detectors import FaceDetector
 from roi_codec_ros.lab.privacy.leakage import HeadBits, erase
 from roi_codec_ros.lab.privacy.matching import BoxArray, pair_up, unite
-from roi_codec_ros.lab.privacy.versions import INVERSIONS, Attacker, make_versions
+from roi_codec_ros.lab.privacy.region_recall import RegionJudge, RegionRecall
+from roi_codec_ros.lab.privacy.versions import INVERSIONS, Attacker, Inversion, make_versions
 
 SOURCES = ("original", "jpeg", "erased", "decoded")
 PLAIN = "plain"
@@ -101,6 +102,7 @@ class Audit:
     by_chance[source, inversion]: heads of the image before that the union would have found.
     head_errors[source]: mean squared error over each head, colours in [0, 1].
     shown_heads: the largest heads, for the attackers' pictures; none without attackers.
+    regions: what a regions model hides; None for a codec without one.
     """
 
     images: int = 0
@@ -114,6 +116,7 @@ class Audit:
     head_errors: dict[str, list[float]] = field(default_factory=dict)
     scenes: list[Scene] = field(default_factory=list)
     shown_heads: list[ShownHead] = field(default_factory=list)
+    regions: RegionRecall | None = None
     failures: list[Failure] = field(default_factory=list)
 
 
@@ -135,12 +138,15 @@ def audit(
     meter: Meter,
     *,
     attackers: Sequence[Attacker] = (),
+    regions: RegionJudge | None = None,
+    inversions: Mapping[str, Inversion] | None = None,
     quick: bool = False,
     on_image: Callable[[Annotation], None] | None = None,
 ) -> Audit:
     """Audit `method` on images.
 
-    attackers: whose restored images are searched too.
+    attackers: whose restored images are searched too. regions: holds what is hidden against what
+    is annotated. inversions: those to try, by name, with the negative; None: all.
     quick: try the inversions on decoded images only, not on the references.
     Raises RoiCodecError where not a single image could be measured.
     """
@@ -149,7 +155,18 @@ def audit(
     for annotation in annotations:
         # As in the evaluation: whatever breaks on one image costs that image, and is seen.
         try:
-            measured = _Measured.make(annotation, method, detectors, meter, attackers, quick=quick)
+            measured = _Measured.make(
+                annotation,
+                method,
+                detectors,
+                meter,
+                attackers,
+                inversions=INVERSIONS if inversions is None else inversions,
+                quick=quick,
+            )
+            if regions is not None:
+                faces = measured.looked["original", PLAIN].boxes[UNION]
+                regions.add(measured.versions["original"], annotation, faces)
         except Exception as error:  # noqa: BLE001
             result.failures.append(Failure(annotation.image_id, failure_reason(error)))
         else:
@@ -157,6 +174,7 @@ def audit(
             previous = annotation
         if on_image is not None:
             on_image(annotation)
+    result.regions = regions.result if regions is not None else None
     if not result.images:
         found = "none"
         if result.failures:
@@ -182,6 +200,7 @@ class _Measured:
         meter: Meter,
         attackers: Sequence[Attacker],
         *,
+        inversions: Mapping[str, Inversion],
         quick: bool,
     ) -> _Measured:
         image = read_annotated(annotation)
@@ -192,7 +211,7 @@ class _Measured:
         for source, picture in versions.items():
             looked[source, PLAIN] = _look(picture, detectors, (height, width))
             if source == "decoded" or (source in SOURCES and not quick):
-                for name, inversion in INVERSIONS.items():
+                for name, inversion in inversions.items():
                     looked[source, name] = _look(inversion(picture), detectors, (height, width))
                 every = [
                     seen.boxes[UNION] for (where, _), seen in looked.items() if where == source

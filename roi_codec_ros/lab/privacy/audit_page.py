@@ -77,6 +77,7 @@ def audit_page(
         "get_or_dash": lambda mapping, key: mapping.get(key, "–"),
         "label": _label,
         "one_decimal": lambda value: f"{value:.1f}",
+        "percent": lambda share: "–" if share is None else f"{100 * share:.1f} %",
         "short_label": lambda source: SHORT_LABELS.get(source) or _label(source, short=True),
         "square": _square,
         "whole": lambda value: "–" if value is None else f"{value:,.0f}",

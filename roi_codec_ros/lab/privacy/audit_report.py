@@ -22,7 +22,13 @@ from roi_codec_ros.lab.privacy.audit import (
     head_size_bins,
 )
 from roi_codec_ros.lab.privacy.leakage import HeadBits, fano_table
-from roi_codec_ros.lab.privacy.versions import INVERSIONS, Attacker, attacker_source
+from roi_codec_ros.lab.privacy.region_recall import recall_text
+from roi_codec_ros.lab.privacy.versions import (
+    INVERSIONS,
+    NEGATED,
+    Attacker,
+    attacker_source,
+)
 
 
 def audit_report(
@@ -72,6 +78,7 @@ def audit_report(
             for source in SOURCES
             if source != "decoded" and (source, ANY) in result.faces
         },
+        "regions": result.regions.report() if result.regions else None,
         "attacker": _attacker_report(result, attackers, attack_minutes, reid),
         "reid": reid,
         "left_out": left_out or {},
@@ -88,6 +95,9 @@ def summary_text(report: dict[str, Any]) -> str:
         for source in report["union"]
     ]
     parts = [text_table(["", *counts], rows)]
+    parts.append(_heads_line(report["heads"]))
+    if report["regions"]:
+        parts.append(recall_text(report["regions"]))
     bits = report["bits_per_head"]
     if bits["heads"]:
         parts.append(f"bits per head: median {bits['median']:.0f}, p95 {bits['p95']:.0f}")
@@ -104,6 +114,21 @@ def summary_text(report: dict[str, Any]) -> str:
         ]
         parts.append(text_table(["", "rank-1", "accepted at FAR 0.001"], rows))
     return "\n".join(parts)
+
+
+def _heads_line(heads: dict[str, Any]) -> str:
+    """Of the annotated heads, those that any detector finds."""
+    found = heads["found"][UNION]
+    before = found["original"]
+
+    def count(source: str) -> str:
+        share = f" ({100 * found[source] / before:.1f} %)" if before else ""
+        return f"{source} {found[source]}{share}"
+
+    return (
+        f"annotated heads that any detector finds, of {heads['annotated']}: original {before}, "
+        + ", ".join(count(source) for source in ("decoded", NEGATED) if source in found)
+    )
 
 
 def _attacker_report(

@@ -36,6 +36,7 @@ from roi_codec_ros.codec.model_file import Model
 from roi_codec_ros.codec.rans import RansCoder
 from roi_codec_ros.codec.receptive_field import ReceptiveField, receptive_field
 from roi_codec_ros.common.images import ImageArray
+from roi_codec_ros.regions import RegionFinder
 
 BoxArray = NDArray[np.float32]
 
@@ -62,9 +63,11 @@ class HeadBits:
 class HeadMeter:
     """Measures the bits of heads for one model."""
 
-    def __init__(self, model: Model, *, device: str = "cpu") -> None:
+    def __init__(
+        self, model: Model, *, device: str = "cpu", regions: RegionFinder | None = None
+    ) -> None:
         self._model = model
-        self._encoder = Encoder(model, device=device)
+        self._encoder = Encoder(model, device=device, regions=regions)
         self._coder = RansCoder(model.tables)
         stride = model.preset.stride
         self._own_block = ReceptiveField(stride, ((0, stride),))

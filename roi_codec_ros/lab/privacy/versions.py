@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from roi_codec_ros.common.errors import UsageError
 from roi_codec_ros.common.images import ImageArray
 from roi_codec_ros.lab.datasets.annotated_images import resize
 from roi_codec_ros.lab.evaluation.methods import Method
@@ -131,6 +132,7 @@ def _from_jpeg(data: bytes, width: int, height: int) -> ImageArray:
 Inversion = Callable[[ImageArray], ImageArray]
 
 INVERSIONS: dict[str, Inversion] = {}
+NEGATED = "negated"
 
 STRETCHED_PERCENTILES = (1.0, 99.0)
 LOCAL_CONTRAST_LIMIT = 4.0
@@ -149,7 +151,22 @@ def register_inversion(name: str) -> Callable[[Inversion], Inversion]:
     return register
 
 
-@register_inversion("negated")
+def chosen_inversions(names: str | None) -> dict[str, Inversion]:
+    """The inversions of a list of names with commas, the negative always among them; None: all.
+
+    Raises UsageError for an unknown name.
+    """
+    if names is None:
+        return dict(INVERSIONS)
+    wanted = {NEGATED, *names.split(",")}
+    if unknown := wanted - set(INVERSIONS):
+        raise UsageError(
+            f"expected inversions of {', '.join(INVERSIONS)}; found {', '.join(sorted(unknown))}"
+        )
+    return {name: inversion for name, inversion in INVERSIONS.items() if name in wanted}
+
+
+@register_inversion(NEGATED)
 def negative(image: ImageArray) -> ImageArray:
     """255 − x: undoes the optimum of a loss that only rewards error inside of heads."""
     return ~image

@@ -125,17 +125,24 @@ def hidden_heads(
         hidden = plan_blocks(regions, thresholds).hidden
         rows, columns = hidden.shape
         sure = label.heads[label.heads[:, 4] >= 1.0, :4]
-        for box in _grown(sure, -MARGIN):
-            share = covered_share(box, rows, columns)
+        for box in grown(sure, -MARGIN):
             heads += 1
-            hidden_count += float((share * hidden).sum()) >= HIDDEN_SHARE * float(share.sum())
-        around = touched_blocks(_grown(label.heads[:, :4]), rows, columns)
+            hidden_count += share_in(box, hidden) >= HIDDEN_SHARE
+        around = touched_blocks(grown(label.heads[:, :4]), rows, columns)
         unknown = touched_blocks(label.unknown, rows, columns)
         in_vain += int((hidden & ~around & ~unknown).sum())
         blocks += hidden.size
     return hidden_count / max(heads, 1), in_vain / max(blocks, 1)
 
 
-def _grown(boxes: np.ndarray, share: float = 0.15) -> np.ndarray:
+def grown(boxes: np.ndarray, share: float = 0.15) -> np.ndarray:
+    """Boxes [N, 4] of which every side lies further out by a share of their extent."""
     extent = np.tile(boxes[:, 2:] - boxes[:, :2], 2) * [-share, -share, share, share]
     return np.asarray(boxes + extent, np.float32)
+
+
+def share_in(box: np.ndarray, blocks: np.ndarray) -> float:
+    """Share of a box (of what of it lies in the picture) that lies in blocks, bool [h, w]."""
+    share = covered_share(box, *blocks.shape)
+    total = float(share.sum())
+    return float((share * blocks).sum()) / total if total else 0.0
