@@ -112,24 +112,12 @@ class ModelMethod:
 
     def hidden(self, data: bytes) -> NDArray[np.bool_] | None:
         """Pixels of hidden blocks, bool [H, W] of the coded size; None without any."""
-        from roi_codec_ros.codec.bitstream import Payload
-        from roi_codec_ros.codec.entropy import HIDDEN
-        from roi_codec_ros.codec.rans import RansCoder
-
         if not self._model.codes_blocks:
             return None
+        read = self._decoder.read(data)
         stride = self._model.preset.stride
-        payload = Payload.from_bytes(data)
-        height, width = payload.coded_height, payload.coded_width
-        _, blocks = RansCoder(self._model.tables).decode(
-            payload.block_map,
-            payload.body,
-            -(-height // stride),
-            -(-width // stride),
-            payload.levels,
-        )
-        hidden = blocks == HIDDEN
-        return hidden.repeat(stride, axis=0).repeat(stride, axis=1)[:height, :width]
+        hidden = read.picture.hidden.repeat(stride, axis=0).repeat(stride, axis=1)
+        return hidden[: read.payload.coded_height, : read.payload.coded_width]
 
 
 def row_name(method: Method) -> RowName:
