@@ -6,6 +6,8 @@ Bits, distortion, persons that YOLO finds, faces that a face detector finds, and
 example:
   roi-codec evaluate --data DATA --split val --models fast \\
       --baselines jpeg:1,5,10 av1:1,5,10 av1@10:1 --detector yolov8n.pt --json evaluation.json
+  roi-codec evaluate --video hall.mp4 --models fast --baselines x264:35,45 blur+x264:45 \\
+      --yunet yunet.onnx --detector yolov8n.pt --detector-size 960 --json films.json
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from roi_codec_ros.commands.common import (
 )
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
 from roi_codec_ros.common.files import GENERATOR, Output, check_outputs
+from roi_codec_ros.lab.commands.evaluate_video import add_video_arguments, evaluate_films
 from roi_codec_ros.lab.datasets.annotations import Annotation, AnnotationSet
 from roi_codec_ros.lab.datasets.annotations_any import read_annotations
 
@@ -42,11 +45,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the verb."""
     parser.add_argument(
         "--data",
-        required=True,
         metavar="DIR",
         help="a data set: annotation_SPLIT.odgt (CrowdHuman), COCO's JSON, or YOLO's folders",
     )
-    parser.add_argument("--split", required=True, metavar="NAME", help="for example val")
+    parser.add_argument("--split", metavar="NAME", help="for example val")
     parser.add_argument(
         "--models", nargs="*", default=[], metavar="MODEL", help="names or .safetensors files"
     )
@@ -129,6 +131,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_json_option(parser)
     add_force_option(parser)
+    add_video_arguments(parser)
     parser.add_argument(
         "--tables", type=Path, metavar="FILE", help="write the paper's tables as Markdown"
     )
@@ -177,6 +180,11 @@ def run(args: argparse.Namespace) -> None:
     from roi_codec_ros.lab.evaluation.rows import format_table
     from roi_codec_ros.lab.evaluation.workers import measure_here, measure_in_processes
 
+    if args.video:
+        evaluate_films(args)
+        return
+    if not args.data or not args.split:
+        raise UsageError("expected --data and --split, or --video; found neither")
     setup = _setup(args)
     files = _outputs(args)
     annotated = read_annotations(args.data, args.split)
