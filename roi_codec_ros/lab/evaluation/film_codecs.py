@@ -373,7 +373,8 @@ def blurred(image: ImageArray, faces: Iterable[np.ndarray]) -> ImageArray:
     for x, y, width, height in faces:
         beyond_x, beyond_y = width * (BLUR_GROWN - 1) / 2, height * (BLUR_GROWN - 1) / 2
         left, top = max(0, round(x - beyond_x)), max(0, round(y - beyond_y))
-        right, bottom = round(x + width + beyond_x), round(y + height + beyond_y)
+        right = max(0, round(x + width + beyond_x))
+        bottom = max(0, round(y + height + beyond_y))
         face = result[top:bottom, left:right]
         if face.size:
             kernel = (max(1, face.shape[1] // 2), max(1, face.shape[0] // 2))
