@@ -33,9 +33,10 @@ from sensor_msgs.msg import CompressedImage, Image
 from test_graph import TRAINED_MODEL, person_weights
 
 from roi_codec_ros.codec import Decoder, Encoder, load_model, untrained_model
+from roi_codec_ros.common.image_messages import rgb_from_image
 from roi_codec_ros.config.bringup import joined, server_graph
 from roi_codec_ros.msg import CompressedLatent, DecodedFrame, PersonArray
-from roi_codec_ros.nodes.conversions import rgb_from_image, stamp_ns
+from roi_codec_ros.nodes.conversions import stamp_ns
 from roi_codec_ros.perception.detections import Detections
 from roi_codec_ros.perception.person_detector import PersonDetector
 

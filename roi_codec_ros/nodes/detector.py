@@ -19,12 +19,12 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from roi_codec_ros.codec.models import model_directories
 from roi_codec_ros.common.devices import batch_limit
+from roi_codec_ros.common.image_messages import ImageMessageError
 from roi_codec_ros.config.parameters import DetectorParameters, check_camera_names
 from roi_codec_ros.msg import DecodedFrame, PersonArray
 from roi_codec_ros.nodes import qos
 from roi_codec_ros.nodes.base import ManagedNode
 from roi_codec_ros.nodes.conversions import (
-    ImageMessageError,
     image_from_rgb,
     persons_from_detections,
     rgb_from_message,

@@ -18,16 +18,12 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from roi_codec_ros.codec import EncodedFrame, Model, RoiCodecError, UsageError, load_encoder
+from roi_codec_ros.common.image_messages import ImageMessageError, unscaled
 from roi_codec_ros.config.parameters import EncoderParameters
 from roi_codec_ros.msg import CompressedLatent
 from roi_codec_ros.nodes.base import STOP_TIMEOUT_S, ManagedNode
 from roi_codec_ros.nodes.camera_info import info_of_pixels, read_calibration, scaled_camera_info
-from roi_codec_ros.nodes.conversions import (
-    ImageMessageError,
-    byte_array,
-    rgb_from_message,
-    unscaled,
-)
+from roi_codec_ros.nodes.conversions import byte_array, rgb_from_message
 from roi_codec_ros.nodes.diagnostics import Figure, Level, Status
 from roi_codec_ros.nodes.following import FollowingSubscription
 from roi_codec_ros.stream.health import CameraHealth, Words
