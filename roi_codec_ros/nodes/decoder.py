@@ -90,6 +90,7 @@ class DecoderNode(ManagedNode):
         models = [load_model(name) for name in self.settings.models]
         self._decoder = Decoder(
             models,
+            backend=self.settings.backend,
             device=self.settings.device,
             threads=self.settings.threads or None,
             max_pixels=self.settings.max_pixels,
@@ -101,7 +102,12 @@ class DecoderNode(ManagedNode):
             self.subscription(
                 CompressedLatent, f"{name}/latent", partial(self._on_latent, self._cameras[name])
             )
-        self.get_logger().info(f"cameras {', '.join(names)}; models {self._known}")
+        self._backends = ", ".join(
+            f"{name} by {backend}" for name, backend in self._decoder.backends.items()
+        )
+        self.get_logger().info(
+            f"cameras {', '.join(names)}; models {self._known}; {self._backends}"
+        )
 
     def activate(self) -> None:
         """Start working."""
@@ -203,7 +209,7 @@ class DecoderNode(ManagedNode):
             return
         if self._taker is not None and self._taker.wants(camera.name):
             self._taker.put(
-                camera.name, AnonymizedFrame(message.header, outcome.image, outcome.original_size)
+                camera.name, AnonymizedFrame(message.header, outcome.planes, outcome.original_size)
             )
         payload_bytes = len(message.data)
         self._publish(camera, message, outcome, payload_bytes, decode_ms)
@@ -247,6 +253,7 @@ class DecoderNode(ManagedNode):
     def _status(self, camera: _Camera) -> Status:
         values: dict[str, Figure] = {
             "models": self._known,
+            "backend": self._backends,
             "model": camera.model,
             "model_identity": camera.model_identity,
             "received_fps": camera.health.arrivals.rate_hz,

@@ -36,7 +36,8 @@ from roi_codec_ros.nodes.handover import AnonymizedFrame
 from roi_codec_ros.nodes.vision import Detection2DArray, detection_array
 from roi_codec_ros.perception.detections import Detections
 from roi_codec_ros.perception.drawing import draw_detections
-from roi_codec_ros.perception.person_detector import PersonDetector, find_weights
+from roi_codec_ros.perception.graph_detector import open_detector
+from roi_codec_ros.perception.person_detector import find_weights
 from roi_codec_ros.stream.health import CameraHealth, Words
 from roi_codec_ros.stream.newest import NewestByKey
 from roi_codec_ros.stream.original_sizes import OriginalSizes
@@ -87,8 +88,9 @@ class DetectorNode(ManagedNode):
         names = self.settings.cameras
         check_camera_names(names)
         weights = find_weights(self.settings.weights, model_directories())
-        self._detector = PersonDetector(
+        self._detector = open_detector(
             weights,
+            self.settings.backend,
             device=self.settings.device,
             threads=self.settings.threads or None,
             image_size=self.settings.image_size,
@@ -103,7 +105,9 @@ class DetectorNode(ManagedNode):
             camera.followed = self.follow(
                 {Image: take, CompressedImage: take}, f"{name}/image_anonymized"
             )
-        self.get_logger().info(f"cameras {', '.join(names)}; weights {weights}")
+        self.get_logger().info(
+            f"cameras {', '.join(names)}; weights {weights} by {self._detector.name}"
+        )
 
     def activate(self) -> None:
         """Start working."""
@@ -163,7 +167,7 @@ class DetectorNode(ManagedNode):
                 frames.append((camera, frame))
         started = time.perf_counter()
         found = self._detector.detect_batch(
-            [frame.image for _, frame in frames],
+            [frame.picture for _, frame in frames],
             confidence=self.settings.confidence,
             iou=self.settings.iou,
             image_size=self.settings.image_size,
@@ -220,6 +224,7 @@ class DetectorNode(ManagedNode):
     def _status(self, camera: _Camera) -> Status:
         values: dict[str, Figure] = {
             "weights": self._detector.weights.name,
+            "backend": self._detector.name,
             "weights_identity": self._identity,
             "received_fps": camera.health.arrivals.rate_hz,
             "fps": camera.detect_ms.rate_hz,
