@@ -130,8 +130,7 @@ def test_a_server_decodes_and_finds_persons_without_torch(tmp_path, payloads):
 
 
 def test_what_codes_no_blocks_is_decoded_by_torch():
-    paper = untrained_model("nano") if not untrained_model("nano").codes_blocks else None
-    paper = paper or untrained_model("paper-128-2")
+    paper = untrained_model("paper-128-2")
 
     assert list(Decoder(paper, backend="auto", threads=1).backends.values()) == ["torch"]
     with pytest.raises(UsageError, match="expected backend auto or torch for untrained"):
