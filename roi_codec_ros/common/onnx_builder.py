@@ -75,11 +75,10 @@ class GraphBuilder:
         stride: int = 1,
         padding: int = 0,
         group: int = 1,
-        name: str | None = None,
     ) -> str:
-        """A convolution with these arrays; the name is that of its node and output."""
+        """A convolution with these arrays."""
         names = (self.constant(weight), self.constant(bias))
-        return self._convolution(x, names, weight.shape[2:], stride, padding, group, name)
+        return self._convolution(x, names, weight.shape[2:], stride, padding, group)
 
     def layer(
         self, x: str, name: str, *, stride: int = 1, padding: int = 0, group: int = 1
@@ -104,13 +103,11 @@ class GraphBuilder:
         stride: int,
         padding: int,
         group: int,
-        output: str | None = None,
     ) -> str:
         return self.node(
             "Conv",
             x,
             *names,
-            output=output,
             kernel_shape=list(kernel),
             strides=[stride] * 2,
             pads=[padding] * 4,
