@@ -35,7 +35,12 @@ from roi_codec_ros.lab.privacy.leakage import (
     erase,
     fano_success_bound,
     fano_table,
+)
+from roi_codec_ros.lab.privacy.map_code import (
+    CHANGED,
+    SENT,
     map_change_bits,
+    with_standard_head,
 )
 from roi_codec_ros.lab.privacy.matching import pair_up, unite
 from roi_codec_ros.lab.privacy.versions import INVERSIONS, jpeg_at_rate
@@ -176,16 +181,36 @@ def test_the_meter_reads_the_stream_and_own_blocks_are_the_lesser_part() -> None
     assert all(0 < c <= all_ for c, all_ in zip(measured.changed, measured.touching, strict=True))
 
 
-def test_a_map_is_priced_by_what_differs_from_what_is_expected() -> None:
+def test_a_map_costs_little_where_it_is_as_expected() -> None:
     expected = np.full((4, 4), 2, np.uint8)
-    head = np.array([16.0, 16.0, 32.0, 32.0])
-    assert map_change_bits(expected, expected, head, 16, 6) == 1.0
-    own = expected.copy()
-    own[1, 1] = 1  # the nearest block: 3 bits say that it is one, the rest which value
-    assert map_change_bits(own, expected, head, 16, 6) == pytest.approx(3 + math.log2(5))
-    far = expected.copy()
-    far[3, 3] = 1  # the farthest of 16
-    assert map_change_bits(far, expected, head, 16, 6) == pytest.approx(9 + 4 + math.log2(5))
+    usual = -math.log2(1 - CHANGED[0][0])
+    assert map_change_bits(expected, expected) == pytest.approx(16 * usual)
+    other = expected.copy()
+    other[3, 3] = 3  # the last block: nobody after it has it for a neighbour
+    bits = 15 * usual - math.log2(CHANGED[0][0]) - math.log2(SENT[1, 2])
+    assert map_change_bits(other, expected) == pytest.approx(bits)
+    with pytest.raises(ValueError, match="expected blocks of 1 to 5"):
+        map_change_bits(np.zeros((4, 4), np.uint8), expected)
+
+
+def test_the_code_of_maps_is_one() -> None:
+    """Whatever was expected, the probabilities of all maps add up to at most 1 (Kraft)."""
+    assert (SENT.sum(axis=1) <= 1 + 1e-9).all()
+    assert (np.diag(SENT) == 0).all()
+    expected = np.array([[2, 1], [4, 5]], np.uint8)
+    maps = np.stack(np.meshgrid(*[np.arange(1, 6)] * 4), axis=-1).reshape(-1, 2, 2)
+    total = sum(2.0 ** -map_change_bits(one.astype(np.uint8), expected) for one in maps)
+    assert total == pytest.approx(1.0, abs=0.02)
+
+
+def test_what_is_expected_knows_nothing_of_the_head() -> None:
+    random = np.random.default_rng(0)
+    image, other = random.integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    head = np.array([-4.0, 10.5, 20.0, 40.0], np.float32)
+    other[40:], other[:10], other[:, 20:] = image[40:], image[:10], image[:, 20:]
+    first, second = with_standard_head(image, head), with_standard_head(other, head)
+    assert (first == second).all()
+    assert (first[:, 20:] == image[:, 20:]).all()
 
 
 def test_a_hidden_head_costs_what_the_map_says_of_it_and_no_symbol() -> None:
@@ -195,11 +220,11 @@ def test_a_hidden_head_costs_what_the_map_says_of_it_and_no_symbol() -> None:
     model = untrained_model("nano")
     measured = HeadMeter(model).measure(image, boxes(head, sleeve))
     assert measured.own[0] == 0 < measured.own[1]
-    assert measured.touching[1] >= measured.own[1] + 1
+    assert measured.touching[1] == measured.own[1] + measured.of_map[1]
     encoder = Encoder(model)
-    without = encoder.encode(erase(image, boxes(head), 127)).blocks
-    changes = map_change_bits(encoder.encode(image).blocks, without, np.array(head), 16, 6)
-    assert measured.touching[0] == changes >= 1
+    expected = encoder.encode(with_standard_head(image, np.array(head, np.float32))).blocks
+    changes = map_change_bits(encoder.encode(image).blocks, expected)
+    assert measured.touching[0] == measured.of_map[0] == changes > 0
 
 
 # ------------------------------------------------------------------------- inversions, references
@@ -278,7 +303,7 @@ class Negative:
 
 class TenBits:
     def measure(self, image: np.ndarray, heads: np.ndarray) -> HeadBits:
-        return HeadBits((10.0,) * len(heads), (4.0,) * len(heads), (1.0,))
+        return HeadBits((10.0,) * len(heads), (6.0,) * len(heads), (4.0,) * len(heads), (1.0,))
 
 
 def photograph(folder: Path, name: str, colour: tuple[int, int, int] = (10, 10, 10)) -> Annotation:
@@ -308,6 +333,8 @@ def test_a_negative_is_seen_through(tmp_path: Path) -> None:
     assert report["bits_per_head"] | {"fano": None} == {
         "median": 10.0, "p95": 10.0, "mean": 10.0, "heads": 2, "fano": None,
         "own_blocks": {"median": 4.0, "p95": 4.0},
+        "map": {"median": 6.0, "p95": 6.0},
+        "wholly_hidden": {"heads": 0, "median": None, "p95": None},
         "changed": {"median": 1.0, "p95": 1.0, "heads": 2},
     }  # fmt: skip
     assert report["same_inversions_on"] == {}

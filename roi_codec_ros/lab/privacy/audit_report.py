@@ -100,7 +100,11 @@ def summary_text(report: dict[str, Any]) -> str:
         parts.append(recall_text(report["regions"]))
     bits = report["bits_per_head"]
     if bits["heads"]:
-        parts.append(f"bits per head: median {bits['median']:.0f}, p95 {bits['p95']:.0f}")
+        parts.append(
+            f"bits per head: median {bits['median']:.0f}, p95 {bits['p95']:.0f}; "
+            f"of the map {bits['map']['median']:.0f}; {bits['wholly_hidden']['heads']} of "
+            f"{bits['heads']} heads are wholly hidden"
+        )
     reid = report["reid"]
     if reid:
         parts.append(
@@ -214,6 +218,8 @@ def _bits_report(measured: Sequence[HeadBits]) -> dict[str, Any]:
     if not touching:
         return {"heads": 0, "median": None, "p95": None}
     own = [bits for image in measured for bits in image.own]
+    of_map = [bits for image in measured for bits in image.of_map]
+    inside = [bits for bits, symbols in zip(of_map, own, strict=True) if not symbols]
     changed = [bits for image in measured for bits in image.changed]
     mean = float(np.mean(touching))
     return {
@@ -221,6 +227,8 @@ def _bits_report(measured: Sequence[HeadBits]) -> dict[str, Any]:
         "mean": mean,
         "heads": len(touching),
         "own_blocks": _spread(own),
+        "map": _spread(of_map),
+        "wholly_hidden": {**_spread(inside), "heads": len(inside)},
         "changed": {**_spread(changed), "heads": len(changed)},
         "fano": fano_table(mean),
     }

@@ -16,8 +16,9 @@ block has none, so that
 
     I(X; Z | rest) ≤ H(map | rest) + H(symbols of the blocks under the head | map, rest)
 
-The map is priced by a code that knows the rest: it says where the map differs from the one of the
-picture without the head (`map_change_bits`).
+The map is priced by a fixed code that knows the rest (`map_code`). What is inside the mask costs
+nothing; what of a head is outside it is in blocks that count in full. Levels of classes are the
+camera's setting and no function of the picture. All this is one frame: bits of frames add up.
 """
 
 from __future__ import annotations
@@ -31,18 +32,17 @@ from numpy.typing import NDArray
 
 from roi_codec_ros.codec.bitstream import Payload
 from roi_codec_ros.codec.codec import Encoder
-from roi_codec_ros.codec.entropy import FIRST_CLASS
 from roi_codec_ros.codec.model_file import Model
 from roi_codec_ros.codec.rans import RansCoder
 from roi_codec_ros.codec.receptive_field import ReceptiveField, receptive_field
 from roi_codec_ros.common.images import ImageArray
+from roi_codec_ros.lab.privacy.map_code import map_change_bits, with_standard_head
 from roi_codec_ros.regions import RegionFinder
 
 BoxArray = NDArray[np.float32]
 
 IDENTITIES = (2, 10, 100, 1_000, 1_000_000, 8_000_000_000)
 CHANGED_HEADS_PER_IMAGE = 4
-_GREY = 127  # of a head that is taken out: no function of its pixels
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,12 +50,14 @@ class HeadBits:
     """Code lengths in bits, one entry a head; `changed` for the first heads of an image only.
 
     touching: of all latents whose receptive field touches the head, and for models that code
-        blocks of what the head changes in the map: what bounds an attacker.
+        blocks of the map as well: what bounds an attacker.
+    of_map: of the map alone; nothing for models that code no blocks.
     own: of the latents whose own stride × stride block lies under the head: no bound.
     changed: of the symbols that come out otherwise once the head is filled with its mean colour.
     """
 
     touching: tuple[float, ...]
+    of_map: tuple[float, ...]
     own: tuple[float, ...]
     changed: tuple[float, ...]
 
@@ -86,28 +88,20 @@ class HeadMeter:
             changed.append(float(read.bits[others != read.symbols].sum()))
         bits = read.bits.sum(axis=0)
         touching = bits_of_boxes(bits, coded_heads, self.receptive_field, read.size)
+        of_map = (0.0,) * len(touching)
         if self._model.codes_blocks:
-            of_map = [
-                self._map_bits(image, head, read.blocks, coded)
-                for head, coded in zip(heads, coded_heads, strict=True)
-            ]
-            touching = tuple(a + b for a, b in zip(touching, of_map, strict=True))
+            of_map = tuple(self._map_bits(image, head, read.blocks) for head in heads)
         return HeadBits(
-            touching=touching,
+            touching=tuple(a + b for a, b in zip(touching, of_map, strict=True)),
+            of_map=of_map,
             own=bits_of_boxes(bits, coded_heads, self._own_block, read.size),
             changed=tuple(changed),
         )
 
     def _map_bits(
-        self,
-        image: ImageArray,
-        head: NDArray[np.float32],
-        blocks: NDArray[np.uint8],
-        coded_head: NDArray[np.float64],
+        self, image: ImageArray, head: NDArray[np.float32], blocks: NDArray[np.uint8]
     ) -> float:
-        without = self._read(erase(image, head[None], _GREY)).blocks
-        values = FIRST_CLASS + self._model.tables.classes
-        return map_change_bits(blocks, without, coded_head, self._model.preset.stride, values)
+        return map_change_bits(blocks, self._read(with_standard_head(image, head)).blocks)
 
     def _read(self, image: ImageArray) -> _Read:
         payload = Payload.from_bytes(self._encoder.encode(image).data)
@@ -135,36 +129,6 @@ class _Read:
     size: tuple[int, int]
 
 
-def map_change_bits(
-    blocks: NDArray[np.uint8],
-    expected: NDArray[np.uint8],
-    box: NDArray[np.float64],
-    block_px: int,
-    values: int,
-) -> float:
-    """Length of a prefix code for a map of blocks [h, w], for one who knows the `expected` one.
-
-    Blocks are numbered by their distance from the box (x0, y0, x1, y1 in px); coded are how many
-    of them it takes to have every change among them, how many of these changed, which, and to
-    which of the other `values`. One bit where nothing changed.
-    """
-    down, across = (np.arange(side) + 0.5 for side in blocks.shape)
-    x0, y0, x1, y1 = np.asarray(box, np.float64) / block_px
-    away = np.hypot(
-        np.maximum(0, np.maximum(y0 - down, down - y1))[:, None],
-        np.maximum(0, np.maximum(x0 - across, across - x1))[None],
-    )
-    order = np.argsort(away, axis=None, kind="stable")
-    changes = np.flatnonzero((blocks != expected).ravel()[order])
-    reach = int(changes[-1]) + 1 if len(changes) else 0
-    bits = 2.0 * math.floor(math.log2(reach + 1)) + 1  # Elias gamma
-    if reach:
-        # How many changed, and which: the last of the blocks in reach did.
-        bits += math.log2(reach) + math.log2(math.comb(reach - 1, len(changes) - 1))
-        bits += len(changes) * math.log2(values - 1)
-    return bits
-
-
 def bits_of_boxes(
     bits: NDArray[np.float64],
     boxes: NDArray[np.float64],
@@ -188,17 +152,13 @@ def bits_of_boxes(
     return tuple(total)
 
 
-def erase(image: ImageArray, heads: BoxArray, colour: int | None = None) -> ImageArray:
-    """A copy of `image` whose heads are filled with their mean colour: no face is left in them.
-
-    colour: fill them with this grey instead.
-    """
+def erase(image: ImageArray, heads: BoxArray) -> ImageArray:
+    """A copy of `image` whose heads are filled with their mean colour: no face is left in them."""
     erased = image.copy()
     for x0, y0, x1, y1 in heads:
         inside = np.s_[math.floor(y0) : math.ceil(y1), math.floor(x0) : math.ceil(x1)]
         if erased[inside].size:
-            mean = np.rint(image[inside].mean(axis=(0, 1))) if colour is None else colour
-            erased[inside] = mean
+            erased[inside] = np.rint(image[inside].mean(axis=(0, 1)))
     return erased
 
 
