@@ -44,7 +44,7 @@ class Thresholds:
     face: float = 0.3
     head: float = 0.9
     doubtful_face: float = 0.1
-    doubtful_head: float = 0.4
+    doubtful_head: float = 0.85
     trace_of_head: float = 0.1
     person: float = 0.3
 

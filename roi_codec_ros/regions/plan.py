@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,9 +16,9 @@ BoolArray = NDArray[np.bool_]
 
 # Blocks above a person's feet of which the uppermost one is "where a head should be".
 TOP_SHARE = 6
-# A block is hidden of which a found face's head covers this share; one of which it covers less is
-# doubtful: what a head's edge leaves in it is coded as coarsely as background.
-HIDDEN_SHARE, TOUCHED_SHARE = 0.35, 0.04
+# A block is hidden of which a found face's head covers this share, and doubtful of which the head
+# of a doubtful face covers the other.
+HIDDEN_SHARE, DOUBTFUL_SHARE = 0.35, 0.2
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,19 +52,32 @@ def plan_blocks(
     )
     if held is not None:
         hidden = hidden | held
-    there = regions.persons >= thresholds.person
+    return BlockPlan(hidden, _doubtful(regions, thresholds, heads, hidden), regions.persons)
+
+
+def _doubtful(
+    regions: Regions, thresholds: Thresholds, heads: NDArray[np.float32], hidden: BoolArray
+) -> BoolArray:
+    """Blocks that are perhaps part of a head.
+
+    The edges of a found head, hair, neck and shoulders, are not: a person detector lives by them,
+    and nobody is known by them. Nor is the top of a person where a head was found.
+    """
+    rows, columns = hidden.shape
+    unsure = regions.faces.score < thresholds.face
+    found = cv2.dilate(hidden.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(np.bool_)
     doubtful = (
         (regions.heads >= thresholds.doubtful_head)
-        | touched_blocks(heads, rows, columns, TOUCHED_SHARE)
-        | tops(there)
+        | touched_blocks(heads[unsure], rows, columns, DOUBTFUL_SHARE)
+        | (tops(regions.persons >= thresholds.person) & ~found)
     )
-    return BlockPlan(hidden, doubtful & ~hidden, regions.persons)
+    return np.asarray(doubtful & ~hidden, np.bool_)
 
 
 def tops(persons: BoolArray) -> BoolArray:
     """The uppermost sixth, one block at least, of every vertical run of blocks of persons.
 
-    That is where a head should be: where one was found it is hidden anyway.
+    That is where a head should be.
     """
     rows = persons.shape[0]
     from_top = _run_position(persons)

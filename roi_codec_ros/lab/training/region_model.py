@@ -104,7 +104,8 @@ def choose_thresholds(
     """
     best: tuple[float, float, Thresholds] | None = None
     for head in HEAD_CANDIDATES:
-        tried = replace(Thresholds(), head=head)
+        doubtful = min(head, Thresholds.doubtful_head)
+        tried = replace(Thresholds(), head=head, doubtful_head=doubtful)
         recall, in_vain = hidden_heads(found, labels, tried)
         # Among those that miss too much, the best recall; among the others, the least in vain.
         key = (-min(recall, wanted_recall), in_vain)
