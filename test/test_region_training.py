@@ -253,5 +253,5 @@ def test_thresholds_hide_the_heads_that_there_are_and_as_little_else_as_they_can
 
     assert chosen.head == pytest.approx(0.95) or chosen.head == pytest.approx(0.9)
     assert figures == {"recall": 1.0, "in_vain": 0.0}
-    loose = Thresholds(head=0.6)
+    loose = Thresholds(head=0.6, doubtful_head=0.6)
     assert hidden_heads(found, taught, loose) == (1.0, pytest.approx(16 / 256))

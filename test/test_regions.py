@@ -105,7 +105,7 @@ def test_a_head_reaches_beyond_its_face():
 
 def test_what_is_doubtful_is_not_hidden_but_marked():
     heads = np.zeros((8, 8))
-    heads[0, 0], heads[0, 4] = 0.95, 0.5
+    heads[0, 0], heads[0, 4] = 0.95, 0.87
     faces = Faces(np.array([[96, 96, 112, 112]], np.float32), np.array([0.15], np.float32))
 
     plan = plan_blocks(regions(heads, np.zeros((8, 8)), faces), Thresholds())
@@ -113,6 +113,17 @@ def test_what_is_doubtful_is_not_hidden_but_marked():
     assert np.argwhere(plan.hidden).tolist() == [[0, 0]]
     assert plan.doubtful[0, 4] and plan.doubtful[6, 6]
     assert not plan.doubtful[0, 0]
+
+
+def test_the_edges_of_a_found_head_and_the_top_of_its_person_are_not_doubtful():
+    faces = Faces(np.array([[34, 38, 62, 62]], np.float32), np.array([0.9], np.float32))
+    persons = np.zeros((10, 10), np.float32)
+    persons[2:9, 1:5] = persons[2:9, 8] = 0.9  # the second one's head was not found
+
+    plan = plan_blocks(regions(np.zeros((10, 10)), persons, faces), Thresholds())
+
+    assert plan.hidden[2:4, 2:4].all() and not plan.hidden[:, [0, 1, 4, 8]].any()
+    assert np.argwhere(plan.doubtful).tolist() == [[2, 8], [3, 8]]
 
 
 def test_the_top_of_every_person_is_doubtful_where_no_head_was_found():

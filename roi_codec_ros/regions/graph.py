@@ -86,7 +86,7 @@ def with_turned_stems(weights: Weights) -> dict[str, np.ndarray]:
         layer, _, kind = rest.partition(".")
         if layer in ("stem", "rgb_stem"):
             layer = "rgb_stem" if layer == "stem" else "stem"
-            value = np.flip(value, 1) if kind == "weight" else value
+            value = np.ascontiguousarray(np.flip(value, 1)) if kind == "weight" else value
             turned[f"{part}.{layer}.{kind}"] = value
         else:
             turned[name] = value
