@@ -20,6 +20,13 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.common.image_messages import (
+    ENCODINGS,
+    FAMILIES,
+    ImageMessageError,
+    rgb_from_image,
+    unscaled,
+)
 from roi_codec_ros.msg import Person, PersonArray
 from roi_codec_ros.nodes.camera_info import (
     camera_model_of,
@@ -28,17 +35,12 @@ from roi_codec_ros.nodes.camera_info import (
     scaled_camera_info,
 )
 from roi_codec_ros.nodes.conversions import (
-    ENCODINGS,
-    FAMILIES,
-    ImageMessageError,
     detections_from_persons,
     image_from_rgb,
     jpeg_from_rgb,
     persons_from_detections,
-    rgb_from_image,
     rgb_from_message,
     stamp_ns,
-    unscaled,
 )
 from roi_codec_ros.nodes.diagnostics import Level, Status, to_message
 from roi_codec_ros.nodes.markers import person_markers

@@ -35,10 +35,11 @@ from visualization_msgs.msg import MarkerArray
 
 from roi_codec_ros.codec import untrained_model
 from roi_codec_ros.codec.models import model_directories
+from roi_codec_ros.common.image_messages import rgb_from_image
 from roi_codec_ros.config.bringup import camera_graph, server_graph
 from roi_codec_ros.config.parameters import NODE_PARAMETERS
 from roi_codec_ros.msg import CompressedLatent, DecodedFrame, PersonArray
-from roi_codec_ros.nodes.conversions import image_from_rgb, rgb_from_image, stamp_ns
+from roi_codec_ros.nodes.conversions import image_from_rgb, stamp_ns
 
 pytestmark = pytest.mark.graph
 

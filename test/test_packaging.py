@@ -242,7 +242,7 @@ def normalized(requirement: str) -> str:
 
 
 def test_pyproject_declares_every_package_that_is_imported() -> None:
-    declared = requirements("train", "detect", "openvino", "dev").keys() | UNDECLARED
+    declared = requirements("train", "detect", "server", "openvino", "dev").keys() | UNDECLARED
     missing = {
         f"{name} ({path.relative_to(ROOT)})"
         for name, path in imported_names()
@@ -259,6 +259,10 @@ def test_a_camera_that_only_encodes_needs_no_torch() -> None:
     assert not {"torch", "compressai", "onnx", "ultralytics"} & requirements().keys()
 
 
+def test_a_server_needs_neither_torch_nor_ultralytics() -> None:
+    assert not {"torch", "ultralytics"} & requirements("server").keys()
+
+
 def test_ultralytics_is_optional() -> None:
     assert "ultralytics" not in requirements()
     assert "ultralytics" in requirements("detect")
@@ -269,7 +273,7 @@ def test_constraints_pin_everything_that_is_installed() -> None:
     pins = {normalized(line) for line in lines if line and not line.startswith("#")}
     ros = (ROOT / "scripts" / "ros-jazzy.txt").read_text(encoding="utf-8").splitlines()
     wanted = {normalized(line) for line in ros if line and not line.startswith("#")}
-    wanted |= requirements("train", "detect", "openvino", "dev").keys() | UNDECLARED
+    wanted |= requirements("train", "detect", "server", "openvino", "dev").keys() | UNDECLARED
 
     assert wanted <= pins
 

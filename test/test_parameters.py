@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from roi_codec_ros.codec import backends, bitstream
-from roi_codec_ros.common import devices
+from roi_codec_ros.common import devices, graph_choice
 from roi_codec_ros.common.errors import UsageError
 from roi_codec_ros.config import parameters
 from roi_codec_ros.config.generated import PARAMETER_FILES, REFERENCE, generated
@@ -42,6 +42,7 @@ def test_every_parameter_is_described_and_named_once(executable):
 
 def test_limits_are_those_of_the_codec():
     assert parameters.BACKENDS == backends.BACKENDS
+    assert parameters.SERVER_BACKENDS == graph_choice.SERVER_BACKENDS
     assert parameters.DEFAULT_MAX_PIXELS == bitstream.DEFAULT_MAX_PIXELS
     assert parameters.GPU_BATCH == devices.GPU_BATCH
 

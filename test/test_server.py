@@ -33,11 +33,12 @@ from sensor_msgs.msg import CompressedImage, Image
 from test_graph import TRAINED_MODEL, person_weights
 
 from roi_codec_ros.codec import Decoder, Encoder, load_model, untrained_model
+from roi_codec_ros.common.image_messages import rgb_from_image
 from roi_codec_ros.config.bringup import joined, server_graph
 from roi_codec_ros.msg import CompressedLatent, DecodedFrame, PersonArray
-from roi_codec_ros.nodes.conversions import rgb_from_image, stamp_ns
+from roi_codec_ros.nodes.conversions import stamp_ns
 from roi_codec_ros.perception.detections import Detections
-from roi_codec_ros.perception.person_detector import PersonDetector
+from roi_codec_ros.perception.graph_detector import open_detector
 
 pytestmark = [
     pytest.mark.graph,
@@ -50,6 +51,7 @@ pytestmark = [
 CAMERAS = ("front", "hall/back")
 BROKEN = "broken"  # a camera whose payloads are damaged
 NORTH, SOUTH = ("n1", "n2"), ("s1", "s2")
+BACKEND = "onnxruntime"  # one that any machine chooses alike
 RATE_HZ = 1.0
 CONFIDENCE, MAX_PIXELS = 0.2, 1_000_000
 MAX_WIDTH = 480
@@ -81,14 +83,15 @@ def scenes(model) -> dict[tuple[int, int], Scene]:
     assets = Path(str(importlib.util.find_spec("ultralytics").origin)).parent / "assets"
     images = [cv2.cvtColor(cv2.imread(str(assets / n)), cv2.COLOR_BGR2RGB) for n in PHOTOGRAPHS]
     images.append(np.full((*NOBODY, 3), 127, np.uint8))
-    encoder, decoder = Encoder(load_model(model), threads=1), Decoder(load_model(model))
-    detector = PersonDetector(person_weights(), threads=1)
+    encoder = Encoder(load_model(model), threads=1)
+    decoder = Decoder(load_model(model), backend=BACKEND, threads=1)
+    detector = open_detector(person_weights(), BACKEND, threads=1)
     found = {}
     for image in images:
         payload = encoder.encode(image, max_width=MAX_WIDTH).data
-        decoded = decoder.decode(payload).image
-        seen = detector.detect(decoded, confidence=CONFIDENCE).scale_to(image.shape[:2])
-        found[image.shape[:2]] = Scene(payload, decoded, seen)
+        decoded = decoder.decode(payload)
+        seen = detector.detect(decoded.planes, confidence=CONFIDENCE).scale_to(image.shape[:2])
+        found[image.shape[:2]] = Scene(payload, decoded.image, seen)
     return found
 
 
@@ -116,8 +119,8 @@ def server(graph, model, tmp_path_factory) -> NodeProcess:
     """One process; batches as on a GPU, so that both nodes make some."""
     params_file = tmp_path_factory.mktemp("server") / "server.yaml"
     params_file.write_text(
-        "/decoder:\n  ros__parameters: {max_batch: 4, max_pixels: 5}\n"
-        "/detector:\n  ros__parameters: {max_batch: 3, confidence: 0.9}\n",
+        f"/decoder:\n  ros__parameters: {{max_batch: 4, max_pixels: 5, backend: {BACKEND}}}\n"
+        f"/detector:\n  ros__parameters: {{max_batch: 3, confidence: 0.9, backend: {BACKEND}}}\n",
         encoding="utf-8",
     )
     specs = joined(
@@ -167,6 +170,8 @@ def test_persons_come_though_no_image_is_published(graph, persons):
         status = graph.wait_for("figures", lambda c=camera: graph.status(f"decoder: {c}"))
         assert int(status["frames"]) > 0
         assert graph.status(f"detector: {camera}")["level"] == "OK"
+        assert status["backend"].endswith(f"by {BACKEND}")
+        assert graph.status(f"detector: {camera}")["backend"] == BACKEND
 
 
 def test_persons_are_those_of_each_frame_by_itself(graph, persons, scenes):

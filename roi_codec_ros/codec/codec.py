@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import cv2
@@ -25,14 +26,17 @@ from roi_codec_ros.codec.rans import RansCoder
 from roi_codec_ros.codec.rate_control import RateControl
 from roi_codec_ros.codec.skipping import ALONE, Place
 from roi_codec_ros.codec.stream_state import Picture, StreamState
-from roi_codec_ros.codec.torch_transforms import TorchBackend, Transform
+from roi_codec_ros.codec.synthesis import open_synthesis
+from roi_codec_ros.codec.torch_transforms import TorchBackend
 from roi_codec_ros.common.errors import (
     BitstreamError,
     ModelFileError,
     RoiCodecError,
     UsageError,
 )
+from roi_codec_ros.common.graph_choice import TORCH
 from roi_codec_ros.common.graph_runtime import GRAPH_BACKENDS, GRAPH_SUFFIX
+from roi_codec_ros.common.images import as_image
 from roi_codec_ros.regions import DEFAULT_REGIONS, RegionFinder, load_regions
 
 MAX_SIDE_PX = 65535
@@ -83,7 +87,7 @@ class DecodedFrame:
     """A decoded, anonymized frame.
 
     Attributes:
-        image: uint8 [H, W, 3], RGB, of the coded size.
+        planes: float32 [3, H, W], RGB, 0 to 1, of the coded size.
         original_size, coded_size: (height, width) before and after the encoder's resizing.
         model: the model that the payload was made with.
         blocks: uint8 [h, w]: what each block was coded as, as in `EncodedFrame`.
@@ -94,7 +98,7 @@ class DecodedFrame:
             this one) and ``total``, their sum.
     """
 
-    image: np.ndarray
+    planes: np.ndarray
     original_size: tuple[int, int]
     coded_size: tuple[int, int]
     model: Model
@@ -107,6 +111,11 @@ class DecodedFrame:
     def known_share(self) -> float:
         """Share of the blocks that are there, 0 to 1."""
         return float(self.known.mean())
+
+    @cached_property
+    def image(self) -> np.ndarray:
+        """uint8 [H, W, 3], RGB: made when somebody looks."""
+        return as_image(self.planes)
 
 
 class Encoder:
@@ -354,7 +363,7 @@ def load_encoder(
     regions: str | Path = DEFAULT_REGIONS,
     quality: float = 0.0,
     hide_memory_s: float = 0.0,
-    skip: bool | None = False,
+    skip: bool = False,
     target_kbit_s: float = 0.0,
 ) -> Encoder:
     """An encoder for a model by name or path.
@@ -363,7 +372,7 @@ def load_encoder(
         model, device, threads: as `backends.open_backend`.
         backend: one of BACKENDS; "auto" is onnxruntime for models that code blocks, else torch.
         regions: name or path of the regions model (`.onnx`), for models that code blocks.
-        quality, hide_memory_s, skip, target_kbit_s: as of `Encoder`; skip None: if the model can.
+        quality, hide_memory_s, skip, target_kbit_s: as of `Encoder`.
 
     Raises:
         UsageError: no such backend, or none for this kind of model. RoiCodecError, ModelFileError:
@@ -379,15 +388,11 @@ def load_encoder(
             )
         finder = load_regions(regions, backend=runtime, device=device, threads=threads)
         encoder = Encoder(
-            loaded,
-            regions=finder,
-            quality=quality,
-            hide_memory_s=hide_memory_s,
-            skip=skip is not False,
+            loaded, regions=finder, quality=quality, hide_memory_s=hide_memory_s, skip=skip
         )
     else:
         opened = open_backend(backend, model, device=device, threads=threads)
-        encoder = Encoder(opened, skip=bool(skip))
+        encoder = Encoder(opened, skip=skip)
         encoder.quality = quality
     encoder.target_kbit_s = target_kbit_s
     return encoder
@@ -411,10 +416,12 @@ class Decoder:
         self,
         models: Model | Sequence[Model],
         *,
+        backend: str = TORCH,
         device: str = "cpu",
         threads: int | None = None,
         max_pixels: int = DEFAULT_MAX_PIXELS,
     ) -> None:
+        """backend, device, threads: as `synthesis.open_synthesis`, which says what is raised."""
         models = [models] if isinstance(models, Model) else list(models)
         if not models:
             raise ModelFileError("expected at least one model to decode with, found none")
@@ -424,13 +431,18 @@ class Decoder:
             model.id: (
                 model,
                 RansCoder(model.tables),
-                Transform(model, "synthesis", device, threads),
+                open_synthesis(model, backend, device=device, threads=threads),
             )
             for model in models
         }
         self._transforms = {
             model.id: BlockTransform(model) for model in models if model.codes_blocks
         }
+
+    @property
+    def backends(self) -> dict[str, str]:
+        """By the name of each model what runs its synthesis."""
+        return {model.name: synthesis.name for model, _, synthesis in self._by_id.values()}
 
     def decode(self, data: bytes, state: StreamState | None = None) -> DecodedFrame:
         """Reconstruct one frame. Raises BitstreamError for anything but a good payload of a known
@@ -513,23 +525,17 @@ class Decoder:
 
     def _synthesise(self, latents: Sequence[ReadFrame]) -> list[DecodedFrame]:
         """Frames of latents that share model and coded size."""
-        import torch
-
         started = time.perf_counter()
         first = latents[0].payload
         model, _, synthesis = self._by_id[first.model_id]
         height, width = first.coded_height, first.coded_width
-        with torch.inference_mode():
-            x = synthesis.network(*map(synthesis.tensor, self._inputs(model, latents)))
-            x = x[:, :, :height, :width].permute(0, 2, 3, 1)
-            images = (x * 255.0).round_().clamp_(0, 255).nan_to_num_(0).to(torch.uint8)
-        pixels = images.contiguous().cpu().numpy()
-        for image, latent in zip(pixels, latents, strict=True):
-            _paint_unknown(image, latent.picture.known, model.preset.stride)
+        planes = synthesis.planes(self._inputs(model, latents))[:, :, :height, :width]
+        for frame, latent in zip(planes, latents, strict=True):
+            _paint_unknown(frame, latent.picture.known, model.preset.stride)
         synthesis_ms = 1e3 * (time.perf_counter() - started)
         return [
             DecodedFrame(
-                image=image,
+                planes=frame,
                 original_size=(latent.payload.original_height, latent.payload.original_width),
                 coded_size=(height, width),
                 model=model,
@@ -542,7 +548,7 @@ class Decoder:
                     "total": latent.entropy_ms + synthesis_ms,
                 },
             )
-            for latent, image in zip(latents, pixels, strict=True)
+            for latent, frame in zip(latents, planes, strict=True)
         ]
 
     def _inputs(self, model: Model, latents: Sequence[ReadFrame]) -> list[np.ndarray]:
@@ -571,10 +577,11 @@ class ReadFrame:
     entropy_ms: float
 
 
-def _paint_unknown(image: np.ndarray, known: np.ndarray, stride: int) -> None:
-    """Make grey what is not known; image: uint8 [H, W, 3], known: bool [h, w]."""
+def _paint_unknown(planes: np.ndarray, known: np.ndarray, stride: int) -> None:
+    """Make grey what is not known; planes: float32 [3, H, W], known: bool [h, w]."""
     for row, column in np.argwhere(~known):
-        image[row * stride : (row + 1) * stride, column * stride : (column + 1) * stride] = NEUTRAL
+        rows = slice(row * stride, (row + 1) * stride)
+        planes[:, rows, column * stride : (column + 1) * stride] = NEUTRAL / 255
 
 
 def _check_image(image: np.ndarray) -> None:

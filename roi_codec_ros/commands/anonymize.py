@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hide the heads in a recording: a picture, a folder of pictures.
+"""Hide the heads in a recording: a bag, a folder of pictures, a picture.
 
-Pictures are looked at in full resolution; outside heads they stay as they are.
+Pictures are looked at in full resolution; outside heads they stay as they are. What can not be
+looked at is left out, and said.
 
 example:
-  roi-codec anonymize photo.jpg anonymized.jpg
+  roi-codec anonymize bag/ anonymized_bag/
+  roi-codec anonymize drive.mcap anonymized.mcap --topics /front/image_raw --keep /depth/image_raw
   roi-codec anonymize photos/ anonymized/
+  roi-codec anonymize photo.jpg anonymized.jpg
 """
 
 from __future__ import annotations
@@ -23,12 +26,12 @@ from roi_codec_ros.commands.common import (
     outputs,
     positive,
 )
-from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.common.errors import RoiCodecError, UsageError
 from roi_codec_ros.common.files import Output
 
 if TYPE_CHECKING:
     from roi_codec_ros.recordings.pipeline import Settings
-    from roi_codec_ros.recordings.tally import CameraTally
+    from roi_codec_ros.recordings.tally import CameraTally, Result
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,6 +59,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a head that is found hides what is missed for so long before and after it "
         "(default: %(default)s)",
     )
+    bags = parser.add_argument_group("bags")
+    bags.add_argument(
+        "--topics",
+        nargs="+",
+        default=[],
+        metavar="TOPIC",
+        help="pictures to rewrite; others are dropped (default: all that can be)",
+    )
+    bags.add_argument(
+        "--keep",
+        nargs="+",
+        default=[],
+        metavar="TOPIC",
+        help="copy these as they are, although they may show persons",
+    )
+    bags.add_argument(
+        "--as",
+        dest="form",
+        choices=("image", "compressed"),
+        help="what pictures become (default: what they are)",
+    )
     parser.add_argument(
         "--jobs", type=positive, metavar="N", help="workers (default: one for each core)"
     )
@@ -69,11 +93,17 @@ def run(args: argparse.Namespace) -> None:
         raise RoiCodecError(f"expected a recording at {args.source}, found none")
     files = outputs(args, "json", inputs=[args.source])
     with _Progress() as progress:
-        tallies = _anonymized(args, _settings(args, progress))
-    for tally in tallies:
+        result = _anonymized(args, _settings(args, progress))
+    for tally in result.cameras:
         _print_tally(tally, args.target)
+    for topic, why in result.dropped.items():
+        print(f"dropped: {topic} ({why}); --keep {topic} copies it", file=sys.stderr)
+    for topic in result.kept:
+        print(f"kept as it is, and may show persons: {topic}", file=sys.stderr)
+    for note in result.notes:
+        print(f"note: {note}", file=sys.stderr)
     if args.json:
-        files["json"].write_json({"cameras": [tally.figures() for tally in tallies]})
+        files["json"].write_json(result.figures())
 
 
 def _settings(args: argparse.Namespace, progress: _Progress) -> Settings:
@@ -92,9 +122,20 @@ def _settings(args: argparse.Namespace, progress: _Progress) -> Settings:
     )
 
 
-def _anonymized(args: argparse.Namespace, settings: Settings) -> list[CameraTally]:
+def _anonymized(args: argparse.Namespace, settings: Settings) -> Result:
+    from roi_codec_ros.recordings.bag_reading import is_bag
+    from roi_codec_ros.recordings.bags import BagOptions, anonymize_bag
     from roi_codec_ros.recordings.folders import anonymize_folder, anonymize_picture, other_files
+    from roi_codec_ros.recordings.tally import Result
 
+    told = f"{args.regions} {args.backend} {args.hide_memory}"
+    if is_bag(args.source):
+        options = BagOptions(tuple(args.topics), tuple(args.keep), args.form)
+        return anonymize_bag(
+            args.source, args.target, settings, options, force=args.force, told=told
+        )
+    if args.topics or args.keep or args.form:
+        raise UsageError(f"expected a bag for --topics, --keep and --as, found {args.source}")
     if args.source.is_dir():
         others = other_files(args.source)
         if others:
@@ -102,10 +143,10 @@ def _anonymized(args: argparse.Namespace, settings: Settings) -> list[CameraTall
                 f"{len(others)} files are no pictures and are not copied, the first: {others[0]}",
                 file=sys.stderr,
             )
-        told = f"{args.regions} {args.backend}"
-        return [anonymize_folder(args.source, args.target, settings, force=args.force, told=told)]
+        folder = anonymize_folder(args.source, args.target, settings, force=args.force, told=told)
+        return Result([folder])
     target = Output(args.target, force=args.force, inputs=[args.source])
-    return [anonymize_picture(args.source, target, settings)]
+    return Result([anonymize_picture(args.source, target, settings)])
 
 
 def _print_tally(tally: CameraTally, target: Path) -> None:

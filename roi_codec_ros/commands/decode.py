@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> None:
         installed = [entry.model for entry in list_models() if entry.model is not None]
         # Only what fits is built; where nothing fits, the decoder's own error names what is there.
         models = [m for m in installed if m.id == payload.model_id] or installed
-    frame = Decoder(models, max_pixels=max_pixels).decode(data)
+    frame = Decoder(models, backend="auto", max_pixels=max_pixels).decode(data)
     files["out"].write(picture_bytes(frame.image, args.out.suffix))
     height, width = frame.coded_size
     files["out"].say(

@@ -1,12 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How images and their sizes are written in type hints."""
+"""Images: how they and their sizes are written in type hints, and planes of networks as images."""
 
 from __future__ import annotations
 
 from typing import TypeAlias
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 ImageArray: TypeAlias = NDArray[np.uint8]  # [H, W, 3], RGB
+Planes: TypeAlias = NDArray[np.float32]  # [3, H, W], RGB, 0 to 1: as networks have pictures
+Picture: TypeAlias = ImageArray | Planes
 Size: TypeAlias = tuple[int, int]  # height, width in pixels
+
+
+def picture_size(picture: Picture) -> Size:
+    """Height and width of an image or of planes."""
+    height, width = picture.shape[:2] if picture.dtype == np.uint8 else picture.shape[1:]
+    return int(height), int(width)
+
+
+def as_image(picture: Picture) -> ImageArray:
+    """A picture as uint8 [H, W, 3]; planes are rounded, half to even."""
+    if picture.dtype == np.uint8:
+        return np.asarray(picture, np.uint8)
+    merged = cv2.merge([np.ascontiguousarray(plane) for plane in picture])
+    return np.asarray(cv2.convertScaleAbs(merged, alpha=255.0), np.uint8)

@@ -75,10 +75,11 @@ class GraphBuilder:
         stride: int = 1,
         padding: int = 0,
         group: int = 1,
+        name: str | None = None,
     ) -> str:
-        """A convolution with these arrays."""
+        """A convolution with these arrays; the name is that of its node and output."""
         names = (self.constant(weight), self.constant(bias))
-        return self._convolution(x, names, weight.shape[2:], stride, padding, group)
+        return self._convolution(x, names, weight.shape[2:], stride, padding, group, name)
 
     def layer(
         self, x: str, name: str, *, stride: int = 1, padding: int = 0, group: int = 1
@@ -103,11 +104,13 @@ class GraphBuilder:
         stride: int,
         padding: int,
         group: int,
+        output: str | None = None,
     ) -> str:
         return self.node(
             "Conv",
             x,
             *names,
+            output=output,
             kernel_shape=list(kernel),
             strides=[stride] * 2,
             pads=[padding] * 4,

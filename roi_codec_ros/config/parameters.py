@@ -17,6 +17,14 @@ from roi_codec_ros.common.errors import UsageError
 Value: TypeAlias = str | int | float | bool | list[str]
 # As the codec has them; a test holds that they agree (nothing here may import it).
 BACKENDS = ("auto", "torch", "torch-half", "onnxruntime", "openvino", "openvino-half")
+SERVER_BACKENDS = (
+    "auto",
+    "torch",
+    "onnxruntime-int8",
+    "onnxruntime",
+    "openvino-int8",
+    "openvino",
+)
 DEFAULT_MAX_PIXELS = 3840 * 2160
 GPU_BATCH = 8
 _CAMERA_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*(/[A-Za-z][A-Za-z0-9_]*)*\Z")
@@ -142,15 +150,24 @@ def parameter(
 def _device() -> Any:
     return parameter(
         "cpu",
-        'Device of the network, by its torch name: "cpu", "cuda", "cuda:1".',
+        'Device of the network: "cpu", "cuda", "cuda:1", or another that its backend knows.',
     )
 
 
 def _threads() -> Any:
     return parameter(
         0,
-        "CPU threads of the network; 0: torch chooses.",
+        "CPU threads of the network; 0: its runtime chooses.",
         range=(0, 256),
+    )
+
+
+def _server_backend(network: str, graph: str) -> Any:
+    return parameter(
+        "auto",
+        f"Runtime of the {network}. auto: the fastest that is installed and gives what it should "
+        f"in a test at start. -int8: in 8-bit integers, where {graph}-int8.onnx lies beside it.",
+        choices=SERVER_BACKENDS,
     )
 
 
@@ -225,21 +242,6 @@ class EncoderParameters(NodeParameters):
         range=(-16.0, 16.0),
         live=True,
     )
-    target_kbit_s: float = parameter(
-        0.0,
-        "Bit rate to hold, in kbit/s, by the quality, which begins at the one that is set: "
-        "within 10 % over five seconds, from a second after a change of the scene on. 0: the "
-        "quality that is set.",
-        range=(0.0, 1e6),
-        live=True,
-    )
-    skip: str = parameter(
-        "auto",
-        "Whether blocks that have not changed are left out, for cameras that stand still; each is "
-        "sent anew once a second, those with persons in every frame. auto: for devices, streams "
-        "and topics, not for files and folders.",
-        choices=("auto", "on", "off"),
-    )
     hide_memory_s: float = parameter(
         0.5,
         "How long a block that was hidden stays hidden while a person is still seen there, in "
@@ -311,6 +313,7 @@ class DecoderParameters(NodeParameters):
         ["fast"],
         "Names or paths of the models to accept; payloads of other models are rejected.",
     )
+    backend: str = _server_backend("network that makes pictures", "MODEL-decoder")
     device: str = _device()
     threads: int = _threads()
     max_batch: int = _max_batch()
@@ -351,8 +354,9 @@ class DetectorParameters(NodeParameters):
     cameras: list[str] = _cameras()
     weights: str = parameter(
         "",
-        "YOLO weights file with a class named person; empty: models/person-*.pt, else "
-        "yolov8n.pt, downloaded by ultralytics.",
+        "YOLO weights file with a class named person, or a graph (.onnx) made of one by "
+        "roi-codec export; empty: models/person-*.pt, else yolov8n.pt, downloaded by "
+        "ultralytics.",
     )
     confidence: float = parameter(
         0.25,
@@ -372,6 +376,7 @@ class DetectorParameters(NodeParameters):
         range=(32, 4096),
         live=True,
     )
+    backend: str = _server_backend("detector", "WEIGHTS")
     device: str = _device()
     threads: int = _threads()
     max_batch: int = _max_batch()

@@ -19,17 +19,16 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from roi_codec_ros.codec.models import model_directories
 from roi_codec_ros.common.devices import batch_limit
+from roi_codec_ros.common.image_messages import ImageMessageError
 from roi_codec_ros.config.parameters import DetectorParameters, check_camera_names
 from roi_codec_ros.msg import DecodedFrame, PersonArray
 from roi_codec_ros.nodes import qos
 from roi_codec_ros.nodes.base import ManagedNode
 from roi_codec_ros.nodes.conversions import (
-    ImageMessageError,
     image_from_rgb,
     persons_from_detections,
     rgb_from_message,
     stamp_ns,
-    unknown_of,
 )
 from roi_codec_ros.nodes.diagnostics import Figure, Level, Status, rejects
 from roi_codec_ros.nodes.following import FollowingSubscription
@@ -37,7 +36,8 @@ from roi_codec_ros.nodes.handover import AnonymizedFrame
 from roi_codec_ros.nodes.vision import Detection2DArray, detection_array
 from roi_codec_ros.perception.detections import Detections
 from roi_codec_ros.perception.drawing import draw_detections
-from roi_codec_ros.perception.person_detector import PersonDetector, find_weights
+from roi_codec_ros.perception.graph_detector import open_detector
+from roi_codec_ros.perception.person_detector import find_weights
 from roi_codec_ros.stream.health import CameraHealth, Words
 from roi_codec_ros.stream.newest import NewestByKey
 from roi_codec_ros.stream.original_sizes import OriginalSizes
@@ -88,8 +88,9 @@ class DetectorNode(ManagedNode):
         names = self.settings.cameras
         check_camera_names(names)
         weights = find_weights(self.settings.weights, model_directories())
-        self._detector = PersonDetector(
+        self._detector = open_detector(
             weights,
+            self.settings.backend,
             device=self.settings.device,
             threads=self.settings.threads or None,
             image_size=self.settings.image_size,
@@ -104,7 +105,9 @@ class DetectorNode(ManagedNode):
             camera.followed = self.follow(
                 {Image: take, CompressedImage: take}, f"{name}/image_anonymized"
             )
-        self.get_logger().info(f"cameras {', '.join(names)}; weights {weights}")
+        self.get_logger().info(
+            f"cameras {', '.join(names)}; weights {weights} by {self._detector.name}"
+        )
 
     def activate(self) -> None:
         """Start working."""
@@ -138,7 +141,6 @@ class DetectorNode(ManagedNode):
             stamp_ns(message.header),
             (message.coded_height, message.coded_width),
             (message.original_height, message.original_width),
-            unknown_of(message),
         )
 
     def _on_image(self, camera: _Camera, message: Image | CompressedImage) -> None:
@@ -165,7 +167,7 @@ class DetectorNode(ManagedNode):
                 frames.append((camera, frame))
         started = time.perf_counter()
         found = self._detector.detect_batch(
-            [frame.image for _, frame in frames],
+            [frame.picture for _, frame in frames],
             confidence=self.settings.confidence,
             iou=self.settings.iou,
             image_size=self.settings.image_size,
@@ -190,8 +192,7 @@ class DetectorNode(ManagedNode):
         if original is None:
             self._skip(camera, UNKNOWN_SIZE, "the size of the camera's image is unknown")
             return None
-        unknown = camera.sizes.unknown(stamp_ns(message.header))
-        return AnonymizedFrame(message.header, pixels, original, unknown)
+        return AnonymizedFrame(message.header, pixels, original)
 
     def _finish(
         self, camera: _Camera, frame: AnonymizedFrame, found: Detections, detect_ms: float
@@ -199,7 +200,7 @@ class DetectorNode(ManagedNode):
         header = frame.header
         in_original = found.scale_to(frame.original_size)
         camera.persons.publish(
-            persons_from_detections(in_original, header, camera.name, detect_ms, frame.unknown)
+            persons_from_detections(in_original, header, camera.name, detect_ms)
         )
         if camera.detections is not None and camera.detections.get_subscription_count():
             camera.detections.publish(detection_array(in_original, header))
@@ -223,6 +224,7 @@ class DetectorNode(ManagedNode):
     def _status(self, camera: _Camera) -> Status:
         values: dict[str, Figure] = {
             "weights": self._detector.weights.name,
+            "backend": self._detector.name,
             "weights_identity": self._identity,
             "received_fps": camera.health.arrivals.rate_hz,
             "fps": camera.detect_ms.rate_hz,

@@ -4,28 +4,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
 from std_msgs.msg import Header
 
-from roi_codec_ros.common.images import Size
+from roi_codec_ros.common.images import ImageArray, Picture, Size, as_image
 
 
 @dataclass(frozen=True, eq=False)
 class AnonymizedFrame:
     """A decoded frame, which nobody may write to.
 
-    header: of its latent. image: uint8 [H, W, 3] RGB. original_size: (height, width) in pixels of
-    the camera's image. unknown: bool [rows, columns], where nothing of the picture is known, as a
-    grid over it; None while all of it is there.
+    header: of its latent. picture: as the decoder has it, or an image of a message.
+    original_size: (height, width) in pixels of the camera's image.
     """
 
     header: Header
-    image: NDArray[np.uint8]
+    picture: Picture
     original_size: Size
-    unknown: NDArray[np.bool_] | None = None
+
+    @cached_property
+    def image(self) -> ImageArray:
+        """uint8 [H, W, 3] RGB: made when somebody looks."""
+        return as_image(self.picture)
 
 
 class FrameTaker(Protocol):

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from roi_codec_ros.common.images import Size
+from roi_codec_ros.common.images import Picture, Planes, Size
 
 PADDING = 114  # the grey that YOLO networks are trained with
 
@@ -43,14 +44,30 @@ class Letterbox:
 
     def apply(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """uint8 [*image_size, 3] → uint8 [*outer_size, 3]."""
-        if self.inner_size != self.image_size:
-            image = np.asarray(
-                cv2.resize(image, self.inner_size[::-1], interpolation=cv2.INTER_LINEAR), np.uint8
-            )
         boxed = np.full((*self.outer_size, 3), PADDING, np.uint8)
         height, width = self.inner_size
-        boxed[self.top : self.top + height, self.left : self.left + width] = image
+        boxed[self.top : self.top + height, self.left : self.left + width] = self._scaled(image)
         return boxed
+
+    def fill(self, planes: Planes, picture: Picture) -> None:
+        """Write a picture, uint8 [*image_size, 3] or planes [3, *image_size], into planes
+        [3, *outer_size], 0 to 1. Nothing is scaled or rounded where the sizes agree."""
+        height, width = self.inner_size
+        inner = planes[:, self.top : self.top + height, self.left : self.left + width]
+        planes.fill(PADDING / 255)
+        if picture.dtype == np.uint8:
+            scaled = self._scaled(np.asarray(picture, np.uint8))
+            np.multiply(scaled.transpose(2, 0, 1), np.float32(1 / 255), out=inner)
+        else:
+            for target, plane in zip(inner, picture, strict=True):
+                target[...] = self._scaled(plane)
+
+    def _scaled(self, image: NDArray[Any]) -> NDArray[Any]:
+        """One or three channels at inner size."""
+        if self.inner_size == self.image_size:
+            return image
+        size = self.inner_size[::-1]
+        return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_LINEAR))
 
     def to_image(self, xyxy: NDArray[np.float32]) -> NDArray[np.float32]:
         """Boxes [N, 4] in pixels of the network's input → in pixels of the image."""

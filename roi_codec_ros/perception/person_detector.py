@@ -16,23 +16,27 @@ from numpy.typing import NDArray
 
 from roi_codec_ros.common.devices import torch_device
 from roi_codec_ros.common.errors import RoiCodecError
-from roi_codec_ros.perception.detections import Detections
+from roi_codec_ros.common.graph_choice import TORCH
+from roi_codec_ros.common.graph_store import cache_folder
+from roi_codec_ros.common.images import Picture, as_image
 from roi_codec_ros.perception.letterbox import Letterbox
+from roi_codec_ros.perception.person_finder import Found, PersonFinder
 
-WEIGHTS_PATTERN = "person-*.pt"
+WEIGHTS_PATTERN, GRAPH_PATTERN = "person-*.pt", "person-*.onnx"
 FETCHED_WEIGHTS = "yolov8n.pt"
 PERSON_CLASS = "person"
 APOSTROPHE = "'"  # ultralytics takes it out of any path of weights that it is to load
-STRIDE = 32  # of the coarsest features of a YOLOv8: sides are multiples of it
 
 
-class PersonDetector:
+class PersonDetector(PersonFinder):
     """Finds persons in RGB images with any ultralytics detection weights that know a "person".
 
     weights: path of a weights file (`find_weights` looks for one). device: torch name.
     threads: CPU threads of the whole process, None leaves torch's own choice.
     Raises RoiCodecError if ultralytics is not installed or the weights can not be used.
     """
+
+    name = TORCH
 
     def __init__(
         self,
@@ -42,9 +46,8 @@ class PersonDetector:
         threads: int | None = None,
         image_size: int = 640,
     ) -> None:
-        self.weights = Path(weights)
+        super().__init__(weights, image_size)
         self.device = device
-        self.image_size = image_size
         self._network = load_network(self.weights)
         torch_device(device)
         if threads:
@@ -56,52 +59,19 @@ class PersonDetector:
         # The first image costs seconds of set-up: better now than when a frame waits.
         self.detect(np.zeros((64, 64, 3), np.uint8))
 
-    def detect(
-        self,
-        image: NDArray[np.uint8],
-        *,
-        confidence: float = 0.25,
-        iou: float = 0.7,
-        image_size: int | None = None,
-    ) -> Detections:
-        """Persons in one image, best first, in pixels of that image.
-
-        image: uint8 [H, W, 3] RGB of any size; it is letterboxed, so the aspect is kept.
-        """
-        (found,) = self.detect_batch(
-            [image], confidence=confidence, iou=iou, image_size=image_size
-        )
-        return found
-
-    def detect_batch(
-        self,
-        images: Sequence[NDArray[np.uint8]],
-        *,
-        confidence: float = 0.25,
-        iou: float = 0.7,
-        image_size: int | None = None,
-    ) -> list[Detections]:
-        """As `detect`, for several images; those of one letterboxed size go through together."""
-        boxes = [
-            Letterbox.of((image.shape[0], image.shape[1]), image_size or self.image_size, STRIDE)
-            for image in images
+    def _search(
+        self, given: Sequence[tuple[Picture, Letterbox]], confidence: float, iou: float
+    ) -> list[Found]:
+        # ultralytics takes NumPy images as BGR, as OpenCV reads them.
+        inputs = [
+            np.ascontiguousarray(box.apply(as_image(picture))[:, :, ::-1])
+            for picture, box in given
         ]
-        found: dict[int, Detections] = {}
-        for size in dict.fromkeys(box.outer_size for box in boxes):
-            indices = [index for index, box in enumerate(boxes) if box.outer_size == size]
-            # ultralytics takes NumPy images as BGR, as OpenCV reads them.
-            inputs = [
-                np.ascontiguousarray(boxes[index].apply(images[index])[:, :, ::-1])
-                for index in indices
-            ]
-            for index, result in zip(
-                indices, self._predict(inputs, confidence, iou, max(size)), strict=True
-            ):
-                xyxy = boxes[index].to_image(result.boxes.xyxy.cpu().numpy())
-                score = result.boxes.conf.cpu().numpy()
-                image_hw = boxes[index].image_size
-                found[index] = Detections.from_arrays(xyxy, score, image_hw).clip()
-        return [found[index] for index in range(len(images))]
+        results = self._predict(inputs, confidence, iou, max(given[0][1].outer_size))
+        return [
+            (result.boxes.xyxy.cpu().numpy(), result.boxes.conf.cpu().numpy())
+            for result in results
+        ]
 
     def _predict(
         self, inputs: list[NDArray[np.uint8]], confidence: float, iou: float, longest: int
@@ -170,10 +140,23 @@ def feature_pyramid(weights: str | os.PathLike[str], layers: Sequence[int]) -> A
     return Pyramid()
 
 
+def detector_weights(weights: Path) -> tuple[dict[str, np.ndarray], list[int]]:
+    """What `detector_graph` takes: arrays by name, normalisation folded, and the person classes.
+
+    Raises RoiCodecError if ultralytics is not installed or the weights can not be used.
+    """
+    yolo = load_network(weights)
+    persons = _person_classes(yolo.names, weights)
+    network: Any = yolo.model
+    fused = network.float().eval().fuse(verbose=False)
+    return {name: values.numpy() for name, values in fused.state_dict().items()}, persons
+
+
 def find_weights(weights: str = "", model_dirs: Sequence[Path] = ()) -> Path:
     """The weights file to use: an explicit path, else a model directory's, else ultralytics' own.
 
-    weights: explicit path; empty to search. model_dirs: folders searched for "person-*.pt".
+    weights: explicit path; empty to search. model_dirs: folders searched for "person-*.pt",
+    else "person-*.onnx".
     Raises RoiCodecError, with how to get a file, if none can be had.
     """
     if weights:
@@ -183,6 +166,7 @@ def find_weights(weights: str = "", model_dirs: Sequence[Path] = ()) -> Path:
         return path
     for folder in model_dirs:
         found = sorted(folder.glob(WEIGHTS_PATTERN))
+        found = found or sorted(folder.glob(GRAPH_PATTERN))
         if found:
             return found[0]
     return _fetch()
@@ -190,7 +174,7 @@ def find_weights(weights: str = "", model_dirs: Sequence[Path] = ()) -> Path:
 
 def _fetch() -> Path:
     """Let ultralytics fetch its small general weights into the user's cache, once."""
-    path = _cache_dir() / FETCHED_WEIGHTS
+    path = cache_folder() / FETCHED_WEIGHTS
     if path.is_file():
         return path
     attempt_download_asset = _ultralytics().utils.downloads.attempt_download_asset
@@ -202,11 +186,6 @@ def _fetch() -> Path:
     if not fetched.is_file():
         raise RoiCodecError(_how_to_get_weights("nothing was fetched"))
     return fetched
-
-
-def _cache_dir() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "roi_codec_ros"
 
 
 def _how_to_get_weights(reason: str) -> str:

@@ -96,6 +96,15 @@ def hide_in_picture(data: bytes, hidden: BoolArray, name: str) -> bytes:
         raise PhotographError(name, f"a picture that can not be written: {error}") from error
 
 
+def hide_without_loss(data: bytes, hidden: BoolArray) -> bytes:
+    """As `hide_in_picture` for PNGs and the like, which are not turned. Raises PhotographError."""
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            return _without_loss(picture, hidden, 1, str(picture.format))
+    except Exception as error:  # whatever a decoder makes of foreign bytes
+        raise PhotographError("a message", f"no picture that can be written: {error}") from error
+
+
 def _without_loss(picture: Image.Image, hidden: BoolArray, orientation: int, kind: str) -> bytes:
     profile = picture.info.get("icc_profile")
     if picture.mode == "I":  # 16 bits, as older Pillows read them

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import base64
 import heapq
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from roi_codec_ros.recordings.hiding import heads_of
@@ -98,6 +99,24 @@ class CameraTally:
             "frames_to_look_at": self.listed,
         }
 
+    def stored(self) -> dict[str, Any]:
+        """All of it, for JSON; `restore` reads it."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        values["doubtful"] = [
+            [head.score, head.place, base64.b64encode(head.thumbnail).decode("ascii")]
+            for _, head in self.doubtful
+        ]
+        return values
+
+    def restore(self, stored: dict[str, Any]) -> None:
+        """Go on from what an earlier run stored."""
+        for item in fields(self):
+            setattr(self, item.name, stored[item.name])
+        self.heads_by_minute = Counter({int(k): v for k, v in self.heads_by_minute.items()})
+        heads = [DoubtfulHead(s, p, base64.b64decode(t)) for s, p, t in stored["doubtful"]]
+        self.doubtful = [(-head.score, head) for head in heads]
+        heapq.heapify(self.doubtful)
+
     def _look(self, inspection: Inspection, place: str) -> None:
         if inspection.faces is not None:
             self.inspected += 1
@@ -111,3 +130,32 @@ class CameraTally:
                 heapq.heappush(self.doubtful, entry)
             else:
                 heapq.heappushpop(self.doubtful, entry)
+
+
+@dataclass
+class Result:
+    """What became of a recording.
+
+    Attributes:
+        cameras: of each topic that was rewritten, a film, a folder.
+        dropped: topic and why, of those that are not written.
+        kept: topics that were copied although they may show persons.
+        copied: messages of each other topic.
+        notes: what else there is to say.
+    """
+
+    cameras: list[CameraTally] = field(default_factory=list)
+    dropped: dict[str, str] = field(default_factory=dict)
+    kept: list[str] = field(default_factory=list)
+    copied: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
+
+    def figures(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "cameras": [camera.figures() for camera in self.cameras],
+            "dropped": self.dropped,
+            "kept": self.kept,
+            "copied": dict(self.copied),
+            "notes": self.notes,
+        }

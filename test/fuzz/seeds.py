@@ -151,7 +151,7 @@ def _messages() -> Iterator[bytes]:
 
 def _driver_image() -> Iterator[bytes]:
     """Number of the encoding, sizes and pixels; or the number of a compression and its bytes."""
-    from roi_codec_ros.nodes.conversions import ENCODINGS
+    from roi_codec_ros.common.image_messages import ENCODINGS
 
     rng = np.random.default_rng(4)
     for number in range(len(ENCODINGS)):

@@ -195,23 +195,24 @@ def driver_image(data: bytes) -> None:
     from sensor_msgs.msg import CompressedImage
     from sensor_msgs.msg import Image as PlainImage
 
+    from roi_codec_ros.common import image_messages
     from roi_codec_ros.nodes import conversions
 
-    conversions.LARGEST_PX = MAX_PIXELS
+    image_messages.LARGEST_PX = MAX_PIXELS
     taker = Taker(data)
-    kind = taker.small(len(conversions.ENCODINGS) + 1)
-    if kind < len(conversions.ENCODINGS):
+    kind = taker.small(len(image_messages.ENCODINGS) + 1)
+    if kind < len(image_messages.ENCODINGS):
         layout = "<I" if taker.small(15) == 15 else "B"
         height, width, step = (taker.take(layout) for _ in range(3))
         message = PlainImage(height=height, width=width, step=step)
-        message.encoding, message.is_bigendian = conversions.ENCODINGS[kind], taker.small(1)
+        message.encoding, message.is_bigendian = image_messages.ENCODINGS[kind], taker.small(1)
         message.data = taker.rest()
     else:
         message = CompressedImage(format=("bayer_rggb8; jpeg", "rgb8; png")[kind % 2])
         message.data = taker.rest()
     try:
         pixels = conversions.rgb_from_message(message)
-    except conversions.ImageMessageError as error:
+    except image_messages.ImageMessageError as error:
         assert str(error).isprintable() and len(str(error)) < 1000
         return
     assert pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3
@@ -414,7 +415,7 @@ def _frame(nodes: Nodes, camera: str, taker: Taker) -> None:
 def _image(nodes: Nodes, camera: str, taker: Taker) -> None:
     from sensor_msgs.msg import Image
 
-    from roi_codec_ros.nodes.conversions import ENCODINGS
+    from roi_codec_ros.common.image_messages import ENCODINGS
 
     encoding = (*ENCODINGS, "rgb16", "")[taker.small(len(ENCODINGS) + 1)]
     message = Image(header=nodes.header(taker), encoding=encoding)

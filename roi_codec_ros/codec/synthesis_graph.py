@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The synthesis of models that code blocks as an ONNX graph, for decoders without torch.
+
+    coefficients float32 [B, C, h, w] ─┐
+    told float32 [B, 2, h, w] ─────────┴─► `networks.BlockSynthesis` ─► planes [B, 3, 16 h, 16 w]
+
+``told`` holds the level and whether a block is hidden. ``planes`` is float32 in [0, 1], as far as
+a picture goes. Built from the weights by name, so it needs NumPy and onnx, no torch.
+
+It is the network's function, arranged for runtimes: what is concatenated there is added here
+behind one convolution for each part, whose channels then fill vectors; activations stand before
+shuffles, where they join their convolution; and the inverse transform is shuffled as far as the
+head's output lies before both are added.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from roi_codec_ros.codec.ladder import LEVELS
+from roi_codec_ros.codec.model_file import Model
+from roi_codec_ros.codec.presets import BLOCKS
+from roi_codec_ros.common.errors import ModelFileError, UsageError
+from roi_codec_ros.common.graph_choice import add_self_test
+from roi_codec_ros.common.onnx_builder import GraphBuilder, make_model
+
+if TYPE_CHECKING:
+    import onnx
+
+COEFFICIENTS, TOLD, PLANES = "coefficients", "told", "planes"
+SYNTHESIS_KEY = "roi_codec_synthesis"
+GRAPH_VERSION = 1  # of what is built here: graphs of other versions in a cache are not used
+TESTED_BLOCKS = (2, 3)
+# Their inputs have the range of whole blocks' brightness, and every error is one of the picture.
+IN_FLOAT = ("base", "mean", "stem.first", "stem.second")
+_STRIDE, _PATCH = 16, 4  # of blocks; pixels of the finest features
+
+
+def build_synthesis_graph(model: Model) -> onnx.ModelProto:
+    """The float32 graph of a model that codes blocks, for any number of frames of any size.
+
+    Raises:
+        RoiCodecError: onnx is not installed. UsageError: the model codes no blocks.
+        ModelFileError: weights are missing or of another shape.
+    """
+    if model.preset.architecture != BLOCKS:
+        raise UsageError(
+            f"expected a model of architecture {BLOCKS} to export its decoder, "
+            f"found {model.preset.architecture!r}"
+        )
+    channels = model.preset.latent_channels
+    graph = GraphBuilder(model.weights("synthesis"))
+    try:
+        _synthesis(graph, channels)
+    except (KeyError, ValueError, IndexError) as error:
+        raise ModelFileError(
+            f"expected weights of preset {model.preset.name} in model {model.name}; "
+            f"found: {error!r}"
+        ) from error
+    grid = ["rows", "columns"]
+    made = make_model(
+        graph,
+        f"{model.name} synthesis",
+        inputs=[
+            (COEFFICIENTS, np.float32, ["frames", channels, *grid]),
+            (TOLD, np.float32, ["frames", 2, *grid]),
+        ],
+        outputs=[(PLANES, np.float32, ["frames", 3, "height", "width"])],
+        metadata={SYNTHESIS_KEY: model.identity.hex()},
+    )
+    add_self_test(
+        made, {COEFFICIENTS: [1, channels, *TESTED_BLOCKS], TOLD: [1, 2, *TESTED_BLOCKS]}
+    )
+    return made
+
+
+def _synthesis(graph: GraphBuilder, channels: int) -> None:
+    def parameters(name: str) -> tuple[np.ndarray, np.ndarray]:
+        return graph.weight(f"{name}.weight"), graph.weight(f"{name}.bias")
+
+    def convolution(x: str, name: str, weight: np.ndarray, bias: np.ndarray) -> str:
+        return graph.convolution(x, weight, bias, padding=weight.shape[-1] // 2, name=name)
+
+    def layer(x: str, name: str) -> str:
+        return convolution(x, name, *parameters(name))
+
+    def of_both(first: str, second: str, seen: int, name: str, weight: np.ndarray) -> str:
+        """A layer over the channels of two inputs, ``seen`` of the first one."""
+        bias = graph.weight(f"{name}.bias")
+        return graph.node(
+            "Add",
+            convolution(first, f"{name}.first", weight[:, :seen], bias),
+            convolution(second, f"{name}.second", weight[:, seen:], np.zeros_like(bias)),
+        )
+
+    def residual_blocks(x: str, name: str) -> str:
+        index = 0
+        while graph.has(f"{name}.{index}.first.weight"):
+            inner = graph.node("Relu", layer(x, f"{name}.{index}.first"))
+            x = graph.node("Add", layer(inner, f"{name}.{index}.second"), x)
+            index += 1
+        return x
+
+    def shuffled(x: str, size: int) -> str:
+        return graph.node("DepthToSpace", x, blocksize=size, mode="CRD")
+
+    gains = np.concatenate([np.full(channels, 0.5), [1 / LEVELS, 1]]).astype(np.float32)
+    stem = graph.weight("stem.weight") * gains[:, None, None]
+    x = graph.node("Relu", of_both(COEFFICIENTS, TOLD, channels, "stem", stem))
+    x = residual_blocks(x, "coarse")
+    x = shuffled(graph.node("Relu", layer(x, "to_middle")), 2)
+    x = residual_blocks(x, "middle")
+    x = shuffled(graph.node("Relu", layer(x, "to_fine")), 2)
+    x = residual_blocks(x, "fine")
+    base, mean = _inverse_transform(*parameters("base"))
+    head = graph.weight("head.weight")
+    colours = shuffled(convolution(COEFFICIENTS, "mean", *mean), _STRIDE // _PATCH)
+    details = of_both(x, colours, head.shape[1] - 3, "head", head)
+    patches = shuffled(convolution(COEFFICIENTS, "base", *base), _STRIDE // _PATCH)
+    picture = shuffled(graph.node("Add", details, patches), _PATCH)
+    bounds = (graph.constant(np.float32(value)) for value in (0, 1))
+    graph.node("Clip", picture, *bounds, output=PLANES)
+
+
+def _inverse_transform(
+    weight: np.ndarray, bias: np.ndarray
+) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Weights and biases of the inverse transform, and of the means of its patches.
+
+    weight: [3 · 16 · 16, C, 1, 1], bias: [3 · 16 · 16], to be shuffled by 16. Both results are to
+    be shuffled by 4: the first into 3 · 4 · 4 channels of patches, the second into 3.
+    """
+    count = _STRIDE // _PATCH
+    # colour, (row of the patch, row in it), (column of the patch, column in it)
+    split = (3, count, _PATCH, count, _PATCH)
+    weight = weight.reshape(*split, -1).transpose(0, 2, 4, 1, 3, 5)
+    bias = bias.reshape(split).transpose(0, 2, 4, 1, 3)
+    channels = weight.shape[-1]
+    return (
+        (weight.reshape(-1, channels, 1, 1), bias.reshape(-1)),
+        (weight.mean(axis=(1, 2)).reshape(-1, channels, 1, 1), bias.mean(axis=(1, 2)).reshape(-1)),
+    )

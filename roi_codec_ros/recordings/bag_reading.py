@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bags of ROS 1 and ROS 2, read as far as they go."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.common.plugins import optional
+from roi_codec_ros.recordings.jpegs import INSTALL
+from roi_codec_ros.recordings.mcap_repair import attachments, without_broken_end
+
+BAG_SUFFIXES = (".mcap", ".db3", ".bag")
+
+
+def is_bag(path: Path) -> bool:
+    """Whether a path is named like a bag, or is a folder that holds one."""
+    if path.is_dir():
+        return (path / "metadata.yaml").is_file() or bool(_storage_files(path))
+    return path.suffix.lower() in BAG_SUFFIXES
+
+
+def _storage_files(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.suffix in (".mcap", ".db3"))
+
+
+class Bag:
+    """A bag that is open; a context manager.
+
+    Attributes:
+        is_ros1: whether it is one of ROS 1.
+        storage: "mcap", "sqlite3" or "bag".
+        connections: what it holds, each (topic, type, way of publishing) once.
+        typestore: of `rosbags`, with all types that the bag defines.
+        notes: what had to be left out to read it at all, and what it holds beside messages.
+        message_count: as the bag says.
+        is_compressed: whether its messages are.
+    """
+
+    def __init__(self, path: Path, scratch: Path) -> None:
+        """scratch: a folder for a copy of a file whose end is broken. Raises RoiCodecError."""
+        self.path = path
+        self._rosbag1 = _rosbags("rosbags.rosbag1")
+        self._rosbag2 = _rosbags("rosbags.rosbag2")
+        self._typesys = _rosbags("rosbags.typesys")
+        self.notes: list[str] = []
+        self._scratch = scratch
+        self.is_ros1 = path.suffix.lower() == ".bag"
+        self._errors = (
+            self._rosbag1.ReaderError,
+            self._rosbag2.ReaderError,
+            OSError,
+            AssertionError,
+            struct.error,
+            ValueError,
+            TypeError,
+            KeyError,
+            EOFError,
+        )
+        self._readers = self._opened()
+        self.storage = self._storage()
+        self.connections: list[Any] = []
+        self._numbers: dict[tuple[int, int], int] = {}
+        for place, reader in enumerate(self._readers):
+            for connection in reader.connections:
+                self._numbers[place, connection.id] = self._number(connection)
+        self.message_count = sum(reader.message_count for reader in self._readers)
+        self.is_compressed = any(_is_compressed(reader) for reader in self._readers)
+        stores = self._typesys.Stores
+        known = stores.ROS1_NOETIC if self.is_ros1 else stores.LATEST
+        self.typestore = self._typesys.get_typestore(known)
+        for connection in self.connections:
+            self._learn(connection)
+
+    def messages(self) -> Iterator[tuple[int, int, bytes]]:
+        """Number of the connection, stamp of the recording in ns, content; in order of time.
+
+        A broken end ends it, with a note.
+        """
+        count = 0
+        for place, reader in enumerate(self._readers):
+            try:
+                for connection, stamp_ns, content in reader.messages():
+                    count += 1
+                    yield self._numbers[place, connection.id], stamp_ns, content
+            except self._errors as error:
+                self.notes.append(
+                    f"the bag is broken after {count} messages, which are kept: {error}"
+                )
+
+    def close(self) -> None:
+        """Let go of the files."""
+        for reader in self._readers:
+            reader.close()
+
+    def __enter__(self) -> Bag:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _opened(self) -> list[Any]:
+        if self.is_ros1:
+            return [self._open_one(self._rosbag1.Reader, self.path)]
+        if not self.path.is_dir():
+            return [self._open_file(self.path)]
+        if (self.path / "metadata.yaml").is_file():
+            self._note_attachments(_storage_files(self.path))
+            try:
+                return [self._open_one(self._rosbag2.Reader, self.path)]
+            except RoiCodecError as error:
+                self.notes.append(f"its files are read one by one, since it is broken: {error}")
+        files = _storage_files(self.path)
+        if not files:
+            raise RoiCodecError(f"expected a bag at {self.path}, found no file of one")
+        return [self._open_file(path) for path in files]
+
+    def _open_file(self, path: Path) -> Any:
+        self._note_attachments([path])
+        try:
+            return self._open_one(self._rosbag2.Reader, path)
+        except RoiCodecError as error:
+            if path.suffix != ".mcap":
+                raise
+            repaired = self._scratch / f"repaired_{path.name}"
+            kept, whole = without_broken_end(path, repaired)
+            self.notes.append(
+                f"{path.name} is broken after {kept} of {whole} bytes, which are kept ({error})"
+            )
+            return self._open_one(self._rosbag2.Reader, repaired)
+
+    def _open_one(self, reader: Any, path: Path) -> Any:
+        try:
+            opened = reader(path)
+            opened.open()
+        except Exception as error:  # sqlite3's and YAML's own among them
+            raise RoiCodecError(
+                f"expected a bag at {path}; found: {' '.join(str(error).split()) or error!r}"
+            ) from error
+        return opened
+
+    def _note_attachments(self, files: Sequence[Path]) -> None:
+        for path in files:
+            names = attachments(path) if path.suffix == ".mcap" else []
+            if names:
+                self.notes.append(
+                    f"{len(names)} attachments of {path.name} are not copied: {', '.join(names)}"
+                )
+
+    def _storage(self) -> str:
+        if self.is_ros1:
+            return "bag"
+        path = self.path if self.path.is_file() else next(iter(_storage_files(self.path)), None)
+        return "mcap" if path is not None and path.suffix == ".mcap" else "sqlite3"
+
+    def _number(self, connection: Any) -> int:
+        for number, known in enumerate(self.connections):
+            if (known.topic, known.msgtype, known.ext) == (
+                connection.topic,
+                connection.msgtype,
+                connection.ext,
+            ):
+                return number
+        self.connections.append(connection)
+        return len(self.connections) - 1
+
+    def _learn(self, connection: Any) -> None:
+        """Let the typestore know the types that a connection defines."""
+        definition = connection.msgdef
+        try:
+            if definition.format.name == "MSG":
+                types = self._typesys.get_types_from_msg(definition.data, connection.msgtype)
+            elif definition.format.name == "IDL":
+                types = {}
+                line = "=" * 80 + "\n"
+                for part in definition.data.split(line):
+                    text = part.split("\n", 1)[1] if part.startswith("IDL: ") else part
+                    if text.strip():
+                        types.update(self._typesys.get_types_from_idl(text))
+            else:
+                return
+            new = {k: v for k, v in types.items() if k not in self.typestore.fielddefs}
+            self.typestore.register(new)
+        except (self._typesys.TypesysError, ValueError) as error:
+            self.notes.append(f"the definition of {connection.msgtype} can not be read: {error}")
+
+
+def _rosbags(module: str) -> Any:
+    return optional(module, needed_for="bags", install=INSTALL)
+
+
+def _is_compressed(reader: Any) -> bool:
+    storage = getattr(reader, "storage", None)
+    if getattr(reader, "compression_mode", None):
+        return True
+    files = getattr(storage, "storages", [storage])
+    return any(chunk.compression for file in files for chunk in getattr(file, "chunks", [])[:1])

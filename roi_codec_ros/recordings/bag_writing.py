@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bags that are written in parts beside their place, and take it when they are whole.
+
+A bag of ROS 2 that is a folder is written in files of `PART_BYTES`; those that are whole are kept
+when a run is killed, and the next one goes on behind them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.common.files import GENERATOR, is_ours, json_bytes, write
+from roi_codec_ros.recordings.bag_reading import Bag
+
+PART_BYTES = 1 << 30
+METADATA = "metadata.yaml"
+INFORMATION = "rosbag2_bagfile_information"
+UNKNOWN_HASH = "RIHS01_" + "0" * 64
+_STATE = "state.json"
+
+
+@dataclass(frozen=True)
+class Channel:
+    """A topic that is written. source: whose type, if it keeps it, and way of publishing it has.
+
+    msgtype, definition: those of the source, unless it becomes another.
+    """
+
+    source: Any
+    msgtype: str
+    definition: str | None = None
+
+
+class PartsWriter:
+    """Writes the messages of a bag; what was whole before a kill is not written again."""
+
+    def __init__(self, target: Path, bag: Bag, channels: Sequence[Channel], told: str) -> None:
+        """told: what tells this bag and these settings from others. Raises RoiCodecError."""
+        self.target = target
+        self.work = work_folder(target)
+        self._bag = bag
+        self._channels = channels
+        self._is_folder = not bag.is_ros1 and target.suffix not in (".mcap", ".db3")
+        self._told = told
+        self.state: dict[str, Any] = self._remembered()
+        self._parts: list[str] = list(self.state.get("parts", []))
+        self._open_part = ""
+        self._writer: Any = None
+        self._connections: list[Any] = []
+        self._written_bytes = 0
+
+    @property
+    def messages_done(self) -> int:
+        """Messages of the source that need not be looked at again."""
+        return int(self.state.get("messages_done", 0))
+
+    def write(self, number: int, stamp_ns: int, content: bytes | memoryview) -> None:
+        """Write a message of a channel."""
+        if self._writer is None:
+            self._begin_part()
+        self._writer.write(self._connections[number], stamp_ns, content)
+        self._written_bytes += len(content)
+
+    def step(self, messages_done: int, stamp_ns: int, tell: Callable[[], dict[str, Any]]) -> None:
+        """A message of the source is dealt with, and all before it; may be the end of a part.
+
+        tell: what to remember with the part, for JSON.
+        """
+        if not self._is_folder or self._written_bytes < PART_BYTES:
+            return
+        self._end_part()
+        self.state = {
+            "told": self._told,
+            "parts": self._parts,
+            "messages_done": messages_done,
+            "stamp_ns": stamp_ns,
+            **tell(),
+        }
+        write(self.work / _STATE, json_bytes(self.state), durable=True)
+
+    def finish(self) -> None:
+        """Put the bag in its place."""
+        if self._writer is None and not self._parts:
+            self._begin_part()
+        if self._writer is not None:
+            self._end_part()
+        if not self._is_folder:
+            part = self.work / self._parts[0]
+            files = [part] if part.is_file() else [p for p in part.iterdir() if p.name != METADATA]
+            os.replace(files[0], self.target)
+        else:
+            whole = self.work / "whole"
+            self._join(whole)
+            if self.target.exists():
+                shutil.rmtree(self.target)
+            os.replace(whole, self.target)
+        shutil.rmtree(self.work)
+
+    def abandon(self) -> None:
+        """Close what is open; keep only what another run can go on from."""
+        writer, self._writer = self._writer, None
+        if writer is not None and hasattr(writer, "abort"):
+            writer.abort()
+        elif writer is not None and writer.bio is not None:
+            writer.bio.close()
+        if not self._parts:
+            shutil.rmtree(self.work, ignore_errors=True)
+
+    def _remembered(self) -> dict[str, Any]:
+        try:
+            state = json.loads((self.work / _STATE).read_bytes())
+        except (OSError, ValueError):
+            state = {}
+        if state.get("told") != self._told or not self._is_folder:
+            state = {}
+        if self.work.exists():
+            kept = {_STATE, *state.get("parts", [])}
+            for path in self.work.iterdir():
+                if path.name not in kept and not path.name.startswith("repaired_"):
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+        self.work.mkdir(parents=True, exist_ok=True)
+        return state
+
+    def _begin_part(self) -> None:
+        name = (
+            f"{self.target.stem if not self._is_folder else self.target.name}_{len(self._parts)}"
+        )
+        path = self.work / name
+        shutil.rmtree(path, ignore_errors=True)
+        if self._bag.is_ros1:
+            from rosbags.rosbag1 import Writer as Writer1
+
+            self._writer = Writer1(path)
+        else:
+            self._writer = self._ros2_writer(path)
+        self._writer.open()
+        self._open_part = name
+        self._connections = [self._connection(channel) for channel in self._channels]
+        self._written_bytes = 0
+
+    def _ros2_writer(self, path: Path) -> Any:
+        from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
+
+        suffixes = {".mcap": "mcap", ".db3": "sqlite3"}
+        storage = suffixes.get(self.target.suffix, self._bag.storage)
+        writer = Writer(path, version=9, storage_plugin=StoragePlugin[storage.upper()])
+        writer.set_custom_data("generator", GENERATOR)
+        if self._bag.is_compressed and storage == "mcap":
+            writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
+        return writer
+
+    def _connection(self, channel: Channel) -> Any:
+        source, store = channel.source, self._bag.typestore
+        same = channel.msgtype == source.msgtype
+        definition = source.msgdef.data if same else channel.definition
+        if self._bag.is_ros1:
+            digest = source.digest if same else store.generate_msgdef(channel.msgtype)[1]
+            return self._writer.add_connection(
+                source.topic,
+                channel.msgtype,
+                msgdef=definition,
+                md5sum=digest,
+                callerid=source.ext.callerid,
+                latching=source.ext.latching,
+            )
+        digest = source.digest if same else ""
+        if not digest:
+            try:
+                digest = store.hash_rihs01(channel.msgtype)
+            except Exception:  # noqa: BLE001  # of a type that nobody defines
+                digest = UNKNOWN_HASH
+        if not definition and channel.msgtype in store.fielddefs:
+            definition, _ = store.generate_msgdef(channel.msgtype, ros_version=2)
+        return self._writer.add_connection(
+            source.topic,
+            channel.msgtype,
+            msgdef=definition or "",
+            rihs01=digest,
+            serialization_format=source.ext.serialization_format,
+            offered_qos_profiles=source.ext.offered_qos_profiles,
+        )
+
+    def _end_part(self) -> None:
+        writer, self._writer = self._writer, None
+        writer.close()
+        self._parts.append(self._open_part)
+        self._written_bytes = 0
+
+    def _join(self, whole: Path) -> None:
+        """All parts as one folder: files side by side, and metadata that names them."""
+        from ruamel.yaml import YAML
+
+        yaml = YAML(typ="safe")
+        yaml.default_flow_style = False
+        shutil.rmtree(whole, ignore_errors=True)
+        whole.mkdir()
+        found = [
+            yaml.load((self.work / name / METADATA).read_text(encoding="utf-8"))[INFORMATION]
+            for name in self._parts
+        ]
+        information = joined(found)
+        for name, part in zip(self._parts, found, strict=True):
+            for file in part["relative_file_paths"]:
+                os.link(self.work / name / file, whole / file)
+        with (whole / METADATA).open("w", encoding="utf-8") as file:
+            yaml.dump({INFORMATION: information}, file)
+
+
+def joined(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The metadata of files that follow each other."""
+    whole = dict(parts[0])
+    filled = [part for part in parts if part["message_count"]]
+    start, end = "nanoseconds_since_epoch", "nanoseconds"
+    starts = [part["starting_time"][start] for part in filled]
+    ends = [part["starting_time"][start] + part["duration"][end] for part in filled]
+    if filled:
+        whole["starting_time"] = {start: min(starts)}
+        whole["duration"] = {end: max(ends) - min(starts)}
+    whole["message_count"] = sum(part["message_count"] for part in parts)
+    whole["relative_file_paths"] = [p for part in parts for p in part["relative_file_paths"]]
+    whole["files"] = [file for part in parts for file in part["files"]]
+    topics = [part["topics_with_message_count"] for part in parts]
+    whole["topics_with_message_count"] = [
+        {**same[0], "message_count": sum(topic["message_count"] for topic in same)}
+        for same in zip(*topics, strict=True)
+    ]
+    return whole
+
+
+def work_folder(target: Path) -> Path:
+    """Where a bag is written before it takes its place."""
+    return target.parent / f".{target.name}.anonymizing"
+
+
+def check_target(target: Path, source: Path, bag: Bag, *, force: bool) -> None:
+    """Raises RoiCodecError where a bag must not or can not be written there."""
+    inner, outer = target.resolve(), source.resolve()
+    if inner == outer or outer in inner.parents:
+        raise RoiCodecError(f"expected to write another bag than the input {source}")
+    if bag.is_ros1 != (target.suffix == ".bag"):
+        kind = "ROS 1, named .bag" if bag.is_ros1 else "ROS 2, a folder, .mcap or .db3"
+        raise RoiCodecError(f"expected a bag of {kind} as the input is, found {target}")
+    if target.is_dir() and any(target.iterdir()) and not (target / METADATA).is_file():
+        raise RoiCodecError(f"expected to write the bag {target}; found: a folder of other things")
+    if not target.exists() or force:
+        return
+    marked = target / METADATA if target.is_dir() else target
+    if not is_ours(marked):
+        raise RoiCodecError(
+            f"expected to write {target}; found: a bag that roi-codec did not make; --force "
+            "replaces it"
+        )

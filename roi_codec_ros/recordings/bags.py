@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A bag without heads: pictures rewritten, what can not be looked at dropped, the rest copied."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from roi_codec_ros.common.errors import RoiCodecError, UsageError
+from roi_codec_ros.recordings.bag_frames import ImageFrame, MessageCodec, ToImage, ToJpeg
+from roi_codec_ros.recordings.bag_kinds import Kind, has_colours, kind_of
+from roi_codec_ros.recordings.bag_reading import Bag
+from roi_codec_ros.recordings.bag_writing import Channel, PartsWriter, check_target, work_folder
+from roi_codec_ros.recordings.pipeline import Passage, Pipeline, Settings
+from roi_codec_ros.recordings.tally import CameraTally, Result
+
+PICTURES = (Kind.IMAGE, Kind.COMPRESSED)
+CONVERTERS: dict[str, type[ToImage] | type[ToJpeg]] = {"image": ToImage, "compressed": ToJpeg}
+
+
+@dataclass(frozen=True)
+class BagOptions:
+    """What becomes of which topic.
+
+    Attributes:
+        topics: of pictures that are rewritten; none: all that can be.
+        keep: topics that are copied whatever they hold.
+        form: one of CONVERTERS that pictures become; None: they stay what they are.
+    """
+
+    topics: Collection[str] = ()
+    keep: Collection[str] = ()
+    form: str | None = None
+
+
+def anonymize_bag(
+    source: Path,
+    target: Path,
+    settings: Settings,
+    options: BagOptions | None = None,
+    *,
+    force: bool = False,
+    told: str = "",
+) -> Result:
+    """Write a bag whose pictures show no heads.
+
+    told: what tells these settings from others, for a run that goes on after a kill. Raises
+    RoiCodecError.
+    """
+    options = options or BagOptions()
+    with Bag(source, work_folder(target)) as bag:
+        rewriting = _Rewriting(bag, settings, options)
+        check_target(target, source, bag, force=force)
+        told = f"{source.resolve()} {bag.message_count} {told} {options}"
+        writer = PartsWriter(target, bag, rewriting.channels(), told)
+        try:
+            rewriting.run(writer)
+            writer.finish()
+        except (OSError, sqlite3.Error) as error:
+            raise RoiCodecError(f"expected to write {target}; found: {error}") from error
+        finally:
+            writer.abandon()
+        return rewriting.result()
+
+
+@dataclass(frozen=True)
+class _Tag:
+    """number: of the message in the bag. written: False for what is only context of others."""
+
+    number: int
+    connection: int
+    stamp_ns: int
+    written: bool = True
+
+
+class _Rewriting:
+    """One bag on its way."""
+
+    def __init__(self, bag: Bag, settings: Settings, options: BagOptions) -> None:
+        self._bag = bag
+        self._settings = settings
+        self._options = options
+        self._codec = MessageCodec(bag.typestore, bag.is_ros1)
+        self._result = Result()
+        self._check_names()
+        self._kinds = [self._kind(c) for c in bag.connections]
+        self._convert = CONVERTERS.get(options.form or "")
+        self._cameras: dict[int, CameraTally] = {}
+        self._number_out: dict[int, int] = {}
+        self._start_ns: int | None = None
+        self._writer: PartsWriter | None = None
+
+    def channels(self) -> Sequence[Channel]:
+        """The topics of the new bag."""
+        channels: list[Channel] = []
+        for number, connection in enumerate(self._bag.connections):
+            kind = self._kinds[number]
+            if kind is None:
+                continue
+            self._number_out[number] = len(channels)
+            msgtype = connection.msgtype
+            if kind in PICTURES:
+                msgtype = self._convert.msgtype if self._convert else msgtype
+                self._cameras[number] = CameraTally(connection.topic, connection.msgtype)
+            channels.append(self._channel(connection, msgtype))
+        return channels
+
+    def _channel(self, connection: Any, msgtype: str) -> Channel:
+        if msgtype == connection.msgtype:
+            return Channel(connection, msgtype)
+        version = 1 if self._bag.is_ros1 else 2
+        definition, _ = self._bag.typestore.generate_msgdef(msgtype, ros_version=version)
+        return Channel(connection, msgtype, definition)
+
+    def run(self, writer: PartsWriter) -> None:
+        """Take all messages through; those of an earlier run's parts are passed over."""
+        self._writer = writer
+        done = writer.messages_done
+        for number, stored in enumerate(writer.state.get("tallies", [])):
+            list(self._cameras.values())[number].restore(stored)
+        self._start_ns = writer.state.get("start_ns")
+        self._result.dropped.update(writer.state.get("dropped", {}))
+        self._result.copied.update(writer.state.get("copied", {}))
+        context_ns = writer.state.get("stamp_ns", 0) - int(1e9 * self._settings.memory_s)
+        number = -1
+        with Pipeline(self._settings, self._sink) as pipeline:
+            for number, (connection, stamp_ns, content) in enumerate(self._bag.messages()):
+                if self._start_ns is None:
+                    self._start_ns = stamp_ns
+                if number < done and stamp_ns < context_ns:
+                    continue
+                tag = _Tag(number, connection, stamp_ns, written=number >= done)
+                self._put(pipeline, tag, content)
+                self._settings.progress(number + 1, self._bag.message_count, "message")
+            pipeline.finish()
+        if pipeline.cut_short:
+            self._result.notes.append(
+                f"{pipeline.cut_short} frames were hidden by less of their future than "
+                f"{self._settings.memory_s:g} s, since so much could not be held in memory"
+            )
+
+    def result(self) -> Result:
+        """What became of it."""
+        self._result.cameras = list(self._cameras.values())
+        self._result.notes = self._bag.notes + self._result.notes
+        return self._result
+
+    def _check_names(self) -> None:
+        there = {connection.topic for connection in self._bag.connections}
+        for name in (*self._options.topics, *self._options.keep):
+            if name not in there:
+                raise UsageError(
+                    f"expected a topic of the bag, one of {', '.join(sorted(there))}; "
+                    f"found {name!r}"
+                )
+
+    def _kind(self, connection: Any) -> Kind | None:
+        """What to do with a topic; None: it is dropped, which is noted."""
+        kind = kind_of(connection.msgtype, self._bag.typestore.fielddefs)
+        topic, dropped = connection.topic, self._result.dropped
+        if topic in self._options.keep:
+            if kind is not Kind.OTHER:
+                self._result.kept.append(topic)
+            return Kind.OTHER
+        if kind in (Kind.UNKNOWN_PICTURE, Kind.NESTED_PICTURE, Kind.VIDEO):
+            dropped[topic] = f"{connection.msgtype}: {kind.value}"
+            return None
+        if kind in PICTURES and self._options.topics and topic not in self._options.topics:
+            dropped[topic] = f"{connection.msgtype}: not among --topics"
+            return None
+        return kind
+
+    def _put(self, pipeline: Pipeline, tag: _Tag, content: bytes) -> None:
+        kind = self._kinds[tag.connection]
+        time_s = tag.stamp_ns / 1e9
+        if kind in PICTURES:
+            connection = self._bag.connections[tag.connection]
+            convert = self._convert(self._codec) if self._convert else None
+            frame = ImageFrame(content, connection.msgtype, kind, self._codec, convert)
+            pipeline.put_frame(tag, frame, time_s, tag.connection)
+            return
+        if kind is Kind.CLOUD and not self._has_no_colours(tag, content):
+            kind = None
+        output = content if kind is not None and tag.written else None
+        pipeline.put(tag, output, time_s, len(content) if output else 0)
+
+    def _has_no_colours(self, tag: _Tag, content: bytes) -> bool:
+        connection = self._bag.connections[tag.connection]
+        try:
+            coloured = has_colours(self._codec.read(content, connection.msgtype))
+        except RoiCodecError as error:
+            self._result.dropped[connection.topic] = f"a cloud that can not be read: {error}"
+            return False
+        if coloured:
+            self._result.dropped[connection.topic] = f"{connection.msgtype}: a coloured cloud"
+        return not coloured
+
+    def _sink(self, passage: Passage) -> None:
+        assert self._writer is not None and self._start_ns is not None
+        tag: _Tag = passage.tag
+        if not tag.written:
+            return
+        topic = self._bag.connections[tag.connection].topic
+        camera = self._cameras.get(tag.connection)
+        if camera is not None:
+            since_s = (tag.stamp_ns - self._start_ns) / 1e9
+            place = f"{topic} at {since_s:.3f} s, stamp {tag.stamp_ns}"
+            camera.add(passage, place, int(since_s // 60))
+        elif passage.output is not None:
+            self._result.copied[topic] += 1
+        if passage.output is not None:
+            self._writer.write(self._number_out[tag.connection], tag.stamp_ns, passage.output)
+        self._writer.step(tag.number + 1, tag.stamp_ns, self._tell)
+
+    def _tell(self) -> dict[str, Any]:
+        return {
+            "start_ns": self._start_ns,
+            "dropped": self._result.dropped,
+            "copied": self._result.copied,
+            "tallies": [camera.stored() for camera in self._cameras.values()],
+        }

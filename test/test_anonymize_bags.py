@@ -1,0 +1,287 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`roi-codec anonymize` for bags: every picture is rewritten or dropped, all else is the same."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from roi_codec_ros.cli import main
+from roi_codec_ros.common.image_messages import ENCODINGS, rgb_from_image
+from roi_codec_ros.recordings import bag_writing
+from roi_codec_ros.recordings.image_planes import hide_in_image
+
+pytest.importorskip("av")
+rosbag1 = pytest.importorskip("rosbags.rosbag1")
+rosbag2 = pytest.importorskip("rosbags.rosbag2")
+typesys = pytest.importorskip("rosbags.typesys")
+
+SECOND = 1_000_000_000
+CUSTOM = "site_msgs/msg/Shift"
+NESTED = "site_msgs/msg/Portrait"
+DEFINITIONS = {
+    CUSTOM: "string name\nuint8[] blob\n",
+    NESTED: "string name\nsensor_msgs/Image image\n",
+    "theora_image_transport/msg/Packet": "std_msgs/Header header\nuint8[] data\n",
+}
+IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
+TYPES = {
+    "/tf": "tf2_msgs/msg/TFMessage",
+    "/imu": "sensor_msgs/msg/Imu",
+    "/lidar": "sensor_msgs/msg/PointCloud2",
+    "/coloured": "sensor_msgs/msg/PointCloud2",
+    "/shift": CUSTOM,
+    "/front/image_raw": IMAGE,
+    "/rear/image/compressed": COMPRESSED,
+    "/depth/image_raw": IMAGE,
+    "/portrait": NESTED,
+    "/front/theora": "theora_image_transport/msg/Packet",
+}
+COPIED = ("/tf", "/imu", "/lidar", "/shift")
+FRAMES = 4
+
+
+@pytest.fixture(scope="module")
+def astronaut() -> np.ndarray:
+    return np.ascontiguousarray(pytest.importorskip("skimage.data").astronaut()[:256, 100:356])
+
+
+class Maker:
+    """Makes the messages of a test bag."""
+
+    def __init__(self, picture: np.ndarray, ros1: bool) -> None:
+        stores = typesys.Stores
+        self.store = typesys.get_typestore(stores.ROS1_NOETIC if ros1 else stores.ROS2_JAZZY)
+        self.ros1 = ros1
+        for name, text in DEFINITIONS.items():
+            self.store.register(typesys.get_types_from_msg(text, name))
+        if ros1:
+            text = "geometry_msgs/TransformStamped[] transforms\n"
+            self.store.register(typesys.get_types_from_msg(text, TYPES["/tf"]))
+        self.picture = picture
+
+    def message(self, topic: str, number: int) -> Any:
+        types, sequence = self.store.types, {"seq": number} if self.ros1 else {}
+        stamp = types["builtin_interfaces/msg/Time"](sec=number, nanosec=7)
+        header = types["std_msgs/msg/Header"](stamp=stamp, frame_id="body", **sequence)
+        height, width = self.picture.shape[:2]
+        image = types[IMAGE](header, height, width, "rgb8", 0, 3 * width, self.picture.reshape(-1))
+        vector = types["geometry_msgs/msg/Vector3"](1.0, 2.0, float(number))
+        turn = types["geometry_msgs/msg/Quaternion"](0.0, 0.0, 0.0, 1.0)
+        nine = np.zeros(9)
+        if topic == "/tf":
+            transform = types["geometry_msgs/msg/Transform"](vector, turn)
+            stamped = types["geometry_msgs/msg/TransformStamped"]
+            return types[TYPES[topic]]([stamped(header, "camera", transform)])
+        if topic == "/imu":
+            return types[TYPES[topic]](header, turn, nine, vector, nine, vector, nine)
+        if topic in ("/lidar", "/coloured"):
+            names = ("x", "y", "z", *(["rgb"] if topic == "/coloured" else []))
+            field = types["sensor_msgs/msg/PointField"]
+            fields = [field(name, 4 * place, 7, 1) for place, name in enumerate(names)]
+            data = np.arange(16, dtype=np.uint8)
+            return types[TYPES[topic]](header, 1, 1, fields, False, 16, 16, data, True)
+        if topic == "/shift":
+            return types[CUSTOM](f"shift {number}", np.arange(number + 1, dtype=np.uint8))
+        if topic == "/rear/image/compressed":
+            file = io.BytesIO()
+            Image.fromarray(self.picture).save(file, "JPEG", quality=90)
+            data = np.frombuffer(file.getvalue(), np.uint8)
+            return types[COMPRESSED](header, "rgb8; jpeg compressed bgr8", data)
+        if topic == "/depth/image_raw":
+            return types[IMAGE](header, 2, 2, "16UC1", 0, 4, np.zeros(8, np.uint8))
+        if topic == "/portrait":
+            return types[NESTED]("somebody", image)
+        if topic == "/front/theora":
+            return types[TYPES[topic]](header, np.zeros(4, np.uint8))
+        return image
+
+    def content(self, topic: str, number: int) -> bytes:
+        write = self.store.serialize_ros1 if self.ros1 else self.store.serialize_cdr
+        return bytes(write(self.message(topic, number), TYPES[topic]))
+
+    def read(self, content: bytes, msgtype: str) -> Any:
+        read = self.store.deserialize_ros1 if self.ros1 else self.store.deserialize_cdr
+        return read(content, msgtype)
+
+
+def write_bag(path: Path, maker: Maker, storage: str, frames: int = FRAMES) -> Path:
+    if storage == "bag":
+        writer = rosbag1.Writer(path)
+    else:
+        plugin = rosbag2.StoragePlugin[storage.upper()]
+        writer = rosbag2.Writer(path, version=9, storage_plugin=plugin)
+        if storage == "mcap":
+            fmt = rosbag2.CompressionFormat.ZSTD
+            writer.set_compression(rosbag2.CompressionMode.STORAGE, fmt)
+    with writer:
+        connections = {
+            topic: writer.add_connection(topic, msgtype, typestore=maker.store)
+            for topic, msgtype in TYPES.items()
+        }
+        for number in range(frames):
+            for place, (topic, connection) in enumerate(connections.items()):
+                stamp = (100 + number) * SECOND // 10 + place
+                writer.write(connection, stamp, maker.content(topic, number))
+    return path
+
+
+def read_bag(path: Path) -> dict[str, list[tuple[int, bytes, str]]]:
+    reader = (rosbag1 if path.suffix == ".bag" else rosbag2).Reader(path)
+    found: dict[str, list[tuple[int, bytes, str]]] = {}
+    with reader:
+        for connection, stamp, content in reader.messages():
+            found.setdefault(connection.topic, []).append((stamp, content, connection.msgtype))
+        assert reader.message_count == sum(map(len, found.values()))
+    return found
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3", "bag"])
+def test_a_bag_keeps_everything_but_heads(tmp_path, astronaut, storage, capsys):
+    maker = Maker(astronaut, ros1=storage == "bag")
+    suffix = ".bag" if storage == "bag" else ""
+    source = write_bag(tmp_path / f"in{suffix}", maker, storage)
+    target = tmp_path / f"out{suffix}"
+    result = tmp_path / "result.json"
+
+    assert main(["anonymize", str(source), str(target), "--json", str(result)]) == 0
+
+    before, after = read_bag(source), read_bag(target)
+    for topic in COPIED:
+        assert after[topic] == before[topic]
+    for topic, shape in (("/front/image_raw", IMAGE), ("/rear/image/compressed", COMPRESSED)):
+        assert [(s, t) for s, _, t in after[topic]] == [(s, t) for s, _, t in before[topic]]
+        for (_, old, _), (_, new, _) in zip(before[topic], after[topic], strict=True):
+            assert maker.read(old, shape).header == maker.read(new, shape).header
+            assert old != new
+    shown = rgb_from_image(maker.read(after["/front/image_raw"][0][1], IMAGE))
+    face = (slice(80, 160), slice(85, 165))
+    assert np.abs(shown[face].astype(float) - astronaut[face]).mean() > 15
+    assert (shown == astronaut).all(axis=2).mean() > 0.4
+    assert not set(after) & {"/coloured", "/depth/image_raw", "/portrait", "/front/theora"}
+    said = capsys.readouterr().err
+    for topic in ("/coloured", "/portrait", "/front/theora"):
+        assert f"dropped: {topic} (" in said
+    assert "found depth (16UC1)" in said
+    figures = json.loads(result.read_bytes())
+    assert figures["copied"] == dict.fromkeys(COPIED, FRAMES)
+    cameras = {camera["name"]: camera for camera in figures["cameras"]}
+    assert cameras["/front/image_raw"]["frames_with_heads"] == FRAMES
+    assert cameras["/depth/image_raw"]["frames_left_out"] == FRAMES
+
+
+def test_topics_are_kept_and_chosen_by_name_and_become_what_is_asked_for(
+    tmp_path, astronaut, capsys
+):
+    maker = Maker(astronaut, ros1=False)
+    source, target = write_bag(tmp_path / "in", maker, "mcap"), tmp_path / "out.mcap"
+    command = ["anonymize", str(source), str(target), "--as", "compressed"]
+
+    assert main([*command, "--topics", "/front/image_raw", "--keep", "/depth/image_raw"]) == 0
+
+    before, after = read_bag(source), read_bag(target)
+    assert after["/depth/image_raw"] == before["/depth/image_raw"]
+    assert {msgtype for _, _, msgtype in after["/front/image_raw"]} == {COMPRESSED}
+    assert "/rear/image/compressed" not in after
+    said = capsys.readouterr().err
+    assert "kept as it is, and may show persons: /depth/image_raw" in said
+    assert main([*command, "--keep", "/nowhere"]) == 2
+    assert "found '/nowhere'" in capsys.readouterr().err
+
+
+def test_a_bag_that_is_cut_off_is_read_as_far_as_it_goes(tmp_path, astronaut, capsys):
+    whole = write_bag(tmp_path / "in", Maker(astronaut, ros1=False), "mcap", frames=12)
+    data = next(whole.glob("*.mcap")).read_bytes()
+    broken = tmp_path / "broken.mcap"
+    broken.write_bytes(data[: len(data) * 3 // 4])
+
+    assert main(["anonymize", str(broken), str(tmp_path / "out")]) == 0
+
+    assert "which are kept" in capsys.readouterr().err
+    assert 3 <= len(read_bag(tmp_path / "out")["/front/image_raw"]) < 12
+
+
+def test_a_run_that_was_killed_goes_on_and_writes_the_same(tmp_path, astronaut, monkeypatch):
+    monkeypatch.setattr(bag_writing, "PART_BYTES", 700_000)
+    source = write_bag(tmp_path / "in", Maker(astronaut, ros1=False), "mcap", frames=12)
+    result = tmp_path / "result.json"
+    assert main(["anonymize", str(source), str(tmp_path / "once"), "--json", str(result)]) == 0
+    whole = json.loads(result.read_bytes())
+    assert len(list((tmp_path / "once").glob("*.mcap"))) > 2
+    write, count = bag_writing.PartsWriter.write, 0
+
+    def killed(*args: Any) -> None:
+        nonlocal count
+        count += 1
+        if count > 40:
+            raise KeyboardInterrupt
+        write(*args)
+
+    with monkeypatch.context() as context:
+        context.setattr(bag_writing.PartsWriter, "write", killed)
+        assert main(["anonymize", str(source), str(tmp_path / "out")]) == 130
+    assert not (tmp_path / "out").exists()
+
+    assert main(["anonymize", str(source), str(tmp_path / "out"), "--json", str(result)]) == 0
+
+    assert read_bag(tmp_path / "out") == read_bag(tmp_path / "once")
+    assert json.loads(result.read_bytes()) == whole
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_folder_of_other_things_is_never_replaced_by_a_bag(tmp_path, astronaut, capsys):
+    source = write_bag(tmp_path / "in", Maker(astronaut, ros1=False), "mcap")
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "thesis.txt").write_text("years of work")
+
+    assert main(["anonymize", str(source), str(tmp_path / "home"), "--force"]) == 1
+
+    assert "found: a folder of other things" in capsys.readouterr().err
+    assert (tmp_path / "home" / "thesis.txt").exists()
+
+
+class RawImage:
+    """A sensor_msgs/Image of noise."""
+
+    def __init__(self, encoding: str, height: int, width: int) -> None:
+        deep = encoding.endswith("16") or encoding.startswith("16")
+        channels = next((int(c) for c in encoding[-1:] if c in "134" and "C" in encoding), 1)
+        channels = {"rgb": 3, "bgr": 3}.get(encoding[:3], channels)
+        channels = 4 if encoding[:4] in ("rgba", "bgra") else channels
+        channels = 2 if encoding in ("yuv422", "uyvy", "yuv422_yuy2", "yuyv") else channels
+        rows = height * 3 // 2 if encoding in ("nv12", "nv21") else height
+        self.height, self.width, self.encoding, self.is_bigendian = height, width, encoding, 1
+        self.step = width * channels * (2 if deep else 1) + 5
+        noise = np.random.default_rng(1).integers(0, 256, rows * self.step, np.uint8)
+        self.data = noise
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_of_every_encoding_nothing_changes_but_hidden_blocks(encoding):
+    message = RawImage(encoding, 52, 70)
+    hidden = np.zeros((4, 5), bool)
+    hidden[1, 2] = hidden[3, 4] = True
+    before = rgb_from_image(message)
+    given = message.data.copy()
+
+    message.data = hide_in_image(message, hidden)
+
+    after = rgb_from_image(message)
+    mask = hidden.repeat(16, axis=0).repeat(16, axis=1)[:52, :70]
+    around = np.zeros_like(mask)  # interpolating a Bayer pattern looks two pixels further
+    for down in range(-2, 3):
+        for across in range(-2, 3):
+            around |= np.roll(mask, (down, across), axis=(0, 1))
+    np.testing.assert_array_equal(after[~around], before[~around])
+    assert (after[mask] != before[mask]).any(axis=1).mean() > 0.9
+    swapped = RawImage(encoding, 52, 70)
+    rows = swapped.data.reshape(-1, swapped.step)
+    share = np.flatnonzero(given != message.data)
+    rows.reshape(-1)[share] = 0  # whatever stood there …
+    assert (hide_in_image(swapped, hidden) == message.data).all()  # … the same comes out
