@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hide the heads in a recording: a bag, a folder of pictures, a picture.
+"""Hide the heads in a recording: a bag, a film, a folder of pictures, a picture.
 
 Pictures are looked at in full resolution; outside heads they stay as they are. What can not be
 looked at is left out, and said.
@@ -7,6 +7,7 @@ looked at is left out, and said.
 example:
   roi-codec anonymize bag/ anonymized_bag/
   roi-codec anonymize drive.mcap anonymized.mcap --topics /front/image_raw --keep /depth/image_raw
+  roi-codec anonymize film.mp4 anonymized.mp4 --no-audio
   roi-codec anonymize photos/ anonymized/
   roi-codec anonymize photo.jpg anonymized.jpg
 """
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from roi_codec_ros.commands.common import (
     add_force_option,
     add_json_option,
+    not_negative,
     not_negative_real,
     outputs,
     positive,
@@ -80,6 +82,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("image", "compressed"),
         help="what pictures become (default: what they are)",
     )
+    films = parser.add_argument_group("films (- is a pipe of frames, YUV4MPEG2)")
+    films.add_argument(
+        "--crf",
+        type=not_negative,
+        default=18,
+        metavar="N",
+        help="quality of the new film, lower is finer (default: %(default)s)",
+    )
+    films.add_argument("--no-audio", action="store_true", help="leave the sound out")
     parser.add_argument(
         "--jobs", type=positive, metavar="N", help="workers (default: one for each core)"
     )
@@ -89,7 +100,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Run the verb. Raises RoiCodecError for whatever a user can cause."""
-    if not args.source.exists():
+    if str(args.source) != "-" and not args.source.exists():
         raise RoiCodecError(f"expected a recording at {args.source}, found none")
     files = outputs(args, "json", inputs=[args.source])
     with _Progress() as progress:
@@ -125,6 +136,7 @@ def _settings(args: argparse.Namespace, progress: _Progress) -> Settings:
 def _anonymized(args: argparse.Namespace, settings: Settings) -> Result:
     from roi_codec_ros.recordings.bag_reading import is_bag
     from roi_codec_ros.recordings.bags import BagOptions, anonymize_bag
+    from roi_codec_ros.recordings.film_files import anonymize_film, is_film
     from roi_codec_ros.recordings.folders import anonymize_folder, anonymize_picture, other_files
     from roi_codec_ros.recordings.tally import Result
 
@@ -136,6 +148,15 @@ def _anonymized(args: argparse.Namespace, settings: Settings) -> Result:
         )
     if args.topics or args.keep or args.form:
         raise UsageError(f"expected a bag for --topics, --keep and --as, found {args.source}")
+    if is_film(args.source):
+        return anonymize_film(
+            args.source,
+            args.target,
+            settings,
+            quality=args.crf,
+            audio=not args.no_audio,
+            force=args.force,
+        )
     if args.source.is_dir():
         others = other_files(args.source)
         if others:
@@ -152,7 +173,8 @@ def _anonymized(args: argparse.Namespace, settings: Settings) -> Result:
 def _print_tally(tally: CameraTally, target: Path) -> None:
     print(
         f"{target}: {tally.name}, {tally.frames} frames, {tally.heads} heads hidden in "
-        f"{tally.frames_with_heads} of them"
+        f"{tally.frames_with_heads} of them",
+        file=sys.stderr if str(target) == "-" else sys.stdout,
     )
     if tally.left_out:
         print(f"{tally.left_out} left out, the first: {tally.left_out_first}", file=sys.stderr)

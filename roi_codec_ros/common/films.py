@@ -110,7 +110,7 @@ class Film:
     def __init__(self, path: Path | str) -> None:
         """Raises FilmError where there is no such file, or none whose frames can be read."""
         self.path = Path(path)
-        _check_file(self.path)
+        check_film(self.path)
         # With its whole path: nothing in the name is taken for a protocol.
         capture = cv2.VideoCapture(str(self.path.absolute()))
         if not capture.isOpened():
@@ -181,7 +181,7 @@ class Film:
         self.close()
 
 
-def _check_file(path: Path) -> None:
+def check_film(path: Path) -> None:
     """Raises FilmError for what is no film, whatever FFmpeg would make of it."""
     try:
         if path.is_dir():
