@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not sourced")
@@ -66,6 +67,7 @@ class Detectors:
     def __init__(self, graph: Graph) -> None:
         self.lit: set[str] = set()
         self.people = (MIDDLE,)
+        self.unknown_rows = (0, 0)  # of 12, first and end: where pictures are not known yet
         self.stamp_s: Callable[[str], float] = lambda camera: now_s()
         self._infos = []
         self._persons = {}
@@ -97,6 +99,10 @@ class Detectors:
             Person(score=0.9, x=x, y=y, width=width, height=height)
             for x, y, width, height in self.people
         ]
+        first, end = self.unknown_rows
+        if end > first:
+            message.unknown_columns = 4
+            message.unknown = [int(first <= row < end) for row in range(12) for _ in range(4)]
         self._persons[camera].publish(message)
 
     def _run(self) -> None:
@@ -126,6 +132,7 @@ def tracker(graph, detectors):
 def clouds(graph, tracker, detectors):
     """The clouds from now on, with three good cameras lit."""
     detectors.people, detectors.stamp_s = (MIDDLE,), lambda camera: now_s()
+    detectors.unknown_rows = (0, 0)
     detectors.lit = {"a", "b", "c"}
     inbox = graph.listen(PointCloud2, "/persons/cloud", RELIABLE, keep=1000)
     graph.wait_for("a cloud of now", lambda: inbox.last and age_s(inbox.last) < 1.0)
@@ -296,3 +303,26 @@ def test_it_has_seen_nothing_that_it_did_not_expect(graph, tracker):
     assert tracker.stop(signal.SIGTERM)[0] == 0
     assert "Traceback" not in tracker.log
     assert "incompatible QoS" not in tracker.log
+
+
+def test_floor_that_pictures_do_not_show_yet_is_not_watched(graph, detectors, clouds):
+    inbox = graph.listen(OccupancyGrid, "/persons/coverage", LATCHED, keep=1000)
+
+    def watched() -> int:
+        return int(np.count_nonzero(np.array(inbox.last.data) == 0)) if inbox.last else 0
+
+    whole = graph.wait_for("coverage", watched)
+    detectors.unknown_rows, detectors.people = (6, 12), ()
+    graph.wait_for("less coverage", lambda: 0 < watched() < 0.9 * whole)
+    detectors.unknown_rows = (0, 12)
+    graph.wait_for("blindness", lambda: level(graph) == "ERROR")
+    refused = status(graph, "a")
+    clouds_before = clouds.count
+    rounds(graph)
+
+    assert "found nothing of it there yet" in refused["message"]
+    assert int(refused["left_out.not_shown"]) > 0
+    assert clouds.count == clouds_before
+    detectors.unknown_rows = (0, 0)
+    graph.wait_for("all of it", lambda: watched() == whole)
+    graph.forget(inbox)

@@ -85,7 +85,7 @@ def link(graph, tmp_path_factory) -> Iterator[Link]:
     picture = np.random.default_rng(0).integers(0, 255, (64, 96, 3), np.uint8)
     cv2.imwrite(str(folder / "pictures" / "0.png"), picture)
     (encoder,) = camera_graph(
-        CAMERA, str(folder / "pictures"), str(model), rate_hz=RATE_HZ, threads=1
+        CAMERA, str(folder / "pictures"), str(model), rate_hz=RATE_HZ, threads=1, skip="on"
     )
     decoder = server_graph([CAMERA, STREAMED], models=[str(model)], threads=1)[0]
     sent, heard = f"/{CAMERA}/latent_sent", f"/{CAMERA}/latent"
@@ -153,6 +153,39 @@ def test_loss_and_jitter_cost_frames_and_no_more(
     assert after["restarts"] == before["restarts"]
     assert recovery.frames <= RECOVERY_S * RATE_HZ
     assert whole > 0.2, "all, but for a busy core"
+
+
+def test_what_a_lost_frame_may_have_changed_is_unknown_until_it_is_sent_again(
+    graph: Graph, link: Link
+):
+    link.set(0.1, 0.0)
+    graph.wait_for("a gap", lambda: link.frames.last.known_share < 1.0)
+    link.set(0.0, 0.0)
+    graph.wait_for("the whole picture", lambda: link.frames.last.known_share == 1.0)
+    seen = link.frames.messages
+
+    assert graph.wait_for("diagnostics", lambda: at_level(graph, DECODER, "OK"))
+    for message in seen:
+        grid = np.frombuffer(bytes(message.unknown), np.uint8)
+        if message.known_share == 1.0:
+            assert message.unknown_columns == 0 and grid.size == 0
+        else:
+            assert message.unknown_columns == 6 and grid.size == 24
+            assert message.known_share == pytest.approx(1.0 - grid.mean())
+    skipped = graph.status(f"{CAMERA}/encoder: codec")["skipped"]
+    assert 0.2 < float(skipped) < 0.99
+
+
+def test_a_bit_rate_is_set_and_let_go_while_the_camera_runs(graph: Graph, link: Link):
+    codec = f"{CAMERA}/encoder: codec"
+
+    def at_quality(quality: float) -> bool:
+        return float((graph.status(codec) or {"quality": "nan"})["quality"]) == quality
+
+    for target, quality in ((1e6, 16.0), (0.0, 0.0)):
+        (result,) = graph.set_parameters(f"/{CAMERA}/encoder", target_kbit_s=target)
+        assert result.successful
+        graph.wait_for(f"quality {quality:g}", lambda quality=quality: at_quality(quality))
 
 
 def next_frames(graph: Graph, link: Link, count: int) -> list[int]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import threading
 
+import numpy as np
 import pytest
 
 from roi_codec_ros.stream.newest import NewestByKey
@@ -167,3 +168,17 @@ def test_old_stamps_are_forgotten():
 
     assert sizes.find(1, (5, 5)) is None
     assert sizes.find(3, (5, 5)) == (3, 3)
+
+
+def test_what_of_a_picture_is_missing_is_found_by_its_stamp_else_as_of_the_one_before():
+    hole = np.zeros((2, 3), bool)
+    hole[1, 2] = True
+    sizes = OriginalSizes()
+    sizes.add(1, (32, 48), (64, 96))
+    sizes.add(2, (32, 48), (64, 96), hole)
+
+    assert sizes.unknown(1) is None
+    assert sizes.unknown(2) is hole
+    assert sizes.unknown(3) is hole, "its frame data were lost"
+    sizes.add(4, (32, 48), (64, 96))
+    assert sizes.unknown(5) is None

@@ -141,3 +141,18 @@ def test_cells_are_found_in_parts_as_at_once(monkeypatch):
     monkeypatch.setattr(views, "CELLS_AT_ONCE", 200)
 
     assert np.array_equal(GroundView(CAMERA, POSE, 10.0).cells, at_once)
+
+
+def test_floor_where_the_picture_is_unknown_is_not_covered():
+    view = GroundView(CAMERA, POSE, 20.0)
+    unknown = np.zeros((30, 40), bool)
+    unknown[:, :10] = True  # the left quarter
+
+    shown = view.shown(unknown)
+
+    assert view.shown(None) is view
+    left, right = np.array([[4.0, 2.5]]), np.array([[4.0, -2.5]])  # y points left
+    assert view.covers(np.vstack([left, right])).all()
+    assert not shown.covers(left).any() and shown.covers(right).all()
+    assert 0.6 < len(shown.cells) / len(view.cells) < 0.9
+    assert not len(view.shown(np.ones((30, 40), bool)).cells)

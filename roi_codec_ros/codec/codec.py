@@ -363,7 +363,7 @@ def load_encoder(
     regions: str | Path = DEFAULT_REGIONS,
     quality: float = 0.0,
     hide_memory_s: float = 0.0,
-    skip: bool = False,
+    skip: bool | None = False,
     target_kbit_s: float = 0.0,
 ) -> Encoder:
     """An encoder for a model by name or path.
@@ -372,7 +372,7 @@ def load_encoder(
         model, device, threads: as `backends.open_backend`.
         backend: one of BACKENDS; "auto" is onnxruntime for models that code blocks, else torch.
         regions: name or path of the regions model (`.onnx`), for models that code blocks.
-        quality, hide_memory_s, skip, target_kbit_s: as of `Encoder`.
+        quality, hide_memory_s, skip, target_kbit_s: as of `Encoder`; skip None: if the model can.
 
     Raises:
         UsageError: no such backend, or none for this kind of model. RoiCodecError, ModelFileError:
@@ -388,11 +388,15 @@ def load_encoder(
             )
         finder = load_regions(regions, backend=runtime, device=device, threads=threads)
         encoder = Encoder(
-            loaded, regions=finder, quality=quality, hide_memory_s=hide_memory_s, skip=skip
+            loaded,
+            regions=finder,
+            quality=quality,
+            hide_memory_s=hide_memory_s,
+            skip=skip is not False,
         )
     else:
         opened = open_backend(backend, model, device=device, threads=threads)
-        encoder = Encoder(opened, skip=skip)
+        encoder = Encoder(opened, skip=bool(skip))
         encoder.quality = quality
     encoder.target_kbit_s = target_kbit_s
     return encoder

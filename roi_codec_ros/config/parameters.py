@@ -242,6 +242,21 @@ class EncoderParameters(NodeParameters):
         range=(-16.0, 16.0),
         live=True,
     )
+    target_kbit_s: float = parameter(
+        0.0,
+        "Bit rate to hold, in kbit/s, by the quality, which begins at the one that is set: "
+        "within 10 % over five seconds, from a second after a change of the scene on. 0: the "
+        "quality that is set.",
+        range=(0.0, 1e6),
+        live=True,
+    )
+    skip: str = parameter(
+        "auto",
+        "Whether blocks that have not changed are left out, for cameras that stand still; each is "
+        "sent anew once a second, those with persons in every frame. auto: for devices, streams "
+        "and topics, not for files and folders.",
+        choices=("auto", "on", "off"),
+    )
     hide_memory_s: float = parameter(
         0.5,
         "How long a block that was hidden stays hidden while a person is still seen there, in "

@@ -18,7 +18,7 @@ from roi_codec_ros.common.image_messages import (
     rgb_from_compressed,
     rgb_from_image,
 )
-from roi_codec_ros.msg import Person, PersonArray
+from roi_codec_ros.msg import DecodedFrame, Person, PersonArray
 from roi_codec_ros.perception.detections import Detections
 
 
@@ -57,11 +57,21 @@ def byte_array(data: bytes | memoryview) -> array.array[int]:
 
 
 def persons_from_detections(
-    detections: Detections, header: Header, camera: str, detect_ms: float
+    detections: Detections,
+    header: Header,
+    camera: str,
+    detect_ms: float,
+    unknown: NDArray[np.bool_] | None = None,
 ) -> PersonArray:
-    """detections: in pixels of the original camera image, whose size goes into the message."""
+    """detections: in pixels of the original camera image, whose size goes into the message.
+
+    unknown: bool [rows, columns], where there was nothing to look at; None: everywhere was.
+    """
     message = PersonArray(header=header, camera=camera, detect_ms=float(detect_ms))
     message.image_height, message.image_width = detections.image_size
+    if unknown is not None:
+        message.unknown_columns = unknown.shape[1]
+        message.unknown = byte_array(unknown.tobytes())
     message.persons = [
         Person(score=score, x=x0, y=y0, width=x1 - x0, height=y1 - y0, cameras=[camera])
         for (x0, y0, x1, y1), score in zip(
@@ -78,6 +88,22 @@ def detections_from_persons(message: PersonArray) -> Detections:
         [p.score for p in message.persons],
         (message.image_height, message.image_width),
     )
+
+
+def unknown_of(message: PersonArray | DecodedFrame) -> NDArray[np.bool_] | None:
+    """Where nothing of the picture was known: bool [rows, columns]; None: all of it was.
+
+    Raises ImageMessageError where its grid is none.
+    """
+    columns = message.unknown_columns
+    if columns == 0:
+        return None
+    cells = np.frombuffer(bytes(message.unknown), np.uint8)
+    if len(cells) == 0 or len(cells) % columns:
+        raise ImageMessageError(
+            f"expected rows of {columns} cells in unknown, found {len(cells)} cells"
+        )
+    return cells.reshape(-1, columns) != 0
 
 
 def point_from_array(position: NDArray[np.float64]) -> Point:

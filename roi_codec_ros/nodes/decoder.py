@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """decoder_node: latents of one or many cameras in, anonymized images out.
 
-    <camera>/latent ─► newest per camera ─► decode thread ─► <camera>/decoded_frame
-                                                  │          <camera>/image_anonymized[/compressed]
-                                                  └────────► a detector in the same process
+    <camera>/latent ─► state ─► newest per camera ─► decode thread ─► <camera>/decoded_frame
+                                                          │  <camera>/image_anonymized[/compressed]
+                                                          └► a detector in the same process
 
-Nothing is decoded while nobody subscribes and no detector asks. A payload of an unknown model, a
+No image is made while nobody subscribes and no detector asks; but each payload of a stream brings
+its state up to date, so that what later ones leave out is known. A payload of an unknown model, a
 damaged one, and a frame that does not follow the last one (freshness.py) are counted and named;
 nothing is published for them.
 """
@@ -13,6 +14,7 @@ nothing is published for them.
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -24,6 +26,8 @@ from roi_codec_ros.codec import (
     DecodedFrame,
     Decoder,
     Payload,
+    ReadFrame,
+    StreamState,
     load_model,
 )
 from roi_codec_ros.common.devices import batch_limit
@@ -31,7 +35,12 @@ from roi_codec_ros.config.parameters import DecoderParameters, check_camera_name
 from roi_codec_ros.msg import CompressedLatent
 from roi_codec_ros.msg import DecodedFrame as DecodedFrameMessage
 from roi_codec_ros.nodes.base import ManagedNode
-from roi_codec_ros.nodes.conversions import image_from_rgb, jpeg_from_rgb, stamp_ns
+from roi_codec_ros.nodes.conversions import (
+    byte_array,
+    image_from_rgb,
+    jpeg_from_rgb,
+    stamp_ns,
+)
 from roi_codec_ros.nodes.diagnostics import Figure, Level, Status, rejects
 from roi_codec_ros.nodes.handover import AnonymizedFrame, FrameTaker
 from roi_codec_ros.stream.freshness import CAUSES, FreshnessGuard
@@ -60,12 +69,22 @@ class _Camera:
         self.decode_ms = SlidingWindow()
         self.decoded = 0
         self.guard = FreshnessGuard()
+        self.state = StreamState()
+        self.known_share = 1.0  # of the last image
         self.model = ""
         self.model_identity = ""
 
     @property
     def subscribed(self) -> bool:
         return self.images.get_subscription_count() > 0 or self.jpegs.get_subscription_count() > 0
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    """A latent that waits; frame: what was read of it, or the payload of one that stands alone."""
+
+    message: CompressedLatent
+    frame: ReadFrame | bytes
 
 
 class DecoderNode(ManagedNode):
@@ -111,7 +130,7 @@ class DecoderNode(ManagedNode):
 
     def activate(self) -> None:
         """Start working."""
-        self._waiting: NewestByKey[CompressedLatent] = NewestByKey()
+        self._waiting: NewestByKey[_Waiting] = NewestByKey()
         for camera in self._cameras.values():
             camera.health.restart()
         self.start_worker("decode", self._decode_next)
@@ -124,8 +143,9 @@ class DecoderNode(ManagedNode):
 
     def _on_latent(self, camera: _Camera, message: CompressedLatent) -> None:
         heard_s = camera.health.heard(8.0 * len(message.data))
+        data = bytes(message.data)
         try:
-            self._check(message)
+            payload = self._check(message, data)
         except _UnknownModelError as error:
             self._refuse(camera, UNKNOWN_MODEL, str(error))
             return
@@ -151,17 +171,25 @@ class DecoderNode(ManagedNode):
                 f"{camera.name} restart",
                 f"{camera.name}: a stream begins anew: {camera.guard.last_restart}",
             )
-        if self._waiting.put(camera.name, message):
+        frame: ReadFrame | bytes = data
+        if payload.stream:
+            try:
+                frame = self._decoder.read(data, camera.state)
+            except BitstreamError as error:
+                self._refuse(camera, BAD_PAYLOAD, str(error))
+                return
+        if self._waiting.put(camera.name, _Waiting(message, frame)):
             camera.health.replaced += 1
 
-    def _check(self, message: CompressedLatent) -> None:
+    def _check(self, message: CompressedLatent, data: bytes) -> Payload:
         """Raise for what can not be decoded, before it takes the place of a frame that can."""
-        payload = Payload.from_bytes(bytes(message.data), max_pixels=self.settings.max_pixels)
+        payload = Payload.from_bytes(data, max_pixels=self.settings.max_pixels)
         if payload.model_id not in self._model_ids:
             raise _UnknownModelError(
                 f"expected a payload of model {self._known}; found one of model "
                 f"{message.model[:64]!r} ({payload.model_id.hex()})"
             )
+        return payload
 
     # Images go out
 
@@ -170,18 +198,18 @@ class DecoderNode(ManagedNode):
         if not self._worth_decoding():
             return
         limit = batch_limit(self.settings.max_batch, self.settings.device)
-        wanted: list[tuple[_Camera, CompressedLatent]] = []
-        for name, message in self._waiting.take_all(TAKE_TIMEOUT_S, limit):
+        wanted: list[tuple[_Camera, _Waiting]] = []
+        for name, waiting in self._waiting.take_all(TAKE_TIMEOUT_S, limit):
             camera = self._cameras[name]
             if self._wanted(camera):
-                wanted.append((camera, message))
+                wanted.append((camera, waiting))
             else:
                 camera.health.used()
         started = time.perf_counter()
-        outcomes = self._decoder.decode_batch([bytes(message.data) for _, message in wanted])
+        outcomes = self._decoder.decode_batch([waiting.frame for _, waiting in wanted])
         decode_ms = 1e3 * (time.perf_counter() - started)
         self.each(
-            lambda frame: self._finish(*frame[0], frame[1], decode_ms),
+            lambda frame: self._finish(frame[0][0], frame[0][1].message, frame[1], decode_ms),
             zip(wanted, outcomes, strict=True),
         )
 
@@ -208,8 +236,10 @@ class DecoderNode(ManagedNode):
             self._refuse(camera, BAD_PAYLOAD, str(outcome))
             return
         if self._taker is not None and self._taker.wants(camera.name):
+            unknown = None if outcome.known.all() else ~outcome.known
             self._taker.put(
-                camera.name, AnonymizedFrame(message.header, outcome.planes, outcome.original_size)
+                camera.name,
+                AnonymizedFrame(message.header, outcome.planes, outcome.original_size, unknown),
             )
         payload_bytes = len(message.data)
         self._publish(camera, message, outcome, payload_bytes, decode_ms)
@@ -217,6 +247,7 @@ class DecoderNode(ManagedNode):
         height, width = outcome.coded_size
         camera.bits_per_pixel.add(8.0 * payload_bytes / (height * width))
         camera.decoded += 1
+        camera.known_share = outcome.known_share
         camera.decode_ms.add(decode_ms)
         camera.health.used(self.age_s(message.header))
 
@@ -260,6 +291,7 @@ class DecoderNode(ManagedNode):
             "kbit_s": camera.health.arrivals.total_per_s / 1e3,
             "fps": camera.decode_ms.rate_hz,
             "bpp": camera.bits_per_pixel.mean,
+            "known_share": camera.known_share,
             "age_ms_p50": camera.health.age_ms.percentile(50),
             "age_ms_p95": camera.health.age_ms.percentile(95),
             "decode_ms_p50": camera.decode_ms.percentile(50),
@@ -285,11 +317,15 @@ class DecoderNode(ManagedNode):
             return judgement.level, judgement.message
         if not self._wanted(camera):
             return Level.OK, "latents arrive; nobody subscribes to the images"
-        decoding = f"decoding {camera.decode_ms.rate_hz:.1f} frames/s"
+        level, decoding = Level.OK, f"decoding {camera.decode_ms.rate_hz:.1f} frames/s"
         lost_fps = camera.lost.total_per_s
         if lost_fps > LOSS_TO_NAME * camera.health.arrivals.rate_hz:
-            return Level.WARN, f"{decoding}; {lost_fps:.1f} frames/s are lost on the way"
-        return Level.OK, decoding
+            decoding += f"; {lost_fps:.1f} frames/s are lost on the way"
+            level = Level.WARN
+        if camera.known_share < 1.0:
+            decoding += f"; {camera.known_share:.0%} of the picture is there"
+            level = Level.WARN
+        return level, decoding
 
     def _whereabouts(self, camera: _Camera) -> str:
         """Where a silent camera's encoder may be looked for; empty while there is one."""
@@ -322,4 +358,8 @@ def _frame_message(
     message.payload_bytes = payload_bytes
     message.encode_ms = latent.encode_ms
     message.decode_ms = decode_ms
+    message.known_share = decoded.known_share
+    if not decoded.known.all():
+        message.unknown_columns = decoded.known.shape[1]
+        message.unknown = byte_array((~decoded.known).tobytes())
     return message

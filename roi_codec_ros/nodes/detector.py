@@ -29,6 +29,7 @@ from roi_codec_ros.nodes.conversions import (
     persons_from_detections,
     rgb_from_message,
     stamp_ns,
+    unknown_of,
 )
 from roi_codec_ros.nodes.diagnostics import Figure, Level, Status, rejects
 from roi_codec_ros.nodes.following import FollowingSubscription
@@ -141,6 +142,7 @@ class DetectorNode(ManagedNode):
             stamp_ns(message.header),
             (message.coded_height, message.coded_width),
             (message.original_height, message.original_width),
+            unknown_of(message),
         )
 
     def _on_image(self, camera: _Camera, message: Image | CompressedImage) -> None:
@@ -192,7 +194,8 @@ class DetectorNode(ManagedNode):
         if original is None:
             self._skip(camera, UNKNOWN_SIZE, "the size of the camera's image is unknown")
             return None
-        return AnonymizedFrame(message.header, pixels, original)
+        unknown = camera.sizes.unknown(stamp_ns(message.header))
+        return AnonymizedFrame(message.header, pixels, original, unknown)
 
     def _finish(
         self, camera: _Camera, frame: AnonymizedFrame, found: Detections, detect_ms: float
@@ -200,7 +203,7 @@ class DetectorNode(ManagedNode):
         header = frame.header
         in_original = found.scale_to(frame.original_size)
         camera.persons.publish(
-            persons_from_detections(in_original, header, camera.name, detect_ms)
+            persons_from_detections(in_original, header, camera.name, detect_ms, frame.unknown)
         )
         if camera.detections is not None and camera.detections.get_subscription_count():
             camera.detections.publish(detection_array(in_original, header))

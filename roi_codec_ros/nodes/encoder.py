@@ -44,6 +44,7 @@ STALE_AFTER_S = 2.0
 LOSS_TO_NAME = 0.1  # images per second; now and then one is lost anywhere
 CODED = Words("no frame encoded", "frames refused", "frames arrive, none encoded")
 READ = Words("no image", "images arrive, refused", "images arrive, none taken")
+SEEN_LIVE = (SourceKind.DEVICE, SourceKind.STREAM, SourceKind.TOPIC)
 MANY_FACES = 0.1  # of those in the photographs; a model that leaves more is none to hide behind
 
 
@@ -76,6 +77,7 @@ class EncoderNode(ManagedNode):
         self._encode_ms = SlidingWindow()
         self._payload_bits = SlidingWindow()
         self._bits_per_pixel = SlidingWindow()
+        self._skipped = SlidingWindow()
 
     @property
     def camera(self) -> str:
@@ -98,6 +100,8 @@ class EncoderNode(ManagedNode):
             regions=self.settings.regions,
             quality=self.settings.quality,
             hide_memory_s=self.settings.hide_memory_s,
+            skip=self._skips(),
+            target_kbit_s=self.settings.target_kbit_s,
         )
         model = self._encoder.model
         # Publishing copies a message, so that one serves for all frames.
@@ -159,8 +163,8 @@ class EncoderNode(ManagedNode):
         """A live parameter has another value."""
         if self._capture is not None and name in ("rate_hz", "loop"):
             setattr(self._capture, name, value)
-        if name == "quality":
-            self._encoder.quality = float(value)  # type: ignore[arg-type]
+        if name in ("quality", "target_kbit_s"):
+            setattr(self._encoder, name, float(value))  # type: ignore[arg-type]
 
     # Frames come in
 
@@ -215,6 +219,7 @@ class EncoderNode(ManagedNode):
         self._encode_ms.add(encode_ms)
         self._payload_bits.add(8.0 * len(encoded.data))
         self._bits_per_pixel.add(encoded.bits_per_pixel)
+        self._skipped.add(encoded.skipped_share)
 
     def _pixels(self, content: Frame | Image | CompressedImage) -> NDArray[np.uint8]:
         """uint8 [H, W, 3] RGB. Raises ImageMessageError for a message that can not be read."""
@@ -289,6 +294,8 @@ class EncoderNode(ManagedNode):
             "bpp": self._bits_per_pixel.mean,
             "kbit_s": self._payload_bits.total_per_s / 1e3,
             "quality": self._encoder.quality,
+            "target_kbit_s": self._encoder.target_kbit_s,
+            "skipped": self._skipped.mean,
             "hidden": 0.0 if self._last_frame is None else self._last_frame.hidden_share,
             "encode_ms_p50": self._encode_ms.percentile(50),
             "encode_ms_p95": self._encode_ms.percentile(95),
@@ -368,6 +375,12 @@ class EncoderNode(ManagedNode):
     def _patience_s(self) -> float:
         rate_hz = self.settings.rate_hz
         return max(STALE_AFTER_S, 3.0 / rate_hz if rate_hz else 0.0)
+
+    def _skips(self) -> bool | None:
+        """As `load_encoder` takes it: None, if the model can."""
+        if self.settings.skip != "auto":
+            return self.settings.skip == "on"
+        return None if self._source.kind in SEEN_LIVE else False
 
     def _read_calibration(self) -> CameraInfo | None:
         path, topic = self.settings.camera_info_file, self.settings.camera_info_topic

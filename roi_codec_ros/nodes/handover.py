@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
 from std_msgs.msg import Header
 
 from roi_codec_ros.common.images import ImageArray, Picture, Size, as_image
@@ -17,12 +19,14 @@ class AnonymizedFrame:
     """A decoded frame, which nobody may write to.
 
     header: of its latent. picture: as the decoder has it, or an image of a message.
-    original_size: (height, width) in pixels of the camera's image.
+    original_size: (height, width) in pixels of the camera's image. unknown: bool [rows, columns],
+    where nothing of the picture is known, as a grid over it; None while all of it is there.
     """
 
     header: Header
     picture: Picture
     original_size: Size
+    unknown: NDArray[np.bool_] | None = None
 
     @cached_property
     def image(self) -> ImageArray:

@@ -24,12 +24,18 @@ from std_msgs.msg import Header
 from visualization_msgs.msg import MarkerArray
 
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
+from roi_codec_ros.common.image_messages import ImageMessageError
 from roi_codec_ros.config.parameters import TrackerParameters, check_camera_names
 from roi_codec_ros.msg import PersonArray
 from roi_codec_ros.nodes import qos, vision
 from roi_codec_ros.nodes.base import ManagedNode
 from roi_codec_ros.nodes.camera_info import camera_model_of
-from roi_codec_ros.nodes.conversions import detections_from_persons, point_from_array, stamp_ns
+from roi_codec_ros.nodes.conversions import (
+    detections_from_persons,
+    point_from_array,
+    stamp_ns,
+    unknown_of,
+)
 from roi_codec_ros.nodes.diagnostics import Figure, Level, Status, rejects
 from roi_codec_ros.nodes.map_messages import (
     cloud_from_points,
@@ -52,7 +58,7 @@ from roi_codec_ros.perception.ground import (
 )
 from roi_codec_ros.perception.poses import parse_camera_poses
 from roi_codec_ros.perception.tracking import Outcome, Tracker, TrackerSettings
-from roi_codec_ros.perception.views import GroundView
+from roi_codec_ros.perception.views import GroundView, ShownView
 from roi_codec_ros.stream.clocks import CommonClock
 from roi_codec_ros.stream.health import CameraHealth, Words, unplaceable
 from roi_codec_ros.stream.statistics import SlidingWindow, Tally
@@ -60,8 +66,8 @@ from roi_codec_ros.stream.statistics import SlidingWindow, Tally
 COVERAGE_PERIOD_S = 1.0
 SAID = Words("nothing from the detector", "frames left out", "frames arrive, none used")
 ENOUGH_HEIGHTS = 5  # of persons, to doubt a pose by
-NO_POSE, NO_LENS, NO_FLOOR, UNPLACEABLE, WRONG_SCALE, CLOCK = CAUSES = (
-    "no_pose", "no_lens", "no_floor", "unplaceable", "wrong_scale", "clock",
+NO_POSE, NO_LENS, NO_FLOOR, NOT_SHOWN, UNPLACEABLE, WRONG_SCALE, CLOCK = CAUSES = (
+    "no_pose", "no_lens", "no_floor", "not_shown", "unplaceable", "wrong_scale", "clock",
 )  # fmt: skip
 
 
@@ -70,7 +76,7 @@ class _Camera:
 
     in_map: it has, or once had, a pose; from then on it never speaks in its optical frame.
     health: a frame is of use if it got into the map, or out without one. refused: sightings that
-    could not be placed, by reason.
+    could not be placed, by reason. shown: what of its view the last frame that was used shows.
     """
 
     def __init__(self, name: str, pose: CameraPose | None) -> None:
@@ -86,6 +92,7 @@ class _Camera:
         self.heights = SlidingWindow()  # of persons, per that of one who stands at their place
         self.doubt = ""  # why its places are not believed
         self.view: GroundView | None = None
+        self.shown: GroundView | ShownView | None = None  # what of it its last frame shows
 
 
 class TrackerNode(ManagedNode):
@@ -148,6 +155,7 @@ class TrackerNode(ManagedNode):
         self._tracker = Tracker(self._settings_of_tracks)
         self._clocks = CommonClock(spread_s=self._settings_of_tracks.late_horizon_s)
         self._watched = None
+        self._said: dict[str, int] = {}  # how many cells of each camera the last coverage has
         self._left_out: tuple[str, ...] = ()  # cameras too far away for the coverage
         for camera in self._cameras.values():
             camera.health.restart()
@@ -219,6 +227,16 @@ class TrackerNode(ManagedNode):
                 f"({camera.view.blindness}); is its pose right?",
             )
             return
+        try:
+            shown = camera.view.shown(unknown_of(message))
+        except ImageMessageError as error:
+            self._refuse(camera, NOT_SHOWN, str(error))
+            return
+        if not len(shown.cells) and not message.persons:
+            self._refuse(
+                camera, NOT_SHOWN, "expected a picture of the floor, found nothing of it there yet"
+            )
+            return
         boxes = detections_from_persons(message).xyxy
         height_m = self.settings.person_height_m
         places = ground_positions(
@@ -250,7 +268,7 @@ class TrackerNode(ManagedNode):
             self.warn("clocks", f"tracking begins anew: {ruling.reason}")
             if tracker.newest_stamp is not None and stamp_s < tracker.newest_stamp:
                 tracker.restart()
-        tracker.coverage[camera.name] = camera.view
+        tracker.coverage[camera.name] = shown
         outcome = tracker.update(
             camera.name, stamp_s, places.xy[places.valid], places.covariance[places.valid]
         )
@@ -258,6 +276,7 @@ class TrackerNode(ManagedNode):
             self._refuse(camera, CLOCK, "their stamps come again")
             return
         camera.health.used()
+        camera.shown = shown
         if outcome is Outcome.NEWEST:
             self._publish_map(message.header.stamp, stamp_s)
 
@@ -330,7 +349,7 @@ class TrackerNode(ManagedNode):
         if self._detections is not None and self._detections.get_subscription_count():
             width_m = 2.0 * self.settings.person_radius_m
             self._detections.publish(vision.detection_array_3d(persons, height_m, width_m))
-        if self._watching() != self._watched:
+        if self._watching() != self._watched or self._shows_less():
             self._publish_coverage()
 
     def _watches(self, camera: _Camera) -> bool:
@@ -339,6 +358,16 @@ class TrackerNode(ManagedNode):
 
     def _watching(self) -> tuple[str, ...]:
         return tuple(name for name, camera in self._cameras.items() if self._watches(camera))
+
+    def _shows_less(self) -> bool:
+        """Whether floor that was last said to be watched no longer is: that has to be said now.
+
+        What is to be seen again waits for the next turn.
+        """
+        return any(
+            camera.shown is not None and len(camera.shown.cells) < self._said.get(name, 0)
+            for name, camera in self._cameras.items()
+        )
 
     def _publish_coverage(self) -> None:
         """Once a second while a camera watches, and once more when none does any longer.
@@ -355,6 +384,12 @@ class TrackerNode(ManagedNode):
             c.name: c.view.cells for c in self._cameras.values() if c.view is not None
         }
         fit = fitting(known)
+        seen: dict[str, Cells] = {
+            c.name: c.shown.cells
+            for c in self._cameras.values()
+            if c.shown is not None and c.name in watching and c.name in fit
+        }
+        self._said = {name: len(cells) for name, cells in seen.items()}
         self._watched = watching
         self._left_out = tuple(name for name in known if name not in fit)
         header = Header(frame_id=self.settings.map_frame)
@@ -362,7 +397,7 @@ class TrackerNode(ManagedNode):
         self._coverage.publish(
             coverage_grid(
                 [known[name] for name in fit],
-                [known[name] for name in watching if name in fit],
+                list(seen.values()),
                 self.settings.coverage_cell_m,
                 header,
             )

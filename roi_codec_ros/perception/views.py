@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -39,8 +40,7 @@ class GroundView:
         People whose feet the lower border cuts are found by their heads, with less certainty:
         that strip does not count.
         """
-        feet = np.column_stack([xy, np.zeros(len(xy))])
-        u, v = self.camera.project(self.pose.to_camera(feet)).T
+        u, v = self.pixels(xy)
         x, y, z = self.pose.translation
         distance = np.hypot(xy[:, 0] - x, xy[:, 1] - y)
         lowest = self.camera.height * (1.0 - BORDER_SHARE)
@@ -52,6 +52,23 @@ class GroundView:
     def hidden(self, xy: NDArray[np.float64]) -> NDArray[np.bool_]:
         """bool [N]: persons whom others of these N probably hide."""
         return self._wedge.hidden(xy)
+
+    def pixels(self, xy: NDArray[np.float64]) -> NDArray[np.float64]:
+        """[2, N]: u and v of feet at [N, 2]; NaN for what is behind the camera."""
+        feet = np.column_stack([xy, np.zeros(len(xy))])
+        return np.asarray(self.camera.project(self.pose.to_camera(feet)).T)
+
+    @cached_property
+    def cell_pixels(self) -> NDArray[np.float64]:
+        """[2, K]: where the middles of `cells` are in the image."""
+        return self.pixels((self.cells + 0.5) * self.cell_m)
+
+    def shown(self, unknown: NDArray[np.bool_] | None) -> ShownView | GroundView:
+        """The part of it that a picture shows of which some is not known.
+
+        unknown: bool [rows, columns], a grid over the picture; None: all of it is known.
+        """
+        return self if unknown is None else ShownView(self, unknown)
 
     @cached_property
     def cells(self) -> NDArray[np.int64]:
@@ -100,3 +117,36 @@ class GroundView:
         ahead = self.pose.rotation[:, 2]
         heading = math.atan2(ahead[1], ahead[0])
         return ViewWedge(float(x), float(y), heading, math.pi / 2, self.max_range_m)
+
+
+@dataclass(frozen=True, eq=False)
+class ShownView:
+    """What a picture shows of a camera's ground while parts of it are unknown; a `Coverage`."""
+
+    view: GroundView
+    unknown: NDArray[np.bool_]
+
+    def covers(self, xy: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """As `GroundView.covers`, and the feet are where something is known."""
+        return self.view.covers(xy) & self._known(self.view.pixels(xy))
+
+    def hidden(self, xy: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """As `GroundView.hidden`."""
+        return self.view.hidden(xy)
+
+    @cached_property
+    def cells(self) -> NDArray[np.int64]:
+        """Those of `GroundView.cells` that are shown."""
+        return self.view.cells[self._known(self.view.cell_pixels)]
+
+    @cached_property
+    def _around(self) -> NDArray[np.bool_]:
+        """Unknown, or beside that: the grid may reach beyond the picture by less than a cell."""
+        return cv2.dilate(self.unknown.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+
+    def _known(self, pixels: NDArray[np.float64]) -> NDArray[np.bool_]:
+        rows, columns = self.unknown.shape
+        u, v = np.nan_to_num(pixels, nan=-1.0)
+        column = np.clip(u * columns / self.view.camera.width, 0, columns - 1).astype(np.int64)
+        row = np.clip(v * rows / self.view.camera.height, 0, rows - 1).astype(np.int64)
+        return np.asarray(~self._around[row, column], np.bool_)

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds the size of the camera image that an anonymized image was made from."""
+"""Finds what else is known of an anonymized image: its camera's size, and which of it is there."""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+
+import numpy as np
+from numpy.typing import NDArray
 
 from roi_codec_ros.common.images import Size
 
@@ -14,28 +17,50 @@ REMEMBERED = 32
 class OriginalSizes:
     """Original sizes by stamp, else by coded size where that leaves no doubt.
 
-    Image and frame data arrive on two topics, in any order, and either may be lost.
+    Image and frame data arrive on two topics, in any order, and either may be lost. Where the
+    frame data were lost, as much of the picture is taken to be missing as of the one before.
     """
 
     def __init__(self, remembered: int = REMEMBERED) -> None:
         self._remembered = remembered
         self._by_stamp: OrderedDict[int, Size] = OrderedDict()
         self._by_coded_size: OrderedDict[Size, Size | None] = OrderedDict()  # None: several
+        self._unknown: dict[int, NDArray[np.bool_]] = {}  # by stamp, of those that lack some
+        self._last_ns = 0
         self._changed = threading.Condition()
 
-    def add(self, stamp_ns: int, coded_size: Size, original_size: Size) -> None:
-        """What the decoder says of one frame. Sizes are height and width in pixels; 0 is none."""
+    def add(
+        self,
+        stamp_ns: int,
+        coded_size: Size,
+        original_size: Size,
+        unknown: NDArray[np.bool_] | None = None,
+    ) -> None:
+        """What the decoder says of one frame. Sizes are height and width in pixels; 0 is none.
+
+        unknown: bool [rows, columns], where nothing of the picture is known; None: it is whole.
+        """
         if 0 in original_size:
             return
         with self._changed:
             self._by_stamp[stamp_ns] = original_size
+            self._unknown.pop(stamp_ns, None)
+            if unknown is not None:
+                self._unknown[stamp_ns] = unknown
+            self._last_ns = stamp_ns
             if len(self._by_stamp) > self._remembered:
-                self._by_stamp.popitem(last=False)
+                oldest, _ = self._by_stamp.popitem(last=False)
+                self._unknown.pop(oldest, None)
             known = self._by_coded_size.pop(coded_size, original_size)
             self._by_coded_size[coded_size] = original_size if known == original_size else None
             if len(self._by_coded_size) > self._remembered:
                 self._by_coded_size.popitem(last=False)
             self._changed.notify_all()
+
+    def unknown(self, stamp_ns: int) -> NDArray[np.bool_] | None:
+        """Where nothing is known of an image that `find` was asked for; None: it is whole."""
+        with self._changed:
+            return self._unknown.get(stamp_ns if stamp_ns in self._by_stamp else self._last_ns)
 
     def find(self, stamp_ns: int, coded_size: Size, timeout_s: float = 0.0) -> Size | None:
         """The original size of an image; None if it is unknown or may be one of several."""

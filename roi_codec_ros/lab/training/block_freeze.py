@@ -13,11 +13,18 @@ from numpy.typing import NDArray
 
 from roi_codec_ros.codec.block_encoder import BlockEncoder
 from roi_codec_ros.codec.block_transform import STEPS
-from roi_codec_ros.codec.entropy import TOTAL, EntropyTables, map_cdf_of, map_contexts_of
+from roi_codec_ros.codec.entropy import (
+    FIRST_CLASS,
+    SKIPPED,
+    TOTAL,
+    EntropyTables,
+    map_cdf_of,
+    map_contexts_of,
+)
 from roi_codec_ros.codec.ladder import coded_channels, ladder_steps, relative_steps
 from roi_codec_ros.codec.model_file import Model
 from roi_codec_ros.codec.models import block_tables_laplace
-from roi_codec_ros.codec.policy import CLASSES, POLICY, StepPolicy
+from roi_codec_ros.codec.policy import BACKGROUND, CLASSES, NEAR, POLICY, StepPolicy
 from roi_codec_ros.codec.presets import get_preset
 from roi_codec_ros.common.photographs import read_photograph
 from roi_codec_ros.lab.training.checkpoints import read_checkpoint
@@ -30,6 +37,8 @@ BOUNDS = (-11, -4, -1, 2, 5, 12)
 LARGEST = 31  # symbols beyond are escapes
 # Qualities at which symbols are counted, in levels around the model's own.
 QUALITIES = (-8, -5, -3, -1, 0, 1, 3, 5, 8)
+# Of films of standing cameras: frames in which every block has its turn, and what changes else.
+TURNS, CHANGED_SHARE = 9, 0.03
 # What is believed before anything is counted, in symbols: of the next levels, of all contexts.
 _FROM_LEVELS, _FROM_CHANNEL, _FROM_NOTHING = 0.3, 20.0, 0.5
 
@@ -111,7 +120,10 @@ def counted_tables(
     counts = np.zeros((rows, values))
     map_counts = np.full(((CLASSES + 3) ** 2, CLASSES + 2), 0.1)
     encoder = BlockEncoder(model, regions)
+    rng = np.random.default_rng(0)
     for blocks, levels, symbols in _coded(encoder, photographs):
+        still = still_map(blocks, rng)
+        np.add.at(map_counts, (map_contexts_of(still, CLASSES), still), 1.0 / len(QUALITIES))
         row = blank.rows_of(symbols, blocks, levels)
         there = row >= 0
         value = symbols[there].astype(np.int64) + LARGEST
@@ -134,6 +146,25 @@ def counted_tables(
         ladder=relative_steps().tolist(),
         map_cdf=map_cdf_of(map_counts),
     )
+
+
+def still_map(blocks: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """A map as a camera that stands still would send of this frame.
+
+    Persons and hidden blocks as they are; of the others the run of blocks whose turn it is, a
+    ninth, and a few that have changed.
+    """
+    may_skip = (blocks == FIRST_CLASS + BACKGROUND) | (blocks == FIRST_CLASS + NEAR)
+    places = np.flatnonzero(may_skip)
+    if not len(places):
+        return blocks
+    first, count = int(rng.integers(len(places))), -(-len(places) // TURNS)
+    skipped = np.ones(len(places), np.bool_)
+    skipped[(first + np.arange(count)) % len(places)] = False
+    skipped &= rng.random(len(places)) >= CHANGED_SHARE
+    still = blocks.copy()
+    still.flat[places[skipped]] = SKIPPED
+    return still
 
 
 def _coded(
