@@ -45,6 +45,13 @@ def test_the_card_holds_what_was_measured() -> None:
     assert figures["networks_sha256"] == MODEL.networks_sha256.hex()
 
 
+def test_of_several_qualities_the_models_own_counts() -> None:
+    several = report(MODEL.id.hex())
+    coarse = {**several["rows"][1], "preset": "nano -4", "bpp_mean": 0.1}
+    several["rows"].insert(1, coarse)
+    assert with_figures(MODEL, several).figures["bpp"] == 0.1988
+
+
 def test_figures_of_other_networks_are_not_a_models_own() -> None:
     carded = with_figures(MODEL, report(MODEL.id.hex()))
     assert carded.figures["faces"] == 12

@@ -13,6 +13,7 @@ import pytest
 from roi_codec_ros.cli import main
 from roi_codec_ros.codec.models import untrained_model
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
+from roi_codec_ros.common.films import FilmError
 from roi_codec_ros.lab.evaluation.film_baselines import parse_film_baselines
 from roi_codec_ros.lab.evaluation.film_codecs import blurred
 from roi_codec_ros.lab.evaluation.film_evaluation import FilmBench, encode_film
@@ -83,14 +84,15 @@ def test_a_film_in_our_packets_and_in_those_of_h264(
     result = tmp_path / "films.json"
     status = main(
         ["evaluate", "--video", str(film), "--models", str(tmp_path / "nano.safetensors"),
-         "--baselines", "x264:20,45", "--judge-every", "8", "--json", str(result), *detectors]
+         "--baselines", "x264:20,45", "jpeg:50", "--judge-every", "8",
+         "--json", str(result), *detectors]
     )  # fmt: skip
     printed = capsys.readouterr()
     assert status == 0, printed.err
     report = json.loads(result.read_text())
     (video,) = report["videos"]
     assert (video["file"], video["frames"], video["rate_hz"]) == ("walk.avi", FRAMES, RATE_HZ)
-    original, ours, fine, coarse = video["rows"]
+    original, ours, fine, coarse, stills = video["rows"]
     needed = {"method", "preset", "kbit_s", "bpp", "person_ap50", "faces", "encode_ms"}
     assert all(needed | {"delay_frames"} <= set(row) for row in video["rows"])
     assert (original["method"], original["person_ap50"], original["faces"]) == ("original", 1.0, 3)
@@ -104,6 +106,7 @@ def test_a_film_in_our_packets_and_in_those_of_h264(
     # A keyframe a second: who joins halfway waits for the next.
     assert fine["late_joiner_s"] == 0.5
     assert 0 < ours["late_joiner_s"] <= 1.0
+    assert (stills["late_joiner_s"], stills["lost_packet_s"]) == (0.0, 0.1)
     assert "walk.avi: 24 frames of 96×66, 10 Hz" in printed.out
 
 
@@ -161,6 +164,10 @@ def test_a_camera_that_pans_sees_the_film_move(film: Path) -> None:
     assert left_edge(still.images[1]) - left_edge(still.images[0]) == pytest.approx(
         walked / 2, abs=1
     )
+    later = read_clip(film, frames=1, start_s=1.0)
+    assert left_edge(later.images[0]) == pytest.approx(square_at(10), abs=1)
+    with pytest.raises(FilmError, match="found none from 9 s on"):
+        read_clip(film, frames=1, start_s=9.0)
     panned = read_clip(film, frames=4, size=(72, 50), pan_px_s=40.0)
     moved = left_edge(panned.images[3]) - left_edge(panned.images[0])
     assert moved == pytest.approx(3 * 2 - 3 * 4, abs=1.5)  # the square one way, the camera more
@@ -171,9 +178,17 @@ def left_edge(image: np.ndarray) -> int:
 
 
 def test_specifications_of_films() -> None:
-    codecs = parse_film_baselines(["x264:35,45", "svtav1@8:50", "blur+x265:40"], yunet="y.onnx")
+    codecs = parse_film_baselines(
+        ["x264:35,45", "svtav1@8:50", "blur+x265:40", "jpeg:5"], yunet="y.onnx"
+    )
     names = [(codec.name, codec.preset) for codec in codecs]
-    assert names == [("x264", "35"), ("x264", "45"), ("svtav1@8", "50"), ("blur+x265", "40")]
+    assert names == [
+        ("x264", "35"),
+        ("x264", "45"),
+        ("svtav1@8", "50"),
+        ("blur+x265", "40"),
+        ("jpeg", "5"),
+    ]
     assert codecs[0].heal_s == 1.0
     for wrong in ("vp9:30", "x264", "x264:", "x264:64", "x264:a", "x264@:30"):
         with pytest.raises(UsageError, match="expected a baseline"):
@@ -200,7 +215,7 @@ def test_films_and_photographs_are_not_mixed(
     for more, complaint in (
         (["--video", str(film), "--data", "x"], "expected --video or --data, found both"),
         (["--split", "val"], "expected --data and --split, or --video"),
-        (["--video", str(film), "--baselines", "av1:10"], "expected a baseline of films"),
+        (["--video", str(film), "--baselines", "vp9:10"], "expected a baseline of films"),
     ):
         assert main(["evaluate", *detectors, *more]) == 2
         assert complaint in capsys.readouterr().err

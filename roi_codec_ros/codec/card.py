@@ -18,7 +18,8 @@ def with_figures(model: Model, report: Mapping[str, Any]) -> Model:
     """
     try:
         original, *others = report["rows"]
-        row = next((r for r in others if r.get("model_id") == model.id.hex()), None)
+        own = (model.id.hex(), model.preset.name)  # at the model's own quality, if at several
+        row = next((r for r in others if (r.get("model_id"), r["preset"]) == own), None)
         if row is None:
             found = ", ".join(f"{r['method']} {r.get('model_id') or r['preset']}" for r in others)
             raise RoiCodecError(

@@ -28,7 +28,8 @@ def add_video_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="FILE",
         help="films to measure on; --baselines are then of x264:35,45 (rate factors), x265:…, "
-        "svtav1:…, x264@medium:… (speeds) and blur+x264:… (faces detected and blurred before)",
+        "svtav1:…, x264@medium:… (speeds), blur+x264:… (faces detected and blurred before), and "
+        "those of stills",
     )
     films.add_argument(
         "--frames",
@@ -36,6 +37,9 @@ def add_video_arguments(parser: argparse.ArgumentParser) -> None:
         default=FRAMES,
         metavar="N",
         help="of each film at most N frames (default: %(default)s)",
+    )
+    films.add_argument(
+        "--start-s", type=positive_real, metavar="S", help="of each film, from then on"
     )
     films.add_argument("--rate", type=positive_real, metavar="HZ", help="leave frames out")
     films.add_argument(
@@ -82,6 +86,7 @@ def evaluate_films(args: argparse.Namespace) -> None:
         read_clip(
             path,
             frames=args.frames,
+            start_s=args.start_s or 0.0,
             rate_hz=args.rate,
             size=args.resize,
             pan_px_s=args.pan or 0.0,

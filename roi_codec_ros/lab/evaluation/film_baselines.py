@@ -1,12 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Codecs of films from specifications such as `x264:35,45`, `svtav1@8:50`, `blur+x264:45`."""
+"""Codecs of films from specifications such as `x264:35,45`, `svtav1@8:50`, `blur+x264:45`.
+
+Those of stills (`av1:10`) code every frame by itself.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 from roi_codec_ros.common.errors import UsageError
-from roi_codec_ros.lab.evaluation.film_codecs import AV_CODECS, AvFilm, BlurredFilm, FilmCodec
+from roi_codec_ros.lab.evaluation.baselines import BASELINES, parse_baselines
+from roi_codec_ros.lab.evaluation.film_codecs import (
+    AV_CODECS,
+    AvFilm,
+    BlurredFilm,
+    FilmCodec,
+    StillFilm,
+)
 
 BLUR = "blur+"
 COARSEST = 63
@@ -31,10 +41,12 @@ def parse_film_baselines(
 def _parse_one(specification: str, keyframe_s: float, yunet: str | None) -> list[FilmCodec]:
     codec, _, factors = specification.removeprefix(BLUR).partition(":")
     name, at, speed = codec.partition("@")
+    if name in BASELINES and name == specification[: len(name)]:
+        return [StillFilm(still) for still in parse_baselines([specification])]
     if name not in AV_CODECS:
         raise UsageError(
-            f"expected a baseline of films of {', '.join(AV_CODECS)}, also after {BLUR}; "
-            f"found {specification!r}"
+            f"expected a baseline of films of {', '.join(AV_CODECS)}, also after {BLUR}, or of "
+            f"stills of {', '.join(BASELINES)}; found {specification!r}"
         )
     made: list[FilmCodec] = []
     for factor in factors.split(","):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Codecs of films under test: ours, those of PyAV with a robot's latency settings, and blurring.
+"""Codecs of films under test: ours, stills, those of PyAV as robots call them, and blurring.
 
     frame ─► FilmEncoder.put ─► packets ─► FilmDecoder.put ─► (number of the frame, picture)
 
@@ -20,6 +20,7 @@ import numpy as np
 from roi_codec_ros.common.errors import RoiCodecError
 from roi_codec_ros.common.images import ImageArray
 from roi_codec_ros.common.plugins import optional
+from roi_codec_ros.lab.evaluation.methods import Method
 
 if TYPE_CHECKING:
     from roi_codec_ros.codec.models import Model
@@ -151,6 +152,62 @@ class _ModelDecoder:
 
     def put(self, data: bytes, number: int) -> Shown:
         return [(number, self._decoder.decode(data, self._state).image)]
+
+    def flush(self) -> Shown:
+        return []
+
+
+# ------------------------------------------------------------------------------------------ stills
+
+
+@dataclass(frozen=True)
+class StillFilm:
+    """A codec of stills, frame by frame."""
+
+    codec: Method
+    heal_s: float = 0.0  # every packet stands alone
+
+    @property
+    def name(self) -> str:
+        """The codec's name."""
+        return self.codec.name
+
+    @property
+    def preset(self) -> str:
+        """The codec's."""
+        return self.codec.preset
+
+    @property
+    def model_id(self) -> str | None:
+        """The codec's."""
+        return self.codec.model_id
+
+    def encoder(self, size: tuple[int, int], rate_hz: float) -> FilmEncoder:
+        """The codec itself."""
+        return _StillEncoder(self.codec)
+
+    def decoder(self, size: tuple[int, int]) -> FilmDecoder:
+        """The codec itself."""
+        return _StillDecoder(self.codec)
+
+
+@dataclass(frozen=True)
+class _StillEncoder:
+    codec: Method
+
+    def put(self, image: ImageArray, time_s: float) -> list[bytes]:
+        return [self.codec.encode(image)]
+
+    def flush(self) -> list[bytes]:
+        return []
+
+
+@dataclass(frozen=True)
+class _StillDecoder:
+    codec: Method
+
+    def put(self, data: bytes, number: int) -> Shown:
+        return [(number, self.codec.decode(data))]
 
     def flush(self) -> Shown:
         return []

@@ -38,14 +38,16 @@ def read_clip(
     path: Path,
     *,
     frames: int,
+    start_s: float = 0.0,
     rate_hz: float | None = None,
     size: tuple[int, int] | None = None,
     pan_px_s: float = 0.0,
 ) -> Clip:
-    """The first frames of a film.
+    """Some frames of a film.
 
     Args:
         frames: at most so many.
+        start_s: from then on.
         rate_hz: of a film with more a second, frames are left out; None: all are taken.
         size: (width, height) that frames are scaled to.
         pan_px_s: a camera that turns to and fro: a window of three quarters of the picture's
@@ -59,14 +61,15 @@ def read_clip(
         own = film.properties.frame_rate_hz or FALLBACK_RATE_HZ
         rate = min(own, rate_hz or own)
         while len(images) < frames and film.advance():
-            if film.time_s < len(images) / rate - 0.5 / own:
+            if film.time_s < start_s + len(images) / rate - 0.5 / own:
                 continue
             image = film.image()
             if image is not None:
                 time_s = len(images) / rate
                 images.append(_seen(image, size, pan_px_s * time_s if pan_px_s else None))
     if not images:
-        raise FilmError(path, "no frame that can be read")
+        found = f"none from {start_s:g} s on" if start_s else "no frame that can be read"
+        raise FilmError(path, found)
     return Clip(path.name, images, rate)
 
 
