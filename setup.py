@@ -71,7 +71,7 @@ setup(
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
     package_dir={"": "."},
     include_package_data=True,
-    package_data={NAME: ["lab/*/*.j2"]},
+    package_data={NAME: ["lab/*/*.j2", "recordings/*.j2"]},
     ext_modules=[kernel()],
     cmdclass={"build_ext": BuildKernel},
     entry_points={"console_scripts": executables()},

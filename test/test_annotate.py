@@ -20,8 +20,8 @@ from roi_codec_ros.lab.datasets.annotations import Annotation
 from roi_codec_ros.lab.datasets.annotations_any import read_annotations
 from roi_codec_ros.lab.datasets.annotations_odgt import read_odgt
 from roi_codec_ros.lab.datasets.annotations_write import odgt_text
-from roi_codec_ros.lab.faces.face_detectors import FACE_DETECTORS
 from roi_codec_ros.perception.detections import Detections
+from roi_codec_ros.perception.face_detectors import FACE_DETECTORS
 
 NONE = np.zeros((0, 4), np.float32)
 DETECTOR = os.environ.get("ROI_CODEC_TEST_DETECTOR", "")

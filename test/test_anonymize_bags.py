@@ -150,7 +150,10 @@ def test_a_bag_keeps_everything_but_heads(tmp_path, astronaut, storage, capsys):
     target = tmp_path / f"out{suffix}"
     result = tmp_path / "result.json"
 
-    assert main(["anonymize", str(source), str(target), "--json", str(result)]) == 0
+    report = tmp_path / "report.html"
+    options = ["--json", str(result), "--report", str(report), "--report-detector", "haar"]
+
+    assert main(["anonymize", str(source), str(target), *options, "--report-every", "2"]) == 0
 
     before, after = read_bag(source), read_bag(target)
     for topic in COPIED:
@@ -174,6 +177,10 @@ def test_a_bag_keeps_everything_but_heads(tmp_path, astronaut, storage, capsys):
     cameras = {camera["name"]: camera for camera in figures["cameras"]}
     assert cameras["/front/image_raw"]["frames_with_heads"] == FRAMES
     assert cameras["/depth/image_raw"]["frames_left_out"] == FRAMES
+    assert sum(camera["frames_inspected"] for camera in cameras.values()) == FRAMES
+    page = report.read_text()
+    assert "Anonymized: " in page and "Dropped: /coloured" in page
+    assert page.count("<figure>") == 0 or "data:image/jpeg;base64," in page
 
 
 def test_topics_are_kept_and_chosen_by_name_and_become_what_is_asked_for(

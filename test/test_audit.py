@@ -19,7 +19,6 @@ from roi_codec_ros.codec.presets import PRESETS
 from roi_codec_ros.codec.receptive_field import ReceptiveField, receptive_field
 from roi_codec_ros.common.errors import RoiCodecError
 from roi_codec_ros.lab.datasets.annotations import Annotation
-from roi_codec_ros.lab.faces.face_detectors import FACE_DETECTORS
 from roi_codec_ros.lab.faces.face_embedders import FACE_EMBEDDERS
 from roi_codec_ros.lab.privacy.audit import (
     PLAIN,
@@ -45,6 +44,7 @@ from roi_codec_ros.lab.privacy.map_code import (
 from roi_codec_ros.lab.privacy.matching import pair_up, unite
 from roi_codec_ros.lab.privacy.versions import INVERSIONS, jpeg_at_rate
 from roi_codec_ros.perception.detections import Detections
+from roi_codec_ros.perception.face_detectors import FACE_DETECTORS
 
 SIDE = 64
 HEAD = [16.0, 16.0, 32.0, 32.0]

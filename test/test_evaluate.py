@@ -20,8 +20,8 @@ from roi_codec_ros.lab.evaluation.baselines import parse_baselines
 from roi_codec_ros.lab.evaluation.cache import ResultCache
 from roi_codec_ros.lab.evaluation.evaluate import EvaluationSettings, evaluate, report
 from roi_codec_ros.lab.evaluation.rows import format_table
-from roi_codec_ros.lab.faces.face_detectors import FACE_DETECTORS
 from roi_codec_ros.perception.detections import Detections
+from roi_codec_ros.perception.face_detectors import FACE_DETECTORS
 
 WIDTH, HEIGHT = 40, 20
 PERSON = [4.0, 4.0, 12.0, 18.0]

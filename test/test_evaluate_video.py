@@ -18,8 +18,8 @@ from roi_codec_ros.lab.evaluation.film_baselines import parse_film_baselines
 from roi_codec_ros.lab.evaluation.film_codecs import blurred
 from roi_codec_ros.lab.evaluation.film_evaluation import FilmBench, encode_film
 from roi_codec_ros.lab.evaluation.film_frames import Clip, read_clip
-from roi_codec_ros.lab.faces.face_detectors import FACE_DETECTORS
 from roi_codec_ros.perception.detections import Detections
+from roi_codec_ros.perception.face_detectors import FACE_DETECTORS
 
 HEIGHT, WIDTH, RATE_HZ, FRAMES = 66, 96, 10.0, 24
 SIDE = 24  # of the white square that stands for a person

@@ -11,7 +11,7 @@ import pytest
 
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
 from roi_codec_ros.common.plugins import optional
-from roi_codec_ros.lab.faces.face_detectors import blazeface_views, make_face_detector
+from roi_codec_ros.perception.face_detectors import blazeface_views, make_face_detector
 
 
 def test_an_unknown_detector_names_the_known() -> None:

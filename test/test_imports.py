@@ -58,7 +58,7 @@ ROS_PACKAGES = {
 ONLY_IN = {
     "ultralytics": {"perception/person_detector.py"},
     "compressai": {"lab/training", "lab/evaluation", "lab/tools", "lab/privacy"},
-    "facenet_pytorch": {"lab/faces"},
+    "facenet_pytorch": {"perception/face_detectors.py"},
 }
 # In the codec these cost seconds, or are not there on a small camera: only inside functions.
 LAZY_IN_CODEC = {"torch", "onnxruntime", "onnx", "openvino"}

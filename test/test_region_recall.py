@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from roi_codec_ros.cli import main
-from roi_codec_ros.lab.faces.face_detectors import FACE_DETECTORS
 from roi_codec_ros.perception.detections import Detections
+from roi_codec_ros.perception.face_detectors import FACE_DETECTORS
 
 pytest.importorskip("torch")
 pytest.importorskip("scipy")

@@ -5,7 +5,7 @@ Pictures are looked at in full resolution; outside heads they stay as they are. 
 looked at is left out, and said.
 
 example:
-  roi-codec anonymize bag/ anonymized_bag/
+  roi-codec anonymize bag/ anonymized_bag/ --report report.html
   roi-codec anonymize drive.mcap anonymized.mcap --topics /front/image_raw --keep /depth/image_raw
   roi-codec anonymize film.mp4 anonymized.mp4 --no-audio
   roi-codec anonymize photos/ anonymized/
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -94,6 +95,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--jobs", type=positive, metavar="N", help="workers (default: one for each core)"
     )
+    reports = parser.add_argument_group("report")
+    reports.add_argument(
+        "--report",
+        type=Path,
+        metavar="FILE.html",
+        help="write what was hidden, for the person who answers for it",
+    )
+    reports.add_argument(
+        "--report-detector",
+        metavar="NAME[=FILE]",
+        help="what looks for faces in what is written: mtcnn, blazeface, haar or yunet=FILE "
+        "(default: mtcnn, or haar where that is not installed)",
+    )
+    reports.add_argument(
+        "--report-every",
+        type=positive,
+        default=10,
+        metavar="N",
+        help="let it look at one of N frames (default: %(default)s)",
+    )
     add_json_option(parser)
     add_force_option(parser)
 
@@ -102,9 +123,15 @@ def run(args: argparse.Namespace) -> None:
     """Run the verb. Raises RoiCodecError for whatever a user can cause."""
     if str(args.source) != "-" and not args.source.exists():
         raise RoiCodecError(f"expected a recording at {args.source}, found none")
-    files = outputs(args, "json", inputs=[args.source])
+    files = outputs(args, "json", "report", inputs=[args.source])
+    inspector = None
+    if args.report:
+        from roi_codec_ros.recordings.inspection import Inspector, default_detector
+
+        inspector = Inspector(args.report_detector or default_detector(), args.report_every)
     with _Progress() as progress:
-        result = _anonymized(args, _settings(args, progress))
+        settings = _settings(args, progress)
+        result = _anonymized(args, replace(settings, inspect=inspector))
     for tally in result.cameras:
         _print_tally(tally, args.target)
     for topic, why in result.dropped.items():
@@ -115,6 +142,18 @@ def run(args: argparse.Namespace) -> None:
         print(f"note: {note}", file=sys.stderr)
     if args.json:
         files["json"].write_json(result.figures())
+    if inspector is not None:
+        from roi_codec_ros.recordings.recording_report import report_page
+
+        facts = {
+            "source": str(args.source),
+            "target": str(args.target),
+            "regions": args.regions,
+            "hide_memory_s": args.hide_memory,
+            "detector": inspector.name,
+            "every": inspector.every,
+        }
+        files["report"].write(report_page(result, facts).encode())
 
 
 def _settings(args: argparse.Namespace, progress: _Progress) -> Settings:

@@ -7,7 +7,7 @@ import base64
 import heapq
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from roi_codec_ros.recordings.hiding import heads_of
@@ -124,7 +124,8 @@ class CameraTally:
             self.frames_with_faces += bool(inspection.faces)
             if inspection.faces and len(self.listed) < MOST_LISTED:
                 self.listed.append(place)
-        for head in inspection.doubtful:
+        for found in inspection.doubtful:
+            head = replace(found, place=place)
             entry = (-head.score, head)
             if len(self.doubtful) < MOST_DOUBTFUL:
                 heapq.heappush(self.doubtful, entry)

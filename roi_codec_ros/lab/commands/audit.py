@@ -36,10 +36,10 @@ if TYPE_CHECKING:
     from roi_codec_ros.codec.models import Model
     from roi_codec_ros.lab.datasets.annotations import Annotation
     from roi_codec_ros.lab.evaluation.methods import Method
-    from roi_codec_ros.lab.faces.face_detectors import FaceDetector
     from roi_codec_ros.lab.faces.face_embedders import FaceEmbedder
     from roi_codec_ros.lab.privacy.attackers import TrainedAttacker
     from roi_codec_ros.lab.privacy.reidentification import Reidentification
+    from roi_codec_ros.perception.face_detectors import FaceDetector
 
 FAILURES_SHOWN = 20  # the JSON has them all
 QUICK_LIMIT = 32
@@ -225,8 +225,8 @@ def _make_recognizer(
 ) -> tuple[FaceDetector, FaceEmbedder] | None:
     """What re-identification needs; None, and the reason, where it is to be left out."""
     from roi_codec_ros.common.errors import RoiCodecError
-    from roi_codec_ros.lab.faces.face_detectors import make_face_detector
     from roi_codec_ros.lab.faces.face_embedders import make_face_embedder
+    from roi_codec_ros.perception.face_detectors import make_face_detector
 
     if args.quick or args.embedder == "none":
         left_out["reid"] = "not part of --quick" if args.quick else "--embedder none"

@@ -12,8 +12,8 @@ from roi_codec_ros.commands.common import outputs
 
 if TYPE_CHECKING:
     from roi_codec_ros.codec.models import Model
-    from roi_codec_ros.lab.faces.face_detectors import FaceDetector
     from roi_codec_ros.lab.privacy.region_recall import RegionJudge
+    from roi_codec_ros.perception.face_detectors import FaceDetector
 
 FAILURES_SHOWN = 20  # the JSON has them all
 
@@ -36,7 +36,7 @@ def is_regions_model(name: str) -> bool:
 def make_detectors(args: argparse.Namespace) -> list[FaceDetector]:
     """The face detectors of ``--detectors``. Raises RoiCodecError."""
     from roi_codec_ros.common.errors import UsageError
-    from roi_codec_ros.lab.faces.face_detectors import make_face_detector
+    from roi_codec_ros.perception.face_detectors import make_face_detector
 
     names = args.detectors.split(",")
     detectors = [make_face_detector(name, device=args.device) for name in names]

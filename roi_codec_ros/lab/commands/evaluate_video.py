@@ -147,7 +147,7 @@ def _codecs(args: argparse.Namespace) -> list[FilmCodec]:
 
 def _bench(args: argparse.Namespace) -> FilmBench:
     from roi_codec_ros.lab.evaluation.film_evaluation import FilmBench
-    from roi_codec_ros.lab.faces.face_detectors import make_face_detector
+    from roi_codec_ros.perception.face_detectors import make_face_detector
     from roi_codec_ros.perception.person_detector import PersonDetector
 
     return FilmBench(

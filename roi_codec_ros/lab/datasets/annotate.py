@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roi_codec_ros.lab.datasets.annotations import Annotation, BoxArray
-from roi_codec_ros.lab.faces.face_detectors import FaceDetector
 from roi_codec_ros.perception.detections import Detections
+from roi_codec_ros.perception.face_detectors import FaceDetector
 
 MACHINE = "teacher"  # who made a box, in the data format's own word
 MIXED = "mixed"

@@ -133,7 +133,7 @@ def count_faces(run: Run) -> dict[str, Any]:
     """
     from roi_codec_ros.lab.demo.moments import spread
     from roi_codec_ros.lab.demo.outputs import raw_picture
-    from roi_codec_ros.lab.faces.face_detectors import make_face_detector
+    from roi_codec_ros.perception.face_detectors import make_face_detector
 
     try:
         detector = make_face_detector("mtcnn")

@@ -24,7 +24,7 @@ from roi_codec_ros.lab.evaluation.results import (
 )
 from roi_codec_ros.lab.evaluation.rows import make_rows
 from roi_codec_ros.lab.evaluation.workers import Measure, Task, measure_here
-from roi_codec_ros.lab.faces.face_detectors import FaceDetector
+from roi_codec_ros.perception.face_detectors import FaceDetector
 
 
 @dataclass(frozen=True)

@@ -37,8 +37,8 @@ from roi_codec_ros.lab.evaluation.measurement import (
     PersonFinder,
 )
 from roi_codec_ros.lab.evaluation.results import ORIGINAL
-from roi_codec_ros.lab.faces.face_detectors import FaceDetector
 from roi_codec_ros.perception.detections import Detections
+from roi_codec_ros.perception.face_detectors import FaceDetector
 
 TRUTH_CONFIDENCE = 0.35  # of a person in the raw film
 SAME_FACE_IOU = 0.2

@@ -46,8 +46,8 @@ from roi_codec_ros.lab.evaluation.results import (
     ImageResult,
     RowName,
 )
-from roi_codec_ros.lab.faces.face_detectors import FaceDetector
 from roi_codec_ros.perception.detections import Detections
+from roi_codec_ros.perception.face_detectors import FaceDetector
 
 IOU_THRESHOLD = 0.5
 LOWEST_CONFIDENCE = 0.001

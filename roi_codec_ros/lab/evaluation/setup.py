@@ -19,7 +19,7 @@ from roi_codec_ros.lab.evaluation.cache import file_digest
 from roi_codec_ros.lab.evaluation.measurement import Bench
 from roi_codec_ros.lab.evaluation.methods import Method, ModelMethod
 from roi_codec_ros.lab.evaluation.results import EvaluationSettings
-from roi_codec_ros.lab.faces.face_detectors import make_face_detector
+from roi_codec_ros.perception.face_detectors import make_face_detector
 from roi_codec_ros.regions import DEFAULT_REGIONS
 
 if TYPE_CHECKING:

@@ -33,11 +33,11 @@ from roi_codec_ros.lab.datasets.annotations import Annotation
 from roi_codec_ros.lab.evaluation.measurement import failure_reason
 from roi_codec_ros.lab.evaluation.methods import Method
 from roi_codec_ros.lab.evaluation.results import Failure
-from roi_codec_ros.lab.faces.face_detectors import FaceDetector
 from roi_codec_ros.lab.privacy.leakage import HeadBits, erase
 from roi_codec_ros.lab.privacy.matching import BoxArray, pair_up, unite
 from roi_codec_ros.lab.privacy.region_recall import RegionJudge, RegionRecall
 from roi_codec_ros.lab.privacy.versions import INVERSIONS, Attacker, Inversion, make_versions
+from roi_codec_ros.perception.face_detectors import FaceDetector
 
 SOURCES = ("original", "jpeg", "erased", "decoded")
 PLAIN = "plain"

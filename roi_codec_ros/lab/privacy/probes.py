@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from roi_codec_ros.common.images import ImageArray
 from roi_codec_ros.lab.datasets.annotated_images import read_annotated
 from roi_codec_ros.lab.datasets.annotations import Annotation
-from roi_codec_ros.lab.faces.face_detectors import FaceDetector
 from roi_codec_ros.lab.faces.face_embedders import FaceEmbedder
 from roi_codec_ros.lab.privacy.matching import pair_up
+from roi_codec_ros.perception.face_detectors import FaceDetector
 
 Box = NDArray[np.float32]
 

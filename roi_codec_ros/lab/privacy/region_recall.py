@@ -29,10 +29,10 @@ from roi_codec_ros.lab.datasets.annotated_images import read_annotated
 from roi_codec_ros.lab.datasets.annotations import Annotation
 from roi_codec_ros.lab.evaluation.measurement import HUMAN_MADE, failure_reason
 from roi_codec_ros.lab.evaluation.results import Failure
-from roi_codec_ros.lab.faces.face_detectors import FaceDetector
 from roi_codec_ros.lab.privacy.matching import BoxArray, pair_up, unite
 from roi_codec_ros.lab.training.data import unannotated_heads
 from roi_codec_ros.lab.training.region_model import HIDDEN_SHARE, MARGIN, grown, share_in
+from roi_codec_ros.perception.face_detectors import FaceDetector
 from roi_codec_ros.regions import RegionFinder, plan_blocks
 from roi_codec_ros.regions.blocks import heads_around, touched_blocks
 

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A second look at what is written, by a face detector that had no part in hiding."""
+
+from __future__ import annotations
+
+import importlib.util
+import threading
+
+import cv2
+import numpy as np
+
+from roi_codec_ros.common.images import ImageArray
+from roi_codec_ros.perception.face_detectors import FaceDetector, make_face_detector
+from roi_codec_ros.recordings.hiding import Head, heads_of
+from roi_codec_ros.recordings.pipeline import Passage
+from roi_codec_ros.recordings.tally import DoubtfulHead, Inspection
+
+DOUBTFUL = 0.8  # heads that are surer are not shown
+THUMBNAIL_PX = 96
+THUMBNAIL_QUALITY = 75
+HEADS_OF_A_FRAME = 2
+
+
+def default_detector() -> str:
+    """The best independent detector that is installed."""
+    return "mtcnn" if importlib.util.find_spec("facenet_pytorch") else "haar"
+
+
+class Inspector:
+    """Looks at every so manyth frame that is written; for `pipeline.Settings.inspect`.
+
+    Sees the hidden pictures only, never the originals.
+    """
+
+    def __init__(self, detector: str, every: int) -> None:
+        """detector: `name` or `name=argument` of a face detector. Raises RoiCodecError."""
+        self.every = every
+        self._detector: FaceDetector = make_face_detector(detector)
+        self.name = self._detector.name
+        self._lock = threading.Lock()
+        self._count = 0
+
+    def __call__(self, passage: Passage) -> Inspection:
+        """What a frame shows, from a worker."""
+        assert passage.frame is not None and passage.hidden is not None
+        assert passage.judged is not None
+        with self._lock:
+            looks = self._count % self.every == 0
+            self._count += 1
+        heads = [h for h in heads_of(passage.hidden, passage.judged) if h.score < DOUBTFUL]
+        heads = sorted(heads, key=lambda head: head.score)[:HEADS_OF_A_FRAME]
+        if not looks and not heads:
+            return Inspection()
+        image = passage.frame.shown(passage.output)
+        faces = None
+        if looks:
+            with self._lock:  # detectors keep buffers of their own
+                found = self._detector.detect(image)
+            faces = [(x0, y0, x1, y1) for x0, y0, x1, y1 in found.xyxy.tolist()]
+        doubtful = tuple(DoubtfulHead(h.score, "", thumbnail(image, h)) for h in heads)
+        return Inspection(faces, doubtful)
+
+
+def thumbnail(image: ImageArray, head: Head) -> bytes:
+    """What is around a hidden head, as a small JPEG."""
+    x0, y0, x1, y1 = head.box
+    half = max(x1 - x0, y1 - y0)
+    middle = (x0 + x1) // 2, (y0 + y1) // 2
+    height, width = image.shape[:2]
+    rows = slice(max(0, middle[1] - half), min(height, middle[1] + half))
+    columns = slice(max(0, middle[0] - half), min(width, middle[0] + half))
+    small = cv2.resize(
+        image[rows, columns], (THUMBNAIL_PX, THUMBNAIL_PX), interpolation=cv2.INTER_AREA
+    )
+    _, jpeg = cv2.imencode(
+        ".jpg",
+        cv2.cvtColor(small, cv2.COLOR_RGB2BGR),
+        [cv2.IMWRITE_JPEG_QUALITY, THUMBNAIL_QUALITY],
+    )
+    return np.asarray(jpeg).tobytes()
