@@ -32,7 +32,7 @@ def shared_files() -> list[tuple[str, list[str]]]:
             f"share/{NAME}/{folder}",
             sorted(str(p.relative_to(ROOT)) for p in (ROOT / folder).glob("*") if p.is_file()),
         )
-        for folder in ("config", "config/security", "config/training", "launch", "models")
+        for folder in ("config", "config/security", "config/training", "launch", "models", "msg")
     ]
 
 

@@ -19,7 +19,7 @@ from roi_codec_ros.common.errors import RoiCodecError, UsageError
 # Only the module of the verb in use is imported: `roi-codec encode` needs no torch training stack.
 PRODUCT_VERBS: dict[str, str] = {
     "encode": "compress an image to a .roic file",
-    "decode": "reconstruct the anonymized image of a .roic file",
+    "decode": "reconstruct the anonymized images of a .roic file or a bag of latents",
     "anonymize": "hide the heads in a recording: bags, films, folders, pictures",
     "models": "list the models that are installed",
     "site": "check the file of a site's cameras, as cameras.launch.py takes it",

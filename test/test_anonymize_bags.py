@@ -253,6 +253,41 @@ def test_a_folder_of_other_things_is_never_replaced_by_a_bag(tmp_path, astronaut
     assert (tmp_path / "home" / "thesis.txt").exists()
 
 
+def test_latents_in_a_bag_become_video_and_films_from_any_place_on(tmp_path, astronaut, capsys):
+    pytest.importorskip("torch")
+    av = pytest.importorskip("av")
+    source = write_bag(tmp_path / "in", Maker(astronaut, ros1=False), "mcap")
+    latents, video = tmp_path / "latents.mcap", tmp_path / "video.mcap"
+    topics = ["--topics", "/front/image_raw"]
+
+    assert main(["anonymize", str(source), str(latents), "--as", "latent", *topics]) == 0
+    assert main(["decode", str(latents), str(video)]) == 0
+    assert main(["decode", str(latents), str(tmp_path / "front.mp4")]) == 0
+
+    before, coded, shown = read_bag(source), read_bag(latents), read_bag(video)
+    assert {t for _, _, t in coded["/front/image_raw"]} == {"roi_codec_ros/msg/CompressedLatent"}
+    assert shown["/imu"] == before["/imu"]
+    frames = shown["/front/image_raw"]
+    assert [stamp for stamp, _, _ in frames] == [s for s, _, _ in before["/front/image_raw"]]
+    assert {msgtype for _, _, msgtype in frames} == {"foxglove_msgs/msg/CompressedVideo"}
+    store = typesys.get_typestore(typesys.Stores.LATEST)
+    text = "builtin_interfaces/Time timestamp\nstring frame_id\nuint8[] data\nstring format\n"
+    store.register(typesys.get_types_from_msg(text, frames[0][2]))
+    context = av.CodecContext.create("h264", "r")
+    pictures = []
+    for _, content, msgtype in frames:
+        message = store.deserialize_cdr(content, msgtype)
+        assert (message.format, message.frame_id) == ("h264", "body")
+        pictures += context.decode(av.Packet(bytes(message.data)))
+    pictures += context.decode(None)
+    assert len(pictures) == FRAMES
+    with av.open(str(tmp_path / "front.mp4")) as film:
+        times = [frame.time for frame in film.decode(video=0)]
+    assert times == pytest.approx([0.1 * number for number in range(FRAMES)], abs=0.002)
+    assert main(["decode", str(source), str(tmp_path / "none.mp4")]) == 1
+    assert "expected a topic of roi_codec_ros/msg/CompressedLatent" in capsys.readouterr().err
+
+
 class RawImage:
     """A sensor_msgs/Image of noise."""
 

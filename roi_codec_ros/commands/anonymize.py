@@ -18,8 +18,7 @@ import argparse
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from roi_codec_ros.commands.common import (
     add_force_option,
@@ -29,6 +28,7 @@ from roi_codec_ros.commands.common import (
     outputs,
     positive,
 )
+from roi_codec_ros.commands.progress_bar import ProgressBar
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
 from roi_codec_ros.common.files import Output
 
@@ -80,8 +80,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     bags.add_argument(
         "--as",
         dest="form",
-        choices=("image", "compressed"),
-        help="what pictures become (default: what they are)",
+        choices=("image", "compressed", "latent"),
+        help="what pictures become; latent: what a camera would have sent, by the model fast "
+        "(default: what they are)",
     )
     films = parser.add_argument_group("films (- is a pipe of frames, YUV4MPEG2)")
     films.add_argument(
@@ -129,7 +130,7 @@ def run(args: argparse.Namespace) -> None:
         from roi_codec_ros.recordings.inspection import Inspector, default_detector
 
         inspector = Inspector(args.report_detector or default_detector(), args.report_every)
-    with _Progress() as progress:
+    with ProgressBar() as progress:
         settings = _settings(args, progress)
         result = _anonymized(args, replace(settings, inspect=inspector))
     for tally in result.cameras:
@@ -156,7 +157,7 @@ def run(args: argparse.Namespace) -> None:
         files["report"].write(report_page(result, facts).encode())
 
 
-def _settings(args: argparse.Namespace, progress: _Progress) -> Settings:
+def _settings(args: argparse.Namespace, progress: ProgressBar) -> Settings:
     from roi_codec_ros.recordings.pipeline import Settings, usable_cores
     from roi_codec_ros.regions import RegionFinder, load_regions
 
@@ -173,6 +174,7 @@ def _settings(args: argparse.Namespace, progress: _Progress) -> Settings:
 
 
 def _anonymized(args: argparse.Namespace, settings: Settings) -> Result:
+    from roi_codec_ros.codec import Encoder, load_encoder
     from roi_codec_ros.recordings.bag_reading import is_bag
     from roi_codec_ros.recordings.bags import BagOptions, anonymize_bag
     from roi_codec_ros.recordings.film_files import anonymize_film, is_film
@@ -181,7 +183,11 @@ def _anonymized(args: argparse.Namespace, settings: Settings) -> Result:
 
     told = f"{args.regions} {args.backend} {args.hide_memory}"
     if is_bag(args.source):
-        options = BagOptions(tuple(args.topics), tuple(args.keep), args.form)
+
+        def encoder() -> Encoder:
+            return load_encoder("fast", regions=args.regions)
+
+        options = BagOptions(tuple(args.topics), tuple(args.keep), args.form, encoder)
         return anonymize_bag(
             args.source, args.target, settings, options, force=args.force, told=told
         )
@@ -217,30 +223,3 @@ def _print_tally(tally: CameraTally, target: Path) -> None:
     )
     if tally.left_out:
         print(f"{tally.left_out} left out, the first: {tally.left_out_first}", file=sys.stderr)
-
-
-class _Progress:
-    """A bar with the time that is left, on a terminal."""
-
-    def __init__(self) -> None:
-        self._bar: Any = None
-
-    def show(self, done: float, total: float, unit: str) -> None:
-        """As `Settings.progress`."""
-        from tqdm import tqdm
-
-        if self._bar is None:
-            self._bar = tqdm(total=total or None, unit=unit, disable=None, unit_scale=True)
-        self._bar.update(done - self._bar.n)
-
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._bar is not None:
-            self._bar.close()

@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reconstruct the anonymized image of a .roic file.
+"""Reconstruct the anonymized image of a .roic file, or those of the latents in a bag.
 
 The model is found among the installed ones by the identity in the file; --model names another.
 
 example:
   roi-codec decode photo.roic photo_anonymized.png
+  roi-codec decode bag/ pictures.mcap --as video
+  roi-codec decode bag/ front.mp4 --topic /front/latent
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+import sys
 from pathlib import Path
 
 from roi_codec_ros.codec.bitstream import DEFAULT_MAX_PIXELS, MAX_SIDE
@@ -27,8 +30,8 @@ from roi_codec_ros.common.errors import RoiCodecError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the verb."""
-    parser.add_argument("roic", type=Path, metavar="IN.roic")
-    parser.add_argument("out", type=Path, metavar="OUT.png")
+    parser.add_argument("roic", type=Path, metavar="IN")
+    parser.add_argument("out", type=Path, metavar="OUT")
     parser.add_argument("--model", help="name or file (default: any installed model that fits)")
     parser.add_argument(
         "--max-megapixels",
@@ -37,6 +40,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="refuse larger frames, which take much memory (default: %(default).1f, 3840×2160)",
     )
+    bags = parser.add_argument_group("bags")
+    bags.add_argument(
+        "--as",
+        dest="form",
+        choices=("video", "image", "compressed"),
+        default="video",
+        help="what latents become in a bag: foxglove_msgs/CompressedVideo, which Foxglove shows, "
+        "or images (default: %(default)s)",
+    )
+    bags.add_argument("--topic", help="whose film is made, where OUT is a film")
     add_json_option(parser)
     add_force_option(parser)
 
@@ -44,7 +57,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Run the verb. Raises RoiCodecError for whatever a user can cause."""
     from roi_codec_ros.codec import Decoder, Payload, list_models, load_model
+    from roi_codec_ros.recordings.bag_reading import is_bag
 
+    if is_bag(args.roic):
+        _decode_bag(args)
+        return
     files = outputs(args, "out", "json", inputs=[args.roic, args.model])
     data = read_bytes(args.roic)
     payload = Payload.from_bytes(data, max_pixels=MAX_SIDE**2)
@@ -78,3 +95,29 @@ def run(args: argparse.Namespace) -> None:
                 "timings_ms": frame.timings_ms,
             },
         )
+
+
+def _decode_bag(args: argparse.Namespace) -> None:
+    from roi_codec_ros.codec import Decoder, load_model
+    from roi_codec_ros.commands.progress_bar import ProgressBar
+    from roi_codec_ros.recordings.bag_decoding import decode_bag, decode_film
+    from roi_codec_ros.recordings.film_files import is_film
+    from roi_codec_ros.recordings.latents import installed_models
+
+    files = outputs(args, "json", inputs=[args.roic, args.model])
+    models = [load_model(args.model)] if args.model else installed_models()
+    decoder = Decoder(models, max_pixels=round(1e6 * args.max_megapixels))
+    with ProgressBar() as bar:
+        if is_film(args.out):
+            decoded = decode_film(
+                args.roic, args.out, decoder, args.topic, bar.show, force=args.force
+            )
+        else:
+            decoded = decode_bag(
+                args.roic, args.out, decoder, args.form, bar.show, force=args.force
+            )
+    print(f"{args.out}: {decoded.pictures} pictures")
+    if decoded.left_out:
+        print(f"{decoded.left_out} left out, the first: {decoded.first}", file=sys.stderr)
+    if args.json:
+        files["json"].write_json({"pictures": decoded.pictures, "left_out": decoded.left_out})

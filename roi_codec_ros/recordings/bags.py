@@ -4,21 +4,24 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from roi_codec_ros.codec import Encoder
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
 from roi_codec_ros.recordings.bag_frames import ImageFrame, MessageCodec, ToImage, ToJpeg
 from roi_codec_ros.recordings.bag_kinds import Kind, has_colours, kind_of
 from roi_codec_ros.recordings.bag_reading import Bag
 from roi_codec_ros.recordings.bag_writing import Channel, PartsWriter, check_target, work_folder
+from roi_codec_ros.recordings.latents import ToLatent
 from roi_codec_ros.recordings.pipeline import Passage, Pipeline, Settings
 from roi_codec_ros.recordings.tally import CameraTally, Result
 
 PICTURES = (Kind.IMAGE, Kind.COMPRESSED)
-CONVERTERS: dict[str, type[ToImage] | type[ToJpeg]] = {"image": ToImage, "compressed": ToJpeg}
+FORMS = ("image", "compressed", "latent")
+Converter = ToImage | ToJpeg | ToLatent
 
 
 @dataclass(frozen=True)
@@ -28,12 +31,14 @@ class BagOptions:
     Attributes:
         topics: of pictures that are rewritten; none: all that can be.
         keep: topics that are copied whatever they hold.
-        form: one of CONVERTERS that pictures become; None: they stay what they are.
+        form: one of FORMS that pictures become; None: they stay what they are.
+        encoder: makes a worker its own, for latents.
     """
 
     topics: Collection[str] = ()
     keep: Collection[str] = ()
     form: str | None = None
+    encoder: Callable[[], Encoder] | None = None
 
 
 def anonymize_bag(
@@ -54,7 +59,7 @@ def anonymize_bag(
     with Bag(source, work_folder(target)) as bag:
         rewriting = _Rewriting(bag, settings, options)
         check_target(target, source, bag, force=force)
-        told = f"{source.resolve()} {bag.message_count} {told} {options}"
+        told = f"{source.resolve()} {bag.message_count} {told} {replace(options, encoder=None)}"
         writer = PartsWriter(target, bag, rewriting.channels(), told)
         try:
             rewriting.run(writer)
@@ -87,7 +92,7 @@ class _Rewriting:
         self._result = Result()
         self._check_names()
         self._kinds = [self._kind(c) for c in bag.connections]
-        self._convert = CONVERTERS.get(options.form or "")
+        self._convert = self._converter()
         self._cameras: dict[int, CameraTally] = {}
         self._number_out: dict[int, int] = {}
         self._start_ns: int | None = None
@@ -148,6 +153,15 @@ class _Rewriting:
         self._result.notes = self._bag.notes + self._result.notes
         return self._result
 
+    def _converter(self) -> Converter | None:
+        form, encoder = self._options.form, self._options.encoder
+        if form == "latent":
+            assert encoder is not None
+            return ToLatent(self._codec, encoder)
+        if form is None:
+            return None
+        return ToImage(self._codec) if form == "image" else ToJpeg(self._codec)
+
     def _check_names(self) -> None:
         there = {connection.topic for connection in self._bag.connections}
         for name in (*self._options.topics, *self._options.keep):
@@ -178,8 +192,7 @@ class _Rewriting:
         time_s = tag.stamp_ns / 1e9
         if kind in PICTURES:
             connection = self._bag.connections[tag.connection]
-            convert = self._convert(self._codec) if self._convert else None
-            frame = ImageFrame(content, connection.msgtype, kind, self._codec, convert)
+            frame = ImageFrame(content, connection.msgtype, kind, self._codec, self._convert)
             pipeline.put_frame(tag, frame, time_s, tag.connection)
             return
         if kind is Kind.CLOUD and not self._has_no_colours(tag, content):
