@@ -72,7 +72,9 @@ class Detectors:
         self._infos = []
         self._persons = {}
         for name in POSES:
-            publisher = graph.node.create_publisher(CameraInfo, f"/{name}/camera_info", LATCHED)
+            publisher = graph.node.create_publisher(
+                CameraInfo, f"/{name}/anonymized/camera_info", LATCHED
+            )
             info = CameraInfo(width=640, height=480, distortion_model="plumb_bob", d=[0.0] * 5)
             info.k = [600.0, 0.0, 320.0, 0.0, 600.0, 240.0, 0.0, 0.0, 1.0]
             publisher.publish(info)

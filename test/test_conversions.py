@@ -334,18 +334,21 @@ def test_jpeg_is_what_a_viewer_reads():
     assert decoded[8, 8].tolist() == pytest.approx([0, 0, 255], abs=4)
 
 
-def test_persons_carry_boxes_of_the_original_image():
-    found = Detections.from_arrays([[10, 20, 30, 60]], [0.75], (1080, 1920))
+def test_persons_carry_boxes_of_the_original_image_and_of_the_published_one():
+    found = Detections.from_arrays([[5, 10, 15, 30]], [0.75], (540, 960))
 
-    persons = persons_from_detections(found, HEADER, "front", 12.5)
+    persons = persons_from_detections(found, (1080, 1920), HEADER, "front", 12.5)
 
     assert (persons.image_height, persons.image_width) == (1080, 1920)
     assert (persons.camera, persons.detect_ms, persons.header) == ("front", 12.5, HEADER)
     (person,) = persons.persons
     assert (person.x, person.y, person.width, person.height) == (10, 20, 20, 40)
+    assert (persons.anonymized_height, persons.anonymized_width) == (540, 960)
+    assert (person.anonymized_x, person.anonymized_y) == (5, 10)
+    assert (person.anonymized_width, person.anonymized_height) == (10, 20)
     assert (person.score, person.track_id, person.position_valid) == (0.75, 0, False)
     assert person.cameras == ["front"]
-    assert detections_from_persons(persons).xyxy.tolist() == found.xyxy.tolist()
+    assert detections_from_persons(persons).xyxy.tolist() == [[10, 20, 30, 60]]
 
 
 def test_stamp_in_nanoseconds():

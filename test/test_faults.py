@@ -134,7 +134,7 @@ def running(graph, clock, params_file, encoder_spec, decoder_spec) -> dict[str, 
 @pytest.fixture(scope="module")
 def images(graph, running) -> Inbox:
     """The anonymized images from the first one on."""
-    inbox = graph.listen(Image, f"/{CAMERA}/image_anonymized", keep=100_000)
+    inbox = graph.listen(Image, f"/{CAMERA}/anonymized/image", keep=100_000)
     graph.wait_for("an image", lambda: inbox.last)
     graph.wait_for("the twin", lambda: graph.status(f"{CAMERA}/twin: lifecycle"))
     return inbox
@@ -339,7 +339,7 @@ def test_a_subscriber_that_never_reads_holds_nobody_up(graph, running, healthy, 
         history=HistoryPolicy.KEEP_ALL, depth=1, reliability=ReliabilityPolicy.RELIABLE
     )
     node.create_subscription(DiagnosticArray, "/diagnostics", lambda _: None, everything)
-    node.create_subscription(Image, f"/{CAMERA}/image_anonymized", lambda _: None, NEWEST)
+    node.create_subscription(Image, f"/{CAMERA}/anonymized/image", lambda _: None, NEWEST)
     node.create_subscription(CompressedLatent, f"/{CAMERA}/latent", lambda _: None, NEWEST)
     before, told = healthy.count, time.monotonic()
 
@@ -400,7 +400,7 @@ def test_after_all_that_images_are_on_the_anonymized_topics_only(graph, images):
         if any("Image" in kind or "PointCloud" in kind for kind in kinds)
     }
 
-    assert topics == {f"/{CAMERA}/image_anonymized", f"/{CAMERA}/image_anonymized/compressed"}
+    assert topics == {f"/{CAMERA}/anonymized/image", f"/{CAMERA}/anonymized/image/compressed"}
 
 
 def test_no_process_has_seen_anything_that_it_did_not_expect(graph, running, images):

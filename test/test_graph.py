@@ -25,12 +25,13 @@ import yaml
 pytest.importorskip("rclpy", reason="ROS 2 is not sourced")
 pytest.importorskip("roi_codec_ros.msg", reason="the messages are not built")
 
-from graph_harness import RELIABLE, NodeProcess
+from graph_harness import NEWEST, RELIABLE, NodeProcess
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import GetState
 from phone_film import write_phone_film
 from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_srvs.srv import SetBool, Trigger
 from visualization_msgs.msg import MarkerArray
 
 from roi_codec_ros.codec import untrained_model
@@ -112,10 +113,20 @@ def encoder_spec(photographs, models):
 
 
 @pytest.fixture(scope="module")
-def server_specs(models):
+def snapshots(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("snapshots")
+
+
+@pytest.fixture(scope="module")
+def server_specs(models, snapshots):
     weights = person_weights()
     return server_graph(
-        [CAMERA], models=[models["own"]], detector=str(weights or ""), threads=1, confidence=0.25
+        [CAMERA],
+        models=[models["own"]],
+        detector=str(weights or ""),
+        threads=1,
+        confidence=0.25,
+        snapshot_folder=str(snapshots),
     )
 
 
@@ -127,7 +138,7 @@ def running(graph, encoder_spec, server_specs) -> dict[str, NodeProcess]:
         if spec.executable == "detector_node" and person_weights() is None:
             continue
         processes[spec.name] = graph.start(spec)
-    images = graph.listen(Image, f"/{CAMERA}/image_anonymized")
+    images = graph.listen(Image, f"/{CAMERA}/anonymized/image")
     graph.wait_for("anonymized image", lambda: images.last)
     graph.forget(images)
     return processes
@@ -136,7 +147,7 @@ def running(graph, encoder_spec, server_specs) -> dict[str, NodeProcess]:
 @pytest.fixture(scope="module")
 def received(graph, running) -> dict[int, tuple[DecodedFrame, np.ndarray]]:
     """One decoded frame and its pixels for each photograph, as a subscriber sees them."""
-    images = graph.listen(Image, f"/{CAMERA}/image_anonymized")
+    images = graph.listen(Image, f"/{CAMERA}/anonymized/image")
     frames = graph.listen(DecodedFrame, f"/{CAMERA}/decoded_frame")
 
     def one_of_each():
@@ -195,7 +206,7 @@ def test_images_arrive_at_the_coded_size_with_what_the_decoder_knows(received, m
 def test_images_do_not_get_lost_on_the_way(graph, running):
     """Images are larger than what Fast DDS keeps in shared memory by itself."""
     frames = graph.listen(DecodedFrame, f"/{CAMERA}/decoded_frame")
-    images = graph.listen(Image, f"/{CAMERA}/image_anonymized")
+    images = graph.listen(Image, f"/{CAMERA}/anonymized/image")
     graph.wait_for("both", lambda: frames.last and images.last)
     before = frames.count
 
@@ -221,22 +232,23 @@ def test_stamps_pass_through_unchanged_from_camera_to_tracks(graph, running, per
     graph.forget(tracks)
 
 
-def test_camera_info_has_the_coded_size_and_the_latents_stamp(graph, running):
-    infos = graph.listen(CameraInfo, f"/{CAMERA}/camera_info")
-    latents = graph.listen(CompressedLatent, f"/{CAMERA}/latent")
+def test_camera_info_has_the_size_and_stamp_of_an_image(graph, running):
+    infos = graph.listen(CameraInfo, f"/{CAMERA}/anonymized/camera_info")
+    images = graph.listen(Image, f"/{CAMERA}/anonymized/image", RELIABLE)
 
     def pair():
-        by_stamp = {stamp_ns(m.header): m for m in latents.messages}
+        by_stamp = {stamp_ns(m.header): m for m in images.messages}
         return next(
             ((i, by_stamp[s]) for i in infos.messages if (s := stamp_ns(i.header)) in by_stamp),
             None,
         )
 
-    info, latent = graph.wait_for("camera_info and latent of one stamp", pair)
-    assert (info.height, info.width) == (latent.coded_height, latent.coded_width)
+    info, image = graph.wait_for("camera_info and image of one stamp", pair)
+    assert (info.height, info.width) == (image.height, image.width)
+    assert info.header == image.header
     assert not any(info.k)  # not calibrated
     graph.forget(infos)
-    graph.forget(latents)
+    graph.forget(images)
 
 
 @needs_detector
@@ -319,7 +331,7 @@ def test_the_tracker_passes_persons_on_with_a_place_and_a_marker(graph, running)
 @needs_detector
 def test_annotated_image_and_jpeg_come_while_someone_subscribes(graph, running):
     drawn = graph.listen(Image, f"/{CAMERA}/image_persons")
-    jpegs = graph.listen(CompressedImage, f"/{CAMERA}/image_anonymized/compressed")
+    jpegs = graph.listen(CompressedImage, f"/{CAMERA}/anonymized/image/compressed")
 
     graph.wait_for("annotated image", lambda: drawn.last)
     jpeg = graph.wait_for("compressed image", lambda: jpegs.last)
@@ -338,7 +350,7 @@ def test_the_detector_takes_the_images_of_other_publishers(
     parameters = {**detector.parameters, "cameras": ["bag"]}
     process = graph.start(replace(detector, name="other", parameters=parameters))
     persons = graph.listen(PersonArray, "/bag/persons", RELIABLE)
-    publisher = graph.node.create_publisher(Image, "/bag/image_anonymized", RELIABLE)
+    publisher = graph.node.create_publisher(Image, "/bag/anonymized/image", RELIABLE)
     bgr = cv2.imread(str(next(photographs.glob(f"{BUS}.*"))))
     image = image_from_rgb(bgr[:, :, ::-1], CompressedLatent().header)
 
@@ -356,6 +368,40 @@ def test_the_detector_takes_the_images_of_other_publishers(
     assert process.stop(signal.SIGINT)[0] == 0
 
 
+def test_another_publisher_on_a_topic_of_ours_is_an_error_that_names_it(graph, running):
+    publisher = graph.node.create_publisher(CompressedLatent, f"/{CAMERA}/latent", NEWEST)
+
+    status = graph.wait_for("complaint", lambda: graph.status(f"{CAMERA}/encoder: topics"))
+    graph.node.destroy_publisher(publisher)
+
+    assert status["level"] == "ERROR"
+    assert status["message"].endswith(f"found /listener on /{CAMERA}/latent")
+
+
+def test_a_snapshot_is_an_anonymized_image_in_the_folder_for_them(graph, running, snapshots):
+    answer = graph.call(Trigger, "/decoder/snapshot", Trigger.Request())
+
+    assert answer.success, answer.message
+    path = graph.wait_for("a file", lambda: next(iter(snapshots.glob(f"{CAMERA}_*.jpg")), None))
+    assert cv2.imread(str(path)) is not None
+
+
+def test_a_node_is_switched_off_and_on_without_lifecycle_calls(graph, running):
+    latents = graph.listen(CompressedLatent, f"/{CAMERA}/latent")
+    graph.wait_for("latents", lambda: latents.count)
+
+    off = graph.call(SetBool, f"/{CAMERA}/encoder/enable", SetBool.Request(data=False))
+    graph.wait_for("to be inactive", lambda: graph.status(f"{CAMERA}/encoder: lifecycle"))
+    on = graph.call(SetBool, f"/{CAMERA}/encoder/enable", SetBool.Request(data=True))
+    count = latents.count
+    graph.wait_for("latents again", lambda: latents.count > count)
+    graph.forget(latents)
+
+    assert (off.success, off.message) == (True, "inactive")
+    assert (on.success, on.message) == (True, "active")
+    assert latents.last.format == "roic/3"
+
+
 # Privacy
 
 
@@ -364,7 +410,7 @@ def test_the_encoder_publishes_no_pixels(graph, running):
 
     own = {topic for topic in published if topic.startswith(f"/{CAMERA}/")}
     kinds = {kind for kinds in published.values() for kind in kinds}
-    assert {f"/{CAMERA}/latent", f"/{CAMERA}/camera_info"} <= own
+    assert {f"/{CAMERA}/latent", f"/{CAMERA}/latent/camera_info"} <= own
     assert not {kind for kind in kinds if "Image" in kind or "PointCloud" in kind}
 
 
@@ -376,8 +422,8 @@ def test_the_only_image_topics_are_anonymized_ones(graph, running):
     }
 
     assert topics <= {
-        f"/{CAMERA}/image_anonymized",
-        f"/{CAMERA}/image_anonymized/compressed",
+        f"/{CAMERA}/anonymized/image",
+        f"/{CAMERA}/anonymized/image/compressed",
         f"/{CAMERA}/image_persons",
     }
 
@@ -482,7 +528,7 @@ def test_a_second_encoder_with_another_model_is_refused_and_named(
         return status if status and int(status["rejected.unknown_model"]) else None
 
     status = graph.wait_for("refusal in the diagnostics", refused)
-    images = graph.listen(Image, f"/{CAMERA}/image_anonymized")
+    images = graph.listen(Image, f"/{CAMERA}/anonymized/image")
     graph.wait_for("images of the first encoder", lambda: images.count >= 3)
     encoder = graph.wait_for("foreign", lambda: graph.status(f"{CAMERA}/foreign: codec"))
     own = graph.status(f"{CAMERA}/encoder: codec")
@@ -502,7 +548,7 @@ def test_a_late_joiner_decodes_at_once(graph, running, server_specs):
         decoder,
         name="late",
         remappings=(
-            (f"/{CAMERA}/image_anonymized", "/late/image"),
+            (f"/{CAMERA}/anonymized/image", "/late/image"),
             (f"/{CAMERA}/decoded_frame", "/late/frame"),
         ),
     )
@@ -528,7 +574,7 @@ def test_a_killed_encoder_leaves_the_server_standing_and_its_successor_is_served
     running["encoder"].kill()
     graph.wait_for("STALE", lambda: level_of(graph, f"decoder: {CAMERA}") == "STALE")
 
-    topic = f"/{CAMERA}/persons" if "detector" in running else f"/{CAMERA}/image_anonymized"
+    topic = f"/{CAMERA}/persons" if "detector" in running else f"/{CAMERA}/anonymized/image"
     kind, qos = (PersonArray, RELIABLE) if "detector" in running else (Image, None)
     inbox = graph.listen(kind, topic, *([qos] if qos else []))
     assert all(process.alive for name, process in running.items() if name != "encoder")

@@ -327,7 +327,7 @@ def test_a_quality_that_can_not_be_is_refused_in_one_line(graph, spec, encoder, 
 def test_encoder_and_decoder_by_their_own_names_meet(graph, encoder, model, tmp_path):
     """As `ros2 run` starts them, with no more than a source; else the decoder says why not."""
     cv2.imwrite(str(tmp_path / "one.png"), np.full((48, 64, 3), 90, np.uint8))
-    images = graph.listen(Image, "/camera/image_anonymized")
+    images = graph.listen(Image, "/camera/anonymized/image")
     decoder = graph.start(NodeSpec("decoder_node", "decoder", "/", {"models": [model]}))
 
     def lonely():

@@ -7,6 +7,7 @@ No pixels are needed: boxes are where the lenses would put people who stand at k
 from __future__ import annotations
 
 import math
+import os
 import signal
 import threading
 import time
@@ -21,12 +22,14 @@ import yaml
 pytest.importorskip("rclpy", reason="ROS 2 is not sourced")
 pytest.importorskip("roi_codec_ros.msg", reason="the messages are not built")
 
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PoseArray
 from graph_harness import NEWEST, RELIABLE, Graph
 from nav_msgs.msg import OccupancyGrid
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, PointCloud2
 from std_msgs.msg import Header
+from std_srvs.srv import Trigger
 from visualization_msgs.msg import MarkerArray
 
 from roi_codec_ros.config.bringup import server_graph
@@ -49,6 +52,7 @@ POSES = {  # metres and radians; south and north look at each other
 LOOSE = "loose"  # a camera that nobody knows the place of
 PEOPLE = ((0.6, 0.4), (-1.6, -0.6), (1.7, 1.2))
 HEIGHT_M = 1.7
+SCORE = 0.9
 RATE_HZ = 12.0
 STALE_S = 1.0
 LATCHED = QoSProfile(
@@ -67,7 +71,7 @@ def boxes(people, pose) -> Detections:
     )
     half = 0.2 * (feet[:, 1] - heads[:, 1])
     xyxy = np.column_stack([feet[:, 0] - half, heads[:, 1], feet[:, 0] + half, feet[:, 1]])
-    return Detections.from_arrays(xyxy, np.full(len(places), 0.9), (LENS.height, LENS.width))
+    return Detections.from_arrays(xyxy, np.full(len(places), SCORE), (LENS.height, LENS.width))
 
 
 class Hall:
@@ -81,7 +85,9 @@ class Hall:
         self._poses = {name: CameraPose.from_xyz_rpy(*pose) for name, pose in POSES.items()}
         names = [*POSES, LOOSE]
         make = graph.node.create_publisher
-        self._infos = {name: make(CameraInfo, f"/{name}/camera_info", NEWEST) for name in names}
+        self._infos = {
+            name: make(CameraInfo, f"/{name}/anonymized/camera_info", NEWEST) for name in names
+        }
         self._persons = {name: make(PersonArray, f"/{name}/persons", RELIABLE) for name in names}
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -105,8 +111,9 @@ class Hall:
         info.k = LENS.matrix.ravel()
         info.distortion_model = LENS.distortion_model
         self._infos[name].publish(info)
+        seen = boxes(self.people, pose)
         self._persons[name].publish(
-            persons_from_detections(boxes(self.people, pose), header, name, 1.0)
+            persons_from_detections(seen, seen.image_size, header, name, 1.0)
         )
 
 
@@ -167,6 +174,16 @@ def test_each_person_is_one_track_near_the_truth(graph, hall):
     assert all(person.track_id > 0 and person.position_valid for person in last.persons)
     assert poses.last.header.frame_id == "map"
     assert len(poses.last.poses) == len(PEOPLE)
+    now_ns = stamp_ns(last.header)
+    for person in last.persons:
+        variance = person.velocity_covariance
+        assert variance[0] > 0
+        assert variance[3] > 0
+        assert person.score == pytest.approx(SCORE)
+        assert person.body_height_m == pytest.approx(1.7, abs=0.3)
+        assert person.age_s > 0.3
+        seen_ns = person.last_seen.sec * 10**9 + person.last_seen.nanosec
+        assert now_ns - 10**9 < seen_ns <= now_ns
     graph.forget(tracks)
     graph.forget(poses)
 
@@ -294,23 +311,73 @@ def test_blind_is_silence_and_a_reason_and_light_ends_it(graph, hall):
         graph.forget(inbox)
 
 
+def test_health_says_which_cameras_are_blind_also_to_who_comes_late(graph, hall):
+    hall.lit = {"north"}
+
+    def blind():
+        inbox = graph.listen(DiagnosticArray, "/persons/health", LATCHED, keep=1)
+        graph.wait_for("health", lambda: inbox.last)
+        found = {status.name.removeprefix("tracker: "): status for status in inbox.last.status}
+        graph.forget(inbox)
+        return found if found["south"].level == DiagnosticStatus.ERROR else None
+
+    found = graph.wait_for("south to be blind", blind)
+
+    assert found["north"].level == DiagnosticStatus.OK
+    assert found["south"].message.startswith("blind: ")
+    assert {pair.key: pair.value for pair in found["south"].values} == {"watching": "false"}
+    hall.lit = set(POSES)
+
+
+def test_tracks_that_are_reset_begin_anew_under_other_numbers(graph, hall):
+    tracks = graph.listen(PersonArray, "/persons/tracks", RELIABLE)
+    graph.wait_for("tracks", lambda: tracks.last and tracks.last.persons)
+    before = {person.track_id for person in tracks.last.persons}
+
+    answer = graph.call(Trigger, "/tracker/reset_tracks", Trigger.Request())
+
+    assert answer.success
+    graph.wait_for(
+        "everybody under other numbers",
+        lambda: (
+            {p.track_id for p in tracks.last.persons} - before
+            and len({p.track_id for p in tracks.last.persons} - before) == len(PEOPLE)
+        ),
+    )
+    assert min(p.track_id for p in tracks.last.persons) > max(before)
+    graph.forget(tracks)
+
+
+def test_a_whole_number_is_taken_for_a_double_while_the_node_runs(graph, hall):
+    if os.environ.get("ROS_DISTRO") == "humble":
+        pytest.skip("ROS 2 Humble refuses it before the node is asked")
+
+    (taken,) = graph.set_parameters("/tracker", person_height_m=2)
+    (refused,) = graph.set_parameters("/tracker", person_height_m=9)
+    graph.set_parameters("/tracker", person_height_m=1.7)
+
+    assert taken.successful, taken.reason
+    assert not refused.successful
+
+
 def test_a_camera_without_a_pose_stays_in_its_optical_frame(graph, hall):
     tracks = graph.listen(PersonArray, "/persons/tracks", RELIABLE)
+    unplaced = graph.listen(PersonArray, "/persons/unplaced", RELIABLE)
     hall.lit = {*POSES, LOOSE}
 
     def own():
-        return next((message for message in tracks.messages if message.camera == LOOSE), None)
+        return next((message for message in unplaced.messages if message.camera == LOOSE), None)
 
     message = graph.wait_for("tracks of the camera without a pose", own)
     graph.wait_for("WARN", lambda: level(graph, f"tracker: {LOOSE}") == "WARN")
 
     assert message.header.frame_id == f"{LOOSE}_optical_frame"
     assert all(person.position.z > 0 and person.track_id == 0 for person in message.persons)
-    mapped = [m for m in tracks.messages if not m.camera]
-    assert {m.header.frame_id for m in mapped} == {"map"}
-    assert all(LOOSE not in person.cameras for m in mapped for person in m.persons)
+    assert {(m.header.frame_id, m.camera) for m in tracks.messages} == {("map", "")}
+    assert all(LOOSE not in person.cameras for m in tracks.messages for person in m.persons)
     assert "not in the map" in graph.status(f"tracker: {LOOSE}")["message"]
     graph.forget(tracks)
+    graph.forget(unplaced)
 
 
 def test_a_camera_whose_lens_is_not_known_is_blind_and_says_so(graph, hall):
@@ -322,7 +389,7 @@ def test_a_camera_whose_lens_is_not_known_is_blind_and_says_so(graph, hall):
 
     def refused():
         header.stamp = graph.node.get_clock().now().to_msg()
-        publisher.publish(persons_from_detections(seen, header, "west", 1.0))
+        publisher.publish(persons_from_detections(seen, seen.image_size, header, "west", 1.0))
         status = graph.status("second: map")
         return status if status and "camera_info" in status["message"] else None
 
@@ -330,7 +397,9 @@ def test_a_camera_whose_lens_is_not_known_is_blind_and_says_so(graph, hall):
 
     assert status["level"] == "ERROR"
     assert status["frames"] == "0"
-    assert graph.status("second: west")["message"].endswith("nothing on west/camera_info yet")
+    assert graph.status("second: west")["message"].endswith(
+        "nothing on west/anonymized/camera_info yet"
+    )
     graph.node.destroy_publisher(publisher)
     assert process.stop(signal.SIGTERM)[0] == 0
 

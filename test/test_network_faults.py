@@ -98,7 +98,7 @@ def link(graph, tmp_path_factory) -> Iterator[Link]:
         relay,
         graph.listen(CompressedLatent, heard, keep=10_000),
         graph.listen(DecodedFrame, f"/{CAMERA}/decoded_frame", keep=10_000),
-        graph.listen(Image, f"/{CAMERA}/image_anonymized", keep=10_000),
+        graph.listen(Image, f"/{CAMERA}/anonymized/image", keep=10_000),
     )
     graph.wait_for("images", lambda: link.images.count > 2)
     yield link
@@ -211,7 +211,7 @@ def test_a_network_camera_that_dies_is_named_and_served_again_when_it_is_back(
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     source, stale = f"{STREAMED}/encoder: source", f"decoder: {STREAMED}"
-    images = graph.listen(Image, f"/{STREAMED}/image_anonymized", keep=1000)
+    images = graph.listen(Image, f"/{STREAMED}/anonymized/image", keep=1000)
     latents = graph.listen(CompressedLatent, f"/{STREAMED}/latent", keep=1000)
     address = f"http://user:secret@127.0.0.1:{port}/stream.mjpg"
     graph.start(camera_graph(STREAMED, address, str(link.model), threads=1)[0])

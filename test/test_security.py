@@ -172,7 +172,7 @@ def test_only_an_encoder_with_a_topic_source_may_read_that_topic():
 def test_an_encoder_publishes_its_latent_its_camera_info_and_what_nodes_say_of_themselves():
     assert policy_of("encoder").names("publish") == {
         "/front/latent",
-        "/front/camera_info",
+        "/front/latent/camera_info",
         "/diagnostics",
         "/rosout",
         "/parameter_events",
@@ -456,7 +456,7 @@ from sensor_msgs.msg import Image
 rclpy.init(args=sys.argv)
 node, heard = rclpy.create_node("listener"), set()
 node.create_subscription(
-    Image, "/front/image_anonymized", lambda _: heard.add("image"), qos_profile_sensor_data
+    Image, "/front/anonymized/image", lambda _: heard.add("image"), qos_profile_sensor_data
 )
 node.create_subscription(DiagnosticArray, "/diagnostics", lambda _: heard.add("diagnostics"), 10)
 deadline = time.monotonic() + 180.0

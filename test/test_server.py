@@ -164,7 +164,7 @@ def test_persons_come_though_no_image_is_published(graph, persons):
     more_of(graph, persons["front"])
 
     for camera in CAMERAS:
-        for topic in ("image_anonymized", "image_anonymized/compressed", "decoded_frame"):
+        for topic in ("anonymized/image", "anonymized/image/compressed", "decoded_frame"):
             assert graph.node.count_subscribers(f"/{camera}/{topic}") == 0
             assert graph.node.count_publishers(f"/{camera}/{topic}") == 1
         status = graph.wait_for("figures", lambda c=camera: graph.status(f"decoder: {c}"))
@@ -200,9 +200,9 @@ def of_each_size(messages, sizes):
 
 
 def test_images_are_published_to_whoever_subscribes_and_only_while_they_do(graph, persons, scenes):
-    images = graph.listen(Image, "/front/image_anonymized")
+    images = graph.listen(Image, "/front/anonymized/image")
     frames = graph.listen(DecodedFrame, "/front/decoded_frame")
-    jpegs = graph.listen(CompressedImage, "/front/image_anonymized/compressed")
+    jpegs = graph.listen(CompressedImage, "/front/anonymized/image/compressed")
     for what, inbox in (("image", images), ("frame", frames), ("JPEG", jpegs)):
         graph.wait_for(what, lambda inbox=inbox: inbox.count > 3)
 

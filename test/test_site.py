@@ -34,7 +34,7 @@ cameras:
     quality: 2
   back:
     source: rtsp://10.0.0.7/stream
-    model: nano
+    model: paper-128-2
     pose: pose.yaml
     parameters: {rate_hz: 5, max_width: 0}
   spare: {enabled: false}
@@ -84,11 +84,11 @@ def test_the_nodes_get_what_the_file_says(site: Path) -> None:
         "rate_hz": 5.0,
         "max_width": 0,
         "source": "rtsp://10.0.0.7/stream",
-        "model": "nano",
+        "model": "paper-128-2",
     }
     assert decoder.parameters == {
         "cameras": ["front", "back"],
-        "models": ["fast", "nano"],
+        "models": ["fast", "paper-128-2"],
         "device": "cuda",
     }
     assert detector.parameters == {"cameras": ["front", "back"], "device": "cuda"}

@@ -5,7 +5,7 @@ Imports nothing of the package's other folders, and torch only when a network is
 """
 
 from roi_codec_ros.codec.backends import BACKENDS, Backend, open_backend
-from roi_codec_ros.codec.bitstream import Payload
+from roi_codec_ros.codec.bitstream import FORMAT, Payload
 from roi_codec_ros.codec.codec import (
     DecodedFrame,
     Decoder,
@@ -31,6 +31,7 @@ from roi_codec_ros.common.errors import (
 __all__ = [
     "BACKENDS",
     "FIRST_CLASS",
+    "FORMAT",
     "HIDDEN",
     "PRESETS",
     "SKIPPED",

@@ -15,6 +15,7 @@ from roi_codec_ros.common.errors import BitstreamError
 
 MAGIC = b"ROIC"
 FORMAT_VERSION = 3
+FORMAT = f"roic/{FORMAT_VERSION}"  # as messages and files name it
 MODEL_ID_BYTES = 8
 MAX_SIDE = 0xFFFF  # px; sizes are 16-bit
 MAX_NUMBER = 0xFFFFFFFF  # of a stream, a frame or bytes; those are 32-bit

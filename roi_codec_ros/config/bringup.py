@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The graph as plain data: which nodes, with which names and parameters.
 
-    /<camera>/encoder ─ /<camera>/latent ─► /decoder ─ /<camera>/image_anonymized ─► /detector
+    /<camera>/encoder ─ /<camera>/latent ─► /decoder ─ /<camera>/anonymized/image ─► /detector
     /detector ─ /<camera>/persons ─► /tracker ─► /persons/{tracks,poses,cloud,coverage,markers}
 
 A graph lists nodes, each as a process of its own; `joined` puts decoder and detector into one.

@@ -339,9 +339,15 @@ class DecoderParameters(NodeParameters):
     )
     jpeg_quality: int = parameter(
         80,
-        "JPEG quality of image_anonymized/compressed (published only while subscribed to).",
+        "JPEG quality of anonymized/image/compressed (published only while subscribed to) and of "
+        "snapshots.",
         range=(1, 100),
         live=True,
+    )
+    snapshot_folder: str = parameter(
+        "",
+        "Folder that the service ~/snapshot writes anonymized images into, as "
+        "<camera>_<stamp>.jpg; empty: it refuses.",
     )
     restart_after_s: float = parameter(
         1.0,

@@ -30,6 +30,7 @@ from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter as RosParameter
 from std_msgs.msg import Header
+from std_srvs.srv import SetBool
 
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
 from roi_codec_ros.config.parameters import (
@@ -42,6 +43,7 @@ from roi_codec_ros.config.parameters import (
 from roi_codec_ros.nodes import diagnostics, qos
 from roi_codec_ros.nodes.conversions import stamp_ns
 from roi_codec_ros.nodes.following import LOOK_EVERY_S, FollowingSubscription
+from roi_codec_ros.nodes.rivals import Rivals
 from roi_codec_ros.nodes.ros_start import REFUSALS, refusal
 
 RCLError = rclpy_implementation.RCLError
@@ -78,6 +80,8 @@ class ManagedNode(LifecycleNode):
         self._active = False
         self._configured = False
         self._entities: list[Callable[[], Any]] = []
+        self._own_topics: set[str] = set()
+        self._rivals = Rivals(self)
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
         self._warned_s: dict[str, float] = {}
@@ -87,11 +91,15 @@ class ManagedNode(LifecycleNode):
         }
         self.settings = NODES[self.executable](**values)  # replaced as a whole: threads read it
         self.add_on_set_parameters_callback(self._on_set_parameters)
+        if hasattr(self, "add_pre_set_parameters_callback"):  # not in Humble
+            self.add_pre_set_parameters_callback(self._whole_numbers_as_doubles)
         self._guard_transitions()
         self._diagnostics = self.create_publisher(
             DiagnosticArray, diagnostics.TOPIC, qos.reliable()
         )
         self.timer(diagnostics.PERIOD_S, self.publish_diagnostics)
+
+        self.create_service(SetBool, "~/enable", self._on_enable)
 
     # What a node fills in
 
@@ -132,7 +140,22 @@ class ManagedNode(LifecycleNode):
         except REFUSALS as error:
             raise refusal(f"topic {topic}", error) from error
         self._entities.append(lambda: self.destroy_lifecycle_publisher(publisher))
+        self._own_topics.add(publisher.topic_name)
         return publisher
+
+    def service(self, service_type: type, name: str, answer: Callable[[Any, Any], Any]) -> None:
+        """Offer a service until clean-up; what its callback raises becomes its answer."""
+
+        def guarded(request: Any, response: Any) -> Any:
+            try:
+                return answer(request, response)
+            except Exception as error:  # noqa: BLE001 (reported)
+                self._report(error)
+                response.success, response.message = False, str(error)
+                return response
+
+        service = self.create_service(service_type, name, guarded)
+        self._entities.append(lambda: self.destroy_service(service))
 
     def subscription(
         self, message_type: type, topic: str, callback: Callable[[Any], None], profile: Any = None
@@ -265,6 +288,9 @@ class ManagedNode(LifecycleNode):
             message = self.failure or ("inactive" if self._configured else "unconfigured")
             level = diagnostics.Level.ERROR if self.failure else diagnostics.Level.STALE
             statuses = [diagnostics.Status("lifecycle", level, message)]
+        if rivals := self._rivals.found(self._own_topics):
+            statuses.append(diagnostics.Status("topics", diagnostics.Level.ERROR, rivals))
+            self.warn("topics", rivals)
         name = self.get_fully_qualified_name()
         stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(diagnostics.to_message(name, stamp, statuses))
@@ -359,6 +385,7 @@ class ManagedNode(LifecycleNode):
 
     def _release(self) -> None:
         self._configured = False
+        self._own_topics.clear()
         while self._entities:
             self._entities.pop()()
 
@@ -407,6 +434,18 @@ class ManagedNode(LifecycleNode):
             response.success = False
             return response
 
+    def _on_enable(self, request: Any, response: Any) -> Any:
+        """Active or inactive, for clients that know no lifecycles."""
+        if request.data and not self._configured:
+            self.trigger_configure()
+        if request.data and self._configured and not self._active:
+            self.trigger_activate()
+        elif not request.data and self._active:
+            self.trigger_deactivate()
+        response.success = self._active == request.data
+        response.message = self.failure or ("active" if self._active else "inactive")
+        return response
+
     # Parameters
 
     def _declare(self, parameter: Parameter) -> Value:
@@ -426,6 +465,15 @@ class ManagedNode(LifecycleNode):
         value = parameter.coerce([] if given is None else given)
         self.declare_parameter(parameter.name, value, descriptor, ignore_override=True)
         return value
+
+    def _whole_numbers_as_doubles(self, changes: list[RosParameter]) -> list[RosParameter]:
+        """Take 10 for 10.0, as at start: ROS itself would refuse another type."""
+        for place, change in enumerate(changes):
+            parameter = self._declared.get(change.name)
+            whole = change.type_ == RosParameter.Type.INTEGER
+            if parameter is not None and parameter.type == "double" and whole:
+                changes[place] = RosParameter(change.name, value=float(change.value))
+        return changes
 
     def _on_set_parameters(self, changes: Sequence[RosParameter]) -> SetParametersResult:
         accepted: dict[str, Any] = {}
@@ -457,7 +505,8 @@ def _descriptor(parameter: Parameter) -> ParameterDescriptor:
     if parameter.choices:
         descriptor.additional_constraints = "one of " + ", ".join(parameter.choices)
     if not parameter.live:
-        descriptor.additional_constraints += " only while unconfigured"
+        separator = "; " if descriptor.additional_constraints else ""
+        descriptor.additional_constraints += f"{separator}only while unconfigured"
     if parameter.range is not None:
         low, high = parameter.range
         if parameter.type == "integer":

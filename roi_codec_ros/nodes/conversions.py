@@ -18,6 +18,7 @@ from roi_codec_ros.common.image_messages import (
     rgb_from_compressed,
     rgb_from_image,
 )
+from roi_codec_ros.common.images import Size
 from roi_codec_ros.msg import DecodedFrame, Person, PersonArray
 from roi_codec_ros.perception.detections import Detections
 
@@ -58,26 +59,37 @@ def byte_array(data: bytes | memoryview) -> array.array[int]:
 
 def persons_from_detections(
     detections: Detections,
+    original_size: Size,
     header: Header,
     camera: str,
     detect_ms: float,
     unknown: NDArray[np.bool_] | None = None,
 ) -> PersonArray:
-    """detections: in pixels of the original camera image, whose size goes into the message.
+    """detections: in pixels of the published image. original_size: (height, width), the camera's.
 
-    unknown: bool [rows, columns], where there was nothing to look at; None: everywhere was.
+    Boxes and sizes go into the message in pixels of both. unknown: bool [rows, columns], where
+    there was nothing to look at; None: everywhere was.
     """
+    in_original = detections.scale_to(original_size)
     message = PersonArray(header=header, camera=camera, detect_ms=float(detect_ms))
-    message.image_height, message.image_width = detections.image_size
+    message.image_height, message.image_width = in_original.image_size
+    message.anonymized_height, message.anonymized_width = detections.image_size
     if unknown is not None:
         message.unknown_columns = unknown.shape[1]
         message.unknown = byte_array(unknown.tobytes())
-    message.persons = [
-        Person(score=score, x=x0, y=y0, width=x1 - x0, height=y1 - y0, cameras=[camera])
-        for (x0, y0, x1, y1), score in zip(
-            detections.xyxy.tolist(), detections.score.tolist(), strict=True
-        )
-    ]
+    for box, published, score in zip(
+        in_original.xyxy.tolist(),
+        detections.xyxy.tolist(),
+        detections.score.tolist(),
+        strict=True,
+    ):
+        person = Person(score=score, cameras=[camera])
+        person.x, person.y, x1, y1 = box
+        person.width, person.height = x1 - person.x, y1 - person.y
+        person.anonymized_x, person.anonymized_y, x1, y1 = published
+        person.anonymized_width = x1 - person.anonymized_x
+        person.anonymized_height = y1 - person.anonymized_y
+        message.persons.append(person)
     return message
 
 

@@ -2,7 +2,8 @@
 """decoder_node: latents of one or many cameras in, anonymized images out.
 
     <camera>/latent ─► state ─► newest per camera ─► decode thread ─► <camera>/decoded_frame
-                                                          │  <camera>/image_anonymized[/compressed]
+    <camera>/latent/camera_info ──────────────────────────┤  <camera>/anonymized/camera_info
+                                                          │  <camera>/anonymized/image[/compressed]
                                                           └► a detector in the same process
 
 No image is made while nobody subscribes and no detector asks; but each payload of a stream brings
@@ -16,10 +17,13 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
+from std_srvs.srv import Trigger
 
 from roi_codec_ros.codec import (
     BitstreamError,
@@ -31,10 +35,14 @@ from roi_codec_ros.codec import (
     load_model,
 )
 from roi_codec_ros.common.devices import batch_limit
+from roi_codec_ros.common.errors import RoiCodecError, UsageError
+from roi_codec_ros.common.files import write_whole
 from roi_codec_ros.config.parameters import DecoderParameters, check_camera_names
 from roi_codec_ros.msg import CompressedLatent
 from roi_codec_ros.msg import DecodedFrame as DecodedFrameMessage
+from roi_codec_ros.nodes import qos
 from roi_codec_ros.nodes.base import ManagedNode
+from roi_codec_ros.nodes.camera_info import scaled_camera_info
 from roi_codec_ros.nodes.conversions import (
     byte_array,
     image_from_rgb,
@@ -60,8 +68,12 @@ class _Camera:
 
     def __init__(self, node: ManagedNode, name: str) -> None:
         self.name = name
-        self.images = node.publisher(Image, f"{name}/image_anonymized")
-        self.jpegs = node.publisher(CompressedImage, f"{name}/image_anonymized/compressed")
+        picture = f"{name}/anonymized/image"
+        self.images = node.publisher(Image, picture, qos.images())
+        self.jpegs = node.publisher(CompressedImage, f"{picture}/compressed", qos.images())
+        self.infos = node.publisher(CameraInfo, f"{name}/anonymized/camera_info", qos.images())
+        self.info: CameraInfo | None = None
+        self.snapshots_due = 0
         self.frames = node.publisher(DecodedFrameMessage, f"{name}/decoded_frame")
         self.health = CameraHealth(LATENTS)  # arrivals: in bits
         self.lost = SlidingWindow()
@@ -88,7 +100,7 @@ class _Waiting:
 
 
 class DecoderNode(ManagedNode):
-    """Publishes `<camera>/image_anonymized`, its JPEG and `<camera>/decoded_frame`."""
+    """Publishes what is under `<camera>/anonymized`, and `<camera>/decoded_frame`."""
 
     executable = "decoder_node"
     settings: DecoderParameters
@@ -121,6 +133,13 @@ class DecoderNode(ManagedNode):
             self.subscription(
                 CompressedLatent, f"{name}/latent", partial(self._on_latent, self._cameras[name])
             )
+            self.lasting_subscription(
+                CameraInfo,
+                f"{name}/latent/camera_info",
+                partial(self._on_camera_info, self._cameras[name]),
+            )
+        self._snapshots = self._snapshot_folder()
+        self.service(Trigger, "~/snapshot", self._on_snapshot)
         self._backends = ", ".join(
             f"{name} by {backend}" for name, backend in self._decoder.backends.items()
         )
@@ -140,6 +159,9 @@ class DecoderNode(ManagedNode):
         self._waiting.close()
 
     # Latents come in
+
+    def _on_camera_info(self, camera: _Camera, message: CameraInfo) -> None:
+        camera.info = message if message.width and message.height else None
 
     def _on_latent(self, camera: _Camera, message: CompressedLatent) -> None:
         heard_s = camera.health.heard(8.0 * len(message.data))
@@ -223,7 +245,9 @@ class DecoderNode(ManagedNode):
         return self._taker.wait_for_room(TAKE_TIMEOUT_S)
 
     def _wanted(self, camera: _Camera) -> bool:
-        return camera.subscribed or (self._taker is not None and self._taker.wants(camera.name))
+        if camera.subscribed or camera.snapshots_due:
+            return True
+        return self._taker is not None and self._taker.wants(camera.name)
 
     def _finish(
         self,
@@ -235,6 +259,11 @@ class DecoderNode(ManagedNode):
         if isinstance(outcome, BitstreamError):
             self._refuse(camera, BAD_PAYLOAD, str(outcome))
             return
+        if camera.info is not None and camera.infos.get_subscription_count():
+            height, width = outcome.coded_size
+            info = scaled_camera_info(camera.info, width, height)
+            info.header = message.header
+            camera.infos.publish(info)  # before the persons who are placed by it
         if self._taker is not None and self._taker.wants(camera.name):
             unknown = None if outcome.known.all() else ~outcome.known
             self._taker.put(
@@ -243,6 +272,8 @@ class DecoderNode(ManagedNode):
             )
         payload_bytes = len(message.data)
         self._publish(camera, message, outcome, payload_bytes, decode_ms)
+        if camera.snapshots_due:
+            self._write_snapshot(camera, message.header, outcome.image)
         camera.model, camera.model_identity = outcome.model.name, outcome.model.identity.hex()
         height, width = outcome.coded_size
         camera.bits_per_pixel.add(8.0 * payload_bytes / (height * width))
@@ -274,6 +305,39 @@ class DecoderNode(ManagedNode):
         if camera.jpegs.get_subscription_count():
             quality = self.settings.jpeg_quality
             camera.jpegs.publish(jpeg_from_rgb(decoded.image, latent.header, quality))
+
+    # Snapshots
+
+    def _snapshot_folder(self) -> Path | None:
+        folder = self.settings.snapshot_folder
+        if folder and not Path(folder).expanduser().is_dir():
+            raise UsageError(f"snapshot_folder: expected a folder, found none at {folder}")
+        return Path(folder).expanduser() if folder else None
+
+    def _on_snapshot(self, request: Any, response: Any) -> Any:
+        if self._snapshots is None:
+            response.message = "expected a snapshot_folder to be set, found none"
+        elif not self.active:
+            response.message = "expected an active node, found an inactive one"
+        else:
+            for camera in self._cameras.values():
+                camera.snapshots_due = 1
+            response.success = True
+            response.message = (
+                f"the next anonymized image of {', '.join(self._cameras)} goes into "
+                f"{self._snapshots}"
+            )
+        return response
+
+    def _write_snapshot(self, camera: _Camera, header: Header, pixels: Any) -> None:
+        camera.snapshots_due = 0
+        jpeg = jpeg_from_rgb(pixels, header, self.settings.jpeg_quality)
+        name = f"{camera.name.replace('/', '_')}_{stamp_ns(header)}.jpg"
+        assert self._snapshots is not None
+        try:
+            write_whole(self._snapshots / name, jpeg.data.tobytes())
+        except (OSError, RoiCodecError) as error:
+            self.warn(f"{camera.name} snapshot", f"{camera.name}: no snapshot: {error}")
 
     # Diagnostics
 

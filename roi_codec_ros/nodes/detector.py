@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""detector_node: anonymized images in, persons out, their boxes in pixels of the camera's image.
+"""detector_node: anonymized images in, persons out; boxes in pixels of these and of the camera's.
 
-    <camera>/image_anonymized ─► newest per camera ─► detect thread ─► <camera>/persons
+    <camera>/anonymized/image ─► newest per camera ─► detect thread ─► <camera>/persons
     <camera>/decoded_frame ─► original size by stamp ──┘               <camera>/image_persons
     or a decoder of the same process ──────────────────┘               <camera>/detections
 
@@ -104,7 +104,7 @@ class DetectorNode(ManagedNode):
             )
             take = partial(self._on_image, camera)
             camera.followed = self.follow(
-                {Image: take, CompressedImage: take}, f"{name}/image_anonymized"
+                {Image: take, CompressedImage: take}, f"{name}/anonymized/image"
             )
         self.get_logger().info(
             f"cameras {', '.join(names)}; weights {weights} by {self._detector.name}"
@@ -201,12 +201,13 @@ class DetectorNode(ManagedNode):
         self, camera: _Camera, frame: AnonymizedFrame, found: Detections, detect_ms: float
     ) -> None:
         header = frame.header
-        in_original = found.scale_to(frame.original_size)
         camera.persons.publish(
-            persons_from_detections(in_original, header, camera.name, detect_ms, frame.unknown)
+            persons_from_detections(
+                found, frame.original_size, header, camera.name, detect_ms, frame.unknown
+            )
         )
         if camera.detections is not None and camera.detections.get_subscription_count():
-            camera.detections.publish(detection_array(in_original, header))
+            camera.detections.publish(detection_array(found, header))
         if camera.images.get_subscription_count():
             camera.images.publish(image_from_rgb(draw_detections(frame.image, found), header))
         camera.detected += 1

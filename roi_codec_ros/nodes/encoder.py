@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """encoder_node: a camera's frames in, latents out. Raw pixels leave this process on no topic.
 
-    source ─► capture thread ─► newest frame ─► encode thread ─► latent, camera_info
+    source ─► capture thread ─► newest frame ─► encode thread ─► latent, latent/camera_info
 
 Without a working model or camera it publishes nothing but diagnostics: it never falls back to raw
 or ordinarily compressed pixels.
@@ -17,10 +17,18 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
-from roi_codec_ros.codec import EncodedFrame, Model, RoiCodecError, UsageError, load_encoder
+from roi_codec_ros.codec import (
+    FORMAT,
+    EncodedFrame,
+    Model,
+    RoiCodecError,
+    UsageError,
+    load_encoder,
+)
 from roi_codec_ros.common.image_messages import ImageMessageError, unscaled
 from roi_codec_ros.config.parameters import EncoderParameters
 from roi_codec_ros.msg import CompressedLatent
+from roi_codec_ros.nodes import qos
 from roi_codec_ros.nodes.base import STOP_TIMEOUT_S, ManagedNode
 from roi_codec_ros.nodes.camera_info import info_of_pixels, read_calibration, scaled_camera_info
 from roi_codec_ros.nodes.conversions import byte_array, rgb_from_message
@@ -57,7 +65,7 @@ class _Waiting:
 
 
 class EncoderNode(ManagedNode):
-    """Publishes `latent` and `camera_info` in the camera's namespace."""
+    """Publishes `latent` and `latent/camera_info` in the camera's namespace."""
 
     executable = "encoder_node"
     settings: EncoderParameters
@@ -105,7 +113,7 @@ class EncoderNode(ManagedNode):
         )
         model = self._encoder.model
         # Publishing copies a message, so that one serves for all frames.
-        self._latent_message = CompressedLatent(model=model.name)
+        self._latent_message = CompressedLatent(format=FORMAT, model=model.name)
         self._latent_message.model_id = np.frombuffer(model.id, np.uint8)
         self._made_of = ()
         self._rectified = self.settings.rectified == "yes" or (
@@ -115,7 +123,7 @@ class EncoderNode(ManagedNode):
         )
         self._frame_id = self.settings.frame_id or self.camera.replace("/", "_") + "_optical_frame"
         self._latents = self.publisher(CompressedLatent, self._own("latent"))
-        self._infos = self.publisher(CameraInfo, self._own("camera_info"))
+        self._infos = self.publisher(CameraInfo, self._own("latent/camera_info"), qos.latched())
         self._images = None
         if self._source.kind is SourceKind.TOPIC:
             self._images = self.follow(
@@ -211,9 +219,8 @@ class EncoderNode(ManagedNode):
         encode_ms = 1e3 * (time.perf_counter() - started)
         self._published += 1
         position = content.position if isinstance(content, Frame) else LIVE
+        self._publish_camera_info(header, encoded)  # before the frame that it describes
         self._latents.publish(self._latent(header, encoded, position, encode_ms))
-        if (info := self._camera_info(header, encoded)) is not None:
-            self._infos.publish(info)
         self._last_frame = encoded
         self._coded.used()
         self._encode_ms.add(encode_ms)
@@ -248,17 +255,20 @@ class EncoderNode(ManagedNode):
         message.data = byte_array(encoded.data)
         return message
 
-    def _camera_info(self, header: Header, encoded: EncodedFrame) -> CameraInfo | None:
-        """The camera of the coded picture; None, and a fault, where it can not be known."""
+    def _publish_camera_info(self, header: Header, encoded: EncodedFrame) -> None:
+        """Publish the camera of the coded picture where it is another one than before.
+
+        It has no size, and there is a fault, where it can not be known.
+        """
         calibration = self._calibration
         # By identity: two messages of which one number differs count as equal.
         made_of = id(calibration), encoded.original_size, encoded.coded_size, calibration
         if made_of[:3] != self._made_of[:3]:
             self._made_of, self._info_fault = made_of, ""
             self._made = self._make_camera_info(calibration, encoded)
-        if self._made is not None:
-            self._made.header = header
-        return self._made
+            if self._made is not None:
+                self._made.header = header
+            self._infos.publish(self._made or CameraInfo(header=header))
 
     def _make_camera_info(
         self, calibration: CameraInfo | None, encoded: EncodedFrame
@@ -386,7 +396,7 @@ class EncoderNode(ManagedNode):
         path, topic = self.settings.camera_info_file, self.settings.camera_info_topic
         if path and topic:
             raise UsageError("expected camera_info_file or camera_info_topic, found both")
-        own = self.resolve_topic_name(self._own("camera_info"))
+        own = self.resolve_topic_name(self._own("latent/camera_info"))
         if topic and self.resolve_topic_name(topic) == own:
             raise UsageError(
                 "expected the driver's topic as camera_info_topic, found this node's own"

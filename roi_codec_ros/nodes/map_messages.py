@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 import numpy as np
+from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Pose, PoseArray, Quaternion
 from nav_msgs.msg import OccupancyGrid
 from numpy.typing import ArrayLike, NDArray
@@ -24,16 +25,26 @@ SLOWEST_HEADING_M_S = 0.2  # below it a velocity says nothing about where someon
 
 
 def persons_from_tracks(tracks: Tracks, header: Header) -> PersonArray:
-    """Boxes and scores belong to single cameras: they are 0 here, as is the image size."""
+    """Boxes belong to single cameras: they are 0 here, as is the image size."""
     message = PersonArray(header=header)
     for row in range(len(tracks)):
         person = Person(track_id=int(tracks.id[row]), position_valid=True)
         person.position.x, person.position.y = tracks.xy[row].tolist()
         person.position_covariance = tracks.covariance[row].ravel()
         person.velocity.x, person.velocity.y = tracks.velocity[row].tolist()
+        person.velocity_covariance = tracks.velocity_covariance[row].ravel()
+        person.score = float(np.nan_to_num(tracks.score[row]))
+        person.body_height_m = float(np.nan_to_num(tracks.height_m[row]))
+        person.age_s = float(tracks.age_s[row])
+        person.last_seen = _earlier(header.stamp, float(tracks.unseen_s[row]))
         person.cameras = list(tracks.cameras[row])
         message.persons.append(person)
     return message
+
+
+def _earlier(stamp: Time, seconds: float) -> Time:
+    ns = max(0, stamp.sec * 1_000_000_000 + stamp.nanosec - round(seconds * 1e9))
+    return Time(sec=ns // 1_000_000_000, nanosec=ns % 1_000_000_000)
 
 
 def poses_from_persons(persons: PersonArray) -> PoseArray:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Quality of service: best effort for pixels and latents, reliable for persons."""
+"""Quality of service: best effort for latents, reliable for images, persons and diagnostics."""
 
 from __future__ import annotations
 
@@ -23,11 +23,25 @@ LARGEST_DEPTH = 10_000
 
 # Profiles are made anew each time: an override is written into the profile it applies to.
 def newest() -> QoSProfile:
-    """Pixels, latents and what goes with them: only the newest counts."""
+    """Latents and what goes with them: only the newest counts."""
     return QoSProfile(
         history=HistoryPolicy.KEEP_LAST,
         depth=1,
         reliability=ReliabilityPolicy.BEST_EFFORT,
+        durability=DurabilityPolicy.VOLATILE,
+    )
+
+
+def images() -> QoSProfile:
+    """Decoded images and their camera info: only the newest counts, for whoever asks.
+
+    Reliable, as REP 2003 has it for publishers of images: subscribers of either kind get them, and
+    each decides for itself. With a depth of 1 a slow one holds up nobody.
+    """
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_LAST,
+        depth=1,
+        reliability=ReliabilityPolicy.RELIABLE,
         durability=DurabilityPolicy.VOLATILE,
     )
 

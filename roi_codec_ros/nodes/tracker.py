@@ -2,7 +2,7 @@
 """tracker_node: the persons of all cameras in one map, and how much of it cameras watch.
 
     <camera>/persons, <camera>/camera_info, poses ─► ground ─► tracks
-      ─► persons/{tracks, poses, cloud, markers, coverage, detections}
+      ─► persons/{tracks, poses, cloud, markers, coverage, health, detections, unplaced}
 
 A new newest stamp brings a new picture. A camera that can not place what it sees, or whose stamps
 are not those of the others, is blind: it adds nothing, and when all are, nothing is published.
@@ -11,23 +11,27 @@ Cameras without a pose stay by themselves, in their optical frames.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from functools import partial
+from typing import Any
 
 import numpy as np
 from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseArray
 from nav_msgs.msg import OccupancyGrid
 from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, PointCloud2
 from std_msgs.msg import Header
+from std_srvs.srv import Trigger
 from visualization_msgs.msg import MarkerArray
 
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
 from roi_codec_ros.common.image_messages import ImageMessageError
 from roi_codec_ros.config.parameters import TrackerParameters, check_camera_names
 from roi_codec_ros.msg import PersonArray
-from roi_codec_ros.nodes import qos, vision
+from roi_codec_ros.nodes import diagnostics, qos, vision
 from roi_codec_ros.nodes.base import ManagedNode
 from roi_codec_ros.nodes.camera_info import camera_model_of
 from roi_codec_ros.nodes.conversions import (
@@ -64,6 +68,7 @@ from roi_codec_ros.stream.health import CameraHealth, Words, unplaceable
 from roi_codec_ros.stream.statistics import SlidingWindow, Tally
 
 COVERAGE_PERIOD_S = 1.0
+YEAR_2025_S = 1_735_689_600
 SAID = Words("nothing from the detector", "frames left out", "frames arrive, none used")
 ENOUGH_HEIGHTS = 5  # of persons, to doubt a pose by
 NO_POSE, NO_LENS, NO_FLOOR, NOT_SHOWN, UNPLACEABLE, WRONG_SCALE, CLOCK = CAUSES = (
@@ -93,6 +98,18 @@ class _Camera:
         self.doubt = ""  # why its places are not believed
         self.view: GroundView | None = None
         self.shown: GroundView | ShownView | None = None  # what of it its last frame shows
+
+
+def first_track_id(now_s: float) -> int:
+    """A number that no earlier run has given, as long as fewer than ten tracks begin a second.
+
+    Tenths of a second since 2025, in the 32 bits of `track_id`, which they fill for 13 years.
+    """
+    return max(1, int((now_s - YEAR_2025_S) * 10) % 2**32)
+
+
+def _blind(camera: str, why: str) -> Status:
+    return Status(camera, Level.ERROR, f"blind: {why}", {"watching": False}, camera)
 
 
 class TrackerNode(ManagedNode):
@@ -132,6 +149,9 @@ class TrackerNode(ManagedNode):
         self._poses = self.publisher(PoseArray, "persons/poses", qos.reliable())
         self._cloud = self.publisher(PointCloud2, "persons/cloud", qos.reliable())
         self._coverage = self.publisher(OccupancyGrid, "persons/coverage", qos.latched())
+        self._health = self.publisher(DiagnosticArray, "persons/health", qos.latched())
+        self._unplaced = self.publisher(PersonArray, "persons/unplaced", qos.reliable())
+        self.service(Trigger, "~/reset_tracks", self._on_reset)
         self._detections = (
             self.publisher(vision.Detection3DArray, "persons/detections", qos.reliable())
             if vision.Detection3DArray is not None
@@ -140,7 +160,7 @@ class TrackerNode(ManagedNode):
         self._cameras = {name: _Camera(name, poses.get(name)) for name in names}
         for name, camera in self._cameras.items():
             self.lasting_subscription(
-                CameraInfo, f"{name}/camera_info", partial(self._on_info, camera)
+                CameraInfo, f"{name}/anonymized/camera_info", partial(self._on_info, camera)
             )
             self.subscription(
                 PersonArray, f"{name}/persons", partial(self._on_persons, camera), qos.reliable()
@@ -152,7 +172,8 @@ class TrackerNode(ManagedNode):
 
     def activate(self) -> None:
         """Start working."""
-        self._tracker = Tracker(self._settings_of_tracks)
+        self._tracker = Tracker(self._settings_of_tracks, first_id=first_track_id(time.time()))
+        self._said: list[Status] = []
         self._clocks = CommonClock(spread_s=self._settings_of_tracks.late_horizon_s)
         self._watched = None
         self._said: dict[str, int] = {}  # how many cells of each camera the last coverage has
@@ -163,12 +184,19 @@ class TrackerNode(ManagedNode):
             self._transforms = TransformPoses(self)
         # A camera goes dark without a message; and simulated time may stand still.
         self._timer = self.timer(COVERAGE_PERIOD_S, self._publish_coverage)
+        self._health_timer = self.timer(COVERAGE_PERIOD_S, self._publish_health)
 
     def deactivate(self) -> None:
         """Stop working; what was loaded stays."""
         self.destroy_timer(self._timer)
+        self.destroy_timer(self._health_timer)
+        # What is kept for late subscribers must not say that anything is watched.
         if self._watched:
-            self.each(self._publish_watched, [()])  # what is kept for late subscribers
+            self.each(self._publish_watched, [()])
+        self.each(
+            self._say_health,
+            [[_blind(c.name, "the tracker is not active") for c in self._cameras.values()]],
+        )
         if self._transforms is not None:
             self._transforms.close()
             self._transforms = None
@@ -270,7 +298,12 @@ class TrackerNode(ManagedNode):
                 tracker.restart()
         tracker.coverage[camera.name] = shown
         outcome = tracker.update(
-            camera.name, stamp_s, places.xy[places.valid], places.covariance[places.valid]
+            camera.name,
+            stamp_s,
+            places.xy[places.valid],
+            places.covariance[places.valid],
+            score=np.array([p.score for p in message.persons], np.float64)[places.valid],
+            height_m=shares[places.valid] * height_m,
         )
         if outcome in (Outcome.TOO_LATE, Outcome.REPEATED):
             self._refuse(camera, CLOCK, "their stamps come again")
@@ -303,12 +336,12 @@ class TrackerNode(ManagedNode):
         if not (message.image_width and message.image_height):
             fault = "persons come without the size of their image"
         elif camera.info is None:
-            fault = f"nothing on {camera.name}/camera_info yet"
+            fault = f"nothing on {camera.name}/anonymized/camera_info yet"
         else:
             try:
                 return self._lens(camera, message.image_width, message.image_height)
             except RoiCodecError as error:
-                fault = f"{camera.name}/camera_info: {error}"
+                fault = f"{camera.name}/anonymized/camera_info: {error}"
         self._refuse(camera, NO_LENS, fault)
         return None
 
@@ -403,12 +436,40 @@ class TrackerNode(ManagedNode):
             )
         )
 
+    def _publish_health(self) -> None:
+        """Once a second, where something has changed."""
+        statuses = [self._health_of(camera) for camera in self._cameras.values()]
+        if statuses != self._said:
+            self._say_health(statuses)
+
+    def _health_of(self, camera: _Camera) -> Status:
+        if self._watches(camera):
+            return Status(camera.name, Level.OK, "watches", {"watching": True}, camera.name)
+        if not camera.in_map:
+            return _blind(camera.name, f"not in the map: {camera.no_pose}")
+        judgement = camera.health.judge(self.settings.stale_after_s)
+        return _blind(camera.name, judgement.message or "nothing yet")
+
+    def _say_health(self, statuses: list[Status]) -> None:
+        self._said = statuses
+        stamp = self.get_clock().now().to_msg()
+        name = self.get_fully_qualified_name()
+        self._health.publish(diagnostics.to_message(name, stamp, statuses))
+
+    def _on_reset(self, request: Any, response: Any) -> Any:
+        if not self.active:
+            response.message = "expected an active node, found an inactive one"
+            return response
+        self._tracker.restart()
+        response.success, response.message = True, "all tracks are forgotten"
+        return response
+
     # What comes out: of cameras without a pose
 
     def _pass_on(self, camera: _Camera, message: PersonArray) -> None:
         if message.image_width and message.image_height:
             self._place(camera, message)
-        self._tracks.publish(message)
+        self._unplaced.publish(message)
         if self._markers.get_subscription_count():
             self._markers.publish(
                 person_markers(
@@ -425,7 +486,9 @@ class TrackerNode(ManagedNode):
         try:
             model = self._lens(camera, width, height)
         except RoiCodecError as error:
-            self.warn(f"{camera.name} camera_info", f"{camera.name}/camera_info: {error}")
+            self.warn(
+                f"{camera.name} camera_info", f"{camera.name}/anonymized/camera_info: {error}"
+            )
             model = CameraModel.from_hfov(width, height, self.settings.assumed_hfov_deg)
         boxes = detections_from_persons(message).xyxy
         places = position_from_height(boxes, model, self.settings.person_height_m)

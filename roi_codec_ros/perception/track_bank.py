@@ -10,7 +10,7 @@ cheap: whoever keeps an old bank can play later frames onto it again, with the s
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from roi_codec_ros.perception.coverage import Coverage
 
 # What a track is known by inside: stamp, camera and index of the measurement that it began with.
 Birth = tuple[float, str, int]
+HEIGHTS_IN_MEAN = 20  # hits that a track's height is about the mean of
 _NOT_IN_GATE = 1e6  # in a cost matrix; more than any sum of costs inside the gates
 
 
@@ -75,14 +76,26 @@ class Measurements:
     """What one camera saw at one moment.
 
     stamp: seconds. xy: float64 [N, 2], metres in the map. covariance: float64 [N, 2, 2], m².
+    score: float64 [N], 0 to 1. height_m: float64 [N], of bodies. Both NaN where not known, and
+    only passed on: nothing is decided by them.
     """
 
     camera: str
     stamp: float
     xy: NDArray[np.float64]
     covariance: NDArray[np.float64]
+    score: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    height_m: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
     def __post_init__(self) -> None:
+        for name in ("score", "height_m"):
+            if not len(getattr(self, name)):
+                object.__setattr__(self, name, np.full(len(self.xy), np.nan))
+            elif getattr(self, name).shape != (len(self.xy),):
+                raise RoiCodecError(
+                    f"expected {name} of shape [{len(self.xy)}], "
+                    f"found {list(getattr(self, name).shape)}"
+                )
         if not np.isfinite(self.stamp):
             raise RoiCodecError(f"expected a finite stamp from {self.camera}, found {self.stamp}")
         if self.xy.ndim != 2 or self.xy.shape[1] != 2:
@@ -104,7 +117,8 @@ class Bank:
     mean: [N, 4]. covariance: [N, 4, 4]. births: what names each track. hits: int [N]. looks: int
     [N], frames of cameras that should have seen it. last_hit: [N] stamps. missed_since: [N], stamp
     of the first look in vain after the last hit; NaN without one. confirmed: bool [N]. seen: when
-    each camera saw it last. together: [N, N], when one frame last showed two of them.
+    each camera saw it last. together: [N, N], when one frame last showed two of them. score: [N],
+    of the last hit. height_m: [N], the mean of the last hits; NaN while not known.
     """
 
     stamp: float
@@ -118,6 +132,8 @@ class Bank:
     confirmed: NDArray[np.bool_]
     seen: tuple[Mapping[str, float], ...]
     together: NDArray[np.float64]
+    score: NDArray[np.float64]
+    height_m: NDArray[np.float64]
 
     @classmethod
     def empty(cls, stamp: float) -> Bank:
@@ -125,7 +141,7 @@ class Bank:
         count, none = np.zeros(0, np.int64), np.zeros(0)
         return cls(
             stamp, np.zeros((0, 4)), np.zeros((0, 4, 4)), (), count, count, none, none,
-            np.zeros(0, np.bool_), (), np.zeros((0, 0)),
+            np.zeros(0, np.bool_), (), np.zeros((0, 0)), none, none,
         )  # fmt: skip
 
     def __len__(self) -> int:
@@ -138,7 +154,7 @@ class Bank:
             tuple(self.births[row] for row in rows),
             self.hits[rows], self.looks[rows], self.last_hit[rows], self.missed_since[rows],
             self.confirmed[rows], tuple(self.seen[row] for row in rows),
-            self.together[rows[:, None], rows],
+            self.together[rows[:, None], rows], self.score[rows], self.height_m[rows],
         )  # fmt: skip
 
 
@@ -249,6 +265,9 @@ def _with_hits(
         seen[row] = {**seen[row], frame.camera: frame.stamp}
     together = bank.together.copy()
     together[rows[:, None], rows] = frame.stamp
+    score, height_m = bank.score.copy(), bank.height_m.copy()
+    score[rows] = frame.score[columns]
+    height_m[rows] = _mean_height(bank.height_m[rows], frame.height_m[columns], bank.hits[rows])
     return replace(
         bank,
         mean=mean,
@@ -259,7 +278,17 @@ def _with_hits(
         missed_since=np.where(hit, np.nan, since),
         seen=tuple(seen),
         together=together,
+        score=score,
+        height_m=height_m,
     )
+
+
+def _mean_height(
+    old: NDArray[np.float64], new: NDArray[np.float64], hits: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Float64 [N]: means with one more value each; NaN counts for nothing."""
+    mean = old + (new - old) / np.minimum(hits + 1, HEIGHTS_IN_MEAN)
+    return np.where(np.isnan(new), old, np.where(np.isnan(old), new, mean))
 
 
 def _confirmed(bank: Bank, settings: TrackerSettings) -> Bank:
@@ -315,6 +344,8 @@ def _with_births(
         np.concatenate([bank.confirmed, np.zeros(count, np.bool_)]),
         bank.seen + tuple({frame.camera: frame.stamp} for _ in unmatched),
         together,
+        np.concatenate([bank.score, frame.score[unmatched]]),
+        np.concatenate([bank.height_m, frame.height_m[unmatched]]),
     )
 
 

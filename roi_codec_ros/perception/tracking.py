@@ -40,7 +40,8 @@ class Tracks:
     xy: float64 [N, 2], m. velocity: float64 [N, 2], m/s. covariance: float64 [N, 2, 2] of xy, m².
     cameras: for each track the cameras that saw it within the last second, sorted.
     hits: int64 [N], measurements taken in. age_s: float64 [N] since the first, unseen_s since the
-    last. confirmed: bool [N].
+    last. confirmed: bool [N]. velocity_covariance: float64 [N, 2, 2], m²/s². score: float64 [N] of
+    the last sighting, height_m: float64 [N] of the body; NaN where not known.
     """
 
     stamp: float
@@ -53,6 +54,9 @@ class Tracks:
     age_s: NDArray[np.float64]
     unseen_s: NDArray[np.float64]
     confirmed: NDArray[np.bool_]
+    velocity_covariance: NDArray[np.float64]
+    score: NDArray[np.float64]
+    height_m: NDArray[np.float64]
 
     def __len__(self) -> int:
         return len(self.id)
@@ -63,7 +67,8 @@ class Tracks:
         return Tracks(
             self.stamp, self.id[rows], self.xy[rows], self.covariance[rows], self.velocity[rows],
             tuple(self.cameras[row] for row in rows), self.hits[rows], self.age_s[rows],
-            self.unseen_s[rows], self.confirmed[rows],
+            self.unseen_s[rows], self.confirmed[rows], self.velocity_covariance[rows],
+            self.score[rows], self.height_m[rows],
         )  # fmt: skip
 
 
@@ -101,6 +106,8 @@ class Tracker:
 
     coverage: what each camera sees of the floor. A camera that is not named is taken to look
     everywhere: a person that only others see is then lost after `death_s`, as by time alone.
+    first_id: number of the first track; larger than those of an earlier run, no number comes
+        again.
     """
 
     RECENT_S = 1.0  # how long `Tracks.cameras` names a camera after it saw a person
@@ -109,11 +116,12 @@ class Tracker:
         self,
         settings: TrackerSettings | None = None,
         coverage: Mapping[str, Coverage] | None = None,
+        first_id: int = 1,
     ) -> None:
         self.settings = settings or TrackerSettings()
         self.coverage = dict(coverage or {})
         self.counts = Counts()
-        self._last_id = 0
+        self._last_id = first_id - 1
         self.restart()
 
     def restart(self) -> None:
@@ -129,17 +137,34 @@ class Tracker:
             return self._entries[-1].frame.stamp
         return None
 
-    def update(self, camera: str, stamp: float, xy: ArrayLike, covariance: ArrayLike) -> Outcome:
+    def update(
+        self,
+        camera: str,
+        stamp: float,
+        xy: ArrayLike,
+        covariance: ArrayLike,
+        *,
+        score: ArrayLike = (),
+        height_m: ArrayLike = (),
+    ) -> Outcome:
         """Take in what a camera saw at `stamp` (seconds); also a frame that shows nobody.
 
-        xy: [N, 2] metres in the map. covariance: [N, 2, 2] m².
+        xy: [N, 2] metres in the map. covariance: [N, 2, 2] m². score: [N]. height_m: [N], of
+        bodies; NaN, or both empty, where not known.
         Raises RoiCodecError for shapes and numbers that can not be; the tracks stay as they are.
         """
         places = np.array(xy, np.float64)
         spreads = np.array(covariance, np.float64)
         if not places.size:
             places, spreads = np.zeros((0, 2)), np.zeros((0, 2, 2))
-        frame = Measurements(camera, float(stamp), places, spreads)
+        frame = Measurements(
+            camera,
+            float(stamp),
+            places,
+            spreads,
+            np.array(score, np.float64),
+            np.array(height_m, np.float64),
+        )
         newest = self.newest_stamp
         if newest is not None and frame.stamp < newest - self.settings.late_horizon_s:
             self.counts.too_late += 1
@@ -212,6 +237,9 @@ class Tracker:
             age_s=bank.stamp - born,
             unseen_s=bank.stamp - bank.last_hit,
             confirmed=bank.confirmed,
+            velocity_covariance=bank.covariance[:, 2:, 2:],
+            score=bank.score,
+            height_m=bank.height_m,
         )
 
     def _numbers(self, bank: Bank) -> NDArray[np.int64]:

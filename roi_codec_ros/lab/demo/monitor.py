@@ -61,7 +61,8 @@ class DemoMonitor:
         self._node = rclpy.create_node("demo_monitor", context=self._context)
         for camera in cameras:
             self._subscribe(camera)
-        self._node.create_subscription(PersonArray, "/persons/tracks", ledger.on_tracks, PERSONS)
+        for topic in ("/persons/tracks", "/persons/unplaced"):
+            self._node.create_subscription(PersonArray, topic, ledger.on_tracks, PERSONS)
         self._node.create_subscription(
             OccupancyGrid, "/persons/coverage", ledger.on_coverage, latched()
         )
@@ -73,8 +74,8 @@ class DemoMonitor:
     def _subscribe(self, camera: str) -> None:
         for kind, topic, callback, qos in (
             (DecodedFrame, "decoded_frame", self._ledger.on_decoded, PIXELS),
-            (Image, "image_anonymized", self._on_image, PIXELS),
-            (CameraInfo, "camera_info", self._on_camera_info, PIXELS),
+            (Image, "anonymized/image", self._on_image, PIXELS),
+            (CameraInfo, "anonymized/camera_info", self._on_camera_info, PIXELS),
             (PersonArray, "persons", self._ledger.on_persons, PERSONS),
         ):
             self._node.create_subscription(

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who else publishes on a topic that is one node's alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rclpy.node import Node
+
+# A process that was killed is known until its lease ends, and its successor has its name.
+PATIENCE_WITH_NAMESAKES_S = 30.0
+
+
+class Rivals:
+    """Watches the topics of one node for other publishers."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._namesakes_since: dict[str, float] = {}
+
+    def found(self, topics: Collection[str]) -> str:
+        """A sentence that names them by topic; empty where there is none."""
+        found = {
+            topic: names
+            for topic in sorted(topics)
+            if self._node.count_publishers(topic) > 1 and (names := self._others(topic))
+        }
+        for topic in set(self._namesakes_since) - {
+            topic for topic in topics if self._node.count_publishers(topic) > 1
+        }:
+            del self._namesakes_since[topic]
+        if not found:
+            return ""
+        whom = "; ".join(f"{', '.join(names)} on {topic}" for topic, names in found.items())
+        return f"expected no other publisher on topics of this node, found {whom}"
+
+    def _others(self, topic: str) -> list[str]:
+        own = self._node.get_fully_qualified_name()
+        names = [_full_name(info) for info in self._node.get_publishers_info_by_topic(topic)]
+        others = sorted({name for name in names if name != own})
+        if names.count(own) > 1:
+            since_s = self._namesakes_since.setdefault(topic, time.monotonic())
+            if time.monotonic() - since_s > PATIENCE_WITH_NAMESAKES_S:
+                others.append(f"another {own}")
+        else:
+            self._namesakes_since.pop(topic, None)
+        return others
+
+
+def _full_name(info: Any) -> str:
+    return f"{info.node_namespace.rstrip('/')}/{info.node_name}"
