@@ -28,11 +28,11 @@ from graph_harness import NEWEST, RELIABLE, Graph
 from nav_msgs.msg import OccupancyGrid
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, PointCloud2
-from std_msgs.msg import Header
+from std_msgs.msg import Bool, Header
 from std_srvs.srv import Trigger
 from visualization_msgs.msg import MarkerArray
 
-from roi_codec_ros.config.bringup import server_graph
+from roi_codec_ros.config.bringup import server_graph, watchdog_graph
 from roi_codec_ros.msg import PersonArray
 from roi_codec_ros.nodes.conversions import persons_from_detections, stamp_ns
 from roi_codec_ros.nodes.map_messages import RING_HEIGHTS_M, RING_POINTS
@@ -378,6 +378,40 @@ def test_a_camera_without_a_pose_stays_in_its_optical_frame(graph, hall):
     assert "not in the map" in graph.status(f"tracker: {LOOSE}")["message"]
     graph.forget(tracks)
     graph.forget(unplaced)
+
+
+def test_the_watchdog_stops_a_robot_while_a_lens_is_covered(graph, hall):
+    (spec,) = watchdog_graph(required_cameras=["south"], base_frame="robot")
+    process = graph.start(spec)
+    stop = graph.listen(Bool, "/person_watchdog/stop", RELIABLE)
+    obstacles = graph.listen(PointCloud2, "/person_watchdog/obstacles", RELIABLE)
+    graph.wait_for("the robot to be let go", lambda: stop.last and not stop.last.data)
+    graph.wait_for("no obstacle", lambda: obstacles.last and obstacles.last.width == 0)
+
+    hall.lit = {"north"}  # the cloud goes on, of what north sees
+    graph.wait_for("a stop", lambda: stop.last.data)
+    ring = graph.wait_for("a ring", lambda: obstacles.last.width and obstacles.last)
+    status = graph.wait_for(
+        "ERROR",
+        lambda: (s := graph.status("person_watchdog: watchdog"))["level"] == "ERROR" and s,
+    )
+    assert ring.header.frame_id == "robot"
+    assert ring.width == 3 * RING_POINTS
+    assert "stop: south: blind: " in status["message"]
+
+    hall.lit = set()
+    status = graph.wait_for(
+        "the cloud to be missed",
+        lambda: (
+            "persons/cloud" in (s := graph.status("person_watchdog: watchdog"))["message"] and s
+        ),
+    )
+    assert stop.last.data
+    hall.lit = set(POSES)
+    graph.wait_for("the robot to be let go again", lambda: not stop.last.data)
+    graph.forget(stop)
+    graph.forget(obstacles)
+    assert process.stop(signal.SIGINT)[0] == 0
 
 
 def test_a_camera_whose_lens_is_not_known_is_blind_and_says_so(graph, hall):

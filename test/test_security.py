@@ -29,20 +29,23 @@ from roi_codec_ros.config.bringup import (
     command,
     joined,
     server_graph,
+    watchdog_graph,
 )
 from roi_codec_ros.config.security import (
     ENCLAVE_FILES,
     SERVER,
     SERVER_NODES,
+    WATCHDOG,
     encoder_policy,
     server_policy,
+    watchdog_policy,
 )
 
 ROOT = Path(__file__).resolve().parents[1]
 POLICIES = ROOT / "config" / "security"
 SCRIPT = ROOT / "scripts" / "security_keystore"
 CAMERAS = ("front", "hall/back")
-PROCESSES = ("encoder", *SERVER_NODES, SERVER)
+PROCESSES = ("encoder", *SERVER_NODES, SERVER, WATCHDOG)
 SERVER_NAME = "north"
 RAW_TOPICS = (
     "/front/image_raw",
@@ -95,6 +98,8 @@ class Policy:
 def policy_of(node: str, cameras: tuple[str, ...] = CAMERAS) -> Policy:
     if node == "encoder":
         return Policy.read(encoder_policy(cameras[0]))
+    if node == WATCHDOG:
+        return Policy.read(watchdog_policy())
     return Policy.read(server_policy(node, cameras, SERVER_NAME if node == SERVER else ""))
 
 
@@ -132,7 +137,8 @@ def test_sros2_takes_the_policies(node, tmp_path):
     pytest.importorskip("lxml", reason="lxml is not installed")
     sros2 = pytest.importorskip("sros2.policy", reason="sros2 is not installed")
     filled = tmp_path / "filled.policy.xml"
-    text = encoder_policy("front") if node == "encoder" else server_policy(node, CAMERAS)
+    own = {"encoder": lambda: encoder_policy("front"), WATCHDOG: watchdog_policy}
+    text = own.get(node, lambda: server_policy(node, CAMERAS))()
     filled.write_text(text, encoding="utf-8")
 
     for path in (POLICIES / f"{node}.policy.xml", filled):
@@ -225,6 +231,7 @@ def used(tmp_path_factory) -> Iterator[dict[str, dict[str, set[str]]]]:
     specs = [
         camera_graph("front", "/dev/video97", model, threads=1)[0],
         *server_graph(CAMERAS, **given),
+        *watchdog_graph(),
     ]
     # Beside them, under other names, decoder and detector in one process.
     server = joined(server_graph(CAMERAS, server_name=SERVER_NAME, **given))[0]
@@ -233,7 +240,11 @@ def used(tmp_path_factory) -> Iterator[dict[str, dict[str, set[str]]]]:
     if weights is None or importlib.util.find_spec("ultralytics") is None:
         processes = [spec for spec in processes if spec.name not in ("detector", server.name)]
         specs = [spec for spec in specs if spec.name != "detector" and spec not in server.nodes]
-    subjects = {"encoder": "front/encoder: codec", "tracker": "tracker: front"}
+    subjects = {
+        "encoder": "front/encoder: codec",
+        "tracker": "tracker: front",
+        "person_watchdog": "person_watchdog: watchdog",
+    }
     try:
         for spec in processes:
             graph.start(spec, params_file)
@@ -255,6 +266,7 @@ def used(tmp_path_factory) -> Iterator[dict[str, dict[str, set[str]]]]:
             graph.wait_for("its parameters' services", lambda s=spec: names(s, "service"))
             graph.wait_for("its clock", lambda s=spec: "/clock" in names(s, "subscriber"))
         found = {spec.name: {w: names(spec, what) for w, what in ways.items()} for spec in specs}
+        found[WATCHDOG] = found["person_watchdog"]
         held = [found[spec.name] for spec in server.nodes if spec.name in found]
         if held:
             found[SERVER] = {way: set().union(*(node[way] for node in held)) for way in ways}
@@ -274,7 +286,9 @@ def only_elsewhere(node: str) -> dict[str, set[str]]:
     if found["tf2_ros"] is None and node == "tracker":
         absent["subscribe"] = {"/tf", "/tf_static"}
     if os.environ.get("ROS_DISTRO") == "humble":
-        names = {"encoder": ["/front/encoder"]}.get(node, [f"/{node}"])
+        names = {"encoder": ["/front/encoder"], WATCHDOG: ["/person_watchdog"]}.get(
+            node, [f"/{node}"]
+        )
         if node == SERVER:
             names = [f"/{held}_{SERVER_NAME}" for held in ("decoder", "detector")]
         absent["reply"] = {f"{name}/get_type_description" for name in names}

@@ -29,12 +29,13 @@ from roi_codec_ros.config.parameters import (
 )
 
 PACKAGE = "roi_codec_ros"
-ENCODER, DECODER, DETECTOR, TRACKER, SERVER = (
+ENCODER, DECODER, DETECTOR, TRACKER, SERVER, WATCHDOG = (
     "encoder_node",
     "decoder_node",
     "detector_node",
     "tracker_node",
     "server_node",
+    "watchdog_node",
 )
 SERVER_EXECUTABLES = (DECODER, DETECTOR, TRACKER)
 JOINED_EXECUTABLES = (DECODER, DETECTOR)  # what a server_node holds
@@ -136,6 +137,11 @@ def server_graph(
     known = {parameter for node in SERVER_EXECUTABLES for parameter in parameters_of(node)}
     _refuse_unknown(given, known)
     return server_specs(given, server_name)
+
+
+def watchdog_graph(**parameters: Any) -> list[NodeSpec]:
+    """What runs on a robot: the watchdog that stops it. Raises UsageError as camera_graph does."""
+    return [node_spec(WATCHDOG, "person_watchdog", "/", parameters)]
 
 
 def joined(specs: Sequence[NodeSpec]) -> list[NodeSpec]:

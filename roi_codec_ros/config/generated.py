@@ -21,8 +21,8 @@ REFERENCE_HEAD = """\
 
 Generated from `roi_codec_ros/config/parameters.py` (`python -m roi_codec_ros.config.generated`).
 Live parameters may change while a node runs; the others are read when it is configured. All of
-them are also arguments of the launch files, and stand with comments in `config/camera.yaml` and
-`config/server.yaml`.
+them are also arguments of the launch files, and stand with comments in `config/camera.yaml`,
+`config/server.yaml` and `config/watchdog.yaml`.
 """
 # File → (its head, section of each executable).
 PARAMETER_FILES: dict[str, tuple[str, dict[str, str]]] = {
@@ -43,6 +43,15 @@ PARAMETER_FILES: dict[str, tuple[str, dict[str, str]]] = {
 # Arguments on the command line override this file.
 """,
         {"decoder_node": "/decoder", "detector_node": "/detector", "tracker_node": "/tracker"},
+    ),
+    "config/watchdog.yaml": (
+        """\
+# SPDX-License-Identifier: Apache-2.0
+# All parameters of a robot's watchdog, at their defaults.
+#   ros2 launch roi_codec_ros watchdog.launch.py params_file:=watchdog.yaml
+# Arguments on the command line override this file.
+""",
+        {"watchdog_node": "/person_watchdog"},
     ),
 }
 

@@ -14,6 +14,7 @@ from roi_codec_ros.config.bringup import (
     LOG_LEVELS,
     SERVER_EXECUTABLES,
     TRACKER,
+    WATCHDOG,
     NodeSpec,
     ProcessOptions,
     encoder_spec,
@@ -21,6 +22,7 @@ from roi_codec_ros.config.bringup import (
     for_node,
     node_spec,
     server_specs,
+    watchdog_graph,
 )
 from roi_codec_ros.config.parameters import (
     NODE_PARAMETERS,
@@ -89,6 +91,11 @@ def tracker_arguments() -> list[LaunchArgument]:
     return [*_process_arguments(), *_parameter_arguments([TRACKER])]
 
 
+def watchdog_arguments() -> list[LaunchArgument]:
+    """The arguments of watchdog.launch.py: what stops a robot when its cameras fail."""
+    return [*_process_arguments(), *_parameter_arguments([WATCHDOG])]
+
+
 def demo_arguments() -> list[LaunchArgument]:
     """The arguments of demo.launch.py: one camera and the server on one machine."""
     own = [
@@ -139,6 +146,11 @@ def tracker_launch(given: Mapping[str, str]) -> list[NodeSpec]:
     return [node_spec(TRACKER, "tracker", "/", values)]
 
 
+def watchdog_launch(given: Mapping[str, str]) -> list[NodeSpec]:
+    """The node for the arguments of watchdog.launch.py."""
+    return watchdog_graph(**_given(given, watchdog_arguments()))
+
+
 def demo_launch(given: Mapping[str, str]) -> list[NodeSpec]:
     """The nodes for the arguments of demo.launch.py."""
     values = _given(given, demo_arguments())
@@ -162,6 +174,7 @@ LAUNCHES = {
     "cameras": (cameras_arguments, cameras_launch),
     "server": (server_arguments, server_launch),
     "tracker": (tracker_arguments, tracker_launch),
+    "watchdog": (watchdog_arguments, watchdog_launch),
     "demo": (demo_arguments, demo_launch),
 }
 

@@ -476,11 +476,53 @@ class TrackerParameters(NodeParameters):
     stale_after_s: float = _stale_after_s()
 
 
+@dataclass(frozen=True)
+class WatchdogParameters(NodeParameters):
+    """Parameters of watchdog_node."""
+
+    cloud_timeout_s: float = parameter(
+        1.0,
+        "The robot is to stop when persons/cloud is silent for this long, or what comes is older "
+        "than this by this machine's clock.",
+        range=(0.05, 60.0),
+        live=True,
+    )
+    coverage_timeout_s: float = parameter(
+        3.0,
+        "The same for persons/coverage, which comes once a second. 0: it does not count.",
+        range=(0.0, 60.0),
+        live=True,
+    )
+    required_cameras: list[str] = parameter(
+        [""],
+        "Cameras without which the robot is to stop, by persons/health; *: every one that the "
+        "tracker has. None: the robot goes on as long as any camera watches.",
+    )
+    base_frame: str = parameter(
+        "base_link",
+        "Frame of the robot, around which the obstacles stand.",
+        live=True,
+    )
+    ring_radius_m: float = parameter(
+        0.3,
+        "Radius of the ring of obstacles around the robot; inside of the stop zone of its "
+        "collision monitor.",
+        range=(0.01, 5.0),
+        live=True,
+    )
+    rate_hz: float = parameter(
+        10.0,
+        "How often the watchdog judges and publishes.",
+        range=(1.0, 100.0),
+    )
+
+
 NODES: dict[str, type[NodeParameters]] = {
     "encoder_node": EncoderParameters,
     "decoder_node": DecoderParameters,
     "detector_node": DetectorParameters,
     "tracker_node": TrackerParameters,
+    "watchdog_node": WatchdogParameters,
 }
 
 

@@ -21,6 +21,7 @@ from roi_codec_ros.common.share import share_folders
 
 PLACEHOLDER = "CAMERA"
 SERVER_NODES = ("decoder", "detector", "tracker")
+WATCHDOG = "watchdog"  # of a robot
 SERVER = "server"  # decoder and detector in one process
 # What DDS security reads of an enclave.
 ENCLAVE_FILES = (
@@ -72,6 +73,11 @@ def server_policy(node: str, cameras: Sequence[str], server_name: str = "") -> s
             for element in root.iter(tag):
                 element.set(key, f"{element.get(key)}_{server_name}")
     return _filled(root, cameras)
+
+
+def watchdog_policy() -> str:
+    """The policy (XML) of a robot's watchdog, enclave /person_watchdog."""
+    return ElementTree.tostring(_read(WATCHDOG), encoding="unicode", xml_declaration=True) + "\n"
 
 
 def check_enclave(keystore: str, enclave: str) -> None:
