@@ -23,6 +23,7 @@ PRODUCT_VERBS: dict[str, str] = {
     "anonymize": "hide the heads in a recording: bags, films, folders, pictures",
     "models": "list the models that are installed",
     "site": "check the file of a site's cameras, as cameras.launch.py takes it",
+    "grab": "take one picture from a camera, with heads hidden",
     "calibrate-ground": "find where a camera stands, from points with known places",
 }
 LABORATORY_VERBS: dict[str, str] = {

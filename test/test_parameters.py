@@ -27,6 +27,7 @@ CONFIG_SECTIONS = {
     "decoder_node": ("server.yaml", "/decoder"),
     "detector_node": ("server.yaml", "/detector"),
     "tracker_node": ("server.yaml", "/tracker"),
+    "watchdog_node": ("watchdog.yaml", "/person_watchdog"),
 }
 
 

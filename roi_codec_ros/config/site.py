@@ -28,7 +28,13 @@ from roi_codec_ros.config.parameters import Value, check_camera_name, parameters
 
 CAMERAS, SERVER, BOTH = PARTS = ("cameras", "server", "both")
 # Key of a camera → the encoder's parameter that it stands for.
-SHORT = {"source": "source", "lens": "camera_info_file", "model": "model", "quality": "quality"}
+SHORT = {
+    "source": "source",
+    "lens": "camera_info_file",
+    "model": "model",
+    "quality": "quality",
+    "kbit_s": "target_kbit_s",
+}
 CAMERA_KEYS = (*SHORT, "pose", "host", "enabled", "parameters")
 SHARED_KEYS = tuple(key for key in CAMERA_KEYS if key not in ("source", "pose"))
 SERVER_KEYS = ("host", "name", "tracker", "separate", "parameters")

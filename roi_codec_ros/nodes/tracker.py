@@ -173,7 +173,7 @@ class TrackerNode(ManagedNode):
     def activate(self) -> None:
         """Start working."""
         self._tracker = Tracker(self._settings_of_tracks, first_id=first_track_id(time.time()))
-        self._said: list[Status] = []
+        self._health_said: list[Status] = []
         self._clocks = CommonClock(spread_s=self._settings_of_tracks.late_horizon_s)
         self._watched = None
         self._said: dict[str, int] = {}  # how many cells of each camera the last coverage has
@@ -439,7 +439,7 @@ class TrackerNode(ManagedNode):
     def _publish_health(self) -> None:
         """Once a second, where something has changed."""
         statuses = [self._health_of(camera) for camera in self._cameras.values()]
-        if statuses != self._said:
+        if statuses != self._health_said:
             self._say_health(statuses)
 
     def _health_of(self, camera: _Camera) -> Status:
@@ -451,7 +451,7 @@ class TrackerNode(ManagedNode):
         return _blind(camera.name, judgement.message or "nothing yet")
 
     def _say_health(self, statuses: list[Status]) -> None:
-        self._said = statuses
+        self._health_said = statuses
         stamp = self.get_clock().now().to_msg()
         name = self.get_fully_qualified_name()
         self._health.publish(diagnostics.to_message(name, stamp, statuses))
