@@ -21,6 +21,7 @@ PRODUCT_VERBS: dict[str, str] = {
     "encode": "compress an image to a .roic file",
     "decode": "reconstruct the anonymized images of a .roic file or a bag of latents",
     "anonymize": "hide the heads in a recording: bags, films, folders, pictures",
+    "doctor": "say what is installed here, what works and how fast",
     "models": "list the models that are installed",
     "site": "check the file of a site's cameras, as cameras.launch.py takes it",
     "grab": "take one picture from a camera, with heads hidden",

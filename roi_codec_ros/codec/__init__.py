@@ -18,7 +18,7 @@ from roi_codec_ros.codec.entropy import FIRST_CLASS, HIDDEN, SKIPPED, EntropyTab
 from roi_codec_ros.codec.model_file import Model
 from roi_codec_ros.codec.models import find_model, list_models, load_model, untrained_model
 from roi_codec_ros.codec.presets import PRESETS, Preset, get_preset
-from roi_codec_ros.codec.rans import RansCoder
+from roi_codec_ros.codec.rans import RansCoder, available_implementations, kernel_complaint
 from roi_codec_ros.codec.skipping import Place
 from roi_codec_ros.codec.stream_state import StreamState
 from roi_codec_ros.common.errors import (
@@ -52,8 +52,10 @@ __all__ = [
     "RoiCodecError",
     "StreamState",
     "UsageError",
+    "available_implementations",
     "find_model",
     "get_preset",
+    "kernel_complaint",
     "list_models",
     "load_encoder",
     "load_model",

@@ -160,6 +160,16 @@ class RansCoder:
         return np.array(given, np.uint8)
 
 
+def kernel_complaint() -> str:
+    """What whoever runs without the C++ kernel should know; empty where it is there."""
+    if _kernel is not None:
+        return ""
+    return (
+        "expected the C++ entropy coder, found it left out when this package was installed: "
+        "coding is some 100 times slower (roi-codec doctor)"
+    )
+
+
 def available_implementations() -> tuple[str, ...]:
     """Names that `RansCoder` takes here, the best first."""
     return ("c++", "numpy") if _kernel is not None else ("numpy",)

@@ -16,6 +16,7 @@ PACKAGES = (
     "openvino",
     "pillow",
     "opencv-python",
+    "opencv-python-headless",
     "ultralytics",
     "facenet-pytorch",
 )

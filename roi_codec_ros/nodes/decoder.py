@@ -32,6 +32,7 @@ from roi_codec_ros.codec import (
     Payload,
     ReadFrame,
     StreamState,
+    kernel_complaint,
     load_model,
 )
 from roi_codec_ros.common.devices import batch_limit
@@ -143,6 +144,8 @@ class DecoderNode(ManagedNode):
         self._backends = ", ".join(
             f"{name} by {backend}" for name, backend in self._decoder.backends.items()
         )
+        if complaint := kernel_complaint():
+            self.get_logger().warning(complaint)
         self.get_logger().info(
             f"cameras {', '.join(names)}; models {self._known}; {self._backends}"
         )

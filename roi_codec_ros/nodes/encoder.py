@@ -23,6 +23,8 @@ from roi_codec_ros.codec import (
     Model,
     RoiCodecError,
     UsageError,
+    available_implementations,
+    kernel_complaint,
     load_encoder,
 )
 from roi_codec_ros.common.image_messages import ImageMessageError, unscaled
@@ -137,7 +139,7 @@ class EncoderNode(ManagedNode):
             f"{self.camera}: source {self._source.text} ({self._source.kind.value}), "
             f"model {model.name} ({model.id.hex()}), backend {self._encoder.backend_name}"
         )
-        if complaint := _privacy_complaint(model):
+        for complaint in filter(None, (_privacy_complaint(model), kernel_complaint())):
             self.get_logger().warning(f"{self.camera}: {complaint}")
 
     def activate(self) -> None:
@@ -300,6 +302,7 @@ class EncoderNode(ManagedNode):
             "model_identity": model.identity.hex(),
             "faces_left": "unknown" if model.faces_left is None else f"{model.faces_left:.3f}",
             "backend": self._encoder.backend_name,
+            "entropy_coder": available_implementations()[0],
             "fps": self._encode_ms.rate_hz,
             "bpp": self._bits_per_pixel.mean,
             "kbit_s": self._payload_bits.total_per_s / 1e3,
