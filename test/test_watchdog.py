@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from roi_codec_ros.stream.watchdog import CamerasWatched, Watched
+from roi_codec_ros.stream.missing import CamerasWatched, Watched
 
 
 @pytest.mark.parametrize(

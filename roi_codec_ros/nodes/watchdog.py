@@ -23,7 +23,7 @@ from roi_codec_ros.nodes import qos
 from roi_codec_ros.nodes.base import ManagedNode
 from roi_codec_ros.nodes.diagnostics import Figure, Level, Status
 from roi_codec_ros.nodes.map_messages import cloud_from_points, person_rings
-from roi_codec_ros.stream.watchdog import CamerasWatched, Watched
+from roi_codec_ros.stream.missing import CamerasWatched, Watched
 
 NOBODY = np.zeros((0, 3), np.float32)
 
