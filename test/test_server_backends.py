@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
+from roi_codec_ros.cli import main
 from roi_codec_ros.codec import (
     Decoder,
     Encoder,
@@ -25,6 +26,13 @@ from roi_codec_ros.common.errors import RoiCodecError
 from roi_codec_ros.common.graph_choice import add_self_test, deviation, fastest
 from roi_codec_ros.common.graph_sessions import open_session
 from roi_codec_ros.common.images import as_image
+from roi_codec_ros.lab.datasets.annotated_images import read_annotated
+from roi_codec_ros.lab.datasets.annotations_any import read_annotations
+from roi_codec_ros.lab.evaluation.average_precision import (
+    average_precision,
+    intersection_over_union,
+    match,
+)
 from roi_codec_ros.perception.boxes import without_repeats
 from roi_codec_ros.perception.graph_detector import make_detector_graph, open_detector
 from roi_codec_ros.perception.letterbox import Letterbox
@@ -32,6 +40,7 @@ from roi_codec_ros.perception.person_detector import PersonDetector, find_weight
 
 pytest.importorskip("onnx")
 ROOT = Path(__file__).resolve().parents[1]
+DATA = ROOT.parent / "shared" / "data"
 FLOAT_BACKENDS = ("onnxruntime", "openvino")
 WEIGHTS = ROOT / "models" / "person-yolov8n-fast.pt"
 needs_detector = pytest.mark.skipif(
@@ -73,6 +82,80 @@ def pictures(model) -> list[np.ndarray]:
     images = [cv2.imread(str(assets / name)) for name in ("bus.jpg", "zidane.jpg")]
     coded = [encoder.encode(np.ascontiguousarray(i[:, :, ::-1]), max_width=640) for i in images]
     return [decoder.decode(frame.data).planes for frame in coded]
+
+
+# The shipped graphs in 8-bit integers
+
+
+def test_a_codecs_int8_decoder_shows_nearly_its_pictures(model, payloads):
+    """What it costs in persons on photographs with marked persons stands in docs/scaling.md."""
+    ours = Decoder(model, backend="onnxruntime-int8", threads=1)
+    exact = Decoder(model, backend="onnxruntime", threads=1)
+
+    for payload in payloads:
+        apart = ours.decode(payload).planes - exact.decode(payload).planes
+        assert np.sqrt(np.square(apart).mean()) < 0.01
+
+
+@needs_detector
+def test_a_detectors_int8_graph_finds_the_same_persons(pictures):
+    ours = open_detector(WEIGHTS, "onnxruntime-int8", threads=1)
+    exact = open_detector(WEIGHTS, "onnxruntime", threads=1)
+
+    for planes in pictures:
+        found, expected = ours.detect(planes), exact.detect(planes, confidence=0.3)
+        assert len(expected) >= 1
+        overlaps = intersection_over_union(expected.xyxy, found.xyxy)
+        assert overlaps.max(axis=1).min() > 0.8
+        assert found.score[overlaps.argmax(axis=1)] == pytest.approx(expected.score, abs=0.1)
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="no photographs with marked persons")
+@needs_detector
+def test_int8_finds_persons_nearly_as_well_as_float32(model):
+    """No more than 0.02 of average precision below on every eighth of the photographs."""
+    scenes = [
+        scene
+        for scene in read_annotations(DATA, "val").annotations
+        if scene.person_boxes == "human"
+    ][::8]
+    encoder = Encoder(model, threads=1)
+    chains = {
+        name: (Decoder(model, backend=name, threads=1), open_detector(WEIGHTS, name, threads=1))
+        for name in ("onnxruntime", "onnxruntime-int8")
+    }
+    matches = {name: [] for name in chains}
+    for scene in scenes:
+        payload = encoder.encode(read_annotated(scene), max_width=640).data
+        for name, (decoder, detector) in chains.items():
+            found = detector.detect(decoder.decode(payload).planes, confidence=0.001)
+            seen = found.scale_to((scene.height, scene.width))
+            matches[name].append(match(seen.xyxy, seen.score, scene.persons))
+
+    ap = {name: average_precision(found).ap for name, found in matches.items()}
+
+    assert ap["onnxruntime"] > 0.3
+    assert ap["onnxruntime-int8"] >= ap["onnxruntime"] - 0.02
+
+
+def test_a_graph_by_the_command_is_taken_by_its_name(tmp_path, monkeypatch, capsys):
+    astronaut = pytest.importorskip("skimage.data").astronaut()
+    cv2.imwrite(str(tmp_path / "astronaut.png"), astronaut[:96, :96])
+    monkeypatch.setenv("ROI_CODEC_MODELS", str(tmp_path))
+    path = tmp_path / "untrained-fast.safetensors"
+    untrained_model("fast", seed=2).save(path)
+    graph = tmp_path / "untrained-fast-decoder-int8.onnx"
+    arguments = ["export", str(path), "--decoder", "--onnx", str(graph)]
+
+    assert main([*arguments, "--int8", "--calibration", str(tmp_path)]) == 0
+
+    printed = capsys.readouterr().out
+    assert "int8, calibrated on 1 photographs, decoder of model untrained-fast" in printed
+    decoder = Decoder(load_model(path), backend="onnxruntime-int8", threads=1)
+    assert decoder.backends == {"untrained-fast": "onnxruntime-int8"}
+    with pytest.raises(ModelFileError, match=r"decoder-int8\.onnx to be made of weights"):
+        Decoder(untrained_model("fast", seed=3), backend="onnxruntime-int8")
+    assert main([*arguments, "--size", "64x64", "--force"]) == 2
 
 
 # The decoder
@@ -297,7 +380,7 @@ def test_planes_and_their_image_show_the_same_persons(pictures):
 @needs_detector
 def test_a_graph_by_itself_is_weights_too(tmp_path):
     path = tmp_path / "person-mine.onnx"
-    path.write_bytes(make_detector_graph(WEIGHTS))
+    path.write_bytes(make_detector_graph(WEIGHTS).SerializeToString())
 
     detector = open_detector(find_weights("", [tmp_path]), threads=1)
 

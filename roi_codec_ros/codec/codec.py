@@ -487,6 +487,14 @@ class Decoder:
                     outcomes[index] = decoded
         return [outcome for outcome in outcomes if outcome is not None]
 
+    def synthesis_inputs(self, data: bytes) -> list[np.ndarray]:
+        """What the synthesis takes for a payload that decodes alone, float32 [1, ., h, w] each.
+
+        To calibrate it on. Raises BitstreamError.
+        """
+        frame = self.read(data)
+        return self._inputs(self._by_id[frame.payload.model_id][0], [frame])
+
     def read(self, data: bytes, state: StreamState | None = None) -> ReadFrame:
         """What a payload says and its stream's ``state`` adds, which it brings up to date.
 

@@ -34,6 +34,7 @@ SYNTHESIS_KEY = "roi_codec_synthesis"
 GRAPH_VERSION = 1  # of what is built here: graphs of other versions in a cache are not used
 TESTED_BLOCKS = (2, 3)
 # Their inputs have the range of whole blocks' brightness, and every error is one of the picture.
+INT8_OPERATORS = ("Conv", "DepthToSpace", "Add")
 IN_FLOAT = ("base", "mean", "stem.first", "stem.second")
 _STRIDE, _PATCH = 16, 4  # of blocks; pixels of the finest features
 

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A graph of frames in 8-bit integers, calibrated on real images.
+"""Graphs in 8-bit integers, calibrated on real images.
 
 Convolutions take uint8 activations, one scale and zero point for each, and int8 weights with a
-scale for each output channel. The last ones, which make the latent, stay in float32 where their
-kernels are small (of our networks), since their errors go into the symbols as they are: half of
+scale for each output channel. Of graphs of frames, on a camera, the last ones, which make the
+latent, stay in float32 where their kernels are small (of our networks), since their errors go into
+the symbols as they are: half of
 the symbols that differ would come from them. It is another function than the model's own: some
 symbols differ, and the decoder, which knows nothing of it, decodes what it is sent.
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 import logging
 import math
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from roi_codec_ros.common.errors import RoiCodecError
 if TYPE_CHECKING:
     import onnx
 
+_NEW_SHARE = 0.05  # of the newest image in the averaged ranges
 _SMALL_KERNEL = 4  # places: 2 × 2. The paper's last convolution, 5 × 5, would cost a sixth
 
 
@@ -41,13 +43,65 @@ def quantise(
     Raises:
         RoiCodecError: there is no image, or onnxruntime's quantiser is not installed.
     """
+    name = graph.graph.input[0].name
+    quantised = _quantised(
+        graph,
+        ({name: np.ascontiguousarray(image)} for image in images),
+        operators=["Conv"],
+        in_float=_last_convolutions(graph) if keep_last else [],
+    )
+    _keep_pixels_as_they_are(quantised)
+    return _like(quantised, graph)
+
+
+def quantise_network(
+    graph: onnx.ModelProto,
+    inputs: Iterable[Mapping[str, np.ndarray]],
+    *,
+    operators: Sequence[str],
+    in_float: Sequence[str],
+) -> onnx.ModelProto:
+    """The int8 form of a float32 graph of any inputs; its metadata are kept.
+
+    Args:
+        inputs: to calibrate on, by name. What they reach is averaged over them, so that one
+            that is out of the ordinary does not make the steps coarse for all others.
+        operators: which kinds of nodes are to compute in int8.
+        in_float: the names of nodes that are not to.
+
+    Raises RoiCodecError as `quantise`.
+    """
+    averaged = {"CalibMovingAverage": True, "CalibMovingAverageConstant": _NEW_SHARE}
+    return _like(
+        _quantised(graph, inputs, operators=operators, in_float=in_float, options=averaged), graph
+    )
+
+
+def _like(quantised: onnx.ModelProto, graph: onnx.ModelProto) -> onnx.ModelProto:
+    """The quantised graph with the metadata of its original, checked."""
+    import onnx
+
+    del quantised.metadata_props[:]
+    quantised.metadata_props.extend(graph.metadata_props)
+    onnx.checker.check_model(quantised)
+    return quantised
+
+
+def _quantised(
+    graph: onnx.ModelProto,
+    inputs: Iterable[Mapping[str, np.ndarray]],
+    *,
+    operators: Sequence[str],
+    in_float: Sequence[str],
+    options: Mapping[str, object] | None = None,
+) -> onnx.ModelProto:
     try:
         from onnxruntime import quantization
     except ImportError as error:
         raise RoiCodecError(
             f"expected onnxruntime and onnx to quantise a graph, found: {error}"
         ) from error
-    reader = _Reader(images, graph.graph.input[0].name)
+    reader = _Reader(inputs)
     logger = logging.getLogger()
     level = logger.level
     with tempfile.TemporaryDirectory() as folder:
@@ -60,8 +114,9 @@ def quantise(
                 result,
                 _as_calibration_reader(reader, quantization.CalibrationDataReader),
                 quant_format=quantization.QuantFormat.QDQ,
-                op_types_to_quantize=["Conv"],
-                nodes_to_exclude=_last_convolutions(graph) if keep_last else [],
+                op_types_to_quantize=list(operators),
+                nodes_to_exclude=list(in_float),
+                extra_options=dict(options or {}),
                 per_channel=True,
                 activation_type=quantization.QuantType.QUInt8,
                 weight_type=quantization.QuantType.QInt8,
@@ -75,12 +130,7 @@ def quantise(
             logger.setLevel(level)
         import onnx
 
-        quantised = onnx.load(result)
-    _keep_pixels_as_they_are(quantised)
-    del quantised.metadata_props[:]
-    quantised.metadata_props.extend(graph.metadata_props)
-    onnx.checker.check_model(quantised)
-    return quantised
+        return onnx.load(result)
 
 
 def _last_convolutions(graph: onnx.ModelProto) -> list[str]:
@@ -105,17 +155,16 @@ def _last_convolutions(graph: onnx.ModelProto) -> list[str]:
 
 
 class _Reader:
-    def __init__(self, images: Iterable[np.ndarray], name: str) -> None:
-        self._images: Iterator[np.ndarray] = iter(images)
-        self._name = name
+    def __init__(self, inputs: Iterable[Mapping[str, np.ndarray]]) -> None:
+        self._inputs = iter(inputs)
         self.count = 0
 
     def next(self) -> dict[str, np.ndarray] | None:
-        image = next(self._images, None)
-        if image is None:
+        given = next(self._inputs, None)
+        if given is None:
             return None
         self.count += 1
-        return {self._name: np.ascontiguousarray(image)}
+        return dict(given)
 
 
 def _as_calibration_reader(reader: _Reader, base: type) -> Any:

@@ -55,7 +55,19 @@ LAYERS: tuple[tuple[str, int | tuple[int, ...]], ...] = (
 )
 HEADS_FROM = (15, 18, 21)
 
+# What computes in 8-bit integers, and convolutions that don't: those of pixels, and those that
+# make boxes and scores, whose errors are those of the result.
+INT8_OPERATORS = ("Conv", "Clip", "Sigmoid", "Mul", "Concat", "MaxPool", "Resize", "Add")
+IN_FLOAT = ("model.0.", f"model.{len(LAYERS)}.", "persons_", "sides_")
+LOWEST = -6.0
+
 Weights = Mapping[str, np.ndarray]
+
+
+class _Builder(GraphBuilder):
+    def __init__(self, weights: Weights, *, bounded: bool) -> None:
+        super().__init__(weights)
+        self.bounded = bounded
 
 
 def persons_name(stride: int) -> str:
@@ -69,7 +81,11 @@ def sides_name(stride: int) -> str:
 
 
 def build_detector_graph(
-    weights: Weights, person_classes: Sequence[int], metadata: Mapping[str, str]
+    weights: Weights,
+    person_classes: Sequence[int],
+    metadata: Mapping[str, str],
+    *,
+    bounded: bool = False,
 ) -> onnx.ModelProto:
     """The float32 graph, for any number of images of any size.
 
@@ -78,11 +94,13 @@ def build_detector_graph(
             ``model.0.conv.weight`` and so on.
         person_classes: which of the classes are persons.
         metadata: texts that the file carries.
+        bounded: activations take nothing below LOWEST, where they are next to 0 anyway, so that
+            the steps of an int8 form are not spent there.
 
     Raises:
         RoiCodecError: onnx is not installed. ModelFileError: the weights are of another network.
     """
-    graph = GraphBuilder(weights)
+    graph = _Builder(weights, bounded=bounded)
     try:
         features = _features(graph)
         channels = _heads(graph, [features[index] for index in HEADS_FROM], person_classes)
@@ -105,17 +123,19 @@ def build_detector_graph(
 
 
 def _unit(
-    graph: GraphBuilder, x: str, name: str, *, stride: int = 1, rows: slice = slice(None)
+    graph: _Builder, x: str, name: str, *, stride: int = 1, rows: slice = slice(None)
 ) -> str:
     """A convolution, some of its outputs, and x · sigmoid(x)."""
     weight = graph.weight(f"{name}.conv.weight")[rows]
     bias = graph.weight(f"{name}.conv.bias")[rows]
-    padding = weight.shape[-1] // 2
-    y = graph.convolution(x, weight, bias, stride=stride, padding=padding)
+    part = f"{name}.{rows.start or 0}"
+    y = graph.convolution(x, weight, bias, stride=stride, padding=weight.shape[-1] // 2, name=part)
+    if graph.bounded:
+        y = graph.node("Clip", y, graph.constant(np.float32(LOWEST)))
     return graph.node("Mul", y, graph.node("Sigmoid", y))
 
 
-def _features(graph: GraphBuilder) -> list[str]:
+def _features(graph: _Builder) -> list[str]:
     outputs: list[str] = []
     x = PLANES
     for index, (kind, given) in enumerate(LAYERS):
@@ -134,7 +154,7 @@ def _features(graph: GraphBuilder) -> list[str]:
     return outputs
 
 
-def _stage(graph: GraphBuilder, x: str, name: str, *, residual: bool) -> str:
+def _stage(graph: _Builder, x: str, name: str, *, residual: bool) -> str:
     """ultralytics' C2f. Its first convolution as two: what is split here runs in no time."""
     width = len(graph.weight(f"{name}.cv1.conv.weight")) // 2
     kept = [_unit(graph, x, f"{name}.cv1", rows=slice(width))]
@@ -148,7 +168,7 @@ def _stage(graph: GraphBuilder, x: str, name: str, *, residual: bool) -> str:
     return _unit(graph, graph.node("Concat", *kept, axis=1), f"{name}.cv2")
 
 
-def _pooled(graph: GraphBuilder, x: str, name: str) -> str:
+def _pooled(graph: _Builder, x: str, name: str) -> str:
     kept = [_unit(graph, x, f"{name}.cv1")]
     for _ in range(3):
         kept.append(
@@ -157,7 +177,7 @@ def _pooled(graph: GraphBuilder, x: str, name: str) -> str:
     return _unit(graph, graph.node("Concat", *kept, axis=1), f"{name}.cv2")
 
 
-def _doubled(graph: GraphBuilder, x: str) -> str:
+def _doubled(graph: _Builder, x: str) -> str:
     return graph.node(
         "Resize",
         x,
@@ -169,7 +189,7 @@ def _doubled(graph: GraphBuilder, x: str) -> str:
     )
 
 
-def _heads(graph: GraphBuilder, features: Sequence[str], person_classes: Sequence[int]) -> int:
+def _heads(graph: _Builder, features: Sequence[str], person_classes: Sequence[int]) -> int:
     """The outputs of each stride; how many numbers there are for the sides of a box."""
     name = f"model.{len(LAYERS)}"
     channels = 0
@@ -186,12 +206,12 @@ def _heads(graph: GraphBuilder, features: Sequence[str], person_classes: Sequenc
     return channels
 
 
-def _parameters(graph: GraphBuilder, name: str) -> tuple[np.ndarray, np.ndarray]:
+def _parameters(graph: _Builder, name: str) -> tuple[np.ndarray, np.ndarray]:
     return graph.weight(f"{name}.weight"), graph.weight(f"{name}.bias")
 
 
 def _persons(
-    graph: GraphBuilder,
+    graph: _Builder,
     x: str,
     weight: np.ndarray,
     bias: np.ndarray,

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -41,6 +42,9 @@ from roi_codec_ros.perception.detector_graph import (
 from roi_codec_ros.perception.letterbox import Letterbox
 from roi_codec_ros.perception.person_detector import PersonDetector, detector_weights
 from roi_codec_ros.perception.person_finder import Found, PersonFinder
+
+if TYPE_CHECKING:
+    import onnx
 
 TIMED_SIZE = (384, 640)  # of 640×360, letterboxed
 
@@ -123,11 +127,14 @@ def open_detector(
     return GraphDetector(path, backend, opener(backend), image_size=image_size)
 
 
-def make_detector_graph(weights: Path) -> bytes:
-    """The float32 graph of YOLOv8 weights. Raises RoiCodecError without ultralytics and onnx."""
+def make_detector_graph(weights: Path, *, bounded: bool = False) -> onnx.ModelProto:
+    """The float32 graph of YOLOv8 weights, `bounded` as of `build_detector_graph`.
+
+    Raises RoiCodecError without ultralytics and onnx.
+    """
     arrays, persons = detector_weights(weights)
     metadata = {DETECTOR_KEY: weights_identity(weights)}
-    return build_detector_graph(arrays, persons, metadata).SerializeToString()
+    return build_detector_graph(arrays, persons, metadata, bounded=bounded)
 
 
 def weights_identity(weights: Path) -> str:
@@ -165,4 +172,4 @@ def _open_made(weights: Path, device: str, threads: int | None, backend: str) ->
         path = in_folders(f"{weights.stem}{INT8}", [weights.parent])
         return opened(read_graph(path), str(path))
     name = f"detector-{identity[:32]}-{GRAPH_VERSION}"
-    return open_cached(name, lambda: make_detector_graph(weights), opened)
+    return open_cached(name, lambda: make_detector_graph(weights).SerializeToString(), opened)
