@@ -272,6 +272,21 @@ def test_each_node_has_its_parameters_from_its_own_section(graph, persons):
     assert confidence.double_value == pytest.approx(CONFIDENCE)
 
 
+def test_what_can_not_be_in_time_is_not_decoded(graph, persons):
+    assert all(r.successful for r in graph.set_parameters("/decoder", deadline_ms=0.5))
+    status = graph.wait_for(
+        "late frames",
+        lambda: (s := graph.status("decoder: front")) and int(s["late"]) >= 3 and s,
+    )
+    assert "too late for deadline_ms" in status["message"]
+
+    assert all(r.successful for r in graph.set_parameters("/decoder", deadline_ms=60000.0))
+    assert len(more_of(graph, persons["front"])) >= 3
+    late = int(graph.status("decoder: front")["late"])
+    more_of(graph, persons["front"])
+    assert int(graph.status("decoder: front")["late"]) == late
+
+
 def test_nothing_is_decoded_for_a_detector_that_is_not_active(graph, persons):
     assert graph.change_state("/detector", Transition.TRANSITION_DEACTIVATE)
     graph.wait_for(

@@ -332,6 +332,14 @@ class DecoderParameters(NodeParameters):
     device: str = _device()
     threads: int = _threads()
     max_batch: int = _max_batch()
+    deadline_ms: float = parameter(
+        0.0,
+        "Latents that can no longer become persons (without a detector in the same process: an "
+        "image) within this time of their arrival, by how long the last ones took, are not "
+        "decoded; what their blocks say of the stream is kept. 0: no deadline.",
+        range=(0.0, 60000.0),
+        live=True,
+    )
     max_pixels: int = parameter(
         DEFAULT_MAX_PIXELS,
         "Payloads that claim more pixels are rejected before anything is allocated.",

@@ -52,6 +52,7 @@ from roi_codec_ros.nodes.conversions import (
 )
 from roi_codec_ros.nodes.diagnostics import Figure, Level, Status, rejects
 from roi_codec_ros.nodes.handover import AnonymizedFrame, FrameTaker
+from roi_codec_ros.stream.deadline import Expectation, in_time
 from roi_codec_ros.stream.freshness import CAUSES, FreshnessGuard
 from roi_codec_ros.stream.health import CameraHealth, Words
 from roi_codec_ros.stream.newest import NewestByKey
@@ -84,6 +85,8 @@ class _Camera:
         self.guard = FreshnessGuard()
         self.state = StreamState()
         self.known_share = 1.0  # of the last image
+        self.late = 0
+        self.late_moments = SlidingWindow()
         self.model = ""
         self.model_identity = ""
 
@@ -94,10 +97,14 @@ class _Camera:
 
 @dataclass(frozen=True)
 class _Waiting:
-    """A latent that waits; frame: what was read of it, or the payload of one that stands alone."""
+    """A latent that waits.
+
+    frame: what was read of it, or the payload of one that stands alone. since_s: `time.monotonic`.
+    """
 
     message: CompressedLatent
     frame: ReadFrame | bytes
+    since_s: float
 
 
 class DecoderNode(ManagedNode):
@@ -153,6 +160,7 @@ class DecoderNode(ManagedNode):
     def activate(self) -> None:
         """Start working."""
         self._waiting: NewestByKey[_Waiting] = NewestByKey()
+        self._expected = Expectation()
         for camera in self._cameras.values():
             camera.health.restart()
         self.start_worker("decode", self._decode_next)
@@ -203,7 +211,7 @@ class DecoderNode(ManagedNode):
             except BitstreamError as error:
                 self._refuse(camera, BAD_PAYLOAD, str(error))
                 return
-        if self._waiting.put(camera.name, _Waiting(message, frame)):
+        if self._waiting.put(camera.name, _Waiting(message, frame, time.monotonic())):
             camera.health.replaced += 1
 
     def _check(self, message: CompressedLatent, data: bytes) -> Payload:
@@ -226,17 +234,29 @@ class DecoderNode(ManagedNode):
         wanted: list[tuple[_Camera, _Waiting]] = []
         for name, waiting in self._waiting.take_all(TAKE_TIMEOUT_S, limit):
             camera = self._cameras[name]
-            if self._wanted(camera):
+            if not self._wanted(camera):
+                camera.health.used()
+            elif self._in_time(waiting):
                 wanted.append((camera, waiting))
             else:
-                camera.health.used()
+                camera.late += 1
+                camera.late_moments.add(1)
+        if not wanted:
+            return
         started = time.perf_counter()
         outcomes = self._decoder.decode_batch([waiting.frame for _, waiting in wanted])
         decode_ms = 1e3 * (time.perf_counter() - started)
+        self._expected.add(decode_ms)
         self.each(
             lambda frame: self._finish(frame[0][0], frame[0][1].message, frame[1], decode_ms),
             zip(wanted, outcomes, strict=True),
         )
+
+    def _in_time(self, waiting: _Waiting) -> bool:
+        """Whether its persons, or without a detector beside us its image, can be there in time."""
+        waited_ms = 1e3 * (time.monotonic() - waiting.since_s)
+        detect_ms = self._taker.expected_ms() if self._taker is not None else 0.0
+        return in_time(waited_ms, self._expected.ms + detect_ms, self.settings.deadline_ms)
 
     def _worth_decoding(self) -> bool:
         """False while the detector beside us has enough to do and nobody else looks.
@@ -365,6 +385,7 @@ class DecoderNode(ManagedNode):
             "decode_ms_p95": camera.decode_ms.percentile(95),
             "frames": camera.decoded,
             "dropped": camera.health.replaced,
+            "late": camera.late,
             "lost": camera.guard.lost,
             "lost_fps": camera.lost.total_per_s,
             "restarts": camera.guard.restarts,
@@ -388,6 +409,9 @@ class DecoderNode(ManagedNode):
         lost_fps = camera.lost.total_per_s
         if lost_fps > LOSS_TO_NAME * camera.health.arrivals.rate_hz:
             decoding += f"; {lost_fps:.1f} frames/s are lost on the way"
+            level = Level.WARN
+        if late := camera.late_moments.count:
+            decoding += f"; {late} came too late for deadline_ms"
             level = Level.WARN
         if camera.known_share < 1.0:
             decoding += f"; {camera.known_share:.0%} of the picture is there"

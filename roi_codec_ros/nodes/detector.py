@@ -39,6 +39,7 @@ from roi_codec_ros.perception.detections import Detections
 from roi_codec_ros.perception.drawing import draw_detections
 from roi_codec_ros.perception.graph_detector import open_detector
 from roi_codec_ros.perception.person_detector import find_weights
+from roi_codec_ros.stream.deadline import Expectation
 from roi_codec_ros.stream.health import CameraHealth, Words
 from roi_codec_ros.stream.newest import NewestByKey
 from roi_codec_ros.stream.original_sizes import OriginalSizes
@@ -83,6 +84,7 @@ class DetectorNode(ManagedNode):
         self._subscribes = subscribes
         self._cameras: dict[str, _Camera] = {}
         self._waiting: NewestByKey[_Waiting] = NewestByKey()
+        self._expected = Expectation()
 
     def configure(self) -> None:
         """Load what the parameters name and create publishers and subscriptions."""
@@ -131,6 +133,10 @@ class DetectorNode(ManagedNode):
         """As `FrameTaker.wait_for_room`."""
         return not self.active or self._waiting.wait_for_room(self._batch_limit, timeout_s)
 
+    def expected_ms(self) -> float:
+        """As `FrameTaker.expected_ms`."""
+        return self._expected.ms
+
     def put(self, camera: str, frame: AnonymizedFrame) -> None:
         """As `FrameTaker.put`."""
         self._leave(self._cameras[camera], frame)
@@ -175,6 +181,8 @@ class DetectorNode(ManagedNode):
             image_size=self.settings.image_size,
         )
         detect_ms = 1e3 * (time.perf_counter() - started)
+        if frames:
+            self._expected.add(detect_ms)
         self.each(
             lambda seen: self._finish(*seen[0], seen[1], detect_ms),
             zip(frames, found, strict=True),

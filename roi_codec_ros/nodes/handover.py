@@ -43,5 +43,8 @@ class FrameTaker(Protocol):
     def wait_for_room(self, timeout_s: float) -> bool:
         """Wait until a frame would be processed soon; False after the timeout."""
 
+    def expected_ms(self) -> float:
+        """How long a frame takes there, by the last ones."""
+
     def put(self, camera: str, frame: AnonymizedFrame) -> None:
         """Hand over a frame."""
