@@ -55,10 +55,10 @@ LAYERS: tuple[tuple[str, int | tuple[int, ...]], ...] = (
 )
 HEADS_FROM = (15, 18, 21)
 
-# What computes in 8-bit integers, and convolutions that don't: those of pixels, and those that
-# make boxes and scores, whose errors are those of the result.
+# What computes in 8-bit integers, and convolutions that don't: those of the heads, whose errors
+# are those of boxes and scores.
 INT8_OPERATORS = ("Conv", "Clip", "Sigmoid", "Mul", "Concat", "MaxPool", "Resize", "Add")
-IN_FLOAT = ("model.0.", f"model.{len(LAYERS)}.", "persons_", "sides_")
+IN_FLOAT = (f"model.{len(LAYERS)}.", "persons_", "sides_")
 LOWEST = -6.0
 
 Weights = Mapping[str, np.ndarray]
@@ -94,7 +94,7 @@ def build_detector_graph(
             ``model.0.conv.weight`` and so on.
         person_classes: which of the classes are persons.
         metadata: texts that the file carries.
-        bounded: activations take nothing below LOWEST, where they are next to 0 anyway, so that
+        bounded: activations in int8 take nothing below LOWEST, where they are next to 0 anyway, so that
             the steps of an int8 form are not spent there.
 
     Raises:
@@ -130,7 +130,7 @@ def _unit(
     bias = graph.weight(f"{name}.conv.bias")[rows]
     part = f"{name}.{rows.start or 0}"
     y = graph.convolution(x, weight, bias, stride=stride, padding=weight.shape[-1] // 2, name=part)
-    if graph.bounded:
+    if graph.bounded and not part.startswith(IN_FLOAT):
         y = graph.node("Clip", y, graph.constant(np.float32(LOWEST)))
     return graph.node("Mul", y, graph.node("Sigmoid", y))
 
