@@ -278,7 +278,7 @@ def test_what_can_not_be_in_time_is_not_decoded(graph, persons):
         "late frames",
         lambda: (s := graph.status("decoder: front")) and int(s["late"]) >= 3 and s,
     )
-    assert "too late for deadline_ms" in status["message"]
+    assert status["level"] in ("WARN", "ERROR")  # by whether one was tried lately
 
     assert all(r.successful for r in graph.set_parameters("/decoder", deadline_ms=60000.0))
     assert len(more_of(graph, persons["front"])) >= 3

@@ -94,8 +94,8 @@ def build_detector_graph(
             ``model.0.conv.weight`` and so on.
         person_classes: which of the classes are persons.
         metadata: texts that the file carries.
-        bounded: activations in int8 take nothing below LOWEST, where they are next to 0 anyway, so that
-            the steps of an int8 form are not spent there.
+        bounded: activations that an int8 form computes take nothing below LOWEST, where they are
+            next to 0 anyway, so that its steps are not spent there.
 
     Raises:
         RoiCodecError: onnx is not installed. ModelFileError: the weights are of another network.

@@ -22,6 +22,7 @@ from roi_codec_ros.commands.common import (
 )
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
 from roi_codec_ros.common.files import Output
+from roi_codec_ros.common.graph_choice import AUTO, SERVER_BACKENDS
 from roi_codec_ros.common.images import ImageArray
 from roi_codec_ros.common.photographs import PhotographError, left_out, photographs_in, readable
 
@@ -60,6 +61,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--weights", default="", metavar="FILE", help="of the person detector (default: search)"
     )
     group.add_argument("--device", default="cpu", metavar="DEVICE", help="default: cpu")
+    group.add_argument(
+        "--server-backend",
+        default=AUTO,
+        choices=SERVER_BACKENDS,
+        help="of decoder and detector (default: %(default)s)",
+    )
     group.add_argument(
         "--max-batch",
         type=not_negative,
@@ -103,6 +110,7 @@ def run(args: argparse.Namespace, report: Output | None = None) -> None:
                 parameters = {
                     "models": [str(model.resolve())],
                     "detector": str(weights.resolve()),
+                    "backend": args.server_backend,
                     "device": args.device,
                     "max_batch": args.max_batch,
                     "threads": threads or 0,
@@ -124,6 +132,7 @@ def run(args: argparse.Namespace, report: Output | None = None) -> None:
             "model": model.name,
             "weights": weights.name,
             "bits_per_pixel": bits_per_pixel,
+            "backend": args.server_backend,
             "max_batch": args.max_batch,
             "threads": threads or 0,
         }
