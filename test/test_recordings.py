@@ -8,7 +8,7 @@ import pytest
 
 from roi_codec_ros.common.errors import RoiCodecError
 from roi_codec_ros.recordings import pipeline as pipelines
-from roi_codec_ros.recordings.hiding import BothWays, Judged, heads_of
+from roi_codec_ros.recordings.hiding import BothWays, Judged, heads_of, not_looked_at
 from roi_codec_ros.recordings.pipeline import Passage, Pipeline, Settings
 from roi_codec_ros.regions import Regions, Thresholds
 from roi_codec_ros.regions.finder import Faces
@@ -62,6 +62,21 @@ def test_heads_tell_how_sure_they_are():
     assert (found.box, found.score) == ((32, 16, 48, 32), pytest.approx(0.7))
 
 
+def test_a_frame_between_two_that_were_judged_hides_what_they_hide_and_around_it():
+    between = not_looked_at(np.zeros((64, 96, 3), np.uint8))
+
+    hidden = played(0.01, [(0.0, judged((0, 0))), (0.1, between), (0.2, judged((3, 5)))])
+
+    assert hidden[0] == {(0, 0)} and hidden[2] == {(3, 5)}
+    assert hidden[1] == {(0, 0), (0, 1), (1, 0), (1, 1), (3, 5), (3, 4), (2, 5), (2, 4)}
+
+
+def test_a_frame_between_two_that_could_not_be_judged_is_hidden_whole():
+    between = not_looked_at(np.zeros((32, 16, 3), np.uint8))
+
+    assert played(0.5, [(0.0, between)]) == {0: {(0, 0), (1, 0)}}
+
+
 class Finder:
     """Finds a head where a frame is bright; cannot judge one of 13s."""
 
@@ -108,6 +123,23 @@ def test_everything_comes_out_in_order_and_what_can_not_be_judged_does_not():
     (dropped,) = [p for p in out if p.output is None]
     assert dropped.tag == "a15" and "expected finite numbers" in dropped.reason
     assert pipeline.cut_short == 0
+
+
+def test_one_of_two_frames_is_judged_and_what_can_not_be_read_is_still_left_out():
+    class Broken(Grey):
+        def image(self) -> np.ndarray:
+            raise RoiCodecError("expected colours, found depth")
+
+    out: list[Passage] = []
+    with Pipeline(Settings(Finder, memory_s=0.05, judge_every=2), out.append) as pipeline:
+        for number in range(8):
+            frame = Broken(0) if number == 5 else Grey(255 if number == 2 else 0)
+            pipeline.put_frame(number, frame, number / 10)
+        pipeline.finish()
+
+    assert [p.tag for p in out] == list(range(8))
+    assert [p.tag for p in out if p.output] == [1, 2, 3]
+    assert [p.tag for p in out if p.output is None] == [5]
 
 
 def test_what_is_held_is_bounded_and_what_that_costs_is_counted(monkeypatch):

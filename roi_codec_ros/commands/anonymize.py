@@ -62,6 +62,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a head that is found hides what is missed for so long before and after it "
         "(default: %(default)s)",
     )
+    finding.add_argument(
+        "--judge-every",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="look at one of N frames of a bag or film only, and hide in those between what is "
+        "hidden before and after, and around it (default: %(default)s)",
+    )
     bags = parser.add_argument_group("bags")
     bags.add_argument(
         "--topics",
@@ -124,6 +132,8 @@ def run(args: argparse.Namespace) -> None:
     """Run the verb. Raises RoiCodecError for whatever a user can cause."""
     if str(args.source) != "-" and not args.source.exists():
         raise RoiCodecError(f"expected a recording at {args.source}, found none")
+    if args.judge_every > 1 and not args.hide_memory:
+        raise UsageError("expected a --hide-memory above 0 with --judge-every, found 0")
     files = outputs(args, "json", "report", inputs=[args.source])
     inspector = None
     if args.report:
@@ -169,6 +179,7 @@ def _settings(args: argparse.Namespace, progress: ProgressBar) -> Settings:
         finder,
         jobs=args.jobs or usable_cores(),
         memory_s=args.hide_memory,
+        judge_every=args.judge_every,
         progress=progress.show,
     )
 
@@ -181,7 +192,7 @@ def _anonymized(args: argparse.Namespace, settings: Settings) -> Result:
     from roi_codec_ros.recordings.folders import anonymize_folder, anonymize_picture, other_files
     from roi_codec_ros.recordings.tally import Result
 
-    told = f"{args.regions} {args.backend} {args.hide_memory}"
+    told = f"{args.regions} {args.backend} {args.hide_memory} {args.judge_every}"
     if is_bag(args.source):
 
         def encoder() -> Encoder:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from roi_codec_ros.common.errors import RoiCodecError
@@ -69,7 +70,7 @@ def anonymize_folder(
             settings.progress(tally.frames + tally.left_out, len(left), "picture")
 
         # Each by itself: what is in one picture says nothing of the next.
-        with Pipeline(settings, sink) as pipeline:
+        with Pipeline(replace(settings, memory_s=0.0), sink) as pipeline:
             for number, (name, path) in enumerate(left):
                 pipeline.put_frame((name, path), Picture(path), float(number))
             pipeline.finish()

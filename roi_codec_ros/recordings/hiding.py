@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from roi_codec_ros.common.images import ImageArray
 from roi_codec_ros.regions import BLOCK_PX, RegionFinder, plan_blocks, still_there
+from roi_codec_ros.regions.blocks import grid_size
 
 T = TypeVar("T")
 BoolArray = NDArray[np.bool_]
@@ -31,11 +32,13 @@ class Judged:
         found: bool, blocks of heads.
         there: bool, blocks where something speaks for a person or a head.
         score: float32, how sure the blocks of heads are.
+        looked: False for a frame between two that were judged, which has only their heads.
     """
 
     found: BoolArray
     there: BoolArray
     score: NDArray[np.float32]
+    looked: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +74,14 @@ def judge(image: ImageArray, finder: RegionFinder) -> Judged:
     return Judged(plan.hidden, still_there(regions, thresholds), score)
 
 
+def not_looked_at(image: ImageArray) -> Judged:
+    """Of a frame whose heads those before and after it tell."""
+    size = grid_size(*image.shape[:2])
+    return Judged(
+        np.zeros(size, np.bool_), np.ones(size, np.bool_), np.zeros(size, np.float32), False
+    )
+
+
 def heads_of(hidden: BoolArray, judged: Judged) -> list[Head]:
     """The heads that are hidden in a frame."""
     count, labels, figures, _ = cv2.connectedComponentsWithStats(
@@ -98,6 +109,7 @@ class BothWays(Generic[T]):
         self._memory_s = memory_s
         self._past: deque[tuple[float, BoolArray]] = deque()
         self._waiting: deque[tuple[T, float, Judged]] = deque()
+        self._last_looked: BoolArray | None = None
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -116,6 +128,7 @@ class BothWays(Generic[T]):
             time_s < self._past[-1][0] or self._past[-1][1].shape != judged.found.shape
         ):
             self._past.clear()
+            self._last_looked = None
         self._waiting.append((frame, time_s, judged))
         return ready + self.advance(time_s)
 
@@ -125,6 +138,8 @@ class BothWays(Generic[T]):
         while self._waiting and (
             self._memory_s <= 0 or now_s - self._waiting[0][1] > self._memory_s
         ):
+            if not self._waiting[0][2].looked and self._next_looked() is None:
+                break
             ready.append(self.release())
         return ready
 
@@ -134,14 +149,20 @@ class BothWays(Generic[T]):
         while self._past and time_s - self._past[0][0] > self._memory_s:
             self._past.popleft()
         hidden = judged.found.copy()
+        if judged.looked:
+            self._last_looked = judged.found
+        else:
+            around = [self._last_looked, self._next_looked()]
+            known = [m for m in around if m is not None and m.shape == hidden.shape]
+            hidden = np.logical_or.reduce([_grown(mask) for mask in known] or [~hidden])
         if self._memory_s > 0:
-            around = [found for _, found in self._past]
-            around += [
+            others = [found for _, found in self._past]
+            others += [
                 later.found
                 for _, later_s, later in self._waiting
                 if later_s - time_s <= self._memory_s
             ]
-            for found in around:
+            for found in others:
                 hidden |= found & judged.there
             self._past.append((time_s, judged.found))
         return HiddenFrame(frame, judged, hidden)
@@ -150,4 +171,14 @@ class BothWays(Generic[T]):
         """All that is left, as at the end; what comes next is another film."""
         ready = [self.release() for _ in range(len(self._waiting))]
         self._past.clear()
+        self._last_looked = None
         return ready
+
+    def _next_looked(self) -> BoolArray | None:
+        """What was found in the next frame that was judged."""
+        return next((later.found for _, _, later in self._waiting if later.looked), None)
+
+
+def _grown(mask: BoolArray) -> BoolArray:
+    """With the blocks around: a head moves between two frames."""
+    return cv2.dilate(mask.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(np.bool_)

@@ -27,6 +27,7 @@ from roi_codec_ros.recordings.hiding import (
     HiddenFrame,
     Judged,
     judge,
+    not_looked_at,
 )
 from roi_codec_ros.regions import RegionFinder
 
@@ -87,6 +88,7 @@ class Passage:
 class _Camera:
     both_ways: BothWays[Passage]
     unjudged: deque[Passage] = field(default_factory=deque)
+    count: int = 0
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,8 @@ class Settings:
         finder: makes a worker its own; finders are not shared between threads.
         jobs: workers.
         memory_s: how long a head hides what is missed before and after it, seconds.
+        judge_every: every so manyth frame of a camera is judged; the heads of those between are
+            those of the frames before and after. Takes a memory.
         inspect: looks at each frame's output, in a worker.
         progress: is told again and again how much is done, of how much (0: unknown), of what.
     """
@@ -104,6 +108,7 @@ class Settings:
     finder: FinderFactory
     jobs: int = 1
     memory_s: float = HIDE_MEMORY_S
+    judge_every: int = 1
     inspect: Inspect | None = None
     progress: Progress = lambda done, total, unit: None
 
@@ -119,6 +124,7 @@ class Pipeline:
         self._sink = sink
         self._inspect = settings.inspect
         self._memory_s = settings.memory_s
+        self._every = settings.judge_every if settings.memory_s > 0 else 1
         self._pool = ThreadPoolExecutor(self._jobs, thread_name_prefix="hiding")
         self._cameras: dict[Hashable, _Camera] = {}
         self._order: deque[Passage] = deque()
@@ -133,10 +139,12 @@ class Pipeline:
         """A frame of a camera, whose frames come in the order of their times."""
         passage = Passage(tag, frame=frame, camera=camera, time_s=time_s)
         passage.size_bytes = frame.size_bytes
-        passage.work = self._pool.submit(self._judge, frame)
         if camera not in self._cameras:
             self._cameras[camera] = _Camera(BothWays(self._memory_s))
-        self._cameras[camera].unjudged.append(passage)
+        of = self._cameras[camera]
+        passage.work = self._pool.submit(self._judge, frame, of.count % self._every == 0)
+        of.count += 1
+        of.unjudged.append(passage)
         self._take(passage)
 
     def finish(self) -> None:
@@ -219,7 +227,9 @@ class Pipeline:
             passage.inspection = self._inspect(passage)
         return passage.output
 
-    def _judge(self, frame: Frame) -> Judged:
+    def _judge(self, frame: Frame, look: bool) -> Judged:
+        if not look:
+            return not_looked_at(frame.image())
         if not hasattr(self._own, "finder"):
             self._own.finder = self._finder()
         return judge(frame.image(), self._own.finder)
