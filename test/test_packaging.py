@@ -27,6 +27,7 @@ DISTRIBUTIONS = {
     "cv2": "opencv-python",
     "facenet_pytorch": "facenet-pytorch",
     "lightning_fabric": "lightning-fabric",
+    "ruamel": "ruamel-yaml",
     "skimage": "scikit-image",
     "yaml": "pyyaml",
 }
@@ -214,7 +215,7 @@ def imported_names() -> Iterator[tuple[str, Path]]:
 
 def is_ros(name: str) -> bool:
     known = {"ament_index_python", "launch", "launch_ros", "rclpy", "tf2_ros", "cv_bridge"}
-    return name in known | OPTIONAL_ROS or name.endswith(("_msgs", "_interfaces"))
+    return name in known | OPTIONAL_ROS or name.endswith(("_msgs", "_srvs", "_interfaces"))
 
 
 def test_package_xml_declares_every_ros_package_that_is_imported() -> None:
@@ -242,7 +243,10 @@ def normalized(requirement: str) -> str:
 
 
 def test_pyproject_declares_every_package_that_is_imported() -> None:
-    declared = requirements("train", "detect", "server", "openvino", "dev").keys() | UNDECLARED
+    declared = (
+        requirements("train", "detect", "server", "openvino", "recordings", "dev").keys()
+        | UNDECLARED
+    )
     missing = {
         f"{name} ({path.relative_to(ROOT)})"
         for name, path in imported_names()
@@ -273,7 +277,10 @@ def test_constraints_pin_everything_that_is_installed() -> None:
     pins = {normalized(line) for line in lines if line and not line.startswith("#")}
     ros = (ROOT / "scripts" / "ros-jazzy.txt").read_text(encoding="utf-8").splitlines()
     wanted = {normalized(line) for line in ros if line and not line.startswith("#")}
-    wanted |= requirements("train", "detect", "server", "openvino", "dev").keys() | UNDECLARED
+    wanted |= (
+        requirements("train", "detect", "server", "openvino", "recordings", "dev").keys()
+        | UNDECLARED
+    )
 
     assert wanted <= pins
 
