@@ -280,7 +280,7 @@ def _run_blocks(args: argparse.Namespace) -> None:
             about={
                 "data": annotations_summary(args.data, args.split, len(sampler.annotations)),
                 "feature_detector": os.path.basename(detector or "") or None,
-                "regions": str(args.regions),
+                "regions": Path(args.regions).name,
             },
         )
         if args.resume:
