@@ -23,7 +23,7 @@ from roi_codec_ros.regions.graph import build_graph, with_turned_stems, yunet_we
 
 # Of the heads on training photographs, with a face or without, at least so many are hidden. That
 # of faces is not chosen: below it YuNet hides collars and signs.
-WANTED_RECALL = 0.9
+WANTED_RECALL = 0.95
 HEAD_CANDIDATES = (0.98, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5)
 # A head counts as hidden where this share of its inner part is: of what tells who somebody is.
 HIDDEN_SHARE, MARGIN = 0.8, 0.2
