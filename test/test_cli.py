@@ -10,11 +10,12 @@ import sys
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 from PIL import Image
 
 from roi_codec_ros.cli import VERBS, main
-from roi_codec_ros.codec import Payload, load_model, untrained_model
+from roi_codec_ros.codec import Encoder, Payload, load_model, untrained_model
 
 
 def roi_codec(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -270,3 +271,31 @@ def test_every_verb_has_help_with_an_example(verb: str) -> None:
     done = roi_codec(verb, "--help")
     assert done.returncode == 0, done.stderr
     assert f"roi-codec {verb}" in done.stdout.split("example:")[1]
+
+
+def test_a_folder_of_frames_is_decoded_as_the_stream_that_they_are(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    encoder = Encoder(untrained_model("nano"), skip=True)
+    picture = np.random.default_rng(0).integers(0, 255, (48, 80, 3), np.uint8)
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    for index in range(13):
+        coded = encoder.encode(picture, stamp_s=0.1 * index)
+        if index:  # the slice begins in the middle
+            (frames / f"{index:04d}.roic").write_bytes(coded.data)
+    (frames / "0002.roic").write_bytes(b"not a frame")
+    shown, report = tmp_path / "shown", tmp_path / "report.json"
+    model = models / "shed.safetensors"
+
+    status = here("decode", frames, shown, "--model", model, "--json", report)
+
+    said = capsys.readouterr()
+    assert status == 0, said.err
+    assert "11 of 12 frames" in said.out and "0002.roic: payload: expected" in said.err
+    entries = json.loads(report.read_text())["frames"]
+    assert [entry["file"] for entry in entries][:2] == ["0001.png", "0003.png"]
+    shares = [entry["known_share"] for entry in entries]
+    assert shares[0] < 0.5 and shares[-1] == 1.0
+    assert cv2.imread(str(shown / "0012.png")).shape == picture.shape
+    assert here("decode", tmp_path / "models", shown) == 1

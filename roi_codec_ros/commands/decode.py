@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reconstruct the anonymized image of a .roic file, or those of the latents in a bag.
+"""Reconstruct the anonymized image of a .roic file, of each in a folder, or of latents in a bag.
 
-The model is found among the installed ones by the identity in the file; --model names another.
+The model is found among the installed ones by the identity in the file; --model names another. The
+files of a folder are frames of one camera, in the order of their names: what a camera that stands
+still did not send again is taken from the frames before, and grey where those are not there.
 
 example:
   roi-codec decode photo.roic photo_anonymized.png
   roi-codec decode bag/ pictures.mcap --as video
   roi-codec decode bag/ front.mp4 --topic /front/latent
+  roi-codec decode frames/ pictures/
 """
 
 from __future__ import annotations
@@ -57,10 +60,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Run the verb. Raises RoiCodecError for whatever a user can cause."""
     from roi_codec_ros.codec import Decoder, Payload, list_models, load_model
+    from roi_codec_ros.commands.decode_folder import decode_folder
     from roi_codec_ros.recordings.bag_reading import is_bag
 
     if is_bag(args.roic):
         _decode_bag(args)
+        return
+    if args.roic.is_dir():
+        decode_folder(args, outputs(args, "json", inputs=[args.model]))
         return
     files = outputs(args, "out", "json", inputs=[args.roic, args.model])
     data = read_bytes(args.roic)
@@ -92,6 +99,7 @@ def run(args: argparse.Namespace) -> None:
                 "model_id": frame.model.id.hex(),
                 "original_size": frame.original_size,
                 "coded_size": frame.coded_size,
+                "known_share": frame.known_share,
                 "timings_ms": frame.timings_ms,
             },
         )

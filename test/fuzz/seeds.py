@@ -63,6 +63,8 @@ def _roic() -> Iterator[bytes]:
         blocks[1:, 2:] = value
         block_map, body = coder.encode(symbols, blocks)
         yield Payload(encoder.model.id, 48, 64, 48, 64, body, block_map).to_bytes()
+    place = {"stream": 7, "number": 2**32 - 1}
+    yield Payload(encoder.model.id, 48, 64, 48, 64, body, block_map, **place).to_bytes()
 
 
 def _model() -> Iterator[bytes]:

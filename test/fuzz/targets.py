@@ -24,11 +24,12 @@ from PIL import Image
 from roi_codec_ros.codec import rans_reference
 from roi_codec_ros.codec.bitstream import HEADER_BYTES, Payload
 from roi_codec_ros.codec.codec import Decoder
-from roi_codec_ros.codec.entropy import EntropyTables, neighbourly_map_cdf
+from roi_codec_ros.codec.entropy import SKIPPED, EntropyTables, neighbourly_map_cdf
 from roi_codec_ros.codec.model_file import METADATA_KEY, Model
 from roi_codec_ros.codec.models import untrained_model
 from roi_codec_ros.codec.presets import get_preset
 from roi_codec_ros.codec.rans import RansCoder
+from roi_codec_ros.codec.stream_state import StreamState
 from roi_codec_ros.common import photographs
 from roi_codec_ros.common.errors import BitstreamError, ModelFileError, RoiCodecError
 from roi_codec_ros.lab.datasets.annotations_any import read_annotations, shortfall
@@ -123,13 +124,15 @@ def _decoder() -> Decoder:
 def roic(data: bytes) -> None:
     """A whole `.roic` file: as it came, and sealed under the identity of a known model."""
     known = _decoder().models[0].id
+    state = StreamState()
     for form in (data, sealed(data[:6].ljust(6, b"\0") + known + data[14:])):
         try:
-            frame = _decoder().decode(form)
+            frame = _decoder().decode(form, state)
         except BitstreamError:
             continue
         assert frame.image.shape == (*frame.coded_size, 3)
         assert frame.image.dtype == np.uint8
+        assert frame.known_share == 1.0 or (frame.blocks == SKIPPED).any()
         assert frame.coded_size[0] * frame.coded_size[1] <= MAX_PIXELS
 
 
