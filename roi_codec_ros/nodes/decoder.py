@@ -139,7 +139,10 @@ class DecoderNode(ManagedNode):
         self._cameras = {name: _Camera(self, name) for name in names}
         for name in names:
             self.subscription(
-                CompressedLatent, f"{name}/latent", partial(self._on_latent, self._cameras[name])
+                CompressedLatent,
+                f"{name}/latent",
+                partial(self._on_latent, self._cameras[name]),
+                qos.latents(),
             )
             self.lasting_subscription(
                 CameraInfo,

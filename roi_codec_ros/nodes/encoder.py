@@ -124,7 +124,7 @@ class EncoderNode(ManagedNode):
             and _is_rectified(self._source.target)
         )
         self._frame_id = self.settings.frame_id or self.camera.replace("/", "_") + "_optical_frame"
-        self._latents = self.publisher(CompressedLatent, self._own("latent"))
+        self._latents = self.publisher(CompressedLatent, self._own("latent"), qos.latents())
         self._infos = self.publisher(CameraInfo, self._own("latent/camera_info"), qos.latched())
         self._images = None
         if self._source.kind is SourceKind.TOPIC:

@@ -22,8 +22,18 @@ LARGEST_DEPTH = 10_000
 
 
 # Profiles are made anew each time: an override is written into the profile it applies to.
+def latents() -> QoSProfile:
+    """Latents: a few may wait, so that none is lost that a later one builds on."""
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_LAST,
+        depth=10,
+        reliability=ReliabilityPolicy.BEST_EFFORT,
+        durability=DurabilityPolicy.VOLATILE,
+    )
+
+
 def newest() -> QoSProfile:
-    """Latents and what goes with them: only the newest counts."""
+    """What goes with latents: only the newest counts."""
     return QoSProfile(
         history=HistoryPolicy.KEEP_LAST,
         depth=1,
