@@ -324,6 +324,11 @@ BESIDES = {
     "common/videos.py": {"open ab"},
     "lab/demo/outputs.py": {"VideoWriter"},
     "lab/simulation/photograph_cameras.py": {"VideoWriter"},
+    "recordings/bag_decoding.py": {"open w"},
+    "recordings/film_files.py": {"open w"},
+    # Into a folder beside a bag that becomes the bag, or is what an interrupted run goes on from.
+    "recordings/bag_writing.py": {"link", "open w", "rmtree", "unlink"},
+    "recordings/mcap_repair.py": {"open wb", "truncate"},
     # Into a folder that was made for it and is gone after it.
     "common/onnx_int8.py": {"write_bytes"},
     "perception/person_detector.py": {"symlink_to"},

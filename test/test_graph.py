@@ -221,7 +221,7 @@ def test_images_do_not_get_lost_on_the_way(graph, running):
 
 def test_stamps_pass_through_unchanged_from_camera_to_tracks(graph, running, persons):
     latents = graph.listen(CompressedLatent, f"/{CAMERA}/latent")
-    tracks = graph.listen(PersonArray, "/persons/tracks", RELIABLE)
+    tracks = graph.listen(PersonArray, "/persons/unplaced", RELIABLE)
 
     def common():
         sent = {stamp_ns(m.header) for m in latents.messages}
@@ -313,7 +313,7 @@ def iou(a, b):
 
 @needs_detector
 def test_the_tracker_passes_persons_on_with_a_place_and_a_marker(graph, running):
-    tracks = graph.listen(PersonArray, "/persons/tracks", RELIABLE)
+    tracks = graph.listen(PersonArray, "/persons/unplaced", RELIABLE)
     markers = graph.listen(MarkerArray, "/persons/markers", RELIABLE)
 
     track = graph.wait_for("tracks", lambda: tracks.last)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from roi_codec_ros.codec import Decoder, Encoder, list_models
+from roi_codec_ros.codec import FORMAT, Decoder, Encoder, list_models
 from roi_codec_ros.codec.stream_state import StreamState
 from roi_codec_ros.common.errors import RoiCodecError
 from roi_codec_ros.common.images import ImageArray
@@ -54,6 +54,7 @@ class ToLatent:
         height, width = frame.coded_size
         latent = self._codec.typestore.types[LATENT](
             header=header_of(message, self._codec.typestore),
+            format=FORMAT,
             model=encoder.model.name,
             model_id=np.frombuffer(encoder.model.id, np.uint8),
             original_height=pixels.shape[0],
