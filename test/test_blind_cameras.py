@@ -271,6 +271,29 @@ def test_a_camera_whose_clock_stays_ahead_is_left_out_and_named(graph, clouds, d
     graph.wait_for("all three", lambda: status(graph)["watching"] == "a, b, c")
 
 
+def test_floor_that_pictures_do_not_show_yet_is_not_watched(graph, detectors, clouds):
+    inbox = graph.listen(OccupancyGrid, "/persons/coverage", LATCHED, keep=1000)
+
+    def watched() -> int:
+        return int(np.count_nonzero(np.array(inbox.last.data) == 0)) if inbox.last else 0
+
+    whole = graph.wait_for("coverage", watched)
+    detectors.unknown_rows, detectors.people = (6, 12), ()
+    graph.wait_for("less coverage", lambda: 0 < watched() < 0.9 * whole)
+    detectors.unknown_rows = (0, 12)
+    graph.wait_for("blindness", lambda: level(graph) == "ERROR")
+    refused = status(graph, "a")
+    clouds_before = clouds.count
+    rounds(graph)
+
+    assert "found nothing of it there yet" in refused["message"]
+    assert int(refused["left_out.not_shown"]) > 0
+    assert clouds.count == clouds_before
+    detectors.unknown_rows = (0, 0)
+    graph.wait_for("all of it", lambda: watched() == whole)
+    graph.forget(inbox)
+
+
 def test_a_mistyped_coordinate_ends_nothing_and_is_named(graph, clouds, detectors, tracker):
     grids = graph.listen(OccupancyGrid, "/persons/coverage", LATCHED)
     detectors.lit = {"a", "b", "mistyped"}
@@ -305,26 +328,3 @@ def test_it_has_seen_nothing_that_it_did_not_expect(graph, tracker):
     assert tracker.stop(signal.SIGTERM)[0] == 0
     assert "Traceback" not in tracker.log
     assert "incompatible QoS" not in tracker.log
-
-
-def test_floor_that_pictures_do_not_show_yet_is_not_watched(graph, detectors, clouds):
-    inbox = graph.listen(OccupancyGrid, "/persons/coverage", LATCHED, keep=1000)
-
-    def watched() -> int:
-        return int(np.count_nonzero(np.array(inbox.last.data) == 0)) if inbox.last else 0
-
-    whole = graph.wait_for("coverage", watched)
-    detectors.unknown_rows, detectors.people = (6, 12), ()
-    graph.wait_for("less coverage", lambda: 0 < watched() < 0.9 * whole)
-    detectors.unknown_rows = (0, 12)
-    graph.wait_for("blindness", lambda: level(graph) == "ERROR")
-    refused = status(graph, "a")
-    clouds_before = clouds.count
-    rounds(graph)
-
-    assert "found nothing of it there yet" in refused["message"]
-    assert int(refused["left_out.not_shown"]) > 0
-    assert clouds.count == clouds_before
-    detectors.unknown_rows = (0, 0)
-    graph.wait_for("all of it", lambda: watched() == whole)
-    graph.forget(inbox)

@@ -116,7 +116,7 @@ def test_a_process_is_looked_at():
     before = sample_process(os.getpid())
     thread.start()
     # Pages of its own: an array could lie in memory that the process already has.
-    ballast = mmap.mmap(-1, 32 << 20)
+    ballast = mmap.mmap(-1, 128 << 20)
     ballast.write(bytes(len(ballast)))
 
     after = sample_process(os.getpid())
@@ -124,7 +124,7 @@ def test_a_process_is_looked_at():
     ballast.close()
 
     assert before is not None and after is not None
-    assert after.rss_mib - before.rss_mib == pytest.approx(32, abs=8)
+    assert after.rss_mib - before.rss_mib == pytest.approx(128, abs=16)
     assert after.threads == before.threads + 1
     assert after.files == before.files
     assert sample_process(2**22 + 1) is None
