@@ -14,7 +14,7 @@ from roi_codec_ros.codec.entropy import FIRST_CLASS, HIDDEN
 from roi_codec_ros.codec.model_file import Model
 from roi_codec_ros.codec.policy import check_quality, model_policy
 from roi_codec_ros.codec.skipping import ALONE, BlockSkipper, Place
-from roi_codec_ros.regions import MaskMemory, RegionFinder, plan_blocks
+from roi_codec_ros.regions import MaskMemory, RegionFinder, hidden_blocks, plan_blocks
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,11 +80,12 @@ class BlockEncoder:
         """
         regions = self._regions.find(image)
         thresholds = self._regions.thresholds
-        held = None
+        hidden = hidden_blocks(regions, thresholds)
         if stamp_s is not None:
             held = self._memory.held(regions, thresholds, stamp_s)
-            self._memory.remember(plan_blocks(regions, thresholds).hidden, stamp_s)
-        plan = plan_blocks(regions, thresholds, held)
+            self._memory.remember(hidden, stamp_s)
+            hidden = hidden | held
+        plan = plan_blocks(regions, thresholds, hidden)
         blocks = (FIRST_CLASS + self._policy.classes(plan)).astype(np.uint8)
         blocks[plan.hidden] = HIDDEN
         return FramePlan(blocks, self.levels(), plan.persons >= self._policy.person)

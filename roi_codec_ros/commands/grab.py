@@ -54,15 +54,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Run the verb. Raises RoiCodecError for whatever a user can cause."""
-    from roi_codec_ros.regions import load_regions, paint_over, plan_blocks
+    from roi_codec_ros.regions import hidden_blocks, load_regions, paint_over
 
     files = outputs(args, "out")
     finder = None if args.raw else load_regions(args.regions)
     image = _frame(args)
     hidden = 0
     if finder is not None:
-        plan = plan_blocks(finder.find(image), finder.thresholds)
-        image, hidden = paint_over(image, plan.hidden), int(plan.hidden.sum())
+        blocks = hidden_blocks(finder.find(image), finder.thresholds)
+        image, hidden = paint_over(image, blocks), int(blocks.sum())
     files["out"].write(picture_bytes(image, args.out.suffix))
     what = "as the camera gave it, nothing hidden" if args.raw else f"{hidden} blocks hidden"
     files["out"].say(f"{args.out}: {image.shape[1]}×{image.shape[0]}, {what}")

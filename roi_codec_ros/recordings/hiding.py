@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roi_codec_ros.common.images import ImageArray
-from roi_codec_ros.regions import BLOCK_PX, RegionFinder, plan_blocks, still_there
+from roi_codec_ros.regions import BLOCK_PX, RegionFinder, hidden_blocks, still_there
 from roi_codec_ros.regions.blocks import grid_size
 
 T = TypeVar("T")
@@ -65,13 +65,13 @@ def judge(image: ImageArray, finder: RegionFinder) -> Judged:
     """
     regions = finder.find(image)
     thresholds = finder.thresholds
-    plan = plan_blocks(regions, thresholds)
-    score = np.where(plan.hidden, regions.heads, 0).astype(np.float32)
+    hidden = hidden_blocks(regions, thresholds)
+    score = np.where(hidden, regions.heads, 0).astype(np.float32)
     for box, sure in zip(regions.faces.xyxy, regions.faces.score, strict=True):
         x0, y0, x1, y1 = (int(max(value, 0)) // BLOCK_PX for value in box)
         part = score[y0 : y1 + 1, x0 : x1 + 1]
         np.maximum(part, sure, out=part)
-    return Judged(plan.hidden, still_there(regions, thresholds), score)
+    return Judged(hidden, still_there(regions, thresholds), score)
 
 
 def not_looked_at(image: ImageArray) -> Judged:

@@ -18,7 +18,7 @@ from roi_codec_ros.regions.finder import (
 )
 from roi_codec_ros.regions.memory import MaskMemory, still_there
 from roi_codec_ros.regions.paint import paint_over, paint_plane
-from roi_codec_ros.regions.plan import BlockPlan, plan_blocks
+from roi_codec_ros.regions.plan import BlockPlan, hidden_blocks, plan_blocks
 
 __all__ = [
     "BLOCK_PX",
@@ -28,6 +28,7 @@ __all__ = [
     "RegionFinder",
     "Regions",
     "Thresholds",
+    "hidden_blocks",
     "load_regions",
     "paint_over",
     "paint_plane",

@@ -36,39 +36,42 @@ class BlockPlan:
     persons: NDArray[np.float32]
 
 
+def hidden_blocks(regions: Regions, thresholds: Thresholds) -> BoolArray:
+    """The blocks of the heads that were found in a frame: bool [rows, columns]."""
+    rows, columns = regions.heads.shape
+    sure = regions.faces.score >= thresholds.face
+    heads = heads_around(regions.faces.xyxy[sure])
+    return np.asarray(
+        (regions.heads >= thresholds.head) | touched_blocks(heads, rows, columns, HIDDEN_SHARE),
+        np.bool_,
+    )
+
+
 def plan_blocks(
-    regions: Regions, thresholds: Thresholds, held: BoolArray | None = None
+    regions: Regions, thresholds: Thresholds, hidden: BoolArray | None = None
 ) -> BlockPlan:
     """The plan of a frame.
 
     Args:
-        held: bool [rows, columns], blocks that a `MaskMemory` wants hidden as well; None: none.
+        hidden: bool [rows, columns], what is to be hidden; None: `hidden_blocks`.
     """
-    rows, columns = regions.heads.shape
-    heads = heads_around(regions.faces.xyxy)
-    sure = regions.faces.score >= thresholds.face
-    hidden = (regions.heads >= thresholds.head) | touched_blocks(
-        heads[sure], rows, columns, HIDDEN_SHARE
-    )
-    if held is not None:
-        hidden = hidden | held
-    return BlockPlan(hidden, _doubtful(regions, thresholds, heads, hidden), regions.persons)
+    if hidden is None:
+        hidden = hidden_blocks(regions, thresholds)
+    return BlockPlan(hidden, _doubtful(regions, thresholds, hidden), regions.persons)
 
 
-def _doubtful(
-    regions: Regions, thresholds: Thresholds, heads: NDArray[np.float32], hidden: BoolArray
-) -> BoolArray:
+def _doubtful(regions: Regions, thresholds: Thresholds, hidden: BoolArray) -> BoolArray:
     """Blocks that are perhaps part of a head.
 
     The edges of a found head, hair, neck and shoulders, are not: a person detector lives by them,
     and nobody is known by them. Nor is the top of a person where a head was found.
     """
     rows, columns = hidden.shape
-    unsure = regions.faces.score < thresholds.face
+    unsure = heads_around(regions.faces.xyxy[regions.faces.score < thresholds.face])
     found = cv2.dilate(hidden.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(np.bool_)
     doubtful = (
         (regions.heads >= thresholds.doubtful_head)
-        | touched_blocks(heads[unsure], rows, columns, DOUBTFUL_SHARE)
+        | touched_blocks(unsure, rows, columns, DOUBTFUL_SHARE)
         | (tops(regions.persons >= thresholds.person) & ~found)
     )
     return np.asarray(doubtful & ~hidden, np.bool_)

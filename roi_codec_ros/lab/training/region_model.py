@@ -16,7 +16,7 @@ from roi_codec_ros.common.graph_runtime import open_graph
 from roi_codec_ros.common.onnx_builder import require_onnx
 from roi_codec_ros.common.onnx_int8 import quantise
 from roi_codec_ros.lab.training.region_labels import RegionLabels
-from roi_codec_ros.regions import RegionFinder, Regions, Thresholds, plan_blocks
+from roi_codec_ros.regions import RegionFinder, Regions, Thresholds, hidden_blocks
 from roi_codec_ros.regions.blocks import covered_share, touched_blocks
 from roi_codec_ros.regions.finder import METADATA_KEY
 from roi_codec_ros.regions.graph import build_graph, with_turned_stems, yunet_weights
@@ -123,7 +123,7 @@ def hidden_heads(
     """Share of sure heads that are hidden, and of all blocks that are hidden where none is."""
     heads = hidden_count = blocks = in_vain = 0
     for regions, label in zip(found, labels, strict=True):
-        hidden = plan_blocks(regions, thresholds).hidden
+        hidden = hidden_blocks(regions, thresholds)
         rows, columns = hidden.shape
         sure = label.heads[label.heads[:, 4] >= 1.0, :4]
         for box in grown(sure, -MARGIN):
