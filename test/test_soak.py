@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import json
 import mmap
 import os
+import subprocess
+import sys
 import threading
 import time
 from types import SimpleNamespace
@@ -12,6 +15,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from roi_codec_ros.cli import main
+from roi_codec_ros.lab.tools.burst import Burst, burst_line
 from roi_codec_ros.lab.tools.soak import (
     Passage,
     ProcessSample,
@@ -54,6 +59,9 @@ def passages(ms_per_hour: float = 0.0, noise_ms: float = 0.0) -> list[Passage]:
 def test_the_first_minutes_after_the_warm_up_are_held_against_the_last():
     assert first_and_last(WHOLE, 120.0, 300.0) == (Span(1120.0, 1420.0), Span(2500.0, 2800.0))
     assert first_and_last(Span(0.0, 60.0), 20.0, 300.0) == (Span(20.0, 40.0), Span(40.0, 60.0))
+    burst = Span(35.0, 45.0)
+    parted = first_and_last(Span(0.0, 60.0), 20.0, 300.0, burst)
+    assert parted == (Span(20.0, 35.0), Span(45.0, 60.0))
 
 
 def test_what_stays_is_flat_and_steady():
@@ -128,3 +136,71 @@ def test_a_process_is_looked_at():
     assert after.threads == before.threads + 1
     assert after.files == before.files
     assert sample_process(2**22 + 1) is None
+
+
+BURST = Burst(Span(1900.0, 1910.0), factor=4.0)
+
+
+def passages_around_a_burst(late_for_s: float, camera: str = "camera1") -> list[Passage]:
+    """One a second; from the burst on, for so long after it, a second late."""
+    taken = np.arange(WHOLE.start_s, WHOLE.end_s)
+    late = (taken >= BURST.span.start_s) & (taken < BURST.span.end_s + late_for_s)
+    ages = np.where(late, 1200.0, 200.0)
+    return [
+        Passage(at_s + age_ms / 1e3, age_ms, camera)
+        for at_s, age_ms in zip(taken.tolist(), ages.tolist(), strict=True)
+    ]
+
+
+def test_a_burst_that_is_shed_is_forgotten_at_once():
+    book = book_of(passages_around_a_burst(late_for_s=0.0))
+
+    result = BURST.result(book, ["camera1"], WHOLE, rate_hz=1.0)
+
+    assert (result["asked"], result["through"], result["late_s"]) == (40, 10, 0.0)
+    assert result["forgotten"]
+    assert [row["p50"] for row in result["latency_ms"].values()] == [200.0, 1200.0, 200.0]
+    assert burst_line(result).endswith("p50 200 → 1200 → 200 ms; late for 0.0 s after it")
+
+
+def test_a_burst_that_waits_in_a_queue_is_found_in_any_camera():
+    queue = passages_around_a_burst(late_for_s=6.0, camera="camera2")
+    book = book_of([*passages_around_a_burst(late_for_s=1.0), *queue])
+
+    result = BURST.result(book, ["camera1", "camera2"], WHOLE, rate_hz=1.0)
+
+    assert result["late_s"] == 5.0
+    assert not result["forgotten"]
+    # A camera of which nothing comes any more is late to the end.
+    gone = BURST.result(book, ["camera1", "camera3"], WHOLE, rate_hz=1.0)
+    assert gone["late_s"] == WHOLE.end_s - BURST.span.end_s
+
+
+def test_a_run_that_a_burst_does_not_fit_into_is_wrong_use(capsys):
+    assert main(["soak", "--minutes", "2.4", "--burst"]) == 2
+    assert "expected 30 s or more after the warm-up around a burst" in capsys.readouterr().err
+    assert main(["soak", "--minutes", "1"]) == 2
+    assert "expected more minutes than the 2 of the warm-up" in capsys.readouterr().err
+
+
+def test_cameras_of_a_running_graph_take_a_burst(tmp_path):
+    for needed in ("rclpy", "roi_codec_ros.msg", "ultralytics"):
+        pytest.importorskip(needed)
+    found = tmp_path / "soak.json"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    environment.pop("ROS_DOMAIN_ID", None)
+    short = ["--minutes", "0.3", "--warmup", "0.05", "--window", "0.1", "--cameras", "1"]
+    burst = ["--rate", "1", "--burst", "--burst-s", "4"]
+    ended = subprocess.run(
+        [sys.executable, "-m", "roi_codec_ros.cli", "soak", *short, *burst,
+         "--out", str(tmp_path / "soak"), "--json", str(found)],
+        env=environment, capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+
+    assert found.is_file(), ended.stderr
+    report = json.loads(found.read_text())
+    assert ended.returncode in (0, 1)  # whether memory and latency stay takes longer to tell
+    assert report["burst"]["asked"] == pytest.approx(16, abs=2)
+    assert report["burst"]["sent"] > 6  # where there were 4 before
+    assert report["frames"]["last"]["sent_per_minute"] < 120  # and 60 again after it
+    assert "burst of 4 times the rate for 4 s" in ended.stdout

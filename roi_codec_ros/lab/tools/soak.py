@@ -44,10 +44,16 @@ class ProcessSample:
 
 @dataclass(frozen=True)
 class Passage:
-    """One frame that went through the whole graph: when its tracks arrived, and its age then."""
+    """A frame that went through the whole graph: when its tracks arrived, its age then, whose."""
 
     at_s: float
     latency_ms: float
+    camera: str = ""
+
+    @property
+    def taken_s(self) -> float:
+        """When the camera took it."""
+        return self.at_s - self.latency_ms / 1e3
 
 
 @dataclass(frozen=True)
@@ -134,7 +140,8 @@ class SoakBook:
 
     def on_tracks(self, message: Any) -> None:
         """The tracker has passed a camera's persons on (fields of PersonArray)."""
-        passage = Passage(time.monotonic(), (time.time_ns() - stamp_of(message)) / 1e6)
+        age_ms = (time.time_ns() - stamp_of(message)) / 1e6
+        passage = Passage(time.monotonic(), age_ms, message.camera)
         with self._lock:
             if message.camera in self._silent:
                 self._silent[message.camera] = False
@@ -161,10 +168,17 @@ class SoakBook:
         """Not of interest."""
 
 
-def first_and_last(whole: Span, warmup_s: float, window_s: float) -> tuple[Span, Span]:
-    """The two spans that are compared; shorter if the run is too short."""
+def first_and_last(
+    whole: Span, warmup_s: float, window_s: float, between: Span | None = None
+) -> tuple[Span, Span]:
+    """The two spans that are compared; shorter if the run is too short.
+
+    between: belongs to neither, if it lies in the run.
+    """
     start_s = whole.start_s + warmup_s
     length_s = min(window_s, (whole.end_s - start_s) / 2)
+    if between is not None and between.end_s < whole.end_s:
+        length_s = min(length_s, between.start_s - start_s, whole.end_s - between.end_s)
     return Span(start_s, start_s + length_s), Span(whole.end_s - length_s, whole.end_s)
 
 
@@ -218,10 +232,12 @@ def soak_result(
 _KEYS = ("first", "last")
 
 
-def latency_row(passages: Sequence[Passage], span: Span) -> dict[str, float | None]:
+def latency_row(
+    passages: Sequence[Passage], span: Span, percentiles: Sequence[int] = (10, 50, 95)
+) -> dict[str, float | None]:
     """Percentiles of the frames of a span in ms; None where there was none."""
     found = [passage.latency_ms for passage in passages if passage.at_s in span]
-    return {f"p{p}": float(np.percentile(found, p)) if found else None for p in (10, 50, 95)}
+    return {f"p{p}": float(np.percentile(found, p)) if found else None for p in percentiles}
 
 
 def _waited_s(samples: Sequence[ProcessSample], span: Span) -> float:
