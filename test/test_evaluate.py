@@ -278,13 +278,13 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setitem(FACE_DETECTORS, "bright", lambda argument, device: BrightFace())
 
     class Detector(BrightBox):
-        def __init__(self, weights: str, *, device: str, image_size: int) -> None:
+        def __init__(self, weights: Path, **options: object) -> None:
             pass
 
         def detect(self, image: np.ndarray, *, confidence: float = 0.25) -> Detections:
             return super().detect(image, confidence=confidence)
 
-    monkeypatch.setattr("roi_codec_ros.perception.person_detector.PersonDetector", Detector)
+    monkeypatch.setattr("roi_codec_ros.perception.graph_detector.PersonDetector", Detector)
     return folder
 
 
@@ -366,7 +366,7 @@ def test_boxes_are_of_the_picture_as_it_is_shown(
     )
 
     class WhiteBox:
-        def __init__(self, weights: str, *, device: str, image_size: int) -> None:
+        def __init__(self, weights: Path, **options: object) -> None:
             pass
 
         def detect(self, image: np.ndarray, *, confidence: float = 0.25) -> Detections:
@@ -376,7 +376,7 @@ def test_boxes_are_of_the_picture_as_it_is_shown(
             box = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
             return Detections.from_arrays([box], [0.9], image.shape[:2])
 
-    monkeypatch.setattr("roi_codec_ros.perception.person_detector.PersonDetector", WhiteBox)
+    monkeypatch.setattr("roi_codec_ros.perception.graph_detector.PersonDetector", WhiteBox)
     result = tmp_path / "result.json"
     assert main(arguments(root, "--json", str(result))) == 0
     assert json.loads(result.read_text())["rows"][0]["person_ap50"] == 1.0

@@ -66,10 +66,10 @@ class White:
 @pytest.fixture
 def detectors(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     class Detector(White):
-        def __init__(self, weights: str, *, device: str, image_size: int) -> None:
+        def __init__(self, weights: Path, **options: object) -> None:
             pass
 
-    monkeypatch.setattr("roi_codec_ros.perception.person_detector.PersonDetector", Detector)
+    monkeypatch.setattr("roi_codec_ros.perception.graph_detector.PersonDetector", Detector)
     monkeypatch.setitem(FACE_DETECTORS, "white", lambda argument, device: White())
     (tmp_path / "person.pt").write_bytes(b"weights")
     return ["--detector", str(tmp_path / "person.pt"), "--face-detector", "white"]

@@ -53,8 +53,15 @@ class Letterbox:
         """Write a picture, uint8 [*image_size, 3] or planes [3, *image_size], into planes
         [3, *outer_size], 0 to 1. Nothing is scaled or rounded where the sizes agree."""
         height, width = self.inner_size
-        inner = planes[:, self.top : self.top + height, self.left : self.left + width]
-        planes.fill(PADDING / 255)
+        inside = np.s_[:, self.top : self.top + height, self.left : self.left + width]
+        inner = planes[inside]
+        for edge in (
+            np.s_[:, : self.top],
+            np.s_[:, self.top + height :],
+            np.s_[:, :, : self.left],
+            np.s_[:, :, self.left + width :],
+        ):
+            planes[edge] = PADDING / 255
         if picture.dtype == np.uint8:
             scaled = self._scaled(np.asarray(picture, np.uint8))
             np.multiply(scaled.transpose(2, 0, 1), np.float32(1 / 255), out=inner)

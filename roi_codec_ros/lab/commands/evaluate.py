@@ -27,6 +27,7 @@ from roi_codec_ros.commands.common import (
 )
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
 from roi_codec_ros.common.files import GENERATOR, Output, check_outputs
+from roi_codec_ros.common.graph_choice import SERVER_BACKENDS, TORCH
 from roi_codec_ros.lab.commands.evaluate_video import add_video_arguments, evaluate_films
 from roi_codec_ros.lab.datasets.annotations import Annotation, AnnotationSet
 from roi_codec_ros.lab.datasets.annotations_any import read_annotations
@@ -80,6 +81,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=640,
         metavar="PX",
         help="its input size (default 640)",
+    )
+    parser.add_argument(
+        "--server-backend",
+        default=TORCH,
+        choices=SERVER_BACKENDS,
+        help="what decoders and the detector run in, as on a server (default: %(default)s)",
     )
     parser.add_argument(
         "--face-detector", default="mtcnn", metavar="SPEC", help="mtcnn (default) or yunet=PATH"
@@ -209,6 +216,7 @@ def run(args: argparse.Namespace) -> None:
         face_detector=args.face_detector.partition("=")[0],
         settings=setup.settings,
     )
+    result["server_backend"] = args.server_backend
     result["crowdhuman_val"] = is_crowdhuman_val(chosen, args.split)
     result["bd_rate"] = bd_rates(evaluation.rows)
     # Before anything is printed, which may fail when a pager has ended.
@@ -285,6 +293,7 @@ def _setup(args: argparse.Namespace) -> Setup:
             timed=args.workers == 1,
         ),
         qualities=args.qualities,
+        server_backend=args.server_backend,
     )
 
 

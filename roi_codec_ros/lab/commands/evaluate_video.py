@@ -104,6 +104,7 @@ def evaluate_films(args: argparse.Namespace) -> None:
             "machine": describe_machine(device=args.device, threads=threads),
             "detector": f"{Path(args.detector).name} at {args.detector_size} px",
             "face_detector": args.face_detector.partition("=")[0],
+            "server_backend": args.server_backend,
             "keyframe_s": args.keyframe_s,
             "judge_every": args.judge_every,
             "pan_px_s": args.pan,
@@ -137,7 +138,13 @@ def _codecs(args: argparse.Namespace) -> list[FilmCodec]:
     memory_s = EncoderParameters.hide_memory_s
     return [
         *(
-            ModelFilm(model, quality, memory_s if model.codes_blocks else 0.0, args.threads or 1)
+            ModelFilm(
+                model,
+                quality,
+                memory_s if model.codes_blocks else 0.0,
+                args.threads or 1,
+                args.server_backend,
+            )
             for model in models
             for quality in args.qualities
         ),
@@ -148,10 +155,16 @@ def _codecs(args: argparse.Namespace) -> list[FilmCodec]:
 def _bench(args: argparse.Namespace) -> FilmBench:
     from roi_codec_ros.lab.evaluation.film_evaluation import FilmBench
     from roi_codec_ros.perception.face_detectors import make_face_detector
-    from roi_codec_ros.perception.person_detector import PersonDetector
+    from roi_codec_ros.perception.graph_detector import open_detector
 
     return FilmBench(
-        PersonDetector(args.detector, image_size=args.detector_size, device=args.device),
+        open_detector(
+            args.detector,
+            args.server_backend,
+            device=args.device,
+            threads=args.threads,
+            image_size=args.detector_size,
+        ),
         make_face_detector(args.face_detector, device=args.device),
         every=args.judge_every,
     )

@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 
 from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.common.graph_choice import TORCH
 from roi_codec_ros.common.images import ImageArray
 from roi_codec_ros.common.plugins import optional
 from roi_codec_ros.lab.evaluation.methods import Method
@@ -84,13 +85,14 @@ class FilmCodec(Protocol):
 class ModelFilm:
     """A model as a camera runs it: masks are remembered; of blocks what has changed is sent.
 
-    quality, hide_memory_s, threads: as of `codec.Encoder`.
+    quality, hide_memory_s, threads: as of `codec.Encoder`. backend: as of `codec.Decoder`.
     """
 
     model: Model
     quality: float = 0.0
     hide_memory_s: float = 0.0
     threads: int | None = None
+    backend: str = TORCH
 
     @property
     def heal_s(self) -> float:
@@ -147,7 +149,7 @@ class _ModelDecoder:
         from roi_codec_ros.codec.codec import Decoder
         from roi_codec_ros.codec.stream_state import StreamState
 
-        self._decoder = Decoder(film.model, threads=film.threads)
+        self._decoder = Decoder(film.model, backend=film.backend, threads=film.threads)
         self._state = StreamState()
 
     def put(self, data: bytes, number: int) -> Shown:

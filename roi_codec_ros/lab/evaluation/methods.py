@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from roi_codec_ros.common.graph_choice import TORCH
 from roi_codec_ros.common.images import ImageArray
 from roi_codec_ros.lab.datasets.annotations import Annotation
 from roi_codec_ros.lab.evaluation.results import RowName
@@ -73,9 +74,10 @@ class ModelMethod:
         regions: RegionFinder | None = None,
         device: str = "cpu",
         threads: int | None = None,
+        backend: str = TORCH,
     ) -> None:
-        """quality, regions: as of `codec.Encoder`. Raises UsageError where the model knows no
-        quality."""
+        """quality, regions: as of `codec.Encoder`; backend: of `codec.Decoder`. Raises UsageError
+        where the model knows no quality, or not that backend."""
         from roi_codec_ros.codec.codec import Decoder, Encoder
 
         self._model = model
@@ -83,7 +85,7 @@ class ModelMethod:
         self.device = device
         self._encoder = Encoder(model, regions=regions, device=device, threads=threads)
         self._encoder.quality = quality
-        self._decoder = Decoder(model, device=device, threads=threads)
+        self._decoder = Decoder(model, backend=backend, device=device, threads=threads)
 
     @property
     def name(self) -> str:

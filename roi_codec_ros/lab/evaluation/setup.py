@@ -5,13 +5,14 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from roi_codec_ros.codec.models import load_model
 from roi_codec_ros.common.devices import torch_device
 from roi_codec_ros.common.errors import UsageError
+from roi_codec_ros.common.graph_choice import TORCH
 from roi_codec_ros.common.graph_runtime import find_graph
 from roi_codec_ros.common.machine import describe_machine
 from roi_codec_ros.lab.evaluation.baselines import parse_baselines
@@ -20,10 +21,9 @@ from roi_codec_ros.lab.evaluation.measurement import Bench
 from roi_codec_ros.lab.evaluation.methods import Method, ModelMethod
 from roi_codec_ros.lab.evaluation.results import EvaluationSettings
 from roi_codec_ros.perception.face_detectors import make_face_detector
+from roi_codec_ros.perception.graph_detector import open_detector
+from roi_codec_ros.perception.person_finder import PersonFinder
 from roi_codec_ros.regions import DEFAULT_REGIONS
-
-if TYPE_CHECKING:
-    from roi_codec_ros.perception.person_detector import PersonDetector
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Setup:
     models: names or files. baselines: specifications such as `jpeg:1,5`. detector: weights.
     detector_size: its input in px. device: of the detectors. model_devices: each model is measured
     on each of them. threads: of torch and of the baselines, in each process. qualities: each model
-    is measured at each of them.
+    is measured at each of them. server_backend: of decoders and detector, `SERVER_BACKENDS`.
     """
 
     models: tuple[str, ...]
@@ -46,11 +46,10 @@ class Setup:
     threads: int
     settings: EvaluationSettings
     qualities: tuple[float, ...] = (0.0,)
+    server_backend: str = TORCH
 
     def bench(self) -> Bench:
         """Load everything. Raises RoiCodecError for anything that is missing."""
-        from roi_codec_ros.perception.person_detector import PersonDetector
-
         baselines = parse_baselines(self.baselines, threads=self.threads)
         models = [load_model(name) for name in self.models]
         for what, given in (
@@ -63,11 +62,23 @@ class Setup:
                 raise UsageError(f"expected every {what} once, found {named}")
         for device in {self.device, *self.model_devices}:
             torch_device(device)
-        detector = PersonDetector(self.detector, image_size=self.detector_size, device=self.device)
+        detector = open_detector(
+            self.detector,
+            self.server_backend,
+            device=self.device,
+            threads=self.threads,
+            image_size=self.detector_size,
+        )
         face_detector = make_face_detector(self.face_detector, device=self.device)
         _set_threads(self.threads, detector)
         methods: list[Method] = [
-            ModelMethod(model, quality=quality, device=device, threads=self.threads)
+            ModelMethod(
+                model,
+                quality=quality,
+                device=device,
+                threads=self.threads,
+                backend=self.server_backend,
+            )
             for model in models
             for device in self.model_devices
             for quality in self.qualities
@@ -83,12 +94,13 @@ class Setup:
             "face_detector": [name, file_digest(path) if path and Path(path).is_file() else path],
             "regions": file_digest(find_graph(DEFAULT_REGIONS)),
             "device": self.device,
+            "server_backend": self.server_backend,
             "settings": asdict(self.settings),
             "machine": describe_machine(device=self.device, threads=self.threads),
         }
 
 
-def _set_threads(threads: int, detector: PersonDetector) -> None:
+def _set_threads(threads: int, detector: PersonFinder) -> None:
     import torch
 
     # ultralytics sets torch's threads to its own taste when it first predicts.
