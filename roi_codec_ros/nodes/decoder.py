@@ -44,12 +44,7 @@ from roi_codec_ros.msg import DecodedFrame as DecodedFrameMessage
 from roi_codec_ros.nodes import qos
 from roi_codec_ros.nodes.base import ManagedNode
 from roi_codec_ros.nodes.camera_info import scaled_camera_info
-from roi_codec_ros.nodes.conversions import (
-    byte_array,
-    image_from_rgb,
-    jpeg_from_rgb,
-    stamp_ns,
-)
+from roi_codec_ros.nodes.conversions import byte_array, image_from_rgb, jpeg_from_rgb, stamp_ns
 from roi_codec_ros.nodes.diagnostics import Figure, Level, Status, rejects
 from roi_codec_ros.nodes.handover import AnonymizedFrame, FrameTaker
 from roi_codec_ros.stream.deadline import Expectation, in_time

@@ -12,92 +12,40 @@ Cameras without a pose stay by themselves, in their optical frames.
 from __future__ import annotations
 
 import time
-from collections import Counter
 from functools import partial
 from typing import Any
 
-import numpy as np
 from builtin_interfaces.msg import Time
-from diagnostic_msgs.msg import DiagnosticArray
-from geometry_msgs.msg import PoseArray
-from nav_msgs.msg import OccupancyGrid
-from numpy.typing import NDArray
-from sensor_msgs.msg import CameraInfo, PointCloud2
+from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 from std_srvs.srv import Trigger
-from visualization_msgs.msg import MarkerArray
 
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
-from roi_codec_ros.common.image_messages import ImageMessageError
 from roi_codec_ros.config.parameters import TrackerParameters, check_camera_names
 from roi_codec_ros.msg import PersonArray
-from roi_codec_ros.nodes import diagnostics, qos, vision
+from roi_codec_ros.nodes import qos
 from roi_codec_ros.nodes.base import ManagedNode
-from roi_codec_ros.nodes.camera_info import camera_model_of
-from roi_codec_ros.nodes.conversions import (
-    detections_from_persons,
-    point_from_array,
-    stamp_ns,
-    unknown_of,
-)
+from roi_codec_ros.nodes.conversions import stamp_ns
 from roi_codec_ros.nodes.diagnostics import Figure, Level, Status, rejects
-from roi_codec_ros.nodes.map_messages import (
-    cloud_from_points,
-    coverage_grid,
-    person_rings,
-    persons_from_tracks,
-    poses_from_persons,
+from roi_codec_ros.nodes.map_outputs import MapOutputs, blind_health, watching_health
+from roi_codec_ros.nodes.tracked_camera import (
+    CAUSES,
+    CLOCK,
+    NO_POSE,
+    UNPLACEABLE,
+    LeftOutError,
+    TrackedCamera,
+    place_in_optical_frame,
 )
-from roi_codec_ros.nodes.markers import map_markers, person_markers
 from roi_codec_ros.nodes.transforms import TransformPoses, tf_installed
 from roi_codec_ros.perception.cameras import CameraModel
-from roi_codec_ros.perception.coverage import Cells, fitting
-from roi_codec_ros.perception.geometry import position_from_height
-from roi_codec_ros.perception.ground import (
-    CREDIBLE_HEIGHTS,
-    CameraPose,
-    beyond_range,
-    ground_positions,
-    height_shares,
-)
+from roi_codec_ros.perception.ground import CameraPose
 from roi_codec_ros.perception.poses import parse_camera_poses
 from roi_codec_ros.perception.tracking import Outcome, Tracker, TrackerSettings
-from roi_codec_ros.perception.views import GroundView, ShownView
 from roi_codec_ros.stream.clocks import CommonClock
-from roi_codec_ros.stream.health import CameraHealth, Words, unplaceable
-from roi_codec_ros.stream.statistics import SlidingWindow, Tally
 
 COVERAGE_PERIOD_S = 1.0
 YEAR_2025_S = 1_735_689_600
-SAID = Words("nothing from the detector", "frames left out", "frames arrive, none used")
-ENOUGH_HEIGHTS = 5  # of persons, to doubt a pose by
-NO_POSE, NO_LENS, NO_FLOOR, NOT_SHOWN, UNPLACEABLE, WRONG_SCALE, CLOCK = CAUSES = (
-    "no_pose", "no_lens", "no_floor", "not_shown", "unplaceable", "wrong_scale", "clock",
-)  # fmt: skip
-
-
-class _Camera:
-    """What is known of one camera.
-
-    in_map: it has, or once had, a pose; from then on it never speaks in its optical frame.
-    health: a frame is of use if it got into the map, or out without one. refused: sightings that
-    could not be placed, by reason. shown: what of its view the last frame that was used shows.
-    """
-
-    def __init__(self, name: str, pose: CameraPose | None) -> None:
-        self.name = name
-        self.pose = pose
-        self.in_map = pose is not None
-        self.info: CameraInfo | None = None
-        self.calibrated = False
-        self.no_pose = "no entry in camera_poses, and tf2_ros is not installed"
-        self.health = CameraHealth(SAID)
-        self.persons = SlidingWindow()
-        self.refused = Tally()
-        self.heights = SlidingWindow()  # of persons, per that of one who stands at their place
-        self.doubt = ""  # why its places are not believed
-        self.view: GroundView | None = None
-        self.shown: GroundView | ShownView | None = None  # what of it its last frame shows
 
 
 def first_track_id(now_s: float) -> int:
@@ -108,10 +56,6 @@ def first_track_id(now_s: float) -> int:
     return max(1, int((now_s - YEAR_2025_S) * 10) % 2**32)
 
 
-def _blind(camera: str, why: str) -> Status:
-    return Status(camera, Level.ERROR, f"blind: {why}", {"watching": False}, camera)
-
-
 class TrackerNode(ManagedNode):
     """Publishes everything under `persons/`."""
 
@@ -120,9 +64,8 @@ class TrackerNode(ManagedNode):
 
     def __init__(self) -> None:
         super().__init__("tracker")
-        self._cameras: dict[str, _Camera] = {}
+        self._cameras: dict[str, TrackedCamera] = {}
         self._transforms: TransformPoses | None = None
-        self._watched: tuple[str, ...] | None = None  # the cameras in the last coverage
 
     def configure(self) -> None:
         """Load what the parameters name and create publishers and subscriptions."""
@@ -144,20 +87,9 @@ class TrackerNode(ManagedNode):
             death_s=self.settings.death_s,
             coast_s=self.settings.coast_s,
         )
-        self._tracks = self.publisher(PersonArray, "persons/tracks", qos.reliable())
-        self._markers = self.publisher(MarkerArray, "persons/markers", qos.reliable())
-        self._poses = self.publisher(PoseArray, "persons/poses", qos.reliable())
-        self._cloud = self.publisher(PointCloud2, "persons/cloud", qos.reliable())
-        self._coverage = self.publisher(OccupancyGrid, "persons/coverage", qos.latched())
-        self._health = self.publisher(DiagnosticArray, "persons/health", qos.latched())
-        self._unplaced = self.publisher(PersonArray, "persons/unplaced", qos.reliable())
+        self._outputs = MapOutputs(self, lambda: self.settings)
         self.service(Trigger, "~/reset_tracks", self._on_reset)
-        self._detections = (
-            self.publisher(vision.Detection3DArray, "persons/detections", qos.reliable())
-            if vision.Detection3DArray is not None
-            else None
-        )
-        self._cameras = {name: _Camera(name, poses.get(name)) for name in names}
+        self._cameras = {name: TrackedCamera(name, poses.get(name)) for name in names}
         for name, camera in self._cameras.items():
             self.lasting_subscription(
                 CameraInfo, f"{name}/anonymized/camera_info", partial(self._on_info, camera)
@@ -173,11 +105,8 @@ class TrackerNode(ManagedNode):
     def activate(self) -> None:
         """Start working."""
         self._tracker = Tracker(self._settings_of_tracks, first_id=first_track_id(time.time()))
-        self._health_said: list[Status] = []
         self._clocks = CommonClock(spread_s=self._settings_of_tracks.late_horizon_s)
-        self._watched = None
-        self._said: dict[str, int] = {}  # how many cells of each camera the last coverage has
-        self._left_out: tuple[str, ...] = ()  # cameras too far away for the coverage
+        self._outputs.restart()
         for camera in self._cameras.values():
             camera.health.restart()
         if tf_installed() and any(camera.pose is None for camera in self._cameras.values()):
@@ -191,11 +120,11 @@ class TrackerNode(ManagedNode):
         self.destroy_timer(self._timer)
         self.destroy_timer(self._health_timer)
         # What is kept for late subscribers must not say that anything is watched.
-        if self._watched:
+        if self._outputs.watched:
             self.each(self._publish_watched, [()])
         self.each(
-            self._say_health,
-            [[_blind(c.name, "the tracker is not active") for c in self._cameras.values()]],
+            self._outputs.publish_health,
+            [[blind_health(c.name, "the tracker is not active") for c in self._cameras.values()]],
         )
         if self._transforms is not None:
             self._transforms.close()
@@ -203,10 +132,10 @@ class TrackerNode(ManagedNode):
 
     # From cameras
 
-    def _on_info(self, camera: _Camera, message: CameraInfo) -> None:
+    def _on_info(self, camera: TrackedCamera, message: CameraInfo) -> None:
         camera.info = message
 
-    def _on_persons(self, camera: _Camera, message: PersonArray) -> None:
+    def _on_persons(self, camera: TrackedCamera, message: PersonArray) -> None:
         camera.persons.add(len(message.persons))
         heard_s = camera.health.heard()
         age_s = self.age_s(message.header)
@@ -218,7 +147,7 @@ class TrackerNode(ManagedNode):
         elif pose is not None:
             self._into_map(camera, pose, message, heard_s, age_s)
 
-    def _pose(self, camera: _Camera, header: Header) -> CameraPose | None:
+    def _pose(self, camera: TrackedCamera, header: Header) -> CameraPose | None:
         if camera.pose is not None or self._transforms is None:
             return camera.pose
         try:
@@ -233,59 +162,19 @@ class TrackerNode(ManagedNode):
 
     def _into_map(
         self,
-        camera: _Camera,
+        camera: TrackedCamera,
         pose: CameraPose,
         message: PersonArray,
         heard_s: float,
         age_s: float,
     ) -> None:
-        model = self._lens_in_map(camera, message)
-        if model is None:
-            return
-        range_m = self.settings.max_range_m
-        if camera.view is None or camera.view.camera != model:
-            camera.heights, camera.doubt = SlidingWindow(), ""
-        if camera.view is None or not camera.view.same_as(model, pose, range_m):
-            camera.view = GroundView(model, pose, range_m, self.settings.coverage_cell_m)
-        if camera.view.blindness:
-            self._refuse(
-                camera,
-                NO_FLOOR,
-                f"expected a camera that sees the floor within {range_m:g} m, found none of it "
-                f"({camera.view.blindness}); is its pose right?",
-            )
-            return
         try:
-            shown = camera.view.shown(unknown_of(message))
-        except ImageMessageError as error:
-            self._refuse(camera, NOT_SHOWN, str(error))
+            sighting = camera.sighting(message, pose, self.settings)
+        except LeftOutError as error:
+            self._refuse(camera, error.cause, str(error))
             return
-        if not len(shown.cells) and not message.persons:
-            self._refuse(
-                camera, NOT_SHOWN, "expected a picture of the floor, found nothing of it there yet"
-            )
-            return
-        boxes = detections_from_persons(message).xyxy
-        height_m = self.settings.person_height_m
-        places = ground_positions(
-            boxes, model, pose, person_height_m=height_m, max_range_m=range_m
-        )
-        beyond = beyond_range(places, boxes, model, person_height_m=height_m, max_range_m=range_m)
-        for reason in places.reason[~places.valid]:
-            camera.refused.add(str(reason))
-        refused = Counter(places.reason[~places.valid & ~beyond].tolist())
-        placed = int(places.valid.sum())
-        if blind := unplaceable(placed, refused):
-            self._refuse(camera, UNPLACEABLE, f"{blind}; is its pose right?")
-            return
-        shares = height_shares(places, boxes, model, pose, person_height_m=height_m)
-        if doubt := self._doubt(camera, shares[np.isfinite(shares)], height_m):
-            self._refuse(camera, WRONG_SCALE, doubt)
-            return
-        if refused:
-            self._refuse(
-                camera, UNPLACEABLE, f"{refused.total()} of {len(boxes)} persons can not be placed"
-            )
+        if sighting.incomplete:
+            self._refuse(camera, UNPLACEABLE, sighting.incomplete)
         stamp_s = stamp_ns(message.header) / 1e9
         ruling = self._clocks.judge(camera.name, stamp_s, heard_s=heard_s, age_s=age_s)
         if not ruling.taken:
@@ -296,111 +185,43 @@ class TrackerNode(ManagedNode):
             self.warn("clocks", f"tracking begins anew: {ruling.reason}")
             if tracker.newest_stamp is not None and stamp_s < tracker.newest_stamp:
                 tracker.restart()
-        tracker.coverage[camera.name] = shown
+        tracker.coverage[camera.name] = sighting.shown
         outcome = tracker.update(
             camera.name,
             stamp_s,
-            places.xy[places.valid],
-            places.covariance[places.valid],
-            score=np.array([p.score for p in message.persons], np.float64)[places.valid],
-            height_m=shares[places.valid] * height_m,
+            sighting.xy,
+            sighting.covariance,
+            score=sighting.score,
+            height_m=sighting.height_m,
         )
         if outcome in (Outcome.TOO_LATE, Outcome.REPEATED):
             self._refuse(camera, CLOCK, "their stamps come again")
             return
         camera.health.used()
-        camera.shown = shown
+        camera.shown = sighting.shown
         if outcome is Outcome.NEWEST:
             self._publish_map(message.header.stamp, stamp_s)
 
-    def _doubt(self, camera: _Camera, shares: NDArray[np.float64], height_m: float) -> str:
-        """Why places of the camera can not be right, by the heights of its last persons.
-
-        Once there is a reason it holds until persons of a credible height are seen.
-        """
-        for share in shares:
-            camera.heights.add(float(share))
-        if len(shares) and camera.heights.count >= ENOUGH_HEIGHTS:
-            median = camera.heights.percentile(50)
-            low, high = CREDIBLE_HEIGHTS
-            camera.doubt = ""
-            if not low <= median <= high:
-                camera.doubt = (
-                    f"expected persons of about {height_m:g} m, found some of "
-                    f"{median * height_m:.2g} m by their places; is its pose or lens right?"
-                )
-        return camera.doubt
-
-    def _lens_in_map(self, camera: _Camera, message: PersonArray) -> CameraModel | None:
-        """The lens that a place in the map may be trusted to; None, and said why, without one."""
-        if not (message.image_width and message.image_height):
-            fault = "persons come without the size of their image"
-        elif camera.info is None:
-            fault = f"nothing on {camera.name}/anonymized/camera_info yet"
-        else:
-            try:
-                return self._lens(camera, message.image_width, message.image_height)
-            except RoiCodecError as error:
-                fault = f"{camera.name}/anonymized/camera_info: {error}"
-        self._refuse(camera, NO_LENS, fault)
-        return None
-
-    def _refuse(self, camera: _Camera, cause: str, reason: str) -> None:
+    def _refuse(self, camera: TrackedCamera, cause: str, reason: str) -> None:
         count = camera.health.refuse(cause, reason)
         self.warn(
             f"{camera.name} {cause}",
             f"{camera.name}: frame left out ({cause}, {count} so far): {reason}",
         )
 
-    def _lens(self, camera: _Camera, width: int, height: int) -> CameraModel:
-        camera.calibrated = False
-        calibrated = camera_model_of(camera.info, width, height)
-        camera.calibrated = calibrated is not None
-        return calibrated or CameraModel.from_hfov(width, height, self.settings.assumed_hfov_deg)
-
     # What comes out: in the map
 
     def _publish_map(self, stamp: Time, stamp_s: float) -> None:
         header = Header(stamp=stamp, frame_id=self.settings.map_frame)
+        cameras = self._cameras.values()
         tracks = self._tracker.tracks(stamp_s)
-        # An obstacle need not prove itself: who was seen only once is in the way as well.
-        points = person_rings(tracks.xy, self.settings.person_radius_m)
-        self._cloud.publish(cloud_from_points(points, header))
-        persons = persons_from_tracks(tracks.only_confirmed(), header)
-        self._tracks.publish(persons)
-        self._poses.publish(poses_from_persons(persons))
-        height_m = self.settings.person_height_m
-        if self._markers.get_subscription_count():
-            views = [
-                (camera.name, camera.view, self._watches(camera))
-                for camera in self._cameras.values()
-                if camera.view is not None
-            ]
-            self._markers.publish(
-                map_markers(persons, views, height_m, self.settings.marker_lifetime_s)
-            )
-        if self._detections is not None and self._detections.get_subscription_count():
-            width_m = 2.0 * self.settings.person_radius_m
-            self._detections.publish(vision.detection_array_3d(persons, height_m, width_m))
-        if self._watching() != self._watched or self._shows_less():
+        self._outputs.publish_map(tracks, header, cameras, self.settings.stale_after_s)
+        if self._watching() != self._outputs.watched or self._outputs.shows_less(cameras):
             self._publish_coverage()
 
-    def _watches(self, camera: _Camera) -> bool:
-        """Whether what it saw is in the map, and new enough to rely on."""
-        return camera.in_map and camera.health.sees(self.settings.stale_after_s)
-
     def _watching(self) -> tuple[str, ...]:
-        return tuple(name for name, camera in self._cameras.items() if self._watches(camera))
-
-    def _shows_less(self) -> bool:
-        """Whether floor that was last said to be watched no longer is: that has to be said now.
-
-        What is to be seen again waits for the next turn.
-        """
-        return any(
-            camera.shown is not None and len(camera.shown.cells) < self._said.get(name, 0)
-            for name, camera in self._cameras.items()
-        )
+        patience_s = self.settings.stale_after_s
+        return tuple(n for n, camera in self._cameras.items() if camera.watches(patience_s))
 
     def _publish_coverage(self) -> None:
         """Once a second while a camera watches, and once more when none does any longer.
@@ -408,53 +229,23 @@ class TrackerNode(ManagedNode):
         The last one is kept for late subscribers: it must not say that anything is watched.
         """
         watching = self._watching()
-        if watching or self._watched:
+        if watching or self._outputs.watched:
             self._publish_watched(watching)
 
     def _publish_watched(self, watching: tuple[str, ...]) -> None:
-        """Say that these cameras watch what they see of the floor."""
-        known: dict[str, Cells] = {
-            c.name: c.view.cells for c in self._cameras.values() if c.view is not None
-        }
-        fit = fitting(known)
-        seen: dict[str, Cells] = {
-            c.name: c.shown.cells
-            for c in self._cameras.values()
-            if c.shown is not None and c.name in watching and c.name in fit
-        }
-        self._said = {name: len(cells) for name, cells in seen.items()}
-        self._watched = watching
-        self._left_out = tuple(name for name in known if name not in fit)
-        header = Header(frame_id=self.settings.map_frame)
-        header.stamp = self.get_clock().now().to_msg()
-        self._coverage.publish(
-            coverage_grid(
-                [known[name] for name in fit],
-                list(seen.values()),
-                self.settings.coverage_cell_m,
-                header,
-            )
-        )
+        self._outputs.publish_coverage(list(self._cameras.values()), watching)
 
     def _publish_health(self) -> None:
         """Once a second, where something has changed."""
-        statuses = [self._health_of(camera) for camera in self._cameras.values()]
-        if statuses != self._health_said:
-            self._say_health(statuses)
+        self._outputs.publish_health([self._health_of(c) for c in self._cameras.values()])
 
-    def _health_of(self, camera: _Camera) -> Status:
-        if self._watches(camera):
-            return Status(camera.name, Level.OK, "watches", {"watching": True}, camera.name)
+    def _health_of(self, camera: TrackedCamera) -> Status:
+        if camera.watches(self.settings.stale_after_s):
+            return watching_health(camera.name)
         if not camera.in_map:
-            return _blind(camera.name, f"not in the map: {camera.no_pose}")
+            return blind_health(camera.name, f"not in the map: {camera.no_pose}")
         judgement = camera.health.judge(self.settings.stale_after_s)
-        return _blind(camera.name, judgement.message or "nothing yet")
-
-    def _say_health(self, statuses: list[Status]) -> None:
-        self._health_said = statuses
-        stamp = self.get_clock().now().to_msg()
-        name = self.get_fully_qualified_name()
-        self._health.publish(diagnostics.to_message(name, stamp, statuses))
+        return blind_health(camera.name, judgement.message or "nothing yet")
 
     def _on_reset(self, request: Any, response: Any) -> Any:
         if not self.active:
@@ -466,36 +257,19 @@ class TrackerNode(ManagedNode):
 
     # What comes out: of cameras without a pose
 
-    def _pass_on(self, camera: _Camera, message: PersonArray) -> None:
-        if message.image_width and message.image_height:
-            self._place(camera, message)
-        self._unplaced.publish(message)
-        if self._markers.get_subscription_count():
-            self._markers.publish(
-                person_markers(
-                    message, self.settings.person_height_m, self.settings.marker_lifetime_s
-                )
-            )
-
-    def _place(self, camera: _Camera, message: PersonArray) -> None:
-        """Fill in the positions, in the optical frame that the header names.
-
-        position_covariance is over that frame's x and z, the plane that people walk in.
-        """
+    def _pass_on(self, camera: TrackedCamera, message: PersonArray) -> None:
         width, height = message.image_width, message.image_height
-        try:
-            model = self._lens(camera, width, height)
-        except RoiCodecError as error:
-            self.warn(
-                f"{camera.name} camera_info", f"{camera.name}/anonymized/camera_info: {error}"
-            )
-            model = CameraModel.from_hfov(width, height, self.settings.assumed_hfov_deg)
-        boxes = detections_from_persons(message).xyxy
-        places = position_from_height(boxes, model, self.settings.person_height_m)
-        for index, person in enumerate(message.persons):
-            person.position_valid = bool(places.valid[index])
-            person.position = point_from_array(places.feet[index])
-            person.position_covariance = places.covariance[index].ravel()
+        if width and height:
+            hfov_deg = self.settings.assumed_hfov_deg
+            try:
+                model = camera.lens(width, height, hfov_deg)
+            except RoiCodecError as error:
+                self.warn(
+                    f"{camera.name} camera_info", f"{camera.name}/anonymized/camera_info: {error}"
+                )
+                model = CameraModel.from_hfov(width, height, hfov_deg)
+            place_in_optical_frame(message, model, self.settings.person_height_m)
+        self._outputs.publish_unplaced(message)
 
     # Diagnostics
 
@@ -504,7 +278,7 @@ class TrackerNode(ManagedNode):
         lines = [self._status(camera) for camera in self._cameras.values()]
         return [self._map_status(), *lines] if self._in_map() else lines
 
-    def _in_map(self) -> list[_Camera]:
+    def _in_map(self) -> list[TrackedCamera]:
         return [camera for camera in self._cameras.values() if camera.in_map]
 
     def _map_status(self) -> Status:
@@ -533,15 +307,16 @@ class TrackerNode(ManagedNode):
                 Level.ERROR,
                 f"blind, nothing published in {frame}: {'; '.join(blind)}",
             )
-        if self._left_out and watching:
+        left_out = ", ".join(self._outputs.left_out)
+        if left_out and watching:
             level = Level.WARN
             message += (
-                f"; persons/coverage leaves out {', '.join(self._left_out)}, too far from the "
+                f"; persons/coverage leaves out {left_out}, too far from the "
                 "others for one grid; is a pose wrong, or coverage_cell_m too small?"
             )
         return Status("map", level, message, values)
 
-    def _status(self, camera: _Camera) -> Status:
+    def _status(self, camera: TrackedCamera) -> Status:
         values: dict[str, Figure] = {
             "fps": camera.persons.rate_hz,
             "age_ms_p50": camera.health.age_ms.percentile(50),

@@ -352,14 +352,15 @@ class Nodes:
 
     def reset(self) -> None:
         """Forget everything that messages have left behind."""
-        from roi_codec_ros.nodes import decoder, detector, tracker
+        from roi_codec_ros.nodes import decoder, detector
+        from roi_codec_ros.nodes.tracked_camera import TrackedCamera
         from roi_codec_ros.perception.tracking import Tracker
         from roi_codec_ros.stream.clocks import CommonClock
         from roi_codec_ros.stream.newest import NewestByKey
 
         cameras = self.tracker._cameras
         self.tracker._cameras = {
-            name: tracker._Camera(name, cameras[name].pose) for name in self.CAMERAS
+            name: TrackedCamera(name, cameras[name].pose) for name in self.CAMERAS
         }
         self.tracker._tracker = Tracker(self.tracker._settings_of_tracks)
         self.tracker._clocks = CommonClock()

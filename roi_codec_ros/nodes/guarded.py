@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Publishers, subscriptions, services and timers that outlive what their callbacks raise.
+
+In rclpy an exception in a callback ends the executor, and the process with it. Here it is reported
+and the next call is tried. What a node makes is kept until its clean-up.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+from rclpy.clock import Clock, ClockType
+from rclpy.lifecycle import LifecycleNode
+from std_msgs.msg import Header
+
+from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.nodes import qos
+from roi_codec_ros.nodes.conversions import stamp_ns
+from roi_codec_ros.nodes.following import LOOK_EVERY_S, FollowingSubscription
+from roi_codec_ros.nodes.ros_start import REFUSALS, refusal
+
+Item = TypeVar("Item")
+
+WARN_EVERY_S = 5.0
+
+
+class GuardedNode(LifecycleNode):
+    """A lifecycle node whose callbacks are guarded; `ManagedNode` decides when it is active."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self._active = False
+        self._entities: list[Callable[[], Any]] = []  # what destroys each of them
+        self._own_topics: set[str] = set()
+        self._warned_s: dict[str, float] = {}
+
+    @property
+    def active(self) -> bool:
+        """Whether the node is active and working."""
+        return self._active
+
+    def age_s(self, header: Header) -> float:
+        """How long ago a stamp was by this node's clock, in seconds; negative from the future."""
+        return (self.get_clock().now().nanoseconds - stamp_ns(header)) / 1e9
+
+    def publisher(self, message_type: type, topic: str, profile: Any = None) -> Any:
+        """A publisher until clean-up, silent while inactive; its QoS can be overridden."""
+        try:
+            publisher = self.create_lifecycle_publisher(
+                message_type,
+                topic,
+                profile or qos.newest(),
+                qos_overriding_options=qos.overridable(),
+            )
+        except REFUSALS as error:
+            raise refusal(f"topic {topic}", error) from error
+        self._entities.append(lambda: self.destroy_lifecycle_publisher(publisher))
+        self._own_topics.add(publisher.topic_name)
+        return publisher
+
+    def service(self, service_type: type, name: str, answer: Callable[[Any, Any], Any]) -> None:
+        """Offer a service until clean-up; what its callback raises becomes its answer."""
+
+        def guarded(request: Any, response: Any) -> Any:
+            try:
+                return answer(request, response)
+            except Exception as error:  # noqa: BLE001 (reported)
+                self.report(error)
+                response.success, response.message = False, str(error)
+                return response
+
+        service = self.create_service(service_type, name, guarded)
+        self._entities.append(lambda: self.destroy_service(service))
+
+    def subscription(
+        self, message_type: type, topic: str, callback: Callable[[Any], None], profile: Any = None
+    ) -> Any:
+        """A subscription that lives until clean-up and is silent while the node is not active."""
+        return self._subscribe(
+            message_type,
+            topic,
+            self._only_while_active(callback),
+            profile or qos.newest(),
+            qos_overriding_options=qos.overridable(),
+        )
+
+    def lasting_subscription(
+        self, message_type: type, topic: str, callback: Callable[[Any], None]
+    ) -> None:
+        """Subscribe to a latched topic, also to a message published before this node started.
+
+        Publishers that keep their last message for late subscribers need another quality of
+        service than those that do not: they get a second subscription, once one is there, since
+        the others would complain of it. What comes while the node is not active counts as well:
+        it may not come again.
+        """
+        guarded = self.guarded(callback)
+        self._subscribe(
+            message_type, topic, guarded, qos.newest(), qos_overriding_options=qos.overridable()
+        )
+        latched: list[Any] = []
+
+        def look() -> None:
+            offers = self.get_publishers_info_by_topic(topic)
+            if not latched and any(qos.is_latched(offer.qos_profile) for offer in offers):
+                subscription = self._subscribe(
+                    message_type,
+                    topic,
+                    guarded,
+                    qos.latched(),
+                    event_callbacks=qos.silent_events(),
+                )
+                latched.append(subscription)
+
+        self.repeat(LOOK_EVERY_S, look)
+
+    def _subscribe(
+        self,
+        message_type: type,
+        topic: str,
+        callback: Callable[[Any], None],
+        profile: Any,
+        **options: Any,
+    ) -> Any:
+        try:
+            subscription = self.create_subscription(
+                message_type, topic, callback, profile, **options
+            )
+        except REFUSALS as error:
+            raise refusal(f"topic {topic}", error) from error
+        self._entities.append(lambda: self.destroy_subscription(subscription))
+        return subscription
+
+    def follow(
+        self, callbacks: Mapping[type, Callable[[Any], None]], topic: str
+    ) -> FollowingSubscription:
+        """As `subscription`, in the type and quality that the topic's publishers offer.
+
+        callbacks: by message type, the preferred one first. For large messages of others.
+        """
+        guarded = {kind: self._only_while_active(call) for kind, call in callbacks.items()}
+        following = FollowingSubscription(self, guarded, topic)
+        self._entities.append(following.destroy)
+        self.repeat(LOOK_EVERY_S, following.look)
+        return following
+
+    def repeat(self, period_s: float, step: Callable[[], None]) -> None:
+        """Call `step` again and again, until clean-up, as `timer` does."""
+        timer = self.timer(period_s, step)
+        self._entities.append(lambda: self.destroy_timer(timer))
+
+    def timer(self, period_s: float, callback: Callable[[], None]) -> Any:
+        """A timer that goes on while simulated time stands still, and whatever a callback raises.
+
+        For `destroy_timer` when it is not wanted any longer.
+        """
+        guarded = self.guarded(callback)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        return self.create_timer(period_s, lambda: guarded(), clock=steady)
+
+    def each(self, step: Callable[[Item], None], items: Iterable[Item]) -> None:
+        """Do a step with each item; one that raises is reported and spoils no other."""
+        for item in items:
+            try:
+                step(item)
+            except Exception as error:  # noqa: BLE001 (reported)
+                self.report(error)
+
+    def warn(self, subject: str, sentence: str) -> None:
+        """A warning, at most every few seconds for one subject (a camera and a cause)."""
+        now = time.monotonic()
+        if now - self._warned_s.get(subject, -WARN_EVERY_S) >= WARN_EVERY_S:
+            self._warned_s[subject] = now
+            self.get_logger().warning(sentence)
+
+    def release(self) -> None:
+        """Destroy all publishers, subscriptions, services and repeated timers."""
+        self._own_topics.clear()
+        while self._entities:
+            self._entities.pop()()
+
+    def report(self, error: Exception) -> None:
+        """One line for what a user or a peer caused, a traceback for a mistake of ours."""
+        if not self.context.ok():
+            return  # publishing fails once a signal has closed the context
+        if isinstance(error, RoiCodecError):
+            self.warn(type(error).__name__, str(error))
+        else:
+            self.get_logger().error(traceback.format_exc(), throttle_duration_sec=WARN_EVERY_S)
+
+    def guarded(self, callback: Callable[..., None]) -> Callable[..., None]:
+        """The callback, which reports what it raises: rclpy would end the whole node with it."""
+
+        def guarded(*message: Any) -> None:
+            try:
+                callback(*message)
+            except Exception as error:  # noqa: BLE001 (reported; the next call is tried)
+                self.report(error)
+
+        return guarded
+
+    def _only_while_active(self, callback: Callable[[Any], None]) -> Callable[[Any], None]:
+        guarded = self.guarded(callback)
+
+        def only_while_active(message: Any) -> None:
+            if self._active:
+                guarded(message)
+
+        return only_while_active
