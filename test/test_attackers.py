@@ -14,7 +14,8 @@ torch = pytest.importorskip("torch")
 from PIL import Image  # noqa: E402
 
 from roi_codec_ros.codec.block_transform import STEPS  # noqa: E402
-from roi_codec_ros.codec.codec import Decoder, Encoder  # noqa: E402
+from roi_codec_ros.codec.decoding import Decoder  # noqa: E402
+from roi_codec_ros.codec.encoding import Encoder  # noqa: E402
 from roi_codec_ros.codec.entropy import EntropyTables  # noqa: E402
 from roi_codec_ros.codec.ladder import ladder_steps  # noqa: E402
 from roi_codec_ros.codec.model_file import Model  # noqa: E402

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from roi_codec_ros.cli import main
-from roi_codec_ros.codec.codec import Encoder
+from roi_codec_ros.codec.encoding import Encoder
 from roi_codec_ros.codec.models import untrained_model
 from roi_codec_ros.codec.presets import PRESETS
 from roi_codec_ros.codec.receptive_field import ReceptiveField, receptive_field

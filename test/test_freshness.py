@@ -47,7 +47,7 @@ class Server:
 
     def cause(self, frame: tuple[int, int], age_s: float = 0.0) -> str:
         """Why a frame is refused; empty if it is taken."""
-        refusal = self.guard.check(*frame, heard_s=self.now_s, age_s=age_s, **self.limits)
+        refusal = self.guard.check(*frame, heard_s=self.now_s, age_s=age_s, **self.limits).refusal
         return refusal.cause if refusal else ""
 
     def seconds_until_taken(self, camera: Camera) -> float:
@@ -271,7 +271,7 @@ def test_without_a_silence_frames_come_in_any_order():
 def test_a_reason_says_what_was_expected_and_found():
     server, recorded = following(Camera())
 
-    refusal = server.guard.check(*recorded[9], heard_s=server.now_s)
+    refusal = server.guard.check(*recorded[9], heard_s=server.now_s).refusal
 
     assert refusal is not None
     assert refusal.reason == "expected a newer frame, found one 1.000 s older and 10 frames back"

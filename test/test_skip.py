@@ -22,7 +22,7 @@ from roi_codec_ros.codec import (
     load_model,
 )
 from roi_codec_ros.codec.bitstream import MAX_NUMBER
-from roi_codec_ros.codec.codec import NEUTRAL
+from roi_codec_ros.codec.decoding import NEUTRAL
 from roi_codec_ros.codec.model_file import Model
 from roi_codec_ros.common.errors import BitstreamError, UsageError
 from roi_codec_ros.regions import Regions, Thresholds

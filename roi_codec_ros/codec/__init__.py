@@ -6,14 +6,8 @@ Imports nothing of the package's other folders, and torch only when a network is
 
 from roi_codec_ros.codec.backends import BACKENDS, Backend, open_backend
 from roi_codec_ros.codec.bitstream import FORMAT, Payload
-from roi_codec_ros.codec.codec import (
-    DecodedFrame,
-    Decoder,
-    EncodedFrame,
-    Encoder,
-    ReadFrame,
-    load_encoder,
-)
+from roi_codec_ros.codec.decoding import DecodedFrame, Decoder, ReadFrame
+from roi_codec_ros.codec.encoding import EncodedFrame, Encoder, load_encoder
 from roi_codec_ros.codec.entropy import FIRST_CLASS, HIDDEN, SKIPPED, EntropyTables
 from roi_codec_ros.codec.model_file import Model
 from roi_codec_ros.codec.models import find_model, list_models, load_model, untrained_model
@@ -25,6 +19,7 @@ from roi_codec_ros.common.errors import (
     BitstreamError,
     ModelFileError,
     RoiCodecError,
+    UnknownModelError,
     UsageError,
 )
 
@@ -51,6 +46,7 @@ __all__ = [
     "ReadFrame",
     "RoiCodecError",
     "StreamState",
+    "UnknownModelError",
     "UsageError",
     "available_implementations",
     "find_model",

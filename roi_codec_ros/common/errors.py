@@ -16,5 +16,9 @@ class BitstreamError(RoiCodecError):
     """A payload or a coded body is damaged, foreign or out of bounds."""
 
 
+class UnknownModelError(BitstreamError):
+    """A good payload of a model that is not at hand."""
+
+
 class ModelFileError(RoiCodecError):
     """A model file, or a table that would go into one, is not valid."""

@@ -32,6 +32,7 @@ from roi_codec_ros.codec import (
     Payload,
     ReadFrame,
     StreamState,
+    UnknownModelError,
     kernel_complaint,
     load_model,
 )
@@ -94,11 +95,11 @@ class _Camera:
 class _Waiting:
     """A latent that waits.
 
-    frame: what was read of it, or the payload of one that stands alone. since_s: `time.monotonic`.
+    frame: what was read of it, or the payload if that stands alone. since_s: `time.monotonic`.
     """
 
     message: CompressedLatent
-    frame: ReadFrame | bytes
+    frame: ReadFrame | Payload
     since_s: float
 
 
@@ -129,7 +130,6 @@ class DecoderNode(ManagedNode):
             threads=self.settings.threads or None,
             max_pixels=self.settings.max_pixels,
         )
-        self._model_ids = {model.id for model in models}
         self._known = ", ".join(f"{model.name} ({model.id.hex()})" for model in models)
         self._cameras = {name: _Camera(self, name) for name in names}
         for name in names:
@@ -174,17 +174,15 @@ class DecoderNode(ManagedNode):
 
     def _on_latent(self, camera: _Camera, message: CompressedLatent) -> None:
         heard_s = camera.health.heard(8.0 * len(message.data))
-        data = bytes(message.data)
         try:
-            payload = self._check(message, data)
-        except _UnknownModelError as error:
-            self._refuse(camera, UNKNOWN_MODEL, str(error))
+            payload = self._decoder.parse(message.data)
+        except UnknownModelError as error:
+            self._refuse(camera, UNKNOWN_MODEL, f"{error}, named {message.model[:64]!r}")
             return
         except BitstreamError as error:
             self._refuse(camera, BAD_PAYLOAD, str(error))
             return
-        restarts, lost = camera.guard.restarts, camera.guard.lost
-        refusal = camera.guard.check(
+        verdict = camera.guard.check(
             stamp_ns(message.header),
             message.sequence,
             heard_s=heard_s,
@@ -192,35 +190,25 @@ class DecoderNode(ManagedNode):
             restart_after_s=self.settings.restart_after_s,
             max_age_s=self.settings.max_age_s,
         )
-        if camera.guard.lost != lost:
-            camera.lost.add(camera.guard.lost - lost)
-        if refusal is not None:
-            self._refuse(camera, refusal.cause, refusal.reason)
+        if verdict.lost:
+            camera.lost.add(verdict.lost)
+        if verdict.refusal is not None:
+            self._refuse(camera, verdict.refusal.cause, verdict.refusal.reason)
             return
-        if camera.guard.restarts > restarts:
+        if verdict.restart:
             self.warn(
                 f"{camera.name} restart",
-                f"{camera.name}: a stream begins anew: {camera.guard.last_restart}",
+                f"{camera.name}: a stream begins anew: {verdict.restart}",
             )
-        frame: ReadFrame | bytes = data
+        frame: ReadFrame | Payload = payload
         if payload.stream:
             try:
-                frame = self._decoder.read(data, camera.state)
+                frame = self._decoder.read(payload, camera.state)
             except BitstreamError as error:
                 self._refuse(camera, BAD_PAYLOAD, str(error))
                 return
         if self._waiting.put(camera.name, _Waiting(message, frame, time.monotonic())):
             camera.health.replaced += 1
-
-    def _check(self, message: CompressedLatent, data: bytes) -> Payload:
-        """Raise for what can not be decoded, before it takes the place of a frame that can."""
-        payload = Payload.from_bytes(data, max_pixels=self.settings.max_pixels)
-        if payload.model_id not in self._model_ids:
-            raise _UnknownModelError(
-                f"expected a payload of model {self._known}; found one of model "
-                f"{message.model[:64]!r} ({payload.model_id.hex()})"
-            )
-        return payload
 
     # Images go out
 
@@ -428,10 +416,6 @@ class DecoderNode(ManagedNode):
         )
         nobody = f": nobody publishes {self.resolve_topic_name(f'{camera.name}/latent')}"
         return f"{nobody}, but there is {', '.join(others[:3])}" if others else nobody
-
-
-class _UnknownModelError(BitstreamError):
-    """A good payload of a model that this node does not have."""
 
 
 def _frame_message(

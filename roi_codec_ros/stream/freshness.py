@@ -30,6 +30,20 @@ class Refusal:
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """What becomes of a frame.
+
+    refusal: why it is not taken, None if it is. restart: how the stream began anew with it; empty
+    if it goes on. lost: how many frames more are known to be missing since the last one; -1 for
+    one that had been counted so and came late.
+    """
+
+    refusal: Refusal | None = None
+    restart: str = ""
+    lost: int = 0
+
+
+@dataclass(frozen=True)
 class _Accepted:
     stamp_ns: int
     sequence: int
@@ -46,7 +60,8 @@ class FreshnessGuard:
     flood of it can not push the camera out, and no camera is locked out for longer than that
     silence lasts.
 
-    lost: frames that the encoder counted and that never came, since the stream began.
+    lost: frames that the encoder counted and that never came. restarts: how often the stream began
+    anew; last_restart: how.
     """
 
     def __init__(self) -> None:
@@ -65,45 +80,48 @@ class FreshnessGuard:
         age_s: float = 0.0,
         restart_after_s: float = 1.0,
         max_age_s: float = 0.0,
-    ) -> Refusal | None:
-        """None if the frame is taken, and the following ones are then measured by it.
+    ) -> Verdict:
+        """What becomes of a frame; if it is taken, the following ones are measured by it.
 
         stamp_ns: capture time. sequence: counts up with every frame of one encoder. heard_s: a
         monotonic time in seconds. age_s: the stamp's age by this machine's clock, negative for one
         from the future. restart_after_s 0 takes frames in any order; max_age_s 0 takes any age,
         and anything else needs a camera and a server whose clocks agree.
         """
-        refusal = _check_age(age_s, max_age_s) if max_age_s > 0 else None
-        if refusal is None and self._last is not None:
-            refusal = self._follow(self._last, stamp_ns, sequence, heard_s, restart_after_s)
-        if refusal is None:
+        verdict = Verdict(_check_age(age_s, max_age_s) if max_age_s > 0 else None)
+        if verdict.refusal is None and self._last is not None:
+            verdict = self._follow(self._last, stamp_ns, sequence, heard_s, restart_after_s)
+        if verdict.refusal is None:
             self._last = _Accepted(stamp_ns, sequence, heard_s)
-        return refusal
+        self.lost += verdict.lost
+        if verdict.restart:
+            self.restarts += 1
+            self.last_restart = verdict.restart
+        return verdict
 
     def _follow(
         self, last: _Accepted, stamp_ns: int, sequence: int, heard_s: float, restart_after_s: float
-    ) -> Refusal | None:
+    ) -> Verdict:
         newer_s = (stamp_ns - last.stamp_ns) / 1e9
         ahead = sequence - last.sequence
         if newer_s == 0 and ahead == 0:
-            return Refusal(DUPLICATE, f"expected a new frame, found frame {sequence} again")
+            return Verdict(
+                Refusal(DUPLICATE, f"expected a new frame, found frame {sequence} again")
+            )
         if newer_s > 0 and ahead > 0:
             self._skip(last.sequence + 1, sequence)
-            return None
+            return Verdict(lost=ahead - 1)
         if max(newer_s, heard_s - last.heard_s) < restart_after_s:
             if newer_s <= 0 and sequence in self._skipped:
                 del self._skipped[sequence]
-                self.lost -= 1
-                return Refusal(LATE, f"expected a newer frame, found one {-newer_s:.3f} s late")
-            return _out_of_order(newer_s, ahead)
+                late = f"expected a newer frame, found one {-newer_s:.3f} s late"
+                return Verdict(Refusal(LATE, late), lost=-1)
+            return Verdict(_out_of_order(newer_s, ahead))
         self._skipped.clear()
-        self.restarts += 1
-        self.last_restart = f"stamps went on by {newer_s:.3f} s, the sequence by {ahead}"
-        return None
+        return Verdict(restart=f"stamps went on by {newer_s:.3f} s, the sequence by {ahead}")
 
     def _skip(self, first: int, end: int) -> None:
-        """Count the frames from the first to before the end as lost, until they come after all."""
-        self.lost += end - first
+        """Remember the frames from the first to before the end, which may come after all."""
         self._skipped.update(dict.fromkeys(range(max(first, end - _REMEMBERED), end)))
         while len(self._skipped) > _REMEMBERED:
             self._skipped.popitem(last=False)

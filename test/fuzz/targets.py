@@ -23,7 +23,7 @@ from PIL import Image
 
 from roi_codec_ros.codec import rans_reference
 from roi_codec_ros.codec.bitstream import HEADER_BYTES, Payload
-from roi_codec_ros.codec.codec import Decoder
+from roi_codec_ros.codec.decoding import Decoder
 from roi_codec_ros.codec.entropy import SKIPPED, EntropyTables, neighbourly_map_cdf
 from roi_codec_ros.codec.model_file import METADATA_KEY, Model
 from roi_codec_ros.codec.models import untrained_model

@@ -126,7 +126,7 @@ class ModelFilm:
 
 class _ModelEncoder:
     def __init__(self, film: ModelFilm) -> None:
-        from roi_codec_ros.codec.codec import Encoder
+        from roi_codec_ros.codec.encoding import Encoder
 
         blocks = film.model.codes_blocks
         self._encoder = Encoder(
@@ -146,7 +146,7 @@ class _ModelEncoder:
 
 class _ModelDecoder:
     def __init__(self, film: ModelFilm) -> None:
-        from roi_codec_ros.codec.codec import Decoder
+        from roi_codec_ros.codec.decoding import Decoder
         from roi_codec_ros.codec.stream_state import StreamState
 
         self._decoder = Decoder(film.model, backend=film.backend, threads=film.threads)

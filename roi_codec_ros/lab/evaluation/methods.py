@@ -78,7 +78,8 @@ class ModelMethod:
     ) -> None:
         """quality, regions: as of `codec.Encoder`; backend: of `codec.Decoder`. Raises UsageError
         where the model knows no quality, or not that backend."""
-        from roi_codec_ros.codec.codec import Decoder, Encoder
+        from roi_codec_ros.codec.decoding import Decoder
+        from roi_codec_ros.codec.encoding import Encoder
 
         self._model = model
         self._quality = quality

@@ -29,7 +29,7 @@ from torch.nn import functional
 
 from roi_codec_ros.codec.bitstream import Payload
 from roi_codec_ros.codec.block_transform import BlockTransform
-from roi_codec_ros.codec.codec import Encoder
+from roi_codec_ros.codec.encoding import Encoder
 from roi_codec_ros.codec.entropy import HIDDEN
 from roi_codec_ros.codec.model_file import Model
 from roi_codec_ros.codec.networks import ResidualBlock, build_transforms

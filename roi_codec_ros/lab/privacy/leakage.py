@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roi_codec_ros.codec.bitstream import Payload
-from roi_codec_ros.codec.codec import Encoder
+from roi_codec_ros.codec.encoding import Encoder
 from roi_codec_ros.codec.model_file import Model
 from roi_codec_ros.codec.rans import RansCoder
 from roi_codec_ros.codec.receptive_field import ReceptiveField, receptive_field

@@ -19,7 +19,8 @@ import cv2
 import numpy as np
 
 from roi_codec_ros.codec.backends import Backend, open_backend, open_graph_backend
-from roi_codec_ros.codec.codec import Decoder, Encoder
+from roi_codec_ros.codec.decoding import Decoder
+from roi_codec_ros.codec.encoding import Encoder
 from roi_codec_ros.codec.model_file import Model
 from roi_codec_ros.codec.models import find_model, read_model, untrained_model
 from roi_codec_ros.codec.presets import get_preset

@@ -16,7 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from roi_codec_ros.codec.codec import Encoder
+from roi_codec_ros.codec.encoding import Encoder
 from roi_codec_ros.codec.entropy import TOTAL, EntropyTables
 from roi_codec_ros.codec.model_file import Model
 from roi_codec_ros.common.errors import RoiCodecError
