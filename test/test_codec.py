@@ -32,8 +32,9 @@ from roi_codec_ros.codec import (
     load_model,
     untrained_model,
 )
-from roi_codec_ros.codec.entropy import neighbourly_map_cdf
-from roi_codec_ros.codec.model_file import METADATA_KEY, in_eight_bits
+from roi_codec_ros.codec.eight_bits import in_eight_bits
+from roi_codec_ros.codec.frequencies import neighbourly_map_cdf
+from roi_codec_ros.codec.measured_entry import METADATA_KEY
 from roi_codec_ros.common.devices import batch_limit
 
 SIZES = [(1, 1), (7, 5), (513, 511), (1080, 1920)]

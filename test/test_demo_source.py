@@ -23,7 +23,8 @@ from roi_codec_ros.lab.simulation.photograph_cameras import (
     render_film,
     view_rectangle,
 )
-from roi_codec_ros.stream.sources import open_source, parse_source
+from roi_codec_ros.stream.frame_readers import open_source
+from roi_codec_ros.stream.sources import parse_source
 
 SIZE = (48, 64)
 

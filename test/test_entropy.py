@@ -13,10 +13,9 @@ from roi_codec_ros.codec.entropy import (
     HIDDEN,
     SKIPPED,
     EntropyTables,
-    map_cdf_of,
     map_contexts_of,
-    neighbourly_map_cdf,
 )
+from roi_codec_ros.codec.frequencies import map_cdf_of, neighbourly_map_cdf
 from roi_codec_ros.common.errors import ModelFileError
 
 CDF = [[0, 10, 65535, 65536, 0], [0, 1, 2, 3, 65536]]

@@ -20,9 +20,6 @@ from roi_codec_ros.commands.common import picture_bytes
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
 from roi_codec_ros.common.files import (
     GENERATOR,
-    Output,
-    RunFolder,
-    check_outputs,
     is_ours,
     json_bytes,
     replacement,
@@ -30,6 +27,7 @@ from roi_codec_ros.common.files import (
     write,
     write_whole,
 )
+from roi_codec_ros.common.output_files import Output, RunFolder, check_outputs
 
 PACKAGE = Path(__file__).resolve().parents[1] / "roi_codec_ros"
 THEIRS = b"the work of years\n"

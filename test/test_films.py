@@ -12,7 +12,8 @@ import pytest
 from phone_film import HEIGHT, MATRICES, WIDTH, write_phone_film
 
 from roi_codec_ros.common.films import Film, FilmError
-from roi_codec_ros.stream.sources import open_source, parse_source
+from roi_codec_ros.stream.frame_readers import open_source
+from roi_codec_ros.stream.sources import parse_source
 
 FRAMES, RATE_HZ = 5, 12.5
 

@@ -15,10 +15,9 @@ from roi_codec_ros.codec.entropy import (
     HIDDEN,
     SKIPPED,
     EntropyTables,
-    map_cdf_of,
     map_contexts_of,
-    neighbourly_map_cdf,
 )
+from roi_codec_ros.codec.frequencies import map_cdf_of, neighbourly_map_cdf
 from roi_codec_ros.codec.rans import RansCoder, available_implementations
 from roi_codec_ros.common.errors import BitstreamError
 

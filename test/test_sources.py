@@ -15,17 +15,9 @@ import numpy as np
 import pytest
 
 from roi_codec_ros.common.errors import RoiCodecError
-from roi_codec_ros.stream.sources import (
-    LIVE,
-    Capture,
-    Frame,
-    RateLimiter,
-    Source,
-    SourceError,
-    SourceKind,
-    open_source,
-    parse_source,
-)
+from roi_codec_ros.stream.capture import Capture, RateLimiter
+from roi_codec_ros.stream.frame_readers import LIVE, Frame, open_source
+from roi_codec_ros.stream.sources import Source, SourceError, SourceKind, parse_source
 
 PATIENCE_S = 30.0
 
@@ -348,7 +340,7 @@ class FailingCamera:
 
 
 def test_a_camera_that_disappears_is_tried_again(monkeypatch):
-    monkeypatch.setattr("roi_codec_ros.stream.sources.FIRST_RETRY_S", 0.01)
+    monkeypatch.setattr("roi_codec_ros.stream.capture.FIRST_RETRY_S", 0.01)
     frames = Frames()
     source = Source("0", SourceKind.DEVICE, "0")
     capture = Capture(source, frames, open_reader=FailingCamera.opener())
@@ -360,8 +352,8 @@ def test_a_camera_that_disappears_is_tried_again(monkeypatch):
 
 
 def test_waits_double_up_to_the_longest(monkeypatch):
-    monkeypatch.setattr("roi_codec_ros.stream.sources.FIRST_RETRY_S", 0.001)
-    monkeypatch.setattr("roi_codec_ros.stream.sources.LAST_RETRY_S", 0.004)
+    monkeypatch.setattr("roi_codec_ros.stream.capture.FIRST_RETRY_S", 0.001)
+    monkeypatch.setattr("roi_codec_ros.stream.capture.LAST_RETRY_S", 0.004)
     details = []
 
     def never(source, size):

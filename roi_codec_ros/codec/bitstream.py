@@ -10,7 +10,7 @@ import struct
 import zlib
 from dataclasses import dataclass
 
-from roi_codec_ros.codec.entropy import MAX_CLASSES, MAX_LEVELS
+from roi_codec_ros.codec.table_checks import MAX_CLASSES, MAX_LEVELS
 from roi_codec_ros.common.errors import BitstreamError
 
 MAGIC = b"ROIC"

@@ -112,8 +112,9 @@ class Decoder:
         """Reconstruct several frames; those of one model and size go through the network together.
 
         In the order of ``payloads``, bytes or what `parse` or `read` made of them; what `decode`
-        would have raised for one stands in its place. A batch holds no more pixels than one frame may
-        (``max_pixels``), so that many large frames take no more memory than a single one.
+        would have raised for one stands in its place. A batch holds no more pixels than one
+        frame may (``max_pixels``), so that many large frames take no more memory than a single
+        one.
         """
         outcomes: list[DecodedFrame | BitstreamError | None] = [None] * len(payloads)
         alike: dict[tuple[bytes, int, int], list[tuple[int, ReadFrame]]] = {}

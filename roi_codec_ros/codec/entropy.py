@@ -8,27 +8,30 @@ by the tables of that level.
 
 from __future__ import annotations
 
-import heapq
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from roi_codec_ros.codec.frequencies import neighbourly_map_cdf, quantise
+from roi_codec_ros.codec.table_checks import (
+    ESCAPE_BITS,
+    PRECISION,
+    as_frozen_int32,
+    channels_of_one_level,
+    check_bounds,
+    check_levels,
+    check_map,
+    check_rows,
+    check_shapes,
+    check_values,
+)
 from roi_codec_ros.common.errors import ModelFileError
-
-PRECISION = 16  # bits of the cumulative frequencies
-TOTAL = 1 << PRECISION
-ESCAPE_BITS = 16  # bits of a value that is coded outside its table
-VALUE_MIN, VALUE_MAX = -(1 << 15), (1 << 15) - 1  # range of int16 symbols
-FARTHEST_BOUND = 127  # between two contexts, and its negative
 
 SKIPPED = 0  # a block that is as it was when its stream last sent it
 HIDDEN = 1  # a block of a hidden region: no symbol of it is coded
 FIRST_CLASS = 2  # a block of class c is FIRST_CLASS + c
-MAX_CLASSES = 6
-MAX_LEVELS = 64
-MAX_STEP = 1 << 24  # of a ladder
 NOT_CODED = -1  # in place of a level: nothing of the block is coded
 
 MAX_RATIO = 0xFFFF  # between the steps of two levels, in 1/256
@@ -77,23 +80,23 @@ class EntropyTables:
     def __post_init__(self) -> None:
         names = ("cdf", "lengths", "offsets", "bounds", "coded_channels", "ladder", "map_cdf")
         for name in names:
-            object.__setattr__(self, name, _as_frozen_int32(name, getattr(self, name)))
-        _check_bounds(self.bounds)
-        _check_shapes(self.cdf, self.lengths, self.offsets)
+            object.__setattr__(self, name, as_frozen_int32(name, getattr(self, name)))
+        check_bounds(self.bounds)
+        check_shapes(self.cdf, self.lengths, self.offsets)
         if self.coded_channels.size == 0:
-            channels = _channels_of_one_level(len(self.cdf), self.contexts)
+            channels = channels_of_one_level(len(self.cdf), self.contexts)
             self._fill_in("coded_channels", np.array([channels]))
         if self.ladder.size == 0 and self.coded_channels.shape == (1,):
             self._fill_in("ladder", np.ones(1, np.int32))
         if self.map_cdf.size == 0:
             self._fill_in("map_cdf", neighbourly_map_cdf(1))
-        _check_levels(self.coded_channels, self.ladder, len(self.cdf), self.contexts)
-        _check_rows(self.cdf, self.lengths)
-        _check_values(self.lengths, self.offsets)
-        _check_map(self.map_cdf)
+        check_levels(self.coded_channels, self.ladder, len(self.cdf), self.contexts)
+        check_rows(self.cdf, self.lengths)
+        check_values(self.lengths, self.offsets)
+        check_map(self.map_cdf)
 
     def _fill_in(self, name: str, values: np.ndarray) -> None:
-        object.__setattr__(self, name, _as_frozen_int32(name, values))
+        object.__setattr__(self, name, as_frozen_int32(name, values))
 
     @property
     def channels(self) -> int:
@@ -257,7 +260,7 @@ class EntropyTables:
         if len(pmfs) == 0:
             raise ModelFileError("entropy tables: expected at least 1 row, found none")
         rows = [
-            _quantise(np.append(np.asarray(pmf, dtype=np.float64).ravel(), tail), index)
+            quantise(np.append(np.asarray(pmf, dtype=np.float64).ravel(), tail), index)
             for index, (pmf, tail) in enumerate(zip(pmfs, tails, strict=True))
         ]
         lengths = np.array([len(row) + 1 for row in rows], dtype=np.int32)
@@ -360,209 +363,8 @@ def map_contexts_of(blocks: np.ndarray, classes: int) -> np.ndarray:
     return (classes + 3) * around[1:, :-1] + around[:-1, 1:]
 
 
-def map_cdf_of(pmfs: np.ndarray) -> np.ndarray:
-    """Tables of block maps, quantised such that every value keeps at least 1/65536.
-
-    Args:
-        pmfs: [(P + 3)², P + 2], probabilities or counts, none of whose rows is all 0.
-
-    Returns:
-        int32 [(P + 3)², P + 3], for `EntropyTables.map_cdf`.
-
-    Raises:
-        ModelFileError: an entry is negative or not finite, or a row sums to 0.
-    """
-    rows = [_quantise(row, index) for index, row in enumerate(np.asarray(pmfs, dtype=np.float64))]
-    return np.pad(np.cumsum(rows, axis=1), ((0, 0), (1, 0))).astype(np.int32)
-
-
-def neighbourly_map_cdf(classes: int) -> np.ndarray:
-    """Tables for maps of which nothing was counted: a block is mostly as those beside it.
-
-    Nine times as likely as any other value if one of the two neighbours has it, 17 times if both
-    have. By integers alone, so that they come out the same on every machine.
-
-    Args:
-        classes: P, 1 to 6.
-
-    Returns:
-        int32 [(P + 3)², P + 3], for `EntropyTables.map_cdf`.
-    """
-    values = classes + 2
-    left, above = np.divmod(np.arange((values + 1) ** 2, dtype=np.int64), values + 1)
-    value = np.arange(values)
-    weights = 1 + 8 * (value == left[:, None]) + 8 * (value == above[:, None])
-    steps = 1 + (TOTAL - values) * weights // weights.sum(axis=1, keepdims=True)
-    steps[np.arange(len(steps)), weights.argmax(axis=1)] += TOTAL - steps.sum(axis=1)
-    return np.pad(np.cumsum(steps, axis=1), ((0, 0), (1, 0))).astype(np.int32)
-
-
 def _size_of(array: np.ndarray) -> tuple[int, int]:
     """(h, w) of blocks [h, w] or symbols [C, h, w]."""
     if array.ndim < 2:
         raise ValueError(f"expected blocks [h, w] or symbols [C, h, w], found {array.shape}")
     return array.shape[-2], array.shape[-1]
-
-
-def _as_frozen_int32(name: str, values: object) -> np.ndarray:
-    array = np.asarray(values)
-    if array.dtype.kind not in "iu":
-        raise ModelFileError(f"entropy tables: expected integers in {name}, found {array.dtype}")
-    info = np.iinfo(np.int32)
-    if array.size and (int(array.min()) < info.min or int(array.max()) > info.max):
-        raise ModelFileError(f"entropy tables: expected 32-bit integers in {name}, found larger")
-    frozen = np.array(array, dtype=np.int32, order="C")  # a copy that nobody else can change
-    frozen.setflags(write=False)
-    return frozen
-
-
-def _check_bounds(bounds: np.ndarray) -> None:
-    if bounds.ndim != 1 or len(bounds) > FARTHEST_BOUND:
-        raise ModelFileError(
-            f"entropy tables: expected 0 to {FARTHEST_BOUND} bounds, found {list(bounds.shape)}"
-        )
-    far = (bounds < -FARTHEST_BOUND) | (bounds > FARTHEST_BOUND)
-    if far.any() or not (bounds[1:] > bounds[:-1]).all():
-        raise ModelFileError(
-            f"entropy tables: expected rising bounds of -{FARTHEST_BOUND} to {FARTHEST_BOUND}, "
-            f"found {bounds.tolist()}"
-        )
-
-
-def _check_shapes(cdf: np.ndarray, lengths: np.ndarray, offsets: np.ndarray) -> None:
-    if cdf.ndim != 2 or cdf.shape[0] < 1 or not 3 <= cdf.shape[1] <= TOTAL + 1:
-        raise ModelFileError(
-            f"entropy tables: expected cdf [R, 3..{TOTAL + 1}], found {list(cdf.shape)}"
-        )
-    for name, array in (("lengths", lengths), ("offsets", offsets)):
-        if array.shape != (cdf.shape[0],):
-            raise ModelFileError(
-                f"entropy tables: expected {name} [{cdf.shape[0]}], found {list(array.shape)}"
-            )
-
-
-def _channels_of_one_level(rows: int, contexts: int) -> int:
-    if rows % contexts:
-        raise ModelFileError(
-            f"entropy tables: expected rows for {contexts} contexts of each channel, found {rows}"
-        )
-    return rows // contexts
-
-
-def _check_levels(
-    coded_channels: np.ndarray, ladder: np.ndarray, rows: int, contexts: int
-) -> None:
-    if coded_channels.ndim != 1 or len(coded_channels) > MAX_LEVELS:
-        raise ModelFileError(
-            f"entropy tables: expected coded_channels of 1 to {MAX_LEVELS} levels, "
-            f"found {list(coded_channels.shape)}"
-        )
-    if coded_channels.min() < 1:
-        raise ModelFileError(
-            "entropy tables: expected 1 coded channel or more at each level, "
-            f"found {coded_channels.tolist()}"
-        )
-    wanted = contexts * int(coded_channels.sum(dtype=np.int64))
-    if wanted != rows:
-        raise ModelFileError(
-            f"entropy tables: expected {wanted} rows, {contexts} for each channel of each level, "
-            f"found {rows}"
-        )
-    if ladder.shape != coded_channels.shape:
-        raise ModelFileError(
-            f"entropy tables: expected a ladder of {len(coded_channels)} steps, "
-            f"found {list(ladder.shape)}"
-        )
-    if ladder.min() < 1 or ladder.max() > MAX_STEP:
-        raise ModelFileError(
-            f"entropy tables: expected a ladder of steps of 1 to {MAX_STEP}, "
-            f"found {ladder.tolist()}"
-        )
-
-
-def _check_map(map_cdf: np.ndarray) -> None:
-    classes = map_cdf.shape[-1] - 3
-    if not 1 <= classes <= MAX_CLASSES or map_cdf.shape != ((classes + 3) ** 2, classes + 3):
-        raise ModelFileError(
-            f"entropy tables: expected map_cdf [(P + 3)², P + 3] of 1 to {MAX_CLASSES} classes, "
-            f"found {list(map_cdf.shape)}"
-        )
-    good = (map_cdf[:, 0] == 0) & (map_cdf[:, -1] == TOTAL)
-    good &= (map_cdf[:, 1:] > map_cdf[:, :-1]).all(axis=1)
-    if not good.all():
-        raise ModelFileError(
-            f"entropy tables: expected rows of map_cdf to rise strictly from 0 to {TOTAL}, "
-            f"found an error in row {int(np.argmin(good))}"
-        )
-
-
-def _check_rows(cdf: np.ndarray, lengths: np.ndarray) -> None:
-    for index, used in enumerate(lengths.tolist()):
-        if not 3 <= used <= cdf.shape[1]:
-            raise ModelFileError(
-                f"entropy tables: expected a length of 3 to {cdf.shape[1]} in row {index}, "
-                f"found {used}"
-            )
-        row = cdf[index]
-        if row[0] != 0 or row[used - 1] != TOTAL:
-            raise ModelFileError(
-                f"entropy tables: expected row {index} to run from 0 to {TOTAL}, "
-                f"found {row[0]} to {row[used - 1]}"
-            )
-        # Compared, not subtracted: a difference of hostile 32-bit entries could wrap around.
-        if not bool((row[1:used] > row[: used - 1]).all()):
-            raise ModelFileError(
-                f"entropy tables: expected row {index} to rise strictly, found a step of 0 or less"
-            )
-        if row[used:].any():
-            raise ModelFileError(
-                f"entropy tables: expected zeros after entry {used} of row {index}, found others"
-            )
-
-
-def _check_values(lengths: np.ndarray, offsets: np.ndarray) -> None:
-    for index, (used, first) in enumerate(zip(lengths.tolist(), offsets.tolist(), strict=True)):
-        last = first + used - 3  # the escape stands for no value
-        if first < VALUE_MIN or last > VALUE_MAX:
-            raise ModelFileError(
-                f"entropy tables: expected values of {VALUE_MIN} to {VALUE_MAX} in row "
-                f"{index}, found {first} to {last}"
-            )
-
-
-def _quantise(probabilities: np.ndarray, index: int) -> np.ndarray:
-    """Integer frequencies >= 1 that sum to 65536 and lose the fewest bits."""
-    count = len(probabilities)
-    if not 2 <= count <= TOTAL:
-        raise ModelFileError(
-            f"entropy tables: expected 1 to {TOTAL - 1} probabilities in row {index}, "
-            f"found {count - 1}"
-        )
-    if not bool((np.isfinite(probabilities) & (probabilities >= 0)).all()):
-        raise ModelFileError(
-            f"entropy tables: expected finite probabilities >= 0 in row {index}, "
-            f"found {probabilities.min()} to {probabilities.max()}"
-        )
-    total = float(probabilities.sum())
-    if not 0 < total < math.inf:
-        raise ModelFileError(
-            f"entropy tables: expected row {index} to have mass, found a sum of {total}"
-        )
-    mass = probabilities / total
-    frequencies = np.maximum(1, np.rint(mass * TOTAL)).astype(np.int64)
-    surplus = int(frequencies.sum()) - TOTAL
-    step = -1 if surplus > 0 else 1
-
-    def cost(symbol: int) -> float:
-        frequency = int(frequencies[symbol])
-        if frequency + step < 1:
-            return math.inf
-        return float(mass[symbol]) * math.log(frequency / (frequency + step))
-
-    heap = [(cost(symbol), symbol) for symbol in range(count)] if surplus else []
-    heapq.heapify(heap)
-    for _ in range(abs(surplus)):
-        symbol = heap[0][1]
-        frequencies[symbol] += step
-        heapq.heapreplace(heap, (cost(symbol), symbol))
-    return frequencies

@@ -20,7 +20,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,18 +29,23 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from roi_codec_ros.codec.eight_bits import SCALE, check_scales, full_precision
 from roi_codec_ros.codec.entropy import EntropyTables
+from roi_codec_ros.codec.measured_entry import (
+    MEASURED_KEY,
+    METADATA_KEY,
+    with_measured_entry,
+    without_measured_entry,
+)
 from roi_codec_ros.codec.presets import BLOCKS, Preset
 from roi_codec_ros.common.errors import ModelFileError
 from roi_codec_ros.common.files import write_whole
 
 FORMAT_VERSION = 2
 _FILE_IS_IDENTITY = 1  # the format in which it is the hash of the file
-METADATA_KEY, MEASURED_KEY = "roi_codec", "roi_codec_measured"
 MEASURED = ("figures",)  # entries of the card that are kept there
 ID_BYTES = 8
 MAX_FILE_BYTES = 1 << 30
-SCALE = ".scale"
 _LARGEST_OPTION = 4096
 _MOST_LAYERS = 64  # of one kind: a network of thousands takes a minute to be found to be none
 
@@ -140,7 +144,7 @@ class Model:
         content = safetensors.numpy.save(
             stored, metadata={METADATA_KEY: json.dumps(header, sort_keys=True)}
         )
-        return cls.from_bytes(_with_measured(content, measured))
+        return cls.from_bytes(with_measured_entry(content, measured))
 
     @classmethod
     def from_bytes(cls, content: bytes, where: str = "the model file") -> Model:
@@ -186,7 +190,7 @@ class Model:
             raise ModelFileError(
                 f"expected {where} to hold latent_mean [{preset.latent_channels}], found {found}"
             )
-        _check_scales(arrays, where)
+        check_scales(arrays, where)
         if tables.channels != preset.latent_channels:
             raise ModelFileError(
                 f"expected {where} to hold tables of {preset.latent_channels} channels, "
@@ -198,7 +202,7 @@ class Model:
             tensors=arrays,
             tables=tables,
             header={**header, **measured},
-            identity=hashlib.sha256(_without_measured(content)).digest(),
+            identity=hashlib.sha256(without_measured_entry(content)).digest(),
             content=content,
             measured=measured,
         )
@@ -218,7 +222,7 @@ class Model:
         Raises ModelFileError for a file whose header is not laid out as ours.
         """
         measured = {**self.measured, **entries}
-        return Model.from_bytes(_with_measured(self.content, measured), f"model {self.name}")
+        return Model.from_bytes(with_measured_entry(self.content, measured), f"model {self.name}")
 
     def to_text(self) -> str:
         """Identity, card and tables without the networks: what an exported encoder carries."""
@@ -261,7 +265,7 @@ class Model:
         """
         prefix = part + "."
         return {
-            key.removeprefix(prefix): _full(value, self.tensors.get(key + SCALE))
+            key.removeprefix(prefix): full_precision(value, self.tensors.get(key + SCALE))
             for key, value in self.tensors.items()
             if key.startswith(prefix) and not key.endswith(SCALE)
         }
@@ -277,92 +281,6 @@ def _table_tensors(tables: EntropyTables) -> dict[str, np.ndarray]:
         "entropy.ladder": tables.ladder,
         "entropy.map_cdf": tables.map_cdf,
     }
-
-
-# What was measured is the first entry of the metadata, in front of all else in the file's header,
-# from where it can be taken out again to the byte.
-_METADATA = b'{"__metadata__":{'
-_MEASURED_ENTRY = re.compile(
-    re.escape(_METADATA + b'"' + MEASURED_KEY.encode() + b'":') + rb'"[^"\\]*(?:\\.[^"\\]*)*",'
-)
-
-
-def _with_measured(content: bytes, measured: Mapping[str, Any]) -> bytes:
-    """A safetensors file with what was measured in its metadata. Raises ModelFileError."""
-    bare = _without_measured(content)
-    if not measured:
-        return bare
-    header, tensors = _split(bare)
-    text = json.dumps(json.dumps(measured, sort_keys=True))
-    entry = f'"{MEASURED_KEY}":{text},'.encode()
-    changed = _joined(_METADATA + entry + header.removeprefix(_METADATA), tensors)
-    if not header.startswith(_METADATA) or _without_measured(changed) != bare:
-        raise ModelFileError(
-            "expected a model file that roi-codec wrote, found one with another layout of its "
-            "header"
-        )
-    return changed
-
-
-def _without_measured(content: bytes) -> bytes:
-    """The file as it was before anything was measured, to the byte."""
-    header, tensors = _split(content)
-    entry = _MEASURED_ENTRY.match(header)
-    if entry is None:
-        return content
-    return _joined(_METADATA + header[entry.end() :], tensors)
-
-
-def _split(content: bytes) -> tuple[bytes, bytes]:
-    """Header and tensors of a safetensors file, whose header is 8 bytes of length, then JSON."""
-    end = 8 + int.from_bytes(content[:8], "little")
-    return content[8:end], content[end:]
-
-
-def _joined(header: bytes, tensors: bytes) -> bytes:
-    header = header.rstrip(b" ")
-    header += b" " * (-len(header) % 8)
-    return len(header).to_bytes(8, "little") + header + tensors
-
-
-def in_eight_bits(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The same weights, each kernel of a convolution as int8 with scales of 1/127 of the largest.
-
-    A quarter of float32. Kernels are the tensors of four axes; the rest is small and stays.
-    """
-    stored = {}
-    for key, value in tensors.items():
-        if value.ndim != 4:
-            stored[key] = value
-            continue
-        rows = value.astype(np.float32).reshape(len(value), -1)
-        scale = np.maximum(np.abs(rows).max(axis=1) / 127.0, np.finfo(np.float32).tiny)
-        stored[key] = np.rint(rows / scale[:, None]).astype(np.int8).reshape(value.shape)
-        stored[key + SCALE] = scale.astype(np.float32)
-    return stored
-
-
-def _full(value: np.ndarray, scale: np.ndarray | None) -> np.ndarray:
-    if scale is None:
-        return value
-    return value.astype(np.float32) * scale.reshape(-1, *[1] * (value.ndim - 1))
-
-
-def _check_scales(arrays: Mapping[str, np.ndarray], where: str) -> None:
-    for key, value in arrays.items():
-        scale = arrays.get(key + SCALE)
-        if (value.dtype == np.int8) != (scale is not None):
-            raise ModelFileError(
-                f"expected {where} to hold {key}{SCALE} if {key} is int8 and else not, found "
-                f"{key} {value.dtype} {'with' if scale is not None else 'without'} it"
-            )
-        if scale is not None and (
-            scale.dtype != np.float32 or value.ndim == 0 or scale.shape != value.shape[:1]
-        ):
-            raise ModelFileError(
-                f"expected {where} to hold {key}{SCALE} float32 {list(value.shape[:1])}, "
-                f"found {scale.dtype} {list(scale.shape)}"
-            )
 
 
 def read_model(path: str | Path) -> Model:

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from roi_codec_ros.codec.block_transform import STEPS
-from roi_codec_ros.codec.entropy import EntropyTables, neighbourly_map_cdf
+from roi_codec_ros.codec.entropy import EntropyTables
+from roi_codec_ros.codec.frequencies import neighbourly_map_cdf
 from roi_codec_ros.codec.ladder import coded_channels, ladder_steps, relative_steps
 from roi_codec_ros.codec.model_file import Model, read_model
 from roi_codec_ros.codec.policy import CLASSES, POLICY, StepPolicy

@@ -30,7 +30,7 @@ from roi_codec_ros.commands.common import (
 )
 from roi_codec_ros.commands.progress_bar import ProgressBar
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
-from roi_codec_ros.common.files import Output
+from roi_codec_ros.common.output_files import Output
 
 if TYPE_CHECKING:
     from roi_codec_ros.recordings.pipeline import Settings

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
-from roi_codec_ros.common.files import Output, check_outputs, stamped
+from roi_codec_ros.common.files import stamped
+from roi_codec_ros.common.output_files import Output, check_outputs
 
 
 def add_json_option(parser: argparse.ArgumentParser) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from roi_codec_ros.commands.common import picture_bytes, read_bytes
 from roi_codec_ros.common.errors import BitstreamError, RoiCodecError
-from roi_codec_ros.common.files import Output, RunFolder, write
+from roi_codec_ros.common.files import write
+from roi_codec_ros.common.output_files import Output, RunFolder
 
 SUFFIX, SHOWN = ".roic", ".png"
 

@@ -72,7 +72,8 @@ def run(args: argparse.Namespace) -> None:
 
 def _frame(args: argparse.Namespace) -> ImageArray:
     """A frame of the camera, uint8 [H, W, 3] RGB. Raises RoiCodecError."""
-    from roi_codec_ros.stream.sources import SourceKind, open_source, parse_source
+    from roi_codec_ros.stream.frame_readers import open_source
+    from roi_codec_ros.stream.sources import SourceKind, parse_source
 
     source = parse_source(args.camera)
     if source.kind is SourceKind.TOPIC:

@@ -16,16 +16,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from roi_codec_ros.commands.common import (
-    add_force_option,
-    add_json_option,
-    outputs,
-    read_json,
-)
+from roi_codec_ros.commands.common import add_force_option, add_json_option, outputs, read_json
 
 if TYPE_CHECKING:
     from roi_codec_ros.codec import Model
-    from roi_codec_ros.common.files import Output
+    from roi_codec_ros.common.output_files import Output
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +44,7 @@ def run(args: argparse.Namespace) -> None:
     from roi_codec_ros.codec import UsageError, find_model, list_models
     from roi_codec_ros.codec.card import with_figures
     from roi_codec_ros.codec.model_file import read_model
-    from roi_codec_ros.common.files import Output
+    from roi_codec_ros.common.output_files import Output
 
     if args.measured and not args.model:
         raise UsageError("expected the model that --measured belongs to, found none")

@@ -2,16 +2,13 @@
 """The one way in which files are written.
 
 A file appears whole or not at all, and what stood there before stays until then. Links are
-followed, modes and owners kept; pipes, devices and open descriptors are written into. A command
-writes through `Output`, which never replaces an input, nor what roi-codec did not make unless the
-user says so; a folder that a command fills is a `RunFolder`, its own while it lasts.
+followed, modes and owners kept; pipes, devices and open descriptors are written into.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import secrets
@@ -20,12 +17,11 @@ import stat
 import sys
 import tempfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any, BinaryIO
 
-from roi_codec_ros.common.errors import RoiCodecError, UsageError
+from roi_codec_ros.common.errors import RoiCodecError
 
 # Stands in every file of ours whose format has room for it, within these bytes of either end.
 GENERATOR = "made by roi-codec"
@@ -34,15 +30,10 @@ _MODEL_FILE = b'{"__metadata__":{"roi_codec'  # after the 8 bytes of a safetenso
 _PAYLOAD = b"ROIC"
 _PNG, _PNG_HEADER_BYTES = b"\x89PNG\r\n\x1a\n", 33
 _JPEG = b"\xff\xd8"
-_MARKER = ".roi-codec.json"  # in a folder that a command fills
 _PARTIAL_BYTES = 6  # of chance in the name of a file that is not whole yet
 _PARTIALS = f".{'[0-9a-f]' * 2 * _PARTIAL_BYTES}.partial*"
-_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 _LINKS_FOLLOWED = 40
-_STDOUT = 1
-
-
-# ------------------------------------------------------------------------------------ primitives
+STDOUT = 1
 
 
 def write_whole(path: Path, content: bytes | memoryview, *, durable: bool = False) -> None:
@@ -52,7 +43,7 @@ def write_whole(path: Path, content: bytes | memoryview, *, durable: bool = Fals
     of this process (``/dev/stdout``) is written into. Raises OSError, and then leaves nothing
     behind.
     """
-    if _is_written_into(path):
+    if is_written_into(path):
         with _opened(path) as file:
             file.write(content)
         return
@@ -65,7 +56,7 @@ def write(path: Path, content: bytes | memoryview, *, durable: bool = False) -> 
     try:
         write_whole(path, content, durable=durable)
     except OSError as error:
-        raise _refusal(path, error) from error
+        raise refusal_of(path, error) from error
 
 
 @contextlib.contextmanager
@@ -75,17 +66,17 @@ def replacement(path: Path, *, durable: bool = False) -> Iterator[Path]:
     It has the mode and the owner of what stands there. A block that raises leaves no trace of it.
     Where ``path`` is a pipe or a device, what was filled in is written into that. Raises OSError.
     """
-    if _is_written_into(path):
+    if is_written_into(path):
         with tempfile.NamedTemporaryFile(suffix=path.suffix) as file:
             yield Path(file.name)
             with open(file.name, "rb") as source, _opened(path) as target:
                 shutil.copyfileobj(source, target)
         return
     target_path = Path(os.path.realpath(path))
-    before = _status(target_path)
+    before = status_of(target_path)
     if before is not None and stat.S_ISDIR(before.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    if before is not None and not _may_write(target_path):
+    if before is not None and not may_write(target_path):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
     folder = target_path.parent
     folder.mkdir(parents=True, exist_ok=True)
@@ -107,6 +98,12 @@ def replacement(path: Path, *, durable: bool = False) -> Iterator[Path]:
     if durable:
         with contextlib.suppress(OSError):  # not every file system syncs folders
             _sync(folder)
+
+
+def remove_partials(folder: Path) -> None:
+    """Remove what was half-written when a run that filled a folder was killed."""
+    for partial in folder.glob(_PARTIALS):
+        partial.unlink(missing_ok=True)
 
 
 def same_file(first: Path, second: Path) -> bool:
@@ -155,31 +152,34 @@ def json_bytes(data: Any) -> bytes:
     return (json.dumps(data, indent=2) + "\n").encode()
 
 
-def _refusal(path: Path, error: OSError) -> RoiCodecError:
+def refusal_of(path: Path, error: OSError) -> RoiCodecError:
+    """The one line for what the file system refused."""
     return RoiCodecError(f"expected to write {path}; found: {error.strerror or error}")
 
 
-def _status(path: Path) -> os.stat_result | None:
+def status_of(path: Path) -> os.stat_result | None:
+    """The status of a file; None where there is none. Raises OSError."""
     try:
         return os.stat(path)
     except FileNotFoundError:
         return None
 
 
-def _may_write(path: Path) -> bool:
+def may_write(path: Path) -> bool:
+    """Whether this process may write to a file that is there."""
     effective = os.access in os.supports_effective_ids
     return os.access(path, os.W_OK, effective_ids=effective)
 
 
-def _is_written_into(path: Path) -> bool:
+def is_written_into(path: Path) -> bool:
     """Whether ``path`` is a pipe, a device or a descriptor: nothing that can be replaced."""
-    if _descriptor(path) is not None:
+    if descriptor_of(path) is not None:
         return True
-    found = _status(path)
+    found = status_of(path)
     return found is not None and not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode))
 
 
-def _descriptor(path: Path) -> int | None:
+def descriptor_of(path: Path) -> int | None:
     """The number of a descriptor of this process that ``path`` leads to, as /dev/stdout does."""
     own = f"/proc/{os.getpid()}/fd"
     current = str(path)
@@ -197,10 +197,10 @@ def _descriptor(path: Path) -> int | None:
 
 def _opened(path: Path) -> BinaryIO:
     """What is written into."""
-    descriptor = _descriptor(path)
+    descriptor = descriptor_of(path)
     if descriptor is None:
         return path.open("wb")
-    if descriptor == _STDOUT:
+    if descriptor == STDOUT:
         sys.stdout.flush()
     return open(os.dup(descriptor), "wb")
 
@@ -211,205 +211,3 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-# --------------------------------------------------------------------------------------- outputs
-
-
-class Output:
-    """A file that a command will write, checked before hours of work."""
-
-    def __init__(self, path: Path, *, force: bool = False, inputs: Iterable[Path] = ()) -> None:
-        """force: also over a file that roi-codec did not make. inputs: what the command reads.
-
-        Makes the folder of ``path``; a file that is there stays as it is until `write`.
-        Raises UsageError where ``path`` is an input, RoiCodecError where it can not be written or
-        is not ours to replace.
-        """
-        self.path = Path(path)
-        try:
-            self._check(force, inputs)
-        except OSError as error:
-            raise _refusal(self.path, error) from error
-
-    def write(self, content: bytes | memoryview) -> None:
-        """Write the file, whole or not at all. Raises RoiCodecError."""
-        write(self.path, content, durable=True)
-
-    def write_json(self, data: Any) -> None:
-        """Write indented JSON. Raises RoiCodecError."""
-        self.write(json_bytes(data))
-
-    @property
-    def is_file(self) -> bool:
-        """Whether a file is written: not a pipe, a device or a descriptor."""
-        return not _is_written_into(self.path)
-
-    def say(self, text: str) -> None:
-        """Print ``text`` where it does not get into the file: not to stdout, if that is it."""
-        print(text, file=sys.stderr if _descriptor(self.path) == _STDOUT else sys.stdout)
-
-    def _check(self, force: bool, inputs: Iterable[Path]) -> None:
-        if _descriptor(self.path) is not None:
-            return
-        found = _status(self.path)
-        if found is not None and stat.S_ISDIR(found.st_mode):
-            raise RoiCodecError(f"expected to write {self.path}; found: a folder")
-        if found is not None and stat.S_ISBLK(found.st_mode) and not force:
-            raise RoiCodecError(
-                f"expected to write {self.path}; found: a disk; --force writes over it"
-            )
-        if found is not None and not stat.S_ISREG(found.st_mode):
-            if not _may_write(self.path):
-                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-            return
-        for path in inputs:
-            if same_file(self.path, path):
-                raise UsageError(f"expected to write another file than the input {path}")
-        if found is not None and found.st_size and not force and not is_ours(self.path):
-            raise RoiCodecError(
-                f"expected to write {self.path}; found: a file that roi-codec did not make; "
-                "--force replaces it"
-            )
-        _try_to_write(self.path)
-
-
-class _NothingToReplaceError(Exception):
-    """Ends a trial."""
-
-
-def _try_to_write(path: Path) -> None:
-    """Find out whether `write_whole` could write there. Raises OSError."""
-    with contextlib.suppress(_NothingToReplaceError), replacement(path):
-        raise _NothingToReplaceError
-
-
-def check_outputs(
-    paths: Mapping[str, Path | None], *, force: bool = False, inputs: Iterable[Path] = ()
-) -> dict[str, Output]:
-    """The `Output` of each path that is not None. Raises as that, and where two are one file."""
-    read = list(inputs)
-    outputs: dict[str, Output] = {}
-    for name, path in paths.items():
-        if path is None:
-            continue
-        output = Output(path, force=force, inputs=read)
-        if output.is_file and any(
-            same_file(other.path, output.path) for other in outputs.values()
-        ):
-            raise UsageError(f"expected a file of its own for every output, found {path} twice")
-        outputs[name] = output
-    return outputs
-
-
-# --------------------------------------------------------------------------------------- folders
-
-
-class RunFolder:
-    """A folder that a command fills, and may fill again; as a context manager, its alone.
-
-    The folder is marked by a file of ours, which is also what is locked.
-    """
-
-    def __init__(
-        self, path: Path, verb: str, names: Iterable[str], *, force: bool = False
-    ) -> None:
-        """verb: of the command. names: what it will write in there.
-
-        Raises RoiCodecError where one of these is there in a folder that is not marked, and was
-        not made by us; not with ``force``.
-        """
-        self.path = Path(path)
-        self._verb = verb
-        self._lock: int | None = None
-        self._files: dict[str, str] = {}
-        if self.path.exists() and not self.path.is_dir():
-            raise RoiCodecError(f"expected to write into {path}; found: no folder")
-        if self.marked or force:
-            return
-        for name in names:
-            found = self.path / name
-            if os.path.lexists(found) and not (found.is_file() and is_ours(found)):
-                raise RoiCodecError(
-                    f"expected to write {found}; found: something that roi-codec did not make; "
-                    "--force replaces it"
-                )
-
-    @property
-    def marked(self) -> bool:
-        """Whether a command of ours has filled it before."""
-        return is_ours(self.path / _MARKER)
-
-    def __enter__(self) -> RunFolder:
-        """Mark and lock it. Raises RoiCodecError where that can not be, or another run is in it.
-
-        What was half-written when an earlier run was killed is removed.
-        """
-        marker = self.path / _MARKER
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(marker, os.O_RDWR | os.O_CREAT, 0o666)
-            lock(self._lock)
-            self._files = self._remembered()
-            self._mark()
-            for partial in self.path.glob(_PARTIALS):
-                partial.unlink(missing_ok=True)
-        except BlockingIOError as error:
-            self._unlock()
-            raise RoiCodecError(
-                f"expected no other run in {self.path}; found: one that has not ended"
-            ) from error
-        except OSError as error:
-            self._unlock()
-            raise RoiCodecError(
-                f"expected to write into {self.path}; found: {error.strerror or error}"
-            ) from error
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._unlock()
-
-    def remember(self, name: str, digest: str) -> None:
-        """Keep the digest of a file that was written, for `remembered`."""
-        self._files[name] = digest
-        self._mark()
-
-    def remembered(self, name: str) -> str | None:
-        """What `remember` was told of that file, also in an earlier run."""
-        return (self._files or self._remembered()).get(name)
-
-    def _remembered(self) -> dict[str, str]:
-        try:
-            files = json.loads((self.path / _MARKER).read_bytes())["files"]
-            return {str(name): str(digest) for name, digest in files.items()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return {}
-
-    def _mark(self) -> None:
-        if self._lock is None:
-            return
-        content = json_bytes({"verb": self._verb, "files": self._files})
-        os.pwrite(self._lock, content, 0)
-        os.ftruncate(self._lock, len(content))
-
-    def _unlock(self) -> None:
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
-
-
-def lock(descriptor: int) -> None:
-    """Lock an open file for this process while it is open.
-
-    Raises BlockingIOError where another process has it; some file systems know no locks.
-    """
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            raise

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from roi_codec_ros.common.errors import RoiCodecError
-from roi_codec_ros.common.files import GENERATOR, Output, stamped
+from roi_codec_ros.common.files import GENERATOR, stamped
+from roi_codec_ros.common.output_files import Output
 from roi_codec_ros.common.plugins import optional
 
 if TYPE_CHECKING:

@@ -36,17 +36,11 @@ from roi_codec_ros.nodes.camera_info import info_of_pixels, read_calibration, sc
 from roi_codec_ros.nodes.conversions import byte_array, rgb_from_message
 from roi_codec_ros.nodes.diagnostics import Figure, Level, Status
 from roi_codec_ros.nodes.following import FollowingSubscription
+from roi_codec_ros.stream.capture import Capture, RateLimiter
+from roi_codec_ros.stream.frame_readers import LIVE, Frame
 from roi_codec_ros.stream.health import CameraHealth, Words
 from roi_codec_ros.stream.newest import NewestByKey
-from roi_codec_ros.stream.sources import (
-    LIVE,
-    Capture,
-    Frame,
-    RateLimiter,
-    Source,
-    SourceKind,
-    parse_source,
-)
+from roi_codec_ros.stream.sources import Source, SourceKind, parse_source
 from roi_codec_ros.stream.statistics import SlidingWindow
 
 TAKE_TIMEOUT_S = 0.2

@@ -14,8 +14,9 @@ import numpy as np
 
 from roi_codec_ros.codec import Decoder
 from roi_codec_ros.common.errors import BitstreamError, RoiCodecError, UsageError
-from roi_codec_ros.common.files import GENERATOR, Output, replacement
+from roi_codec_ros.common.files import GENERATOR, replacement
 from roi_codec_ros.common.images import ImageArray
+from roi_codec_ros.common.output_files import Output
 from roi_codec_ros.common.plugins import optional
 from roi_codec_ros.recordings.bag_frames import MessageCodec, ToImage, ToJpeg
 from roi_codec_ros.recordings.bag_reading import Bag

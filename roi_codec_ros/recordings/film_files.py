@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from roi_codec_ros.common.errors import RoiCodecError
-from roi_codec_ros.common.files import GENERATOR, Output, replacement
+from roi_codec_ros.common.files import GENERATOR, replacement
 from roi_codec_ros.common.films import FilmError, check_film
+from roi_codec_ros.common.output_files import Output
 from roi_codec_ros.recordings.pipeline import Passage, Pipeline, Settings
 from roi_codec_ros.recordings.tally import CameraTally, Result
 from roi_codec_ros.recordings.video_planes import VideoFrame, require_av

@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from roi_codec_ros.common.errors import RoiCodecError
-from roi_codec_ros.common.files import Output, RunFolder, write
+from roi_codec_ros.common.files import write
+from roi_codec_ros.common.output_files import Output, RunFolder
 from roi_codec_ros.common.photographs import is_photograph, photographs_in
 from roi_codec_ros.recordings.pictures import Picture
 from roi_codec_ros.recordings.pipeline import Passage, Pipeline, Settings

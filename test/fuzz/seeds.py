@@ -16,7 +16,7 @@ from targets import _SCALES, _decoder, _small_model, _tables
 from roi_codec_ros.codec import Encoder
 from roi_codec_ros.codec.bitstream import Payload
 from roi_codec_ros.codec.entropy import FIRST_CLASS, HIDDEN, SKIPPED
-from roi_codec_ros.codec.model_file import METADATA_KEY
+from roi_codec_ros.codec.measured_entry import METADATA_KEY
 from roi_codec_ros.codec.rans import RansCoder
 
 

@@ -24,8 +24,10 @@ from PIL import Image
 from roi_codec_ros.codec import rans_reference
 from roi_codec_ros.codec.bitstream import HEADER_BYTES, Payload
 from roi_codec_ros.codec.decoding import Decoder
-from roi_codec_ros.codec.entropy import SKIPPED, EntropyTables, neighbourly_map_cdf
-from roi_codec_ros.codec.model_file import METADATA_KEY, Model
+from roi_codec_ros.codec.entropy import SKIPPED, EntropyTables
+from roi_codec_ros.codec.frequencies import neighbourly_map_cdf
+from roi_codec_ros.codec.measured_entry import METADATA_KEY
+from roi_codec_ros.codec.model_file import Model
 from roi_codec_ros.codec.models import untrained_model
 from roi_codec_ros.codec.presets import get_preset
 from roi_codec_ros.codec.rans import RansCoder

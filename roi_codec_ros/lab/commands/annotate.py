@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from roi_codec_ros.commands.common import add_force_option
 
 if TYPE_CHECKING:
-    from roi_codec_ros.common.files import RunFolder
+    from roi_codec_ros.common.output_files import RunFolder
     from roi_codec_ros.lab.datasets.annotations import Annotation, AnnotationSet
 
 FAILURES_SHOWN = 20
@@ -50,7 +50,8 @@ def run(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from roi_codec_ros.common.errors import RoiCodecError, UsageError
-    from roi_codec_ros.common.files import RunFolder, write
+    from roi_codec_ros.common.files import write
+    from roi_codec_ros.common.output_files import RunFolder
     from roi_codec_ros.lab.datasets.annotate import annotate
     from roi_codec_ros.lab.datasets.annotated_images import read_annotated
     from roi_codec_ros.lab.datasets.annotations_any import shortfall
@@ -105,7 +106,8 @@ def run(args: argparse.Namespace) -> None:
 def _annotation_file(args: argparse.Namespace, folder: RunFolder) -> Path:
     """What is written. Raises RoiCodecError where that would take somebody's work from him."""
     from roi_codec_ros.common.errors import RoiCodecError, UsageError
-    from roi_codec_ros.common.files import Output, same_file
+    from roi_codec_ros.common.files import same_file
+    from roi_codec_ros.common.output_files import Output
     from roi_codec_ros.lab.evaluation.cache import file_digest
 
     file: Path = args.out / f"annotation_{args.split}.odgt"

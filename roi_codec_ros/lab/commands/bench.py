@@ -41,7 +41,7 @@ from roi_codec_ros.lab.commands import bench_server
 if TYPE_CHECKING:
     import numpy as np
 
-    from roi_codec_ros.common.files import Output
+    from roi_codec_ros.common.output_files import Output
     from roi_codec_ros.common.photographs import PhotographError
 
 DEFAULT_SIZES = ((512, 512), (1280, 720), (1920, 1080))

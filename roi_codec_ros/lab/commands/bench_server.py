@@ -15,15 +15,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from roi_codec_ros.commands.common import (
-    not_negative,
-    positive,
-    positive_real,
-)
+from roi_codec_ros.commands.common import not_negative, positive, positive_real
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
-from roi_codec_ros.common.files import Output
 from roi_codec_ros.common.graph_choice import AUTO, SERVER_BACKENDS
 from roi_codec_ros.common.images import ImageArray
+from roi_codec_ros.common.output_files import Output
 from roi_codec_ros.common.photographs import PhotographError, left_out, photographs_in, readable
 
 DEFAULT_SIZE = (640, 360)

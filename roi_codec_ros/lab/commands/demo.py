@@ -28,14 +28,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from roi_codec_ros.commands.common import (
-    add_force_option,
-    add_json_option,
-    outputs,
-    positive,
-)
+from roi_codec_ros.commands.common import add_force_option, add_json_option, outputs, positive
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
-from roi_codec_ros.common.files import Output, RunFolder, json_bytes, same_file, write
+from roi_codec_ros.common.files import json_bytes, same_file, write
+from roi_codec_ros.common.output_files import Output, RunFolder
 from roi_codec_ros.lab.commands import demo_twin
 from roi_codec_ros.lab.demo.running import (
     Stop,
@@ -190,7 +186,7 @@ def _sources(args: argparse.Namespace, names: list[str]) -> dict[str, str]:
 def _check_frames(source: Source) -> None:
     """Raises RoiCodecError where no frame of a file or a folder can be read."""
     from roi_codec_ros.common.photographs import PhotographError
-    from roi_codec_ros.stream.sources import open_source
+    from roi_codec_ros.stream.frame_readers import open_source
 
     reader = open_source(source)
     reason = ""
@@ -300,7 +296,8 @@ def _finished(plan: Plan, ledger: DemoLedger, start_s: float, end_s: float) -> R
     from roi_codec_ros.lab.demo.outputs import Run
     from roi_codec_ros.lab.demo.truth import with_twin
     from roi_codec_ros.lab.simulation.photograph_cameras import SourceFrames
-    from roi_codec_ros.stream.sources import open_source, parse_source
+    from roi_codec_ros.stream.frame_readers import open_source
+    from roi_codec_ros.stream.sources import parse_source
 
     raw_frames = {}
     for camera, text in plan.sources.items():

@@ -19,15 +19,11 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from roi_codec_ros.commands.common import (
-    add_force_option,
-    add_json_option,
-    image_size,
-    positive,
-)
+from roi_codec_ros.commands.common import add_force_option, add_json_option, image_size, positive
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
-from roi_codec_ros.common.files import GENERATOR, Output, check_outputs
+from roi_codec_ros.common.files import GENERATOR
 from roi_codec_ros.common.graph_choice import SERVER_BACKENDS, TORCH
+from roi_codec_ros.common.output_files import Output, check_outputs
 from roi_codec_ros.lab.commands.evaluate_video import add_video_arguments, evaluate_films
 from roi_codec_ros.lab.datasets.annotations import Annotation, AnnotationSet
 from roi_codec_ros.lab.datasets.annotations_any import read_annotations

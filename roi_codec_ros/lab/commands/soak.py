@@ -29,7 +29,7 @@ from roi_codec_ros.commands.common import (
     positive_real,
 )
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
-from roi_codec_ros.common.files import RunFolder
+from roi_codec_ros.common.output_files import RunFolder
 from roi_codec_ros.lab.demo.running import (
     Stop,
     await_persons,

@@ -29,7 +29,7 @@ from roi_codec_ros.commands.common import (
 
 if TYPE_CHECKING:
     from roi_codec_ros.codec import Model
-    from roi_codec_ros.common.files import RunFolder
+    from roi_codec_ros.common.output_files import RunFolder
     from roi_codec_ros.lab.datasets.annotations import AnnotationSet
     from roi_codec_ros.lab.training.detector_images import DetectorImages
     from roi_codec_ros.lab.training.detector_training import FineTuned, FineTuning
@@ -108,8 +108,8 @@ def run(args: argparse.Namespace) -> None:
     from roi_codec_ros.codec import UsageError
     from roi_codec_ros.codec.model_file import read_model
     from roi_codec_ros.codec.models import find_model
-    from roi_codec_ros.common.files import check_outputs
     from roi_codec_ros.common.machine import usable_cores
+    from roi_codec_ros.common.output_files import check_outputs
     from roi_codec_ros.lab.datasets.annotations_any import read_annotations
     from roi_codec_ros.lab.evaluation.cache import file_digest
     from roi_codec_ros.lab.training.detector_data import divide, write_yolo_data
@@ -197,7 +197,7 @@ def run(args: argparse.Namespace) -> None:
 def _work_folder(args: argparse.Namespace) -> RunFolder:
     """The folder beside --out. Raises RoiCodecError where an earlier run would be lost."""
     from roi_codec_ros.common.errors import RoiCodecError
-    from roi_codec_ros.common.files import RunFolder
+    from roi_codec_ros.common.output_files import RunFolder
     from roi_codec_ros.lab.training.detector_training import STATE_FILE
 
     work = args.out.with_name(args.out.stem + WORK_SUFFIX)

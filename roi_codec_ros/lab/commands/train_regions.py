@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from roi_codec_ros.commands.common import add_force_option, positive, positive_real
 from roi_codec_ros.common.errors import RoiCodecError
-from roi_codec_ros.common.files import RunFolder, write
+from roi_codec_ros.common.files import write
+from roi_codec_ros.common.output_files import RunFolder
 
 if TYPE_CHECKING:
     from roi_codec_ros.lab.datasets.annotations import Annotation

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from roi_codec_ros.common.errors import RoiCodecError
-from roi_codec_ros.common.files import GENERATOR, is_ours, lock
+from roi_codec_ros.common.files import GENERATOR, is_ours
+from roi_codec_ros.common.output_files import lock
 from roi_codec_ros.lab.datasets.annotations import Annotation
 from roi_codec_ros.lab.evaluation.results import ImageResult, RowName
 

@@ -25,9 +25,9 @@ from roi_codec_ros.codec.model_file import Model
 from roi_codec_ros.codec.models import find_model, read_model, untrained_model
 from roi_codec_ros.codec.presets import get_preset
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
-from roi_codec_ros.common.files import Output
 from roi_codec_ros.common.graph_runtime import GRAPH_BACKENDS
 from roi_codec_ros.common.images import ImageArray
+from roi_codec_ros.common.output_files import Output
 from roi_codec_ros.common.plotting import new_figure, save_figure
 from roi_codec_ros.common.tables import number, text_table
 from roi_codec_ros.lab.evaluation.baselines import parse_baselines

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from roi_codec_ros.codec.entropy import PRECISION, EntropyTables
+from roi_codec_ros.codec.entropy import EntropyTables
 from roi_codec_ros.codec.rans import RansCoder
+from roi_codec_ros.codec.table_checks import PRECISION
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
 from roi_codec_ros.common.tables import text_table
 

@@ -13,19 +13,14 @@ from numpy.typing import NDArray
 
 from roi_codec_ros.codec.block_encoder import BlockEncoder
 from roi_codec_ros.codec.block_transform import STEPS
-from roi_codec_ros.codec.entropy import (
-    FIRST_CLASS,
-    SKIPPED,
-    TOTAL,
-    EntropyTables,
-    map_cdf_of,
-    map_contexts_of,
-)
+from roi_codec_ros.codec.entropy import FIRST_CLASS, SKIPPED, EntropyTables, map_contexts_of
+from roi_codec_ros.codec.frequencies import map_cdf_of
 from roi_codec_ros.codec.ladder import coded_channels, ladder_steps, relative_steps
 from roi_codec_ros.codec.model_file import Model
 from roi_codec_ros.codec.models import block_tables_laplace
 from roi_codec_ros.codec.policy import BACKGROUND, CLASSES, NEAR, POLICY, StepPolicy
 from roi_codec_ros.codec.presets import get_preset
+from roi_codec_ros.codec.table_checks import TOTAL
 from roi_codec_ros.common.photographs import read_photograph
 from roi_codec_ros.lab.training.checkpoints import read_checkpoint
 from roi_codec_ros.lab.training.progress import LOG_NAME, learning_curve

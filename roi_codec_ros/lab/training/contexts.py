@@ -17,8 +17,9 @@ import cv2
 import numpy as np
 
 from roi_codec_ros.codec.encoding import Encoder
-from roi_codec_ros.codec.entropy import TOTAL, EntropyTables
+from roi_codec_ros.codec.entropy import EntropyTables
 from roi_codec_ros.codec.model_file import Model
+from roi_codec_ros.codec.table_checks import TOTAL
 from roi_codec_ros.common.errors import RoiCodecError
 from roi_codec_ros.common.photographs import PhotographError, left_out, read_photograph
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from roi_codec_ros.codec.eight_bits import in_eight_bits
 from roi_codec_ros.codec.entropy import EntropyTables
-from roi_codec_ros.codec.model_file import Model, in_eight_bits
+from roi_codec_ros.codec.model_file import Model
 from roi_codec_ros.codec.presets import get_preset
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
 from roi_codec_ros.lab.training.checkpoints import averaged_codec, read_checkpoint

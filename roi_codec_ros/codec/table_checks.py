@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What entropy tables must be, whoever made them: limits, and checks that raise ModelFileError."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from roi_codec_ros.common.errors import ModelFileError
+
+PRECISION = 16  # bits of the cumulative frequencies
+TOTAL = 1 << PRECISION
+ESCAPE_BITS = 16  # bits of a value that is coded outside its table
+VALUE_MIN, VALUE_MAX = -(1 << 15), (1 << 15) - 1  # range of int16 symbols
+FARTHEST_BOUND = 127  # between two contexts, and its negative
+MAX_CLASSES = 6
+MAX_LEVELS = 64
+MAX_STEP = 1 << 24  # of a ladder
+
+
+def as_frozen_int32(name: str, values: object) -> np.ndarray:
+    """The values as int32, in a copy that nobody can write to. Raises ModelFileError."""
+    array = np.asarray(values)
+    if array.dtype.kind not in "iu":
+        raise ModelFileError(f"entropy tables: expected integers in {name}, found {array.dtype}")
+    info = np.iinfo(np.int32)
+    if array.size and (int(array.min()) < info.min or int(array.max()) > info.max):
+        raise ModelFileError(f"entropy tables: expected 32-bit integers in {name}, found larger")
+    frozen = np.array(array, dtype=np.int32, order="C")  # a copy that nobody else can change
+    frozen.setflags(write=False)
+    return frozen
+
+
+def check_bounds(bounds: np.ndarray) -> None:
+    """Check `EntropyTables.bounds`. Raises ModelFileError."""
+    if bounds.ndim != 1 or len(bounds) > FARTHEST_BOUND:
+        raise ModelFileError(
+            f"entropy tables: expected 0 to {FARTHEST_BOUND} bounds, found {list(bounds.shape)}"
+        )
+    far = (bounds < -FARTHEST_BOUND) | (bounds > FARTHEST_BOUND)
+    if far.any() or not (bounds[1:] > bounds[:-1]).all():
+        raise ModelFileError(
+            f"entropy tables: expected rising bounds of -{FARTHEST_BOUND} to {FARTHEST_BOUND}, "
+            f"found {bounds.tolist()}"
+        )
+
+
+def check_shapes(cdf: np.ndarray, lengths: np.ndarray, offsets: np.ndarray) -> None:
+    """Check the shapes of cdf, lengths and offsets, one row each. Raises ModelFileError."""
+    if cdf.ndim != 2 or cdf.shape[0] < 1 or not 3 <= cdf.shape[1] <= TOTAL + 1:
+        raise ModelFileError(
+            f"entropy tables: expected cdf [R, 3..{TOTAL + 1}], found {list(cdf.shape)}"
+        )
+    for name, array in (("lengths", lengths), ("offsets", offsets)):
+        if array.shape != (cdf.shape[0],):
+            raise ModelFileError(
+                f"entropy tables: expected {name} [{cdf.shape[0]}], found {list(array.shape)}"
+            )
+
+
+def channels_of_one_level(rows: int, contexts: int) -> int:
+    """How many channels `rows` rows are for. Raises ModelFileError."""
+    if rows % contexts:
+        raise ModelFileError(
+            f"entropy tables: expected rows for {contexts} contexts of each channel, found {rows}"
+        )
+    return rows // contexts
+
+
+def check_levels(coded_channels: np.ndarray, ladder: np.ndarray, rows: int, contexts: int) -> None:
+    """Check coded_channels and ladder, [L] each, of tables with `rows` rows; ModelFileError."""
+    if coded_channels.ndim != 1 or len(coded_channels) > MAX_LEVELS:
+        raise ModelFileError(
+            f"entropy tables: expected coded_channels of 1 to {MAX_LEVELS} levels, "
+            f"found {list(coded_channels.shape)}"
+        )
+    if coded_channels.min() < 1:
+        raise ModelFileError(
+            "entropy tables: expected 1 coded channel or more at each level, "
+            f"found {coded_channels.tolist()}"
+        )
+    wanted = contexts * int(coded_channels.sum(dtype=np.int64))
+    if wanted != rows:
+        raise ModelFileError(
+            f"entropy tables: expected {wanted} rows, {contexts} for each channel of each level, "
+            f"found {rows}"
+        )
+    if ladder.shape != coded_channels.shape:
+        raise ModelFileError(
+            f"entropy tables: expected a ladder of {len(coded_channels)} steps, "
+            f"found {list(ladder.shape)}"
+        )
+    if ladder.min() < 1 or ladder.max() > MAX_STEP:
+        raise ModelFileError(
+            f"entropy tables: expected a ladder of steps of 1 to {MAX_STEP}, "
+            f"found {ladder.tolist()}"
+        )
+
+
+def check_map(map_cdf: np.ndarray) -> None:
+    """Check `EntropyTables.map_cdf`. Raises ModelFileError."""
+    classes = map_cdf.shape[-1] - 3
+    if not 1 <= classes <= MAX_CLASSES or map_cdf.shape != ((classes + 3) ** 2, classes + 3):
+        raise ModelFileError(
+            f"entropy tables: expected map_cdf [(P + 3)², P + 3] of 1 to {MAX_CLASSES} classes, "
+            f"found {list(map_cdf.shape)}"
+        )
+    good = (map_cdf[:, 0] == 0) & (map_cdf[:, -1] == TOTAL)
+    good &= (map_cdf[:, 1:] > map_cdf[:, :-1]).all(axis=1)
+    if not good.all():
+        raise ModelFileError(
+            f"entropy tables: expected rows of map_cdf to rise strictly from 0 to {TOTAL}, "
+            f"found an error in row {int(np.argmin(good))}"
+        )
+
+
+def check_rows(cdf: np.ndarray, lengths: np.ndarray) -> None:
+    """Check that each row rises from 0 to 65536 over its length. Raises ModelFileError."""
+    for index, used in enumerate(lengths.tolist()):
+        if not 3 <= used <= cdf.shape[1]:
+            raise ModelFileError(
+                f"entropy tables: expected a length of 3 to {cdf.shape[1]} in row {index}, "
+                f"found {used}"
+            )
+        row = cdf[index]
+        if row[0] != 0 or row[used - 1] != TOTAL:
+            raise ModelFileError(
+                f"entropy tables: expected row {index} to run from 0 to {TOTAL}, "
+                f"found {row[0]} to {row[used - 1]}"
+            )
+        # Compared, not subtracted: a difference of hostile 32-bit entries could wrap around.
+        if not bool((row[1:used] > row[: used - 1]).all()):
+            raise ModelFileError(
+                f"entropy tables: expected row {index} to rise strictly, found a step of 0 or less"
+            )
+        if row[used:].any():
+            raise ModelFileError(
+                f"entropy tables: expected zeros after entry {used} of row {index}, found others"
+            )
+
+
+def check_values(lengths: np.ndarray, offsets: np.ndarray) -> None:
+    """Check that every value in the tables is one of int16. Raises ModelFileError."""
+    for index, (used, first) in enumerate(zip(lengths.tolist(), offsets.tolist(), strict=True)):
+        last = first + used - 3  # the escape stands for no value
+        if first < VALUE_MIN or last > VALUE_MAX:
+            raise ModelFileError(
+                f"entropy tables: expected values of {VALUE_MIN} to {VALUE_MAX} in row "
+                f"{index}, found {first} to {last}"
+            )
