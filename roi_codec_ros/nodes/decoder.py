@@ -17,13 +17,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any
 
-import numpy as np
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
-from std_msgs.msg import Header
-from std_srvs.srv import Trigger
+from sensor_msgs.msg import CameraInfo
 
 from roi_codec_ros.codec import (
     BitstreamError,
@@ -31,64 +26,26 @@ from roi_codec_ros.codec import (
     Decoder,
     Payload,
     ReadFrame,
-    StreamState,
     UnknownModelError,
     kernel_complaint,
     load_model,
 )
 from roi_codec_ros.common.devices import batch_limit
-from roi_codec_ros.common.errors import RoiCodecError, UsageError
-from roi_codec_ros.common.files import write_whole
 from roi_codec_ros.config.parameters import DecoderParameters, check_camera_names
 from roi_codec_ros.msg import CompressedLatent
-from roi_codec_ros.msg import DecodedFrame as DecodedFrameMessage
 from roi_codec_ros.nodes import qos
 from roi_codec_ros.nodes.base import ManagedNode
-from roi_codec_ros.nodes.camera_info import scaled_camera_info
-from roi_codec_ros.nodes.conversions import byte_array, image_from_rgb, jpeg_from_rgb, stamp_ns
-from roi_codec_ros.nodes.diagnostics import Figure, Level, Status, rejects
+from roi_codec_ros.nodes.conversions import stamp_ns
+from roi_codec_ros.nodes.decoded_camera import BAD_PAYLOAD, UNKNOWN_MODEL, DecodedCamera
+from roi_codec_ros.nodes.diagnostics import Level, Status
 from roi_codec_ros.nodes.handover import AnonymizedFrame, FrameTaker
+from roi_codec_ros.nodes.snapshots import Snapshots
 from roi_codec_ros.stream.deadline import Expectation, in_time
-from roi_codec_ros.stream.freshness import CAUSES, FreshnessGuard
-from roi_codec_ros.stream.health import CameraHealth, Words
 from roi_codec_ros.stream.newest import NewestByKey
-from roi_codec_ros.stream.statistics import SlidingWindow
 
 TAKE_TIMEOUT_S = 0.2
-LATENTS = Words("no latent", "payloads refused", "latents arrive, none decoded")
 LATENT_TYPE = "roi_codec_ros/msg/CompressedLatent"
-UNKNOWN_MODEL, BAD_PAYLOAD = "unknown_model", "bad_payload"
 LOSS_TO_NAME = 0.02  # of the frames that came; now and then one is lost anywhere
-
-
-class _Camera:
-    """One camera's publishers, counters and figures."""
-
-    def __init__(self, node: ManagedNode, name: str) -> None:
-        self.name = name
-        picture = f"{name}/anonymized/image"
-        self.images = node.publisher(Image, picture, qos.images())
-        self.jpegs = node.publisher(CompressedImage, f"{picture}/compressed", qos.images())
-        self.infos = node.publisher(CameraInfo, f"{name}/anonymized/camera_info", qos.images())
-        self.info: CameraInfo | None = None
-        self.snapshots_due = 0
-        self.frames = node.publisher(DecodedFrameMessage, f"{name}/decoded_frame")
-        self.health = CameraHealth(LATENTS)  # arrivals: in bits
-        self.lost = SlidingWindow()
-        self.bits_per_pixel = SlidingWindow()
-        self.decode_ms = SlidingWindow()
-        self.decoded = 0
-        self.guard = FreshnessGuard()
-        self.state = StreamState()
-        self.known_share = 1.0  # of the last image
-        self.late = 0
-        self.late_moments = SlidingWindow()
-        self.model = ""
-        self.model_identity = ""
-
-    @property
-    def subscribed(self) -> bool:
-        return self.images.get_subscription_count() > 0 or self.jpegs.get_subscription_count() > 0
 
 
 @dataclass(frozen=True)
@@ -111,7 +68,7 @@ class DecoderNode(ManagedNode):
 
     def __init__(self) -> None:
         super().__init__("decoder")
-        self._cameras: dict[str, _Camera] = {}
+        self._cameras: dict[str, DecodedCamera] = {}
         self._taker: FrameTaker | None = None
 
     def hand_to(self, taker: FrameTaker) -> None:
@@ -131,7 +88,7 @@ class DecoderNode(ManagedNode):
             max_pixels=self.settings.max_pixels,
         )
         self._known = ", ".join(f"{model.name} ({model.id.hex()})" for model in models)
-        self._cameras = {name: _Camera(self, name) for name in names}
+        self._cameras = {name: DecodedCamera(self, name) for name in names}
         for name in names:
             self.subscription(
                 CompressedLatent,
@@ -144,8 +101,7 @@ class DecoderNode(ManagedNode):
                 f"{name}/latent/camera_info",
                 partial(self._on_camera_info, self._cameras[name]),
             )
-        self._snapshots = self._snapshot_folder()
-        self.service(Trigger, "~/snapshot", self._on_snapshot)
+        self._snapshots = Snapshots(self, self.settings.snapshot_folder, names)
         self._backends = ", ".join(
             f"{name} by {backend}" for name, backend in self._decoder.backends.items()
         )
@@ -169,10 +125,10 @@ class DecoderNode(ManagedNode):
 
     # Latents come in
 
-    def _on_camera_info(self, camera: _Camera, message: CameraInfo) -> None:
+    def _on_camera_info(self, camera: DecodedCamera, message: CameraInfo) -> None:
         camera.info = message if message.width and message.height else None
 
-    def _on_latent(self, camera: _Camera, message: CompressedLatent) -> None:
+    def _on_latent(self, camera: DecodedCamera, message: CompressedLatent) -> None:
         heard_s = camera.health.heard(8.0 * len(message.data))
         try:
             payload = self._decoder.parse(message.data)
@@ -217,7 +173,7 @@ class DecoderNode(ManagedNode):
         if not self._worth_decoding():
             return
         limit = batch_limit(self.settings.max_batch, self.settings.device)
-        wanted: list[tuple[_Camera, _Waiting]] = []
+        wanted: list[tuple[DecodedCamera, _Waiting]] = []
         for name, waiting in self._waiting.take_all(TAKE_TIMEOUT_S, limit):
             camera = self._cameras[name]
             if not self._wanted(camera):
@@ -253,14 +209,14 @@ class DecoderNode(ManagedNode):
             return True
         return self._taker.wait_for_room(TAKE_TIMEOUT_S)
 
-    def _wanted(self, camera: _Camera) -> bool:
-        if camera.subscribed or camera.snapshots_due:
+    def _wanted(self, camera: DecodedCamera) -> bool:
+        if camera.subscribed or self._snapshots.due(camera.name):
             return True
         return self._taker is not None and self._taker.wants(camera.name)
 
     def _finish(
         self,
-        camera: _Camera,
+        camera: DecodedCamera,
         message: CompressedLatent,
         outcome: DecodedFrame | BitstreamError,
         decode_ms: float,
@@ -268,122 +224,40 @@ class DecoderNode(ManagedNode):
         if isinstance(outcome, BitstreamError):
             self._refuse(camera, BAD_PAYLOAD, str(outcome))
             return
-        if camera.info is not None and camera.infos.get_subscription_count():
-            height, width = outcome.coded_size
-            info = scaled_camera_info(camera.info, width, height)
-            info.header = message.header
-            camera.infos.publish(info)  # before the persons who are placed by it
+        camera.publish_info(message, outcome)  # before the persons who are placed by it
         if self._taker is not None and self._taker.wants(camera.name):
             unknown = None if outcome.known.all() else ~outcome.known
             self._taker.put(
                 camera.name,
                 AnonymizedFrame(message.header, outcome.planes, outcome.original_size, unknown),
             )
-        payload_bytes = len(message.data)
-        self._publish(camera, message, outcome, payload_bytes, decode_ms)
-        if camera.snapshots_due:
-            self._write_snapshot(camera, message.header, outcome.image)
-        camera.model, camera.model_identity = outcome.model.name, outcome.model.identity.hex()
-        height, width = outcome.coded_size
-        camera.bits_per_pixel.add(8.0 * payload_bytes / (height * width))
-        camera.decoded += 1
-        camera.known_share = outcome.known_share
-        camera.decode_ms.add(decode_ms)
+        jpeg_quality = self.settings.jpeg_quality
+        camera.publish(message, outcome, decode_ms, jpeg_quality)
+        if self._snapshots.due(camera.name):
+            self._snapshots.take(camera.name, message.header, outcome.image, jpeg_quality)
+        camera.count(message, outcome, decode_ms)
         camera.health.used(self.age_s(message.header))
 
-    def _refuse(self, camera: _Camera, cause: str, reason: str) -> None:
+    def _refuse(self, camera: DecodedCamera, cause: str, reason: str) -> None:
         count = camera.health.refuse(cause, reason)
         self.warn(
             f"{camera.name} {cause}",
             f"{camera.name}: payload refused ({cause}, {count} so far): {reason}",
         )
 
-    def _publish(
-        self,
-        camera: _Camera,
-        latent: CompressedLatent,
-        decoded: DecodedFrame,
-        payload_bytes: int,
-        decode_ms: float,
-    ) -> None:
-        # The frame's data go first: whoever gets the image finds them there already.
-        if camera.frames.get_subscription_count():
-            camera.frames.publish(_frame_message(latent, decoded, payload_bytes, decode_ms))
-        if camera.images.get_subscription_count():
-            camera.images.publish(image_from_rgb(decoded.image, latent.header))
-        if camera.jpegs.get_subscription_count():
-            quality = self.settings.jpeg_quality
-            camera.jpegs.publish(jpeg_from_rgb(decoded.image, latent.header, quality))
-
-    # Snapshots
-
-    def _snapshot_folder(self) -> Path | None:
-        folder = self.settings.snapshot_folder
-        if folder and not Path(folder).expanduser().is_dir():
-            raise UsageError(f"snapshot_folder: expected a folder, found none at {folder}")
-        return Path(folder).expanduser() if folder else None
-
-    def _on_snapshot(self, request: Any, response: Any) -> Any:
-        if self._snapshots is None:
-            response.message = "expected a snapshot_folder to be set, found none"
-        elif not self.active:
-            response.message = "expected an active node, found an inactive one"
-        else:
-            for camera in self._cameras.values():
-                camera.snapshots_due = 1
-            response.success = True
-            response.message = (
-                f"the next anonymized image of {', '.join(self._cameras)} goes into "
-                f"{self._snapshots}"
-            )
-        return response
-
-    def _write_snapshot(self, camera: _Camera, header: Header, pixels: Any) -> None:
-        camera.snapshots_due = 0
-        jpeg = jpeg_from_rgb(pixels, header, self.settings.jpeg_quality)
-        name = f"{camera.name.replace('/', '_')}_{stamp_ns(header)}.jpg"
-        assert self._snapshots is not None
-        try:
-            write_whole(self._snapshots / name, jpeg.data.tobytes())
-        except (OSError, RoiCodecError) as error:
-            self.warn(f"{camera.name} snapshot", f"{camera.name}: no snapshot: {error}")
-
     # Diagnostics
 
     def statuses(self) -> list[Status]:
         """What /diagnostics shows of this node now."""
-        return [self._status(camera) for camera in self._cameras.values()]
+        own = {"models": self._known, "backend": self._backends}
+        statuses = []
+        for camera in self._cameras.values():
+            level, message = self._judge(camera)
+            values = {**own, **camera.figures()}
+            statuses.append(Status(camera.name, level, message, values, camera.name))
+        return statuses
 
-    def _status(self, camera: _Camera) -> Status:
-        values: dict[str, Figure] = {
-            "models": self._known,
-            "backend": self._backends,
-            "model": camera.model,
-            "model_identity": camera.model_identity,
-            "received_fps": camera.health.arrivals.rate_hz,
-            "kbit_s": camera.health.arrivals.total_per_s / 1e3,
-            "fps": camera.decode_ms.rate_hz,
-            "bpp": camera.bits_per_pixel.mean,
-            "known_share": camera.known_share,
-            "age_ms_p50": camera.health.age_ms.percentile(50),
-            "age_ms_p95": camera.health.age_ms.percentile(95),
-            "decode_ms_p50": camera.decode_ms.percentile(50),
-            "decode_ms_p95": camera.decode_ms.percentile(95),
-            "frames": camera.decoded,
-            "dropped": camera.health.replaced,
-            "late": camera.late,
-            "lost": camera.guard.lost,
-            "lost_fps": camera.lost.total_per_s,
-            "restarts": camera.guard.restarts,
-            "last_restart": camera.guard.last_restart,
-            **{f"rejected.{cause}": 0 for cause in (UNKNOWN_MODEL, BAD_PAYLOAD, *CAUSES)},
-            **rejects(camera.health.refusals),
-            "last_reject": camera.health.last_refusal,
-        }
-        level, message = self._judge(camera)
-        return Status(camera.name, level, message, values, camera.name)
-
-    def _judge(self, camera: _Camera) -> tuple[Level, str]:
+    def _judge(self, camera: DecodedCamera) -> tuple[Level, str]:
         judgement = camera.health.judge(self.settings.stale_after_s)
         if judgement.level is Level.STALE:
             return Level.STALE, f"{judgement.message}{self._whereabouts(camera)}"
@@ -404,7 +278,7 @@ class DecoderNode(ManagedNode):
             level = Level.WARN
         return level, decoding
 
-    def _whereabouts(self, camera: _Camera) -> str:
+    def _whereabouts(self, camera: DecodedCamera) -> str:
         """Where a silent camera's encoder may be looked for; empty while there is one."""
         if self.count_publishers(f"{camera.name}/latent"):
             return ""
@@ -416,23 +290,3 @@ class DecoderNode(ManagedNode):
         )
         nobody = f": nobody publishes {self.resolve_topic_name(f'{camera.name}/latent')}"
         return f"{nobody}, but there is {', '.join(others[:3])}" if others else nobody
-
-
-def _frame_message(
-    latent: CompressedLatent, decoded: DecodedFrame, payload_bytes: int, decode_ms: float
-) -> Any:
-    message = DecodedFrameMessage(header=latent.header, model=decoded.model.name)
-    message.model_id = np.frombuffer(decoded.model.id, np.uint8)
-    message.original_height, message.original_width = decoded.original_size
-    message.coded_height, message.coded_width = decoded.coded_size
-    message.sequence = latent.sequence
-    message.dropped = latent.dropped
-    message.source_position = latent.source_position
-    message.payload_bytes = payload_bytes
-    message.encode_ms = latent.encode_ms
-    message.decode_ms = decode_ms
-    message.known_share = decoded.known_share
-    if not decoded.known.all():
-        message.unknown_columns = decoded.known.shape[1]
-        message.unknown = byte_array((~decoded.known).tobytes())
-    return message

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from roi_codec_ros.codec import (
@@ -22,7 +22,6 @@ from roi_codec_ros.codec import (
     EncodedFrame,
     Model,
     RoiCodecError,
-    UsageError,
     available_implementations,
     kernel_complaint,
     load_encoder,
@@ -32,7 +31,7 @@ from roi_codec_ros.config.parameters import EncoderParameters
 from roi_codec_ros.msg import CompressedLatent
 from roi_codec_ros.nodes import qos
 from roi_codec_ros.nodes.base import STOP_TIMEOUT_S, ManagedNode
-from roi_codec_ros.nodes.camera_info import info_of_pixels, read_calibration, scaled_camera_info
+from roi_codec_ros.nodes.coded_camera_info import CodedCameraInfo, is_rectified
 from roi_codec_ros.nodes.conversions import byte_array, rgb_from_message
 from roi_codec_ros.nodes.diagnostics import Figure, Level, Status
 from roi_codec_ros.nodes.following import FollowingSubscription
@@ -75,9 +74,6 @@ class EncoderNode(ManagedNode):
         self._read = CameraHealth(READ)  # images of a topic, as this node can read them or not
         self._few_levels = False
         self._last_frame: EncodedFrame | None = None
-        self._made_of: tuple[object, ...] = ()  # calibration, its identity first; and sizes
-        self._made: CameraInfo | None = None
-        self._info_fault = ""  # why there is none
         self._encode_ms = SlidingWindow()
         self._payload_bits = SlidingWindow()
         self._bits_per_pixel = SlidingWindow()
@@ -95,7 +91,19 @@ class EncoderNode(ManagedNode):
     def configure(self) -> None:
         """Load what the parameters name and create publishers and subscriptions."""
         self._source: Source = parse_source(self.settings.source)
-        self._calibration = self._read_calibration()
+        rectified = self.settings.rectified == "yes" or (
+            self.settings.rectified == "auto"
+            and self._source.kind is SourceKind.TOPIC
+            and is_rectified(self._source.target)
+        )
+        self._info = CodedCameraInfo(
+            self,
+            self._own("latent/camera_info"),
+            camera=self.camera,
+            rectified=rectified,
+            calibration_file=self.settings.camera_info_file,
+            calibration_topic=self.settings.camera_info_topic,
+        )
         self._encoder = load_encoder(
             self.settings.model,
             backend=self.settings.backend,
@@ -111,23 +119,12 @@ class EncoderNode(ManagedNode):
         # Publishing copies a message, so that one serves for all frames.
         self._latent_message = CompressedLatent(format=FORMAT, model=model.name)
         self._latent_message.model_id = np.frombuffer(model.id, np.uint8)
-        self._made_of = ()
-        self._rectified = self.settings.rectified == "yes" or (
-            self.settings.rectified == "auto"
-            and self._source.kind is SourceKind.TOPIC
-            and _is_rectified(self._source.target)
-        )
         self._frame_id = self.settings.frame_id or self.camera.replace("/", "_") + "_optical_frame"
         self._latents = self.publisher(CompressedLatent, self._own("latent"), qos.latents())
-        self._infos = self.publisher(CameraInfo, self._own("latent/camera_info"), qos.latched())
         self._images = None
         if self._source.kind is SourceKind.TOPIC:
             self._images = self.follow(
                 {Image: self._on_image, CompressedImage: self._on_image}, self._source.target
-            )
-        if self.settings.camera_info_topic:
-            self.lasting_subscription(
-                CameraInfo, self.settings.camera_info_topic, self._on_camera_info
             )
         self.get_logger().info(
             f"{self.camera}: source {self._source.text} ({self._source.kind.value}), "
@@ -182,9 +179,6 @@ class EncoderNode(ManagedNode):
         if self._limiter.allows(time.monotonic(), self.settings.rate_hz):
             self._wait(_Waiting(message.header, message))
 
-    def _on_camera_info(self, message: CameraInfo) -> None:
-        self._calibration = message
-
     def _wait(self, waiting: _Waiting) -> None:
         if self._waiting.put(self.camera, waiting):
             self._coded.replaced += 1
@@ -215,7 +209,7 @@ class EncoderNode(ManagedNode):
         encode_ms = 1e3 * (time.perf_counter() - started)
         self._published += 1
         position = content.position if isinstance(content, Frame) else LIVE
-        self._publish_camera_info(header, encoded)  # before the frame that it describes
+        self._info.publish(header, encoded)  # before the frame that it describes
         self._latents.publish(self._latent(header, encoded, position, encode_ms))
         self._last_frame = encoded
         self._coded.used()
@@ -250,38 +244,6 @@ class EncoderNode(ManagedNode):
         message.source_position = position
         message.data = byte_array(encoded.data)
         return message
-
-    def _publish_camera_info(self, header: Header, encoded: EncodedFrame) -> None:
-        """Publish the camera of the coded picture where it is another one than before.
-
-        It has no size, and there is a fault, where it can not be known.
-        """
-        calibration = self._calibration
-        # By identity: two messages of which one number differs count as equal.
-        made_of = id(calibration), encoded.original_size, encoded.coded_size, calibration
-        if made_of[:3] != self._made_of[:3]:
-            self._made_of, self._info_fault = made_of, ""
-            self._made = self._make_camera_info(calibration, encoded)
-            if self._made is not None:
-                self._made.header = header
-            self._infos.publish(self._made or CameraInfo(header=header))
-
-    def _make_camera_info(
-        self, calibration: CameraInfo | None, encoded: EncodedFrame
-    ) -> CameraInfo | None:
-        if calibration is None and self.settings.camera_info_topic:
-            self._info_fault = f"nothing on {self.settings.camera_info_topic} yet"
-            return None
-        (height, width), (coded_height, coded_width) = encoded.original_size, encoded.coded_size
-        try:
-            info = info_of_pixels(
-                calibration or CameraInfo(), width, height, rectified=self._rectified
-            )
-        except RoiCodecError as error:
-            self._info_fault = str(error)
-            self.warn("camera_info", f"{self.camera}: no camera_info: {error}")
-            return None
-        return scaled_camera_info(info, coded_width, coded_height)
 
     # Diagnostics
 
@@ -327,7 +289,7 @@ class EncoderNode(ManagedNode):
         values: dict[str, Figure] = {
             "source": self._source.text,
             "kind": self._source.kind.value,
-            "calibrated": bool(self._made is not None and any(self._made.k)),
+            "calibrated": self._info.calibrated,
         }
         images = self._images
         values.update(
@@ -353,8 +315,8 @@ class EncoderNode(ManagedNode):
                 state.state, Level.ERROR
             )
             message = f"{state.state}: {state.detail}" if state.detail else state.state
-        if self._info_fault and level is Level.OK:
-            level, message = Level.WARN, f"{message}; no camera_info: {self._info_fault}"
+        if self._info.fault and level is Level.OK:
+            level, message = Level.WARN, f"{message}; no camera_info: {self._info.fault}"
         return Status("source", level, message, values, self.camera)
 
     def _judge_topic(self, images: FollowingSubscription) -> tuple[Level, str]:
@@ -388,22 +350,6 @@ class EncoderNode(ManagedNode):
         if self.settings.skip != "auto":
             return self.settings.skip == "on"
         return None if self._source.kind in SEEN_LIVE else False
-
-    def _read_calibration(self) -> CameraInfo | None:
-        path, topic = self.settings.camera_info_file, self.settings.camera_info_topic
-        if path and topic:
-            raise UsageError("expected camera_info_file or camera_info_topic, found both")
-        own = self.resolve_topic_name(self._own("latent/camera_info"))
-        if topic and self.resolve_topic_name(topic) == own:
-            raise UsageError(
-                "expected the driver's topic as camera_info_topic, found this node's own"
-            )
-        return read_calibration(path) if path else None
-
-
-def _is_rectified(topic: str) -> bool:
-    """Whether an image topic is, by image_proc's names, one of rectified images."""
-    return any(part.startswith("image_rect") for part in topic.split("/"))
 
 
 def _privacy_complaint(model: Model) -> str:

@@ -354,10 +354,12 @@ class Nodes:
 
     def reset(self) -> None:
         """Forget everything that messages have left behind."""
-        from roi_codec_ros.nodes import decoder, detector
+        from roi_codec_ros.nodes import detector
+        from roi_codec_ros.nodes.decoded_camera import DecodedCamera
         from roi_codec_ros.nodes.tracked_camera import TrackedCamera
         from roi_codec_ros.perception.tracking import Tracker
         from roi_codec_ros.stream.clocks import CommonClock
+        from roi_codec_ros.stream.freshness import FreshnessGuard
         from roi_codec_ros.stream.newest import NewestByKey
 
         cameras = self.tracker._cameras
@@ -366,11 +368,11 @@ class Nodes:
         }
         self.tracker._tracker = Tracker(self.tracker._settings_of_tracks)
         self.tracker._clocks = CommonClock()
-        for node, module in ((self.decoder, decoder), (self.detector, detector)):
+        for node, kind in ((self.decoder, DecodedCamera), (self.detector, detector._Camera)):
             if not node._cameras:
-                node._cameras = {name: module._Camera(node, name) for name in self.CAMERAS}
+                node._cameras = {name: kind(node, name) for name in self.CAMERAS}
         for camera in self.decoder._cameras.values():
-            camera.guard = decoder.FreshnessGuard()
+            camera.guard = FreshnessGuard()
         for camera in self.detector._cameras.values():
             camera.sizes = detector.OriginalSizes()
         self.detector._waiting = NewestByKey()
