@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from roi_codec_ros.commands.common import picture_bytes
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
 from roi_codec_ros.common.files import (
     GENERATOR,
@@ -27,6 +26,7 @@ from roi_codec_ros.common.files import (
     write,
     write_whole,
 )
+from roi_codec_ros.common.images import picture_bytes
 from roi_codec_ros.common.output_files import Output, RunFolder, check_outputs
 
 PACKAGE = Path(__file__).resolve().parents[1] / "roi_codec_ros"

@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from roi_codec_ros.commands.common import (
+from roi_codec_ros.commands.arguments import (
     add_force_option,
     add_json_option,
     not_negative,

@@ -20,15 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from roi_codec_ros.commands.common import (
-    add_force_option,
-    add_json_option,
-    image_size,
-    outputs,
-    read_bytes,
-)
+from roi_codec_ros.commands.arguments import add_force_option, add_json_option, image_size, outputs
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
-from roi_codec_ros.common.files import GENERATOR
+from roi_codec_ros.common.files import GENERATOR, read_bytes
 
 if TYPE_CHECKING:
     from roi_codec_ros.perception.cameras import CameraModel

@@ -20,15 +20,15 @@ import sys
 from pathlib import Path
 
 from roi_codec_ros.codec.bitstream import DEFAULT_MAX_PIXELS, MAX_SIDE
-from roi_codec_ros.commands.common import (
+from roi_codec_ros.commands.arguments import (
     add_force_option,
     add_json_option,
     outputs,
-    picture_bytes,
     positive_real,
-    read_bytes,
 )
 from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.common.files import read_bytes
+from roi_codec_ros.common.images import picture_bytes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

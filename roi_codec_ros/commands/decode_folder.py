@@ -8,9 +8,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from roi_codec_ros.commands.common import picture_bytes, read_bytes
 from roi_codec_ros.common.errors import BitstreamError, RoiCodecError
-from roi_codec_ros.common.files import write
+from roi_codec_ros.common.files import read_bytes, write
+from roi_codec_ros.common.images import picture_bytes
 from roi_codec_ros.common.output_files import Output, RunFolder
 
 SUFFIX, SHOWN = ".roic", ".png"

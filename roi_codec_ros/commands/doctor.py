@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from roi_codec_ros.commands.common import add_force_option, add_json_option, outputs
+from roi_codec_ros.commands.arguments import add_force_option, add_json_option, outputs
 from roi_codec_ros.common.errors import RoiCodecError
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from roi_codec_ros.codec.backends import AUTO, BACKENDS
 from roi_codec_ros.codec.bitstream import DEFAULT_MAX_PIXELS
-from roi_codec_ros.commands.common import (
+from roi_codec_ros.commands.arguments import (
     add_force_option,
     add_json_option,
     outputs,

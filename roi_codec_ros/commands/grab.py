@@ -19,14 +19,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from roi_codec_ros.commands.common import (
-    add_force_option,
-    image_size,
-    not_negative,
-    outputs,
-    picture_bytes,
-)
+from roi_codec_ros.commands.arguments import add_force_option, image_size, not_negative, outputs
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
+from roi_codec_ros.common.images import picture_bytes
 
 if TYPE_CHECKING:
     from roi_codec_ros.common.images import ImageArray

@@ -16,7 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from roi_codec_ros.commands.common import add_force_option, add_json_option, outputs, read_json
+from roi_codec_ros.commands.arguments import add_force_option, add_json_option, outputs
+from roi_codec_ros.common.files import read_json
 
 if TYPE_CHECKING:
     from roi_codec_ros.codec import Model

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from roi_codec_ros.commands.common import add_force_option, add_json_option, outputs
+from roi_codec_ros.commands.arguments import add_force_option, add_json_option, outputs
 from roi_codec_ros.config.site import BOTH, PARTS
 
 if TYPE_CHECKING:

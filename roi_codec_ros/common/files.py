@@ -152,6 +152,22 @@ def json_bytes(data: Any) -> bytes:
     return (json.dumps(data, indent=2) + "\n").encode()
 
 
+def read_json(path: Path) -> Any:
+    """What a JSON file holds. Raises RoiCodecError."""
+    try:
+        return json.loads(read_bytes(path))
+    except ValueError as error:
+        raise RoiCodecError(f"expected JSON in {path}; found: {error}") from error
+
+
+def read_bytes(path: Path) -> bytes:
+    """A file's content. Raises RoiCodecError."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise RoiCodecError(f"expected a file at {path}; found: {error.strerror}") from error
+
+
 def refusal_of(path: Path, error: OSError) -> RoiCodecError:
     """The one line for what the file system refused."""
     return RoiCodecError(f"expected to write {path}; found: {error.strerror or error}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images: how they and their sizes are written in type hints, and planes of networks as images."""
+"""Images: their types, planes of networks as images, and images as files."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from typing import TypeAlias
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from roi_codec_ros.common.errors import UsageError
+from roi_codec_ros.common.files import stamped
 
 ImageArray: TypeAlias = NDArray[np.uint8]  # [H, W, 3], RGB
 Planes: TypeAlias = NDArray[np.float32]  # [3, H, W], RGB, 0 to 1: as networks have pictures
@@ -27,3 +30,14 @@ def as_image(picture: Picture) -> ImageArray:
         return np.asarray(picture, np.uint8)
     merged = cv2.merge([np.ascontiguousarray(plane) for plane in picture])
     return np.asarray(cv2.convertScaleAbs(merged, alpha=255.0), np.uint8)
+
+
+def picture_bytes(image: np.ndarray, suffix: str) -> bytes:
+    """uint8 [H, W, 3], RGB, as a file of that suffix (``.png``) holds it. Raises UsageError."""
+    try:
+        written, data = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    except cv2.error:
+        written = False
+    if not written:
+        raise UsageError(f"expected a suffix such as .png or .jpg, found {suffix!r}")
+    return stamped(data.tobytes())

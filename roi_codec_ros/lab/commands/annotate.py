@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from roi_codec_ros.commands.common import add_force_option
+from roi_codec_ros.commands.arguments import add_force_option
 
 if TYPE_CHECKING:
     from roi_codec_ros.common.output_files import RunFolder

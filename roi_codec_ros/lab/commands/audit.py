@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from roi_codec_ros.commands.common import (
+from roi_codec_ros.commands.arguments import (
     add_force_option,
     add_json_option,
     outputs,

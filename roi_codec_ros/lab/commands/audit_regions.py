@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from roi_codec_ros.commands.common import outputs
+from roi_codec_ros.commands.arguments import outputs
 
 if TYPE_CHECKING:
     from roi_codec_ros.codec.models import Model

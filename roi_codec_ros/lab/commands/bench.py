@@ -28,7 +28,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from roi_codec_ros.commands.common import (
+from roi_codec_ros.commands.arguments import (
     add_force_option,
     add_json_option,
     image_size,

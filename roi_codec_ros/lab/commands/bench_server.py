@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from roi_codec_ros.commands.common import not_negative, positive, positive_real
+from roi_codec_ros.commands.arguments import not_negative, positive, positive_real
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
 from roi_codec_ros.common.graph_choice import AUTO, SERVER_BACKENDS
 from roi_codec_ros.common.images import ImageArray

@@ -28,7 +28,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from roi_codec_ros.commands.common import add_force_option, add_json_option, outputs, positive
+from roi_codec_ros.commands.arguments import add_force_option, add_json_option, outputs, positive
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
 from roi_codec_ros.common.files import json_bytes, same_file, write
 from roi_codec_ros.common.output_files import Output, RunFolder

@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from roi_codec_ros.commands.common import not_negative, positive_real
+from roi_codec_ros.commands.arguments import not_negative, positive_real
 from roi_codec_ros.common.errors import UsageError
 from roi_codec_ros.lab.demo.twin_plan import HFOV_DEG, TwinPlan, hall_plan, pose_plan
 

@@ -19,7 +19,12 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from roi_codec_ros.commands.common import add_force_option, add_json_option, image_size, positive
+from roi_codec_ros.commands.arguments import (
+    add_force_option,
+    add_json_option,
+    image_size,
+    positive,
+)
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
 from roi_codec_ros.common.files import GENERATOR
 from roi_codec_ros.common.graph_choice import SERVER_BACKENDS, TORCH

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from roi_codec_ros.commands.common import outputs, positive, positive_real
+from roi_codec_ros.commands.arguments import outputs, positive, positive_real
 
 if TYPE_CHECKING:
     from roi_codec_ros.lab.evaluation.film_codecs import FilmCodec

@@ -22,7 +22,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from roi_codec_ros.commands.common import add_force_option, outputs, positive
+from roi_codec_ros.commands.arguments import add_force_option, outputs, positive
 
 if TYPE_CHECKING:
     from roi_codec_ros.codec import Model
@@ -117,7 +117,7 @@ def _measured(model: Model, args: argparse.Namespace) -> Model:
     import tempfile
 
     from roi_codec_ros.codec.card import with_figures
-    from roi_codec_ros.commands.common import read_json
+    from roi_codec_ros.common.files import read_json
     from roi_codec_ros.lab.commands import evaluate
 
     with tempfile.TemporaryDirectory() as folder:

@@ -22,7 +22,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roi_codec_ros.codec.models import SUFFIX
-from roi_codec_ros.commands.common import add_force_option, not_negative, positive, positive_real
+from roi_codec_ros.commands.arguments import (
+    add_force_option,
+    not_negative,
+    positive,
+    positive_real,
+)
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
 from roi_codec_ros.common.files import same_file, write
 from roi_codec_ros.common.output_files import RunFolder

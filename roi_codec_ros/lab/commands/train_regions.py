@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from roi_codec_ros.commands.common import add_force_option, positive, positive_real
+from roi_codec_ros.commands.arguments import add_force_option, positive, positive_real
 from roi_codec_ros.common.errors import RoiCodecError
 from roi_codec_ros.common.files import write
 from roi_codec_ros.common.output_files import RunFolder

@@ -1,18 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What several verbs share: options, types of arguments, and files with one-line errors."""
+"""Options that several verbs have, and types of arguments for argparse."""
 
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from roi_codec_ros.common.errors import RoiCodecError, UsageError
-from roi_codec_ros.common.files import stamped
 from roi_codec_ros.common.output_files import Output, check_outputs
 
 
@@ -87,32 +81,3 @@ def not_negative_real(text: str) -> float:
 
 positive_real.__name__ = "positive number"
 not_negative_real.__name__ = "number of 0 or more"
-
-
-def read_json(path: Path) -> Any:
-    """What a JSON file holds. Raises RoiCodecError."""
-    try:
-        return json.loads(read_bytes(path))
-    except ValueError as error:
-        raise RoiCodecError(f"expected JSON in {path}; found: {error}") from error
-
-
-def read_bytes(path: Path) -> bytes:
-    """A file's content. Raises RoiCodecError."""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise RoiCodecError(f"expected a file at {path}; found: {error.strerror}") from error
-
-
-def picture_bytes(image: np.ndarray, suffix: str) -> bytes:
-    """uint8 [H, W, 3], RGB, as a file of that suffix (``.png``) holds it. Raises UsageError."""
-    import cv2
-
-    try:
-        written, data = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    except cv2.error:
-        written = False
-    if not written:
-        raise UsageError(f"expected a suffix such as .png or .jpg, found {suffix!r}")
-    return stamped(data.tobytes())
