@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -12,6 +13,9 @@ from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
 NAME = "roi_codec_ros"
+WITHOUT_KERNEL_VARIABLE = "ROI_CODEC_WITHOUT_KERNEL"
+WITHOUT_KERNEL = os.environ.get(WITHOUT_KERNEL_VARIABLE, "") not in ("", "0")
+SLOW = "frames are then coded by the NumPy implementation, some 100 times slower"
 
 
 def version() -> str:
@@ -37,7 +41,7 @@ def shared_files() -> list[tuple[str, list[str]]]:
 
 
 def kernel() -> Extension:
-    """The C++ entropy coder; without a compiler the NumPy one takes its place."""
+    """The C++ entropy coder; where it is not wanted the NumPy one takes its place."""
     try:
         from pybind11.setup_helpers import Pybind11Extension
     except ImportError:
@@ -52,17 +56,23 @@ def kernel() -> Extension:
 
 
 class BuildKernel(build_ext):
-    """build_ext that says aloud when the optional kernel could not be built."""
+    """build_ext that goes without the kernel only where it was told to.
+
+    pip shows what a build says only where it fails, so that a warning would not be read.
+    """
 
     def run(self) -> None:
+        if WITHOUT_KERNEL:
+            sys.stderr.write(f"WARNING: built without the C++ entropy coder: {SLOW}\n")
+            return
         super().run()
         names = [extension.name for extension in self.extensions]
         missing = [name for name in names if not Path(self.get_ext_fullpath(name)).exists()]
         if missing:
-            sys.stderr.write(
-                f"WARNING: {', '.join(missing)} was not built (is there a C++17 compiler, are "
-                "Python.h and pybind11 installed?): frames will be coded by the NumPy "
-                "implementation, which is some 100 times slower.\n"
+            raise SystemExit(
+                f"error: expected to build {', '.join(missing)}, found no C++17 compiler or no "
+                "Python.h that works (see above): install g++ and python3-dev; or set "
+                f"{WITHOUT_KERNEL_VARIABLE}=1 to go without, though {SLOW}"
             )
 
 

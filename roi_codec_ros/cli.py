@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Sequence
 
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
+from roi_codec_ros.common.plugins import import_complaint
 
 # Only the module of the verb in use is imported: `roi-codec encode` needs no torch training stack.
 PRODUCT_VERBS: dict[str, str] = {
@@ -58,8 +59,15 @@ _LIKE = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb. Returns 0, 1 when it ran and failed, 2 when it was used wrongly."""
     _print_what_can_be_printed()
+    arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        status = _run(list(sys.argv[1:] if argv is None else argv))
+        status = _run(arguments)
+    except ImportError as error:
+        complaint = import_complaint(error)
+        if complaint is None:
+            raise
+        print(f"roi-codec {_verb(arguments)}: {complaint}", file=sys.stderr)
+        status = 1
     except SystemExit as end:  # argparse's, with its help or what is wrong
         if not _flush():
             return 1
@@ -70,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="roi-codec", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    chosen = next((a for a in arguments if not a.startswith("-")), None)
+    chosen = _verb(arguments)
     module = None
     for name, summary in VERBS.items():
         verb = verbs.add_parser(name, help=summary)
@@ -102,6 +110,10 @@ def _run(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     return 0
+
+
+def _verb(arguments: Sequence[str]) -> str | None:
+    return next((a for a in arguments if not a.startswith("-")), None)
 
 
 def _print_what_can_be_printed() -> None:

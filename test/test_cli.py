@@ -299,3 +299,35 @@ def test_a_folder_of_frames_is_decoded_as_the_stream_that_they_are(
     assert shares[0] < 0.5 and shares[-1] == 1.0
     assert cv2.imread(str(shown / "0012.png")).shape == picture.shape
     assert here("decode", tmp_path / "models", shown) == 1
+
+
+@pytest.fixture
+def without_libgl(tmp_path: Path) -> str:
+    """A PYTHONPATH on which OpenCV fails as its wheel for desktops does on a minimal system."""
+    (tmp_path / "hidden").mkdir()
+    reason = "libGL.so.1: cannot open shared object file: No such file or directory"
+    (tmp_path / "hidden" / "cv2.py").write_text(f"raise ImportError({reason!r}, name='cv2')\n")
+    return os.pathsep.join([str(tmp_path / "hidden"), os.environ.get("PYTHONPATH", "")])
+
+
+@pytest.mark.parametrize("command", ["encode x.jpg", "models", "grab 0 x.jpg"])
+def test_an_opencv_that_does_not_load_is_named_in_one_line(
+    command: str, without_libgl: str
+) -> None:
+    verb, *arguments = command.split()
+
+    done = roi_codec(verb, *arguments, PYTHONPATH=without_libgl)
+
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"roi-codec {verb}: expected OpenCV, found none that loads (libGL.so.1")
+    assert "opencv-python-headless" in line
+
+
+def test_the_doctor_looks_on_where_opencv_does_not_load(without_libgl: str) -> None:
+    done = roi_codec("doctor", PYTHONPATH=without_libgl)
+
+    assert done.returncode == 1
+    assert "expected OpenCV, found none that loads (libGL.so.1" in done.stdout
+    assert "shared memory" in done.stdout
+    assert "Traceback" not in done.stderr

@@ -34,6 +34,7 @@ from roi_codec_ros.nodes.camera_info import (
     read_calibration,
     scaled_camera_info,
 )
+from roi_codec_ros.nodes.coder_status import coder_statuses
 from roi_codec_ros.nodes.conversions import (
     detections_from_persons,
     image_from_rgb,
@@ -353,6 +354,15 @@ def test_persons_carry_boxes_of_the_original_image_and_of_the_published_one():
 
 def test_stamp_in_nanoseconds():
     assert stamp_ns(HEADER) == 12_000_000_034
+
+
+def test_a_kernel_that_was_left_out_is_a_warning_of_its_own(monkeypatch):
+    monkeypatch.setattr("roi_codec_ros.codec.rans._kernel", None)
+
+    (status,) = coder_statuses()
+
+    assert (status.subject, status.level) == ("entropy coder", Level.WARN)
+    assert "expected the C++ entropy coder, found none" in status.message
 
 
 def test_diagnostics_are_named_after_node_and_subject():

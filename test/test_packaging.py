@@ -174,18 +174,37 @@ def test_pip_installation_codes_with_the_kernel_and_without_ros(
     assert implementation == "c++"
 
 
-def test_build_without_a_compiler_warns_and_goes_on(source_copy: Path, tmp_path: Path) -> None:
-    folders = ["--build-lib", str(tmp_path / "lib"), "--build-temp", str(tmp_path / "temp")]
-    done = subprocess.run(
+def build_without_a_compiler(
+    source: Path, folder: Path, **extra: str
+) -> subprocess.CompletedProcess[str]:
+    folders = ["--build-lib", str(folder / "lib"), "--build-temp", str(folder / "temp")]
+    return subprocess.run(
         [sys.executable, "setup.py", "--quiet", "build_ext", *folders],
-        cwd=source_copy,
-        env=environment_without_ros(CC="false", CXX="false"),
+        cwd=source,
+        env=environment_without_ros(CC="false", CXX="false", **extra),
         capture_output=True,
         text=True,
     )
 
+
+def test_a_build_without_a_compiler_fails_and_says_what_to_install(
+    source_copy: Path, tmp_path: Path
+) -> None:
+    done = build_without_a_compiler(source_copy, tmp_path)
+
+    assert done.returncode == 1
+    assert f"expected to build {PACKAGE}.codec._rans" in done.stderr
+    assert "install g++ and python3-dev" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_build_goes_without_the_kernel_where_it_is_told_to(
+    source_copy: Path, tmp_path: Path
+) -> None:
+    done = build_without_a_compiler(source_copy, tmp_path, ROI_CODEC_WITHOUT_KERNEL="1")
+
     assert done.returncode == 0, done.stderr
-    assert f"WARNING: {PACKAGE}.codec._rans was not built" in done.stderr
+    assert "WARNING: built without the C++ entropy coder" in done.stderr
 
 
 def test_pip_version_is_the_one_of_package_xml(pip_site: Path) -> None:
@@ -265,6 +284,15 @@ def test_a_camera_that_only_encodes_needs_no_torch() -> None:
 
 def test_a_server_needs_neither_torch_nor_ultralytics() -> None:
     assert not {"torch", "ultralytics"} & requirements("server").keys()
+
+
+def test_an_environment_holds_one_opencv() -> None:
+    headless, desktop = "opencv-python-headless", "opencv-python"
+    small, large = ("edge", "server", "openvino", "recordings"), ("detect", "train", "audit")
+
+    assert not {headless, desktop} & requirements("openvino", "recordings").keys()
+    assert {headless, desktop} & requirements(*small).keys() == {headless}
+    assert {headless, desktop} & requirements(*large, "recordings").keys() == {desktop}
 
 
 def test_ultralytics_is_optional() -> None:

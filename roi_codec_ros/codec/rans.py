@@ -17,8 +17,11 @@ from roi_codec_ros.common.errors import BitstreamError
 
 try:
     import roi_codec_ros.codec._rans as _kernel
-except ImportError:  # no compiler was at hand when the package was installed
+except ImportError as error:  # installed without it, or built for another Python
     _kernel = None
+    _fault = " ".join(str(error).split())
+else:
+    _fault = ""
 
 
 Buffer = bytes | bytearray | memoryview
@@ -165,8 +168,8 @@ def kernel_complaint() -> str:
     if _kernel is not None:
         return ""
     return (
-        "expected the C++ entropy coder, found it left out when this package was installed: "
-        "coding is some 100 times slower (roi-codec doctor)"
+        f"expected the C++ entropy coder, found none ({_fault}): coding is some 100 times slower; "
+        "install a C++17 compiler and Python's headers, and install this package again"
     )
 
 

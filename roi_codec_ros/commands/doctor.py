@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from roi_codec_ros.commands.arguments import add_force_option, add_json_option, outputs
 from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.common.plugins import import_complaint
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Run the verb. Raises RoiCodecError if something that every use needs does not work."""
     files = outputs(args, "json")
-    findings = [finding for look in LOOKS for finding in look()]
+    findings = [finding for subject, look in LOOKS.items() for finding in _found(subject, look)]
     rows = [(f.subject, "" if f.level == GOOD else f.level, f.text) for f in findings]
     width = max(len(subject) for subject, _, _ in rows)
     for subject, level, text in rows:
@@ -62,6 +63,17 @@ def run(args: argparse.Namespace) -> None:
     bad = [finding.subject for finding in findings if finding.level == BAD]
     if bad:
         raise RoiCodecError(f"expected all of it to work, found trouble with {', '.join(bad)}")
+
+
+def _found(subject: str, look: Callable[[], list[Finding]]) -> list[Finding]:
+    """What a look finds, also where a package is missing that it needs."""
+    try:
+        return look()
+    except ImportError as error:
+        complaint = import_complaint(error)
+        if complaint is None:
+            raise
+        return [Finding(subject, BAD, complaint)]
 
 
 def _machine() -> list[Finding]:
@@ -82,19 +94,10 @@ def _machine() -> list[Finding]:
 
 
 def _kernel() -> list[Finding]:
-    from roi_codec_ros.codec.rans import available_implementations
+    from roi_codec_ros.codec.rans import kernel_complaint
 
-    found = available_implementations()
-    if "c++" in found:
-        return [Finding("entropy coder", GOOD, "the C++ kernel")]
-    return [
-        Finding(
-            "entropy coder",
-            POOR,
-            "no C++ kernel, some 100 times slower; install a C++17 compiler, Python's headers and "
-            "pybind11, and install this package again",
-        )
-    ]
+    complaint = kernel_complaint()
+    return [Finding("entropy coder", POOR if complaint else GOOD, complaint or "the C++ kernel")]
 
 
 def _opencv() -> list[Finding]:
@@ -183,12 +186,12 @@ def _transport() -> list[Finding]:
     return findings
 
 
-LOOKS: tuple[Callable[[], list[Finding]], ...] = (
-    _machine,
-    _kernel,
-    _opencv,
-    _models,
-    _backends,
-    _cameras,
-    _transport,
-)
+LOOKS: dict[str, Callable[[], list[Finding]]] = {
+    "machine": _machine,
+    "opencv": _opencv,
+    "entropy coder": _kernel,
+    "models": _models,
+    "backends": _backends,
+    "cameras": _cameras,
+    "transport": _transport,
+}

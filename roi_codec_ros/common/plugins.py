@@ -40,6 +40,20 @@ class Plugins(dict[str, Factory[T]]):
         return self[name](argument if equals else None, device)
 
 
+def import_complaint(error: ImportError) -> str | None:
+    """One line for a package that is missing or does not load; None for a fault of our own."""
+    package = (error.name or "").partition(".")[0]
+    if not package or package == "roi_codec_ros":
+        return None
+    found = " ".join(str(error).split())
+    if package == "cv2":
+        return (
+            f"expected OpenCV, found none that loads ({found}); without a desktop: "
+            "pip uninstall opencv-python; pip install opencv-python-headless"
+        )
+    return f"expected the package {package}, found none that loads ({found}); pip install it"
+
+
 def optional(module: str, *, needed_for: str, install: str) -> Any:
     """Import and return `module`; RoiCodecError says what it is for and what to type."""
     try:

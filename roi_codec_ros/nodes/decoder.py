@@ -35,6 +35,7 @@ from roi_codec_ros.config.parameters import DecoderParameters, check_camera_name
 from roi_codec_ros.msg import CompressedLatent
 from roi_codec_ros.nodes import qos
 from roi_codec_ros.nodes.base import ManagedNode
+from roi_codec_ros.nodes.coder_status import coder_statuses
 from roi_codec_ros.nodes.conversions import stamp_ns
 from roi_codec_ros.nodes.decoded_camera import BAD_PAYLOAD, UNKNOWN_MODEL, DecodedCamera
 from roi_codec_ros.nodes.diagnostics import Level, Status
@@ -255,7 +256,7 @@ class DecoderNode(ManagedNode):
             level, message = self._judge(camera)
             values = {**own, **camera.figures()}
             statuses.append(Status(camera.name, level, message, values, camera.name))
-        return statuses
+        return [*statuses, *coder_statuses()]
 
     def _judge(self, camera: DecodedCamera) -> tuple[Level, str]:
         judgement = camera.health.judge(self.settings.stale_after_s)

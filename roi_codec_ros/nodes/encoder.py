@@ -32,6 +32,7 @@ from roi_codec_ros.msg import CompressedLatent
 from roi_codec_ros.nodes import qos
 from roi_codec_ros.nodes.base import STOP_TIMEOUT_S, ManagedNode
 from roi_codec_ros.nodes.coded_camera_info import CodedCameraInfo, is_rectified
+from roi_codec_ros.nodes.coder_status import coder_statuses
 from roi_codec_ros.nodes.conversions import byte_array, rgb_from_message
 from roi_codec_ros.nodes.diagnostics import Figure, Level, Status
 from roi_codec_ros.nodes.following import FollowingSubscription
@@ -249,7 +250,7 @@ class EncoderNode(ManagedNode):
 
     def statuses(self) -> list[Status]:
         """What /diagnostics shows of this node now."""
-        return [self._codec_status(), self._source_status()]
+        return [self._codec_status(), self._source_status(), *coder_statuses()]
 
     def _codec_status(self) -> Status:
         model = self._encoder.model

@@ -76,6 +76,7 @@ def _run(
     from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 
     from roi_codec_ros.common.errors import RoiCodecError, UsageError
+    from roi_codec_ros.common.plugins import import_complaint
     from roi_codec_ros.nodes.ros_start import start_ros
 
     nodes: list[ManagedNode] = []
@@ -95,6 +96,12 @@ def _run(
     except RoiCodecError as error:
         rclpy.logging.get_logger(Path(sys.argv[0]).stem).fatal(str(error))
         status = WRONG_USE if isinstance(error, UsageError) else FAILED
+    except ImportError as error:
+        complaint = import_complaint(error)
+        if complaint is None:
+            raise
+        rclpy.logging.get_logger(Path(sys.argv[0]).stem).fatal(complaint)
+        status = FAILED
     except Exception:
         if rclpy.ok():  # else it comes from the context that a signal has closed
             raise

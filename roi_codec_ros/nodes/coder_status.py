@@ -1,0 +1,13 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is wrong with the entropy coder of a process that encodes or decodes."""
+
+from __future__ import annotations
+
+from roi_codec_ros.codec import kernel_complaint
+from roi_codec_ros.nodes.diagnostics import Level, Status
+
+
+def coder_statuses() -> list[Status]:
+    """One warning where the C++ entropy coder was left out; else none."""
+    complaint = kernel_complaint()
+    return [Status("entropy coder", Level.WARN, complaint)] if complaint else []
