@@ -14,6 +14,8 @@ pytest.importorskip("roi_codec_ros.msg", reason="the messages are not built")
 
 from graph_harness import unused_domain
 
+from roi_codec_ros.common.opencv import has_gstreamer
+
 PATIENCE_S = 60.0
 TRACKS = "qos_overrides./persons/tracks.publisher"
 
@@ -23,10 +25,10 @@ def domain():
     return str(unused_domain())
 
 
-def start(domain, *arguments, folder, **environment):
-    """The ended process of a tracker_node: the one that needs neither model nor weights."""
+def start(domain, *arguments, folder, node="tracker_node", **environment):
+    """The ended process of a node: of the one that needs neither model nor weights."""
     return subprocess.run(
-        [sys.executable, "-m", "roi_codec_ros.nodes.tracker_node", *arguments],
+        [sys.executable, "-m", f"roi_codec_ros.nodes.{node}", *arguments],
         cwd=folder,
         env={**os.environ, "ROS_DOMAIN_ID": domain, "ROS_LOG_DIR": str(folder), **environment},
         stdin=subprocess.DEVNULL,
@@ -107,3 +109,12 @@ def test_arguments_that_nobody_would_read(tmp_path, domain, argument):
 def test_an_environment_that_ros_can_not_use(tmp_path, domain, environment, status, sentence):
     secured = {"ROS_SECURITY_STRATEGY": "Enforce", "ROS_SECURITY_KEYSTORE": ""}
     check(start(domain, folder=tmp_path, **{**secured, **environment}), status, sentence)
+
+
+@pytest.mark.skipif(has_gstreamer(), reason="this OpenCV runs pipelines")
+def test_a_pipeline_is_nothing_for_the_opencv_of_pip(tmp_path, domain):
+    pipeline = ["--ros-args", "-p", "source:=videotestsrc ! videoconvert ! appsink"]
+
+    outcome = start(domain, *pipeline, folder=tmp_path, node="encoder_node")
+
+    check(outcome, 2, "expected an OpenCV with GStreamer for a pipeline as source")

@@ -103,9 +103,9 @@ def _kernel() -> list[Finding]:
 def _opencv() -> list[Finding]:
     import cv2
 
-    lines = [line.split(":", 1) for line in cv2.getBuildInformation().splitlines() if ":" in line]
-    built = {name.strip(): value.strip() for name, value in lines}
-    streams = built.get("GStreamer", "NO").startswith("YES")
+    from roi_codec_ros.common.opencv import has_gstreamer
+
+    streams = has_gstreamer()
     text = f"{cv2.__version__}, GStreamer {'yes' if streams else 'no'}"
     if streams:
         return [Finding("opencv", GOOD, text)]

@@ -150,7 +150,9 @@ def parameter(
 def _device() -> Any:
     return parameter(
         "cpu",
-        'Device of the network: "cpu", "cuda", "cuda:1", or another that its backend knows.',
+        'Device of the network: "cpu"; of torch also "cuda", "cuda:1"; of onnxruntime "cuda", '
+        '"cuda:1", "tensorrt", "openvino" where it was built for them; of openvino "gpu" and '
+        "others that it names.",
     )
 
 

@@ -27,6 +27,7 @@ from roi_codec_ros.codec import (
     load_encoder,
 )
 from roi_codec_ros.common.image_messages import ImageMessageError, unscaled
+from roi_codec_ros.common.opencv import check_pipeline
 from roi_codec_ros.config.parameters import EncoderParameters
 from roi_codec_ros.msg import CompressedLatent
 from roi_codec_ros.nodes import qos
@@ -92,6 +93,8 @@ class EncoderNode(ManagedNode):
     def configure(self) -> None:
         """Load what the parameters name and create publishers and subscriptions."""
         self._source: Source = parse_source(self.settings.source)
+        if self._source.kind is SourceKind.STREAM:
+            check_pipeline(self._source.target)
         rectified = self.settings.rectified == "yes" or (
             self.settings.rectified == "auto"
             and self._source.kind is SourceKind.TOPIC

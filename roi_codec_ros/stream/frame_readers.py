@@ -11,6 +11,7 @@ import cv2
 
 from roi_codec_ros.common.films import Film, UprightCapture
 from roi_codec_ros.common.images import ImageArray
+from roi_codec_ros.common.opencv import check_pipeline
 from roi_codec_ros.common.photographs import photographs_in, read_photograph
 from roi_codec_ros.stream.sources import Source, SourceError, SourceKind
 
@@ -170,6 +171,7 @@ def _open_capture(source: Source) -> cv2.VideoCapture:
             return cv2.VideoCapture(int(source.target))
         return cv2.VideoCapture(source.target, cv2.CAP_V4L2)
     if "!" in source.target:
+        check_pipeline(source.target)
         return cv2.VideoCapture(source.target, cv2.CAP_GSTREAMER)
     timeouts = [
         cv2.CAP_PROP_OPEN_TIMEOUT_MSEC,

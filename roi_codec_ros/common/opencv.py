@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the OpenCV that is installed can open: its wheels lack what distributions build in."""
+
+from __future__ import annotations
+
+import cv2
+
+from roi_codec_ros.common.errors import UsageError
+
+
+def has_gstreamer() -> bool:
+    """Whether OpenCV runs GStreamer pipelines here."""
+    return bool(cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER))
+
+
+def check_pipeline(address: str) -> None:
+    """Raises UsageError for a GStreamer pipeline where this OpenCV runs none."""
+    if "!" in address and not has_gstreamer():
+        raise UsageError(
+            f"expected an OpenCV with GStreamer for a pipeline as source, found {cv2.__version__} "
+            "without, as all wheels of pip are: use the distribution's (python3-opencv, "
+            "docs/install.md), or a device or an rtsp:// address as source"
+        )
