@@ -8,7 +8,7 @@ import pytest
 
 from roi_codec_ros.common.errors import RoiCodecError
 from roi_codec_ros.recordings import pipeline as pipelines
-from roi_codec_ros.recordings.hiding import BothWays, Judged, heads_of, not_looked_at
+from roi_codec_ros.recordings.hiding import BothWays, Judged, Look, heads_of, judge
 from roi_codec_ros.recordings.pipeline import Passage, Pipeline, Settings
 from roi_codec_ros.regions import Regions, Thresholds
 from roi_codec_ros.regions.finder import Faces
@@ -63,7 +63,7 @@ def test_heads_tell_how_sure_they_are():
 
 
 def test_a_frame_between_two_that_were_judged_hides_what_they_hide_and_around_it():
-    between = not_looked_at(np.zeros((64, 96, 3), np.uint8))
+    between = judge(np.zeros((64, 96, 3), np.uint8), Finder(), Look.NOTHING)
 
     hidden = played(0.01, [(0.0, judged((0, 0))), (0.1, between), (0.2, judged((3, 5)))])
 
@@ -72,7 +72,7 @@ def test_a_frame_between_two_that_were_judged_hides_what_they_hide_and_around_it
 
 
 def test_a_frame_between_two_that_could_not_be_judged_is_hidden_whole():
-    between = not_looked_at(np.zeros((32, 16, 3), np.uint8))
+    between = judge(np.zeros((32, 16, 3), np.uint8), Finder(), Look.NOTHING)
 
     assert played(0.5, [(0.0, between)]) == {0: {(0, 0), (1, 0)}}
 
@@ -87,6 +87,13 @@ class Finder:
             raise RoiCodecError("expected finite numbers, found others")
         heads = (image[::16, ::16, 0] > 200).astype(np.float32)
         return Regions(heads=heads, persons=np.ones_like(heads), faces=Faces())
+
+    def find_faces(self, image: np.ndarray) -> Regions:
+        """One where it is brighter than any head from behind."""
+        there = (image > 250).all()
+        box, nothing = np.array([[0, 0, 16, 16]], np.float32), np.zeros((1, 1), np.float32)
+        face = Faces(box, np.ones(1, np.float32)) if there else Faces()
+        return Regions(heads=nothing, persons=nothing, faces=face)
 
 
 class Grey:
@@ -140,6 +147,28 @@ def test_one_of_two_frames_is_judged_and_what_can_not_be_read_is_still_left_out(
     assert [p.tag for p in out] == list(range(8))
     assert [p.tag for p in out if p.output] == [1, 2, 3]
     assert [p.tag for p in out if p.output is None] == [5]
+
+
+def test_between_two_frames_of_heads_faces_are_found_and_heads_are_remembered():
+    between = Judged(judged((0, 5)).found, judged(there=False).there, judged().score, Look.FACES)
+
+    hidden = played(0.01, [(0.0, judged((1, 1))), (0.1, between), (0.2, judged((1, 3)))])
+
+    assert hidden == {0: {(1, 1)}, 1: {(0, 5), (1, 1), (1, 2), (1, 3)}, 2: {(1, 3)}}
+    assert len(played(0.5, [(0.0, between)])[0]) == 4 * 6, "nobody knows where heads are"
+
+
+def test_heads_from_behind_are_looked_for_now_and_then_and_faces_always():
+    out: list[Passage] = []
+    brightness = {4: 255, 9: 220}  # a face between two looks, a head from behind at one
+    settings = Settings(Finder, memory_s=0.06, heads_every_s=0.08)
+    with Pipeline(settings, out.append) as pipeline:
+        for number in range(14):
+            pipeline.put_frame(number, Grey(brightness.get(number, 0)), number / 33)
+        pipeline.finish()
+
+    assert [p.tag for p in out if p.judged and p.judged.look is Look.ALL] == [0, 3, 6, 9, 12]
+    assert [p.tag for p in out if p.output] == [3, 4, 5, 7, 8, 9, 10, 11]
 
 
 def test_what_is_held_is_bounded_and_what_that_costs_is_counted(monkeypatch):

@@ -70,6 +70,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="look at one of N frames of a bag or film only, and hide in those between what is "
         "hidden before and after, and around it (default: %(default)s)",
     )
+    finding.add_argument(
+        "--heads-every",
+        type=not_negative_real,
+        default=0.08,
+        metavar="S",
+        help="in films, look for faces in every frame, but for heads from behind only so often, "
+        "and hide in the frames between what is hidden before and after; 0: in every frame "
+        "(default: %(default)s)",
+    )
     bags = parser.add_argument_group("bags")
     bags.add_argument(
         "--topics",
@@ -168,18 +177,15 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _settings(args: argparse.Namespace, progress: ProgressBar) -> Settings:
+    from roi_codec_ros.recordings.film_finder import film_finders
     from roi_codec_ros.recordings.pipeline import Settings, usable_cores
-    from roi_codec_ros.regions import RegionFinder, load_regions
 
-    def finder() -> RegionFinder:
-        return load_regions(args.regions, backend=args.backend, threads=1)
-
-    finder()  # what is wrong with it is said at once
     return Settings(
-        finder,
+        film_finders(args.regions, backend=args.backend),
         jobs=args.jobs or usable_cores(),
         memory_s=args.hide_memory,
         judge_every=args.judge_every,
+        heads_every_s=args.heads_every,
         progress=progress.show,
     )
 
@@ -192,7 +198,9 @@ def _anonymized(args: argparse.Namespace, settings: Settings) -> Result:
     from roi_codec_ros.recordings.folders import anonymize_folder, anonymize_picture, other_files
     from roi_codec_ros.recordings.tally import Result
 
-    told = f"{args.regions} {args.backend} {args.hide_memory} {args.judge_every}"
+    told = (
+        f"{args.regions} {args.backend} {args.hide_memory} {args.judge_every} {args.heads_every}"
+    )
     if is_bag(args.source):
 
         def encoder() -> Encoder:

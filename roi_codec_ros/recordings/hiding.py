@@ -7,21 +7,45 @@ A head that is found in one frame hides what was missed of it in the frames befo
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from enum import Enum
+from typing import Generic, Protocol, TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from roi_codec_ros.common.images import ImageArray
-from roi_codec_ros.regions import BLOCK_PX, RegionFinder, hidden_blocks, still_there
+from roi_codec_ros.regions import BLOCK_PX, Regions, Thresholds, hidden_blocks, still_there
 from roi_codec_ros.regions.blocks import grid_size
 
 T = TypeVar("T")
 BoolArray = NDArray[np.bool_]
 
 HIDE_MEMORY_S = 0.5
+
+
+class Look(Enum):
+    """What is looked for in a frame; the rest is that of the frames before and after."""
+
+    ALL = "faces, heads from behind and persons"
+    FACES = "faces"
+    NOTHING = "nothing"
+
+
+class Finder(Protocol):
+    """See `film_finder.FilmFinder`."""
+
+    thresholds: Thresholds
+
+    def find(self, image: ImageArray) -> Regions:
+        """All regions of a frame, uint8 [H, W, 3] RGB. Raises RoiCodecError."""
+        ...
+
+    def find_faces(self, image: ImageArray) -> Regions:
+        """Its faces at least. Raises RoiCodecError."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,13 +56,13 @@ class Judged:
         found: bool, blocks of heads.
         there: bool, blocks where something speaks for a person or a head.
         score: float32, how sure the blocks of heads are.
-        looked: False for a frame between two that were judged, which has only their heads.
+        look: what was looked for in this frame.
     """
 
     found: BoolArray
     there: BoolArray
     score: NDArray[np.float32]
-    looked: bool = True
+    look: Look = Look.ALL
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,12 +82,16 @@ class Head:
     score: float
 
 
-def judge(image: ImageArray, finder: RegionFinder) -> Judged:
+def judge(image: ImageArray, finder: Finder, look: Look = Look.ALL) -> Judged:
     """Where the heads of a frame are, uint8 [H, W, 3] RGB.
 
     Raises RoiCodecError where the frame can not be judged.
     """
-    regions = finder.find(image)
+    if look is Look.NOTHING:
+        size = grid_size(*image.shape[:2])
+        nothing = np.zeros(size, np.bool_)
+        return Judged(nothing, np.ones(size, np.bool_), np.zeros(size, np.float32), look)
+    regions = finder.find(image) if look is Look.ALL else finder.find_faces(image)
     thresholds = finder.thresholds
     hidden = hidden_blocks(regions, thresholds)
     score = np.where(hidden, regions.heads, 0).astype(np.float32)
@@ -71,15 +99,7 @@ def judge(image: ImageArray, finder: RegionFinder) -> Judged:
         x0, y0, x1, y1 = (int(max(value, 0)) // BLOCK_PX for value in box)
         part = score[y0 : y1 + 1, x0 : x1 + 1]
         np.maximum(part, sure, out=part)
-    return Judged(hidden, still_there(regions, thresholds), score)
-
-
-def not_looked_at(image: ImageArray) -> Judged:
-    """Of a frame whose heads those before and after it tell."""
-    size = grid_size(*image.shape[:2])
-    return Judged(
-        np.zeros(size, np.bool_), np.ones(size, np.bool_), np.zeros(size, np.float32), False
-    )
+    return Judged(hidden, still_there(regions, thresholds), score, look)
 
 
 def heads_of(hidden: BoolArray, judged: Judged) -> list[Head]:
@@ -109,7 +129,7 @@ class BothWays(Generic[T]):
         self._memory_s = memory_s
         self._past: deque[tuple[float, BoolArray]] = deque()
         self._waiting: deque[tuple[T, float, Judged]] = deque()
-        self._last_looked: BoolArray | None = None
+        self._last: dict[Look, Judged] = {}
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -128,7 +148,7 @@ class BothWays(Generic[T]):
             time_s < self._past[-1][0] or self._past[-1][1].shape != judged.found.shape
         ):
             self._past.clear()
-            self._last_looked = None
+            self._last.clear()
         self._waiting.append((frame, time_s, judged))
         return ready + self.advance(time_s)
 
@@ -138,7 +158,7 @@ class BothWays(Generic[T]):
         while self._waiting and (
             self._memory_s <= 0 or now_s - self._waiting[0][1] > self._memory_s
         ):
-            if not self._waiting[0][2].looked and self._next_looked() is None:
+            if self._waiting[0][2].look is not Look.ALL and self._next(Look.ALL) is None:
                 break
             ready.append(self.release())
         return ready
@@ -148,13 +168,15 @@ class BothWays(Generic[T]):
         frame, time_s, judged = self._waiting.popleft()
         while self._past and time_s - self._past[0][0] > self._memory_s:
             self._past.popleft()
-        hidden = judged.found.copy()
-        if judged.looked:
-            self._last_looked = judged.found
-        else:
-            around = [self._last_looked, self._next_looked()]
-            known = [m for m in around if m is not None and m.shape == hidden.shape]
-            hidden = np.logical_or.reduce([_grown(mask) for mask in known] or [~hidden])
+        hidden, there = judged.found.copy(), judged.there
+        if judged.look is not Look.ALL:
+            around = self._around(judged)
+            beside = _hidden_beside(judged, around)
+            hidden, there = (
+                hidden | beside,
+                np.logical_or.reduce([there, *(j.there for j in around)]),
+            )
+        self._last[judged.look] = judged
         if self._memory_s > 0:
             others = [found for _, found in self._past]
             others += [
@@ -163,7 +185,7 @@ class BothWays(Generic[T]):
                 if later_s - time_s <= self._memory_s
             ]
             for found in others:
-                hidden |= found & judged.there
+                hidden |= found & there
             self._past.append((time_s, judged.found))
         return HiddenFrame(frame, judged, hidden)
 
@@ -171,14 +193,35 @@ class BothWays(Generic[T]):
         """All that is left, as at the end; what comes next is another film."""
         ready = [self.release() for _ in range(len(self._waiting))]
         self._past.clear()
-        self._last_looked = None
+        self._last.clear()
         return ready
 
-    def _next_looked(self) -> BoolArray | None:
-        """What was found in the next frame that was judged."""
-        return next((later.found for _, _, later in self._waiting if later.looked), None)
+    def _around(self, judged: Judged) -> list[Judged]:
+        """The frames before and after one in which more was looked for."""
+        more = (Look.ALL,) if judged.look is Look.FACES else (Look.ALL, Look.FACES)
+        found = [j for look in more for j in (self._last.get(look), self._next(look))]
+        return [j for j in found if j is not None and j.found.shape == judged.found.shape]
+
+    def _next(self, look: Look) -> Judged | None:
+        return next((later for _, _, later in self._waiting if later.look is look), None)
+
+
+def _hidden_beside(judged: Judged, around: Sequence[Judged]) -> BoolArray:
+    """What frames before and after hide in one in which less was looked for."""
+    if not any(j.look is Look.ALL for j in around):
+        return np.ones_like(judged.found)
+    mask = np.logical_or.reduce([j.found for j in around])
+    # Where faces are known, only what is found from behind may have moved meanwhile.
+    return _grown(mask) if judged.look is Look.NOTHING else _closed(mask)
 
 
 def _grown(mask: BoolArray) -> BoolArray:
     """With the blocks around: a head moves between two frames."""
     return cv2.dilate(mask.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(np.bool_)
+
+
+def _closed(mask: BoolArray) -> BoolArray:
+    """With gaps of one block filled: what moved far was between the two places."""
+    whole = np.pad(mask.astype(np.uint8), 1, mode="edge")
+    closed = cv2.morphologyEx(whole, cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
+    return closed[1:-1, 1:-1].astype(np.bool_)

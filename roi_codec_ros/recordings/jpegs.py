@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -118,15 +119,18 @@ def _assembled(
     wanted = (-(-height // BLOCK_PX), -(-width // BLOCK_PX))
     if hidden.shape != wanted:
         raise ValueError(f"a picture of {wanted} blocks where {hidden.shape} were judged")
-    luminance = Image.fromarray(_painted(planes[0], hidden, (1, 1)))
+    luminance = _painted(planes[0], hidden, (1, 1))
     if len(planes) == 1:
-        return luminance, "4:4:4"
-    colours = [
-        _painted(plane, hidden, shared).repeat(shared[0], axis=0).repeat(shared[1], axis=1)
-        for plane in planes[1:]
-    ]
-    channels = [Image.fromarray(np.ascontiguousarray(c[:height, :width])) for c in colours]
-    return Image.merge("YCbCr", [luminance, *channels]), PILLOW_SAMPLINGS[shared]
+        return Image.fromarray(luminance), "4:4:4"
+    channels = [luminance]
+    for plane in planes[1:]:
+        colours = _painted(plane, hidden, shared)
+        size = (shared[1] * plane.shape[1], shared[0] * plane.shape[0])
+        repeated = cv2.resize(colours, size, interpolation=cv2.INTER_NEAREST)
+        channels.append(repeated[:height, :width])
+    merged = cv2.merge(channels)
+    picture = Image.frombuffer("YCbCr", (width, height), merged, "raw", "YCbCr", 0, 1)
+    return picture, PILLOW_SAMPLINGS[shared]
 
 
 def _tables(tables: Any) -> Any:

@@ -24,15 +24,15 @@ from roi_codec_ros.recordings.hiding import (
     HIDE_MEMORY_S,
     BoolArray,
     BothWays,
+    Finder,
     HiddenFrame,
     Judged,
+    Look,
     judge,
-    not_looked_at,
 )
-from roi_codec_ros.regions import RegionFinder
 
 MOST_HELD_BYTES = 256 << 20
-FinderFactory = Callable[[], RegionFinder]
+FinderFactory = Callable[[], Finder]
 
 
 class Frame(Protocol):
@@ -89,6 +89,17 @@ class _Camera:
     both_ways: BothWays[Passage]
     unjudged: deque[Passage] = field(default_factory=deque)
     count: int = 0
+    in_full_s: float | None = None
+
+    def look(self, time_s: float, every: int, heads_every_s: float) -> Look:
+        """What to look for in the next frame."""
+        self.count += 1
+        if (self.count - 1) % every:
+            return Look.NOTHING
+        if self.in_full_s is not None and 0 <= time_s - self.in_full_s < heads_every_s:
+            return Look.FACES
+        self.in_full_s = time_s
+        return Look.ALL
 
 
 @dataclass(frozen=True)
@@ -101,6 +112,9 @@ class Settings:
         memory_s: how long a head hides what is missed before and after it, seconds.
         judge_every: every so manyth frame of a camera is judged; the heads of those between are
             those of the frames before and after. Takes a memory.
+        heads_every_s: in frames that are closer to the last one that was judged in full, only
+            faces are looked for; their heads from behind are those of the frames before and
+            after, seconds. Takes a memory; 0: all are judged in full.
         inspect: looks at each frame's output, in a worker.
         progress: is told again and again how much is done, of how much (0: unknown), of what.
     """
@@ -109,6 +123,7 @@ class Settings:
     jobs: int = 1
     memory_s: float = HIDE_MEMORY_S
     judge_every: int = 1
+    heads_every_s: float = 0.0
     inspect: Inspect | None = None
     progress: Progress = lambda done, total, unit: None
 
@@ -124,7 +139,9 @@ class Pipeline:
         self._sink = sink
         self._inspect = settings.inspect
         self._memory_s = settings.memory_s
-        self._every = settings.judge_every if settings.memory_s > 0 else 1
+        remembers = settings.memory_s > 0
+        self._every = settings.judge_every if remembers else 1
+        self._heads_every_s = settings.heads_every_s if remembers else 0.0
         self._pool = ThreadPoolExecutor(self._jobs, thread_name_prefix="hiding")
         self._cameras: dict[Hashable, _Camera] = {}
         self._order: deque[Passage] = deque()
@@ -142,8 +159,8 @@ class Pipeline:
         if camera not in self._cameras:
             self._cameras[camera] = _Camera(BothWays(self._memory_s))
         of = self._cameras[camera]
-        passage.work = self._pool.submit(self._judge, frame, of.count % self._every == 0)
-        of.count += 1
+        look = of.look(time_s, self._every, self._heads_every_s)
+        passage.work = self._pool.submit(self._judge, frame, look)
         of.unjudged.append(passage)
         self._take(passage)
 
@@ -227,12 +244,10 @@ class Pipeline:
             passage.inspection = self._inspect(passage)
         return passage.output
 
-    def _judge(self, frame: Frame, look: bool) -> Judged:
-        if not look:
-            return not_looked_at(frame.image())
+    def _judge(self, frame: Frame, look: Look) -> Judged:
         if not hasattr(self._own, "finder"):
             self._own.finder = self._finder()
-        return judge(frame.image(), self._own.finder)
+        return judge(frame.image(), self._own.finder, look)
 
     def __enter__(self) -> Pipeline:
         return self

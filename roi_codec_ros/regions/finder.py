@@ -8,18 +8,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from roi_codec_ros.common.errors import ModelFileError, RoiCodecError
-from roi_codec_ros.common.graph_runtime import (
-    GraphRuntime,
-    find_graph,
-    open_graph,
-    read_graph,
-)
+from roi_codec_ros.common.graph_runtime import find_graph, open_graph, read_graph
 from roi_codec_ros.regions.blocks import grid_size
 from roi_codec_ros.regions.graph import FACE_STRIDES, HEADS, PERSONS, faces_name
 
@@ -87,10 +82,22 @@ class Regions:
     faces: Faces
 
 
+class RegionGraph(Protocol):
+    """What a finder asks of a graph; see `common.graph_runtime.GraphRuntime`."""
+
+    name: str
+    where: str
+    metadata: Mapping[str, str]
+
+    def run(self, image: NDArray[np.uint8]) -> dict[str, np.ndarray]:
+        """All outputs for a frame, uint8 [H, W, 3], by name. Raises RoiCodecError."""
+        ...
+
+
 class RegionFinder:
     """Runs a regions model; one frame at a time."""
 
-    def __init__(self, graph: GraphRuntime) -> None:
+    def __init__(self, graph: RegionGraph) -> None:
         """graph: opened from a regions file. Raises ModelFileError for any other."""
         self._graph = graph
         self.name = graph.name

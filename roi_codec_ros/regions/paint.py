@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import cv2
@@ -44,15 +45,24 @@ def paint_plane(plane: NDArray[Any], hidden: NDArray[np.bool_], block: Block) ->
     means = _block_means(deep, hidden.shape, block) * known[..., None]
     filled = _pull_push(means, known, np.iinfo(plane.dtype).max / 2)
     painted = deep.copy()
-    rows, columns = (np.flatnonzero(hidden.any(axis=axis)) for axis in (1, 0))
-    down = slice(rows[0] * block[0], (rows[-1] + 1) * block[0])
-    across = slice(columns[0] * block[1], (columns[-1] + 1) * block[1])
-    part = painted[down, across]
-    smooth = _interpolated(filled, rows, columns, block)[: part.shape[0], : part.shape[1]]
-    mask = hidden[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    mask = mask.repeat(block[0], axis=0).repeat(block[1], axis=1)[: part.shape[0], : part.shape[1]]
-    part[mask] = np.rint(smooth[mask]).clip(0, np.iinfo(plane.dtype).max)
+    for rows, columns in _patches(hidden):
+        down = slice(rows[0] * block[0], (rows[-1] + 1) * block[0])
+        across = slice(columns[0] * block[1], (columns[-1] + 1) * block[1])
+        part = painted[down, across]
+        smooth = _interpolated(filled, rows, columns, block)[: part.shape[0], : part.shape[1]]
+        mask = hidden[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        mask = mask.repeat(block[0], axis=0).repeat(block[1], axis=1)
+        mask = mask[: part.shape[0], : part.shape[1], None]
+        colours = np.rint(smooth).clip(0, np.iinfo(plane.dtype).max)
+        np.copyto(part, colours.astype(plane.dtype), where=mask)
     return painted.reshape(plane.shape)
+
+
+def _patches(hidden: NDArray[np.bool_]) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    """Rows and columns of blocks around what is hidden, one patch for what hangs together."""
+    count, _, figures, _ = cv2.connectedComponentsWithStats(hidden.astype(np.uint8))
+    for x, y, width, height, _ in figures[1:count].tolist():
+        yield np.arange(y, y + height), np.arange(x, x + width)
 
 
 def _block_means(plane: NDArray[Any], grid: tuple[int, ...], block: Block) -> NDArray[np.float32]:
