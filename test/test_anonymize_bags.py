@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import json
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -286,6 +287,125 @@ def test_latents_in_a_bag_become_video_and_films_from_any_place_on(tmp_path, ast
     assert times == pytest.approx([0.1 * number for number in range(FRAMES)], abs=0.002)
     assert main(["decode", str(source), str(tmp_path / "none.mp4")]) == 1
     assert "expected a topic of roi_codec_ros/msg/CompressedLatent" in capsys.readouterr().err
+
+
+VIDEO = "foxglove_msgs/msg/CompressedVideo"
+PACKET = "ffmpeg_image_transport_msgs/msg/FFMPEGPacket"
+VIDEO_DEFINITIONS = {
+    VIDEO: "builtin_interfaces/Time timestamp\nstring frame_id\nuint8[] data\nstring format\n",
+    PACKET: "std_msgs/Header header\nint32 width\nint32 height\nstring encoding\nuint64 pts\n"
+    "uint8 flags\nbool is_bigendian\nuint8[] data\n",
+}
+VIDEO_FRAMES = 8
+
+
+def packets(picture: np.ndarray, codec: str, options: dict[str, str]) -> list[Any]:
+    """A film of a picture that moves to the side, in the order in which it is decoded."""
+    av = pytest.importorskip("av")
+    context = av.CodecContext.create(codec, "w")
+    context.height, context.width, context.pix_fmt = *picture.shape[:2], "yuv420p"
+    context.framerate, context.time_base, context.options = 25, Fraction(1, 25), options
+    coded = []
+    for number in range(VIDEO_FRAMES):
+        frame = av.VideoFrame.from_ndarray(np.roll(picture, 2 * number, axis=1), format="rgb24")
+        frame.pts = number
+        coded += context.encode(frame)
+    return coded + context.encode(None)
+
+
+def pictures_of(contents: list[bytes], codec: str) -> list[np.ndarray]:
+    av = pytest.importorskip("av")
+    context = av.CodecContext.create(codec, "r")
+    frames = [f for data in [*map(av.Packet, contents), None] for f in context.decode(data)]
+    return [frame.to_ndarray(format="rgb24") for frame in frames]
+
+
+def write_videos(path: Path, maker: Maker) -> dict[str, list[bytes]]:
+    """A bag with a live H.264 topic and an H.265 one whose frames refer to later ones."""
+    zero = {"tune": "zerolatency", "crf": "12"}
+    coded = {
+        "/front/video": packets(maker.picture, "libx264", zero),
+        "/rear/ffmpeg": packets(
+            maker.picture, "libx265", {"crf": "12", "x265-params": "log-level=error:bframes=2"}
+        ),
+    }
+    types = {"/front/video": VIDEO, "/rear/ffmpeg": PACKET}
+    for name, text in VIDEO_DEFINITIONS.items():
+        maker.store.register(typesys.get_types_from_msg(text, name))
+    store = maker.store.types
+    plugin = rosbag2.StoragePlugin.MCAP
+    with rosbag2.Writer(path, version=9, storage_plugin=plugin) as writer:
+        connections = {
+            t: writer.add_connection(t, n, typestore=maker.store) for t, n in types.items()
+        }
+        for number in range(VIDEO_FRAMES):
+            header = maker.message("/portrait", number).image.header
+            for topic, connection in connections.items():
+                data = np.frombuffer(bytes(coded[topic][number]), np.uint8)
+                if topic == "/front/video":
+                    message = store[VIDEO](header.stamp, "front", data, "h264")
+                else:
+                    packet = coded[topic][number]
+                    height, width = maker.picture.shape[:2]
+                    message = store[PACKET](
+                        header,
+                        width,
+                        height,
+                        "hevc",
+                        packet.pts,
+                        int(packet.is_keyframe),
+                        False,
+                        data,
+                    )
+                content = bytes(maker.store.serialize_cdr(message, types[topic]))
+                writer.write(connection, (100 + number) * SECOND // 25, content)
+    return {topic: [bytes(p) for p in found] for topic, found in coded.items()}
+
+
+def test_topics_of_video_are_decoded_and_written_again(tmp_path, astronaut, capsys):
+    maker = Maker(astronaut, ros1=False)
+    coded = write_videos(tmp_path / "in", maker)
+
+    assert main(["anonymize", str(tmp_path / "in"), str(tmp_path / "out"), "--crf", "12"]) == 0
+
+    before, after = read_bag(tmp_path / "in"), read_bag(tmp_path / "out")
+    face = (slice(80, 160), slice(90, 160))
+    for topic, msgtype, codec in (
+        ("/front/video", VIDEO, "h264"),
+        ("/rear/ffmpeg", PACKET, "hevc"),
+    ):
+        stamps = [stamp for stamp, _, _ in after[topic]]
+        assert stamps == sorted(set(stamps))
+        if topic == "/front/video":
+            assert stamps == [stamp for stamp, _, _ in before[topic]]
+        messages = [maker.read(content, msgtype) for _, content, _ in after[topic]]
+        written = pictures_of([bytes(message.data) for message in messages], codec)
+        given = pictures_of(coded[topic], codec)
+        assert len(written) == len(given) == VIDEO_FRAMES
+        for old, new in zip(given, written, strict=True):
+            assert np.abs(new[face].astype(float) - old[face]).mean() > 15
+            assert np.median(np.abs(new.astype(int) - old)) <= 4
+    assert [m.flags & 1 for m in messages] == [1] + [0] * (VIDEO_FRAMES - 1)
+    assert "dropped" not in capsys.readouterr().err
+
+
+def test_pictures_become_video_and_video_becomes_pictures(tmp_path, astronaut):
+    maker = Maker(astronaut, ros1=False)
+    write_videos(tmp_path / "in", maker)
+    pictures, again = tmp_path / "pictures.mcap", tmp_path / "again.mcap"
+
+    assert main(["anonymize", str(tmp_path / "in"), str(pictures), "--as", "compressed"]) == 0
+    assert main(["anonymize", str(pictures), str(again), "--as", "video"]) == 0
+
+    for topic in ("/front/video", "/rear/ffmpeg"):
+        stills, video = read_bag(pictures)[topic], read_bag(again)[topic]
+        assert {msgtype for _, _, msgtype in stills} == {COMPRESSED}
+        assert [stamp for stamp, _, _ in video] == [stamp for stamp, _, _ in stills]
+        messages = [
+            maker.read(content, VIDEO) for _, content, msgtype in video if msgtype == VIDEO
+        ]
+        shown = pictures_of([bytes(message.data) for message in messages], "h264")
+        assert [picture.shape for picture in shown] == [astronaut.shape] * VIDEO_FRAMES
 
 
 class RawImage:

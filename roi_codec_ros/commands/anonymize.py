@@ -97,17 +97,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     bags.add_argument(
         "--as",
         dest="form",
-        choices=("image", "compressed", "latent"),
-        help="what pictures become; latent: what a camera would have sent, by the model fast "
-        "(default: what they are)",
+        choices=("image", "compressed", "latent", "video"),
+        help="what pictures become; latent: what a camera would have sent, by the model fast; "
+        "video: foxglove_msgs/CompressedVideo, H.264 (default: what they are)",
     )
-    films = parser.add_argument_group("films (- is a pipe of frames, YUV4MPEG2)")
+    films = parser.add_argument_group(
+        "films (- is a pipe of frames, YUV4MPEG2) and topics of video"
+    )
     films.add_argument(
         "--crf",
         type=not_negative,
         default=18,
         metavar="N",
-        help="quality of the new film, lower is finer (default: %(default)s)",
+        help="quality of the new video, lower is finer (default: %(default)s)",
     )
     films.add_argument("--no-audio", action="store_true", help="leave the sound out")
     parser.add_argument(
@@ -206,7 +208,7 @@ def _anonymized(args: argparse.Namespace, settings: Settings) -> Result:
         def encoder() -> Encoder:
             return load_encoder("fast", regions=args.regions)
 
-        options = BagOptions(tuple(args.topics), tuple(args.keep), args.form, encoder)
+        options = BagOptions(tuple(args.topics), tuple(args.keep), args.form, encoder, args.crf)
         return anonymize_bag(
             args.source, args.target, settings, options, force=args.force, told=told
         )

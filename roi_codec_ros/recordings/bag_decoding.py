@@ -10,26 +10,21 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from roi_codec_ros.codec import Decoder
 from roi_codec_ros.common.errors import BitstreamError, RoiCodecError, UsageError
 from roi_codec_ros.common.files import GENERATOR, replacement
 from roi_codec_ros.common.images import ImageArray
 from roi_codec_ros.common.output_files import Output
-from roi_codec_ros.common.plugins import optional
 from roi_codec_ros.recordings.bag_frames import MessageCodec, ToImage, ToJpeg
 from roi_codec_ros.recordings.bag_reading import Bag
+from roi_codec_ros.recordings.bag_video import ToVideo
 from roi_codec_ros.recordings.bag_writing import Channel, PartsWriter, check_target, work_folder
-from roi_codec_ros.recordings.jpegs import INSTALL
 from roi_codec_ros.recordings.latents import LATENT, LatentReader, learn_latents
+from roi_codec_ros.recordings.live_video import QUALITY, RATE_HZ, frame_of_pixels
 from roi_codec_ros.recordings.pipeline import Progress
 from roi_codec_ros.recordings.video_planes import require_av
 
-VIDEO = "foxglove_msgs/msg/CompressedVideo"
-VIDEO_DEFINITION = "time timestamp\nstring frame_id\nuint8[] data\nstring format\n"
 FORMS = ("video", "image", "compressed")
-FILM_RATE_HZ = 25  # of its header; frames have times of their own
 
 
 @dataclass
@@ -118,15 +113,15 @@ def decode_film(
                 av.open(str(partial), "w") as container,
             ):
                 container.metadata["comment"] = GENERATOR
-                coder: _H264 | None = None
-                start_ns = 0
+                stream: Any = None
                 for stamp_ns, image in images():
-                    if coder is None:
-                        stream = container.add_stream("libx264", rate=FILM_RATE_HZ)
-                        coder = _H264(stream.codec_context, image)
-                        start_ns = stamp_ns
-                    container.mux(coder.packets(image, (stamp_ns - start_ns) // 1_000_000, stream))
-                if coder is None:
+                    frame = frame_of_pixels(image)
+                    if stream is None:
+                        stream, start_ns = _added_stream(container, frame), stamp_ns
+                    frame.pts = (stamp_ns - start_ns) // 1_000_000
+                    frame.time_base = Fraction(1, 1000)
+                    container.mux(stream.encode(frame))
+                if stream is None:
                     raise RoiCodecError(f"expected latents in {source}, found none")
                 container.mux(stream.encode(None))
         except (av.FFmpegError, OSError) as error:
@@ -134,57 +129,13 @@ def decode_film(
         return decoded
 
 
-class ToVideo:
-    """Makes a foxglove_msgs/CompressedVideo of pictures: H.264, a key frame every second or so."""
-
-    msgtype = VIDEO
-
-    def __init__(self, codec: MessageCodec) -> None:
-        typesys = optional("rosbags.typesys", needed_for="bags", install=INSTALL)
-        if VIDEO not in codec.typestore.fielddefs:
-            text = VIDEO_DEFINITION.replace("time ", "builtin_interfaces/Time ", 1)
-            codec.typestore.register(typesys.get_types_from_msg(text, VIDEO))
-        self._codec = codec
-        self._coder: _H264 | None = None
-        self._size: tuple[int, ...] = ()
-        self._count = 0
-
-    def __call__(self, message: Any, pixels: ImageArray) -> bytes:
-        """The bytes of the message; pictures come in their order."""
-        if self._coder is None or self._size != pixels.shape:
-            context = require_av().CodecContext.create("libx264", "w")
-            self._coder, self._size = _H264(context, pixels), pixels.shape
-        self._count += 1
-        packets = self._coder.packets(pixels, 40 * self._count, None)
-        video = self._codec.typestore.types[VIDEO](
-            timestamp=message.header.stamp,
-            frame_id=message.header.frame_id,
-            data=np.frombuffer(b"".join(bytes(packet) for packet in packets), np.uint8),
-            format="h264",
-        )
-        return self._codec.write(video, VIDEO)
-
-
-class _H264:
-    """An encoder that gives back each frame at once, as live video wants it."""
-
-    def __init__(self, context: Any, image: ImageArray) -> None:
-        height, width = image.shape[:2]
-        self._even = (height // 2 * 2, width // 2 * 2)  # 4:2:0 knows no odd sides
-        context.height, context.width = self._even
-        context.pix_fmt = "yuv420p"
-        context.time_base = Fraction(1, 1000)
-        context.framerate = Fraction(FILM_RATE_HZ)
-        context.gop_size = FILM_RATE_HZ
-        context.options = {"preset": "veryfast", "tune": "zerolatency", "crf": "20"}
-        self._context = context
-
-    def packets(self, image: ImageArray, time_ms: int, stream: Any) -> list[Any]:
-        """Packets of a frame, uint8 [H, W, 3] RGB. stream: what codes it; None: the context."""
-        whole = np.ascontiguousarray(image[: self._even[0], : self._even[1]])
-        frame = require_av().VideoFrame.from_ndarray(whole, format="rgb24")
-        frame.pts, frame.time_base = time_ms, Fraction(1, 1000)
-        return list((stream or self._context).encode(frame))
+def _added_stream(container: Any, frame: Any) -> Any:
+    """H.264 in a container, for frames like this one."""
+    options = {"preset": "veryfast", "crf": str(QUALITY)}
+    stream = container.add_stream("libx264", rate=RATE_HZ, options=options)
+    stream.width, stream.height, stream.pix_fmt = frame.width, frame.height, frame.format.name
+    stream.codec_context.time_base = Fraction(1, 1000)
+    return stream
 
 
 def _image(reader: LatentReader, message: Any, decoded: Decoded) -> ImageArray | None:

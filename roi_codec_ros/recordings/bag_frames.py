@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -52,7 +51,36 @@ class MessageCodec:
         return bytes(self._write(message, msgtype))
 
 
-Convert = Callable[[Any, ImageArray], Any]  # a message and its pixels → what is written
+class Convert(Protocol):
+    """Makes what is written of a message and its hidden pixels."""
+
+    @property
+    def msgtype(self) -> str:
+        """Of what is made."""
+        ...
+
+    def __call__(self, message: Any, pixels: ImageArray) -> Any:
+        """What is written."""
+        ...
+
+    def shown(self, output: Any) -> ImageArray:
+        """The pixels of what was made."""
+        ...
+
+
+class _AsPixels:
+    """Leaves pixels as they are, for somebody who takes them in their order."""
+
+    msgtype = ""
+
+    def __call__(self, message: Any, pixels: ImageArray) -> ImageArray:
+        return pixels
+
+    def shown(self, output: ImageArray) -> ImageArray:
+        return output
+
+
+AS_PIXELS = _AsPixels()
 
 
 class ImageFrame:
@@ -78,13 +106,18 @@ class ImageFrame:
         """Of the message."""
         return len(self._content)
 
+    @property
+    def message(self) -> Any:
+        """The message. Raises ImageMessageError."""
+        return self._codec.read(self._content, self._msgtype)
+
     def image(self) -> ImageArray:
         """Its pixels. Raises ImageMessageError, also for depth and what is not in its range."""
-        return self._pixels(self._codec.read(self._content, self._msgtype))
+        return self._pixels(self.message)
 
     def hide(self, hidden: BoolArray) -> Any:
         """The message without what is hidden; the same bytes where nothing is."""
-        message = self._codec.read(self._content, self._msgtype)
+        message = self.message
         if self._convert is not None:
             return self._convert(message, paint_over(self._pixels(message), hidden))
         if self._kind is Kind.IMAGE:
@@ -107,10 +140,8 @@ class ImageFrame:
 
     def shown(self, output: Any) -> ImageArray:
         """The pixels of what is written."""
-        if isinstance(output, np.ndarray):
-            return output
         if self._convert is not None:
-            return self._convert.shown(output)  # type: ignore[attr-defined]
+            return self._convert.shown(output)
         return self._pixels(self._codec.read(output, self._msgtype))
 
     def _pixels(self, message: Any) -> ImageArray:

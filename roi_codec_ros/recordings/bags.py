@@ -11,17 +11,32 @@ from typing import Any
 
 from roi_codec_ros.codec import Encoder
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
-from roi_codec_ros.recordings.bag_frames import ImageFrame, MessageCodec, ToImage, ToJpeg
+from roi_codec_ros.recordings.bag_frames import (
+    AS_PIXELS,
+    Convert,
+    ImageFrame,
+    MessageCodec,
+    ToImage,
+    ToJpeg,
+)
 from roi_codec_ros.recordings.bag_kinds import Kind, has_colours, kind_of
 from roi_codec_ros.recordings.bag_reading import Bag
+from roi_codec_ros.recordings.bag_video import (
+    VIDEO,
+    PacketFrame,
+    ToVideo,
+    VideoReader,
+    VideoWriter,
+    learn_videos,
+)
 from roi_codec_ros.recordings.bag_writing import Channel, PartsWriter, check_target, work_folder
 from roi_codec_ros.recordings.latents import ToLatent
+from roi_codec_ros.recordings.live_video import QUALITY
 from roi_codec_ros.recordings.pipeline import Passage, Pipeline, Settings
 from roi_codec_ros.recordings.tally import CameraTally, Result
 
-PICTURES = (Kind.IMAGE, Kind.COMPRESSED)
-FORMS = ("image", "compressed", "latent")
-Converter = ToImage | ToJpeg | ToLatent
+PICTURES = (Kind.IMAGE, Kind.COMPRESSED, Kind.VIDEO)
+FORMS = ("image", "compressed", "latent", "video")
 
 
 @dataclass(frozen=True)
@@ -33,12 +48,14 @@ class BagOptions:
         keep: topics that are copied whatever they hold.
         form: one of FORMS that pictures become; None: they stay what they are.
         encoder: makes a worker its own, for latents.
+        quality: "crf" of video, lower is finer.
     """
 
     topics: Collection[str] = ()
     keep: Collection[str] = ()
     form: str | None = None
     encoder: Callable[[], Encoder] | None = None
+    quality: int = QUALITY
 
 
 def anonymize_bag(
@@ -91,9 +108,12 @@ class _Rewriting:
         self._codec = MessageCodec(bag.typestore, bag.is_ros1)
         self._result = Result()
         self._check_names()
+        learn_videos(bag.typestore)
         self._kinds = [self._kind(c) for c in bag.connections]
         self._convert = self._converter()
         self._cameras: dict[int, CameraTally] = {}
+        self._readers: dict[int, VideoReader] = {}
+        self._video: dict[int, VideoWriter] = {}
         self._number_out: dict[int, int] = {}
         self._start_ns: int | None = None
         self._writer: PartsWriter | None = None
@@ -108,10 +128,24 @@ class _Rewriting:
             self._number_out[number] = len(channels)
             msgtype = connection.msgtype
             if kind in PICTURES:
-                msgtype = self._convert.msgtype if self._convert else msgtype
+                msgtype = self._picture_type(number, kind)
                 self._cameras[number] = CameraTally(connection.topic, connection.msgtype)
             channels.append(self._channel(connection, msgtype))
         return channels
+
+    def _picture_type(self, number: int, kind: Kind) -> str:
+        """What the pictures of a topic become; also makes what reads and writes video."""
+        msgtype: str = self._bag.connections[number].msgtype
+        if kind is Kind.VIDEO:
+            self._readers[number] = VideoReader(msgtype, self._codec, self._convert)
+        if self._options.form == "video":
+            self._video[number] = ToVideo(self._codec, self._options.quality)
+            return VIDEO
+        if self._convert is not None:
+            return self._convert.msgtype
+        if kind is Kind.VIDEO:
+            self._video[number] = VideoWriter(msgtype, self._codec, self._options.quality)
+        return msgtype
 
     def _channel(self, connection: Any, msgtype: str) -> Channel:
         if msgtype == connection.msgtype:
@@ -136,10 +170,14 @@ class _Rewriting:
                 if self._start_ns is None:
                     self._start_ns = stamp_ns
                 if number < done and stamp_ns < context_ns:
+                    if connection in self._readers:
+                        self._decode(_Tag(number, connection, stamp_ns), content)
                     continue
                 tag = _Tag(number, connection, stamp_ns, written=number >= done)
                 self._put(pipeline, tag, content)
                 self._settings.progress(number + 1, self._bag.message_count, "message")
+            for connection in self._readers:
+                self._put_video(pipeline, _Tag(number, connection, self._start_ns or 0), None)
             pipeline.finish()
         if pipeline.cut_short:
             self._result.notes.append(
@@ -153,13 +191,15 @@ class _Rewriting:
         self._result.notes = self._bag.notes + self._result.notes
         return self._result
 
-    def _converter(self) -> Converter | None:
+    def _converter(self) -> Convert | None:
         form, encoder = self._options.form, self._options.encoder
         if form == "latent":
             assert encoder is not None
             return ToLatent(self._codec, encoder)
         if form is None:
             return None
+        if form == "video":
+            return AS_PIXELS  # which are coded in their order, when they are written
         return ToImage(self._codec) if form == "image" else ToJpeg(self._codec)
 
     def _check_names(self) -> None:
@@ -179,7 +219,7 @@ class _Rewriting:
             if kind is not Kind.OTHER:
                 self._result.kept.append(topic)
             return Kind.OTHER
-        if kind in (Kind.UNKNOWN_PICTURE, Kind.NESTED_PICTURE, Kind.VIDEO):
+        if kind in (Kind.UNKNOWN_PICTURE, Kind.NESTED_PICTURE):
             dropped[topic] = f"{connection.msgtype}: {kind.value}"
             return None
         if kind in PICTURES and self._options.topics and topic not in self._options.topics:
@@ -190,6 +230,9 @@ class _Rewriting:
     def _put(self, pipeline: Pipeline, tag: _Tag, content: bytes) -> None:
         kind = self._kinds[tag.connection]
         time_s = tag.stamp_ns / 1e9
+        if kind is Kind.VIDEO:
+            self._put_video(pipeline, tag, content)
+            return
         if kind in PICTURES:
             connection = self._bag.connections[tag.connection]
             frame = ImageFrame(content, connection.msgtype, kind, self._codec, self._convert)
@@ -199,6 +242,34 @@ class _Rewriting:
             kind = None
         output = content if kind is not None and tag.written else None
         pipeline.put(tag, output, time_s, len(content) if output else 0)
+
+    def _put_video(self, pipeline: Pipeline, tag: _Tag, content: bytes | None) -> None:
+        """The frames that are whole with a message, the last with None, and those that never are.
+
+        A frame bears the number of the message that it came with, so that a run that goes on
+        after a kill, and decodes from the start, gets the same ones.
+        """
+        frames, reason = self._decode(tag, content)
+        for stamp_ns, frame in frames:
+            pipeline.put_frame(
+                replace(tag, stamp_ns=stamp_ns), frame, stamp_ns / 1e9, tag.connection
+            )
+        if reason:
+            pipeline.put(tag, None, tag.stamp_ns / 1e9, 0, reason)
+        for stamp_ns in self._readers[tag.connection].lost(all_of_them=content is None):
+            lost = replace(tag, stamp_ns=stamp_ns)
+            pipeline.put(lost, None, stamp_ns / 1e9, 0, "no picture came of it")
+
+    def _decode(
+        self, tag: _Tag, content: bytes | None
+    ) -> tuple[list[tuple[int, PacketFrame]], str]:
+        """Frames with their stamps, or why there are none."""
+        reader = self._readers[tag.connection]
+        try:
+            found = reader.rest() if content is None else reader.read(tag.stamp_ns, content)
+        except RoiCodecError as error:
+            return [], str(error)
+        return found, ""
 
     def _has_no_colours(self, tag: _Tag, content: bytes) -> bool:
         connection = self._bag.connections[tag.connection]
@@ -225,8 +296,17 @@ class _Rewriting:
         elif passage.output is not None:
             self._result.copied[topic] += 1
         if passage.output is not None:
-            self._writer.write(self._number_out[tag.connection], tag.stamp_ns, passage.output)
+            content = self._content(passage)
+            self._writer.write(self._number_out[tag.connection], tag.stamp_ns, content)
         self._writer.step(tag.number + 1, tag.stamp_ns, self._tell)
+
+    def _content(self, passage: Passage) -> Any:
+        """The bytes to write; video is coded here, in the order of its frames."""
+        video = self._video.get(passage.tag.connection)
+        if video is None:
+            return passage.output
+        assert isinstance(passage.frame, (ImageFrame, PacketFrame))
+        return video(passage.frame.message, passage.output)
 
     def _tell(self) -> dict[str, Any]:
         return {

@@ -148,9 +148,14 @@ class Pipeline:
         self._held_bytes = 0
         self.cut_short = 0
 
-    def put(self, tag: Any, output: Any, time_s: float, size_bytes: int) -> None:
-        """Something that is written as it is. time_s: nothing earlier comes after it."""
-        self._take(Passage(tag, output, size_bytes=size_bytes, time_s=time_s, done=True))
+    def put(self, tag: Any, output: Any, time_s: float, size_bytes: int, reason: str = "") -> None:
+        """Something that is written as it is. time_s: nothing earlier comes after it.
+
+        reason: why nothing is written of it.
+        """
+        passage = Passage(tag, output, reason=reason, size_bytes=size_bytes, time_s=time_s)
+        passage.done = True
+        self._take(passage)
 
     def put_frame(self, tag: Any, frame: Frame, time_s: float, camera: Hashable = None) -> None:
         """A frame of a camera, whose frames come in the order of their times."""

@@ -77,7 +77,9 @@ class VideoFrame:
             samples = np.ascontiguousarray(np.rot90(plane_array(given), self._turns))
             rows = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
             rows[:, : plane.width] = paint_plane(samples, hidden, block)
-        written.pts, written.time_base = self._pts, self._time_base
+        written.pts = self._pts
+        if self._time_base is not None:
+            written.time_base = self._time_base
         for name in ("color_range", "colorspace", "color_primaries", "color_trc"):
             if hasattr(self._frame, name):
                 setattr(written, name, getattr(self._frame, name))
@@ -90,5 +92,7 @@ class VideoFrame:
 
 def _reformatted(frame: Any, wanted: str) -> Any:
     changed = frame.reformat(format=wanted)
-    changed.pts, changed.time_base = frame.pts, frame.time_base
+    changed.pts = frame.pts
+    if frame.time_base is not None:
+        changed.time_base = frame.time_base
     return changed
