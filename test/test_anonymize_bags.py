@@ -23,6 +23,13 @@ rosbag1 = pytest.importorskip("rosbags.rosbag1")
 rosbag2 = pytest.importorskip("rosbags.rosbag2")
 typesys = pytest.importorskip("rosbags.typesys")
 
+McapReader = pytest.importorskip("rosbags.rosbag2.storage_mcap").McapReader
+from roi_codec_ros.recordings.mcap_messages import (  # noqa: E402
+    NumberedWriter,
+    Publishing,
+    numbered_messages,
+)
+
 SECOND = 1_000_000_000
 CUSTOM = "site_msgs/msg/Shift"
 NESTED = "site_msgs/msg/Portrait"
@@ -215,32 +222,72 @@ def test_a_bag_that_is_cut_off_is_read_as_far_as_it_goes(tmp_path, astronaut, ca
     assert 3 <= len(read_bag(tmp_path / "out")["/front/image_raw"]) < 12
 
 
-def test_a_run_that_was_killed_goes_on_and_writes_the_same(tmp_path, astronaut, monkeypatch):
+@pytest.mark.parametrize(("storage", "suffix"), [("mcap", ""), ("mcap", ".mcap"), ("bag", ".bag")])
+def test_a_run_that_was_killed_goes_on_and_writes_the_same(
+    tmp_path, astronaut, monkeypatch, storage, suffix
+):
     monkeypatch.setattr(bag_writing, "PART_BYTES", 700_000)
-    source = write_bag(tmp_path / "in", Maker(astronaut, ros1=False), "mcap", frames=12)
-    result = tmp_path / "result.json"
-    assert main(["anonymize", str(source), str(tmp_path / "once"), "--json", str(result)]) == 0
+    maker = Maker(astronaut, ros1=storage == "bag")
+    frames = 12 if not suffix else 6
+    name = "in.bag" if storage == "bag" else "in"
+    source = write_bag(tmp_path / name, maker, storage, frames=frames)
+    result, once, out = tmp_path / "result.json", tmp_path / f"once{suffix}", f"out{suffix}"
+    assert main(["anonymize", str(source), str(once), "--json", str(result)]) == 0
     whole = json.loads(result.read_bytes())
-    assert len(list((tmp_path / "once").glob("*.mcap"))) > 2
+    assert suffix or len(list(once.glob("*.mcap"))) > 2
     write, count = bag_writing.PartsWriter.write, 0
 
     def killed(*args: Any) -> None:
         nonlocal count
         count += 1
-        if count > 40:
+        if count > 40 * frames // 12:
             raise KeyboardInterrupt
         write(*args)
 
     with monkeypatch.context() as context:
         context.setattr(bag_writing.PartsWriter, "write", killed)
-        assert main(["anonymize", str(source), str(tmp_path / "out")]) == 130
-    assert not (tmp_path / "out").exists()
+        assert main(["anonymize", str(source), str(tmp_path / out)]) == 130
+    assert not (tmp_path / out).exists()
 
-    assert main(["anonymize", str(source), str(tmp_path / "out"), "--json", str(result)]) == 0
+    assert main(["anonymize", str(source), str(tmp_path / out), "--json", str(result)]) == 0
 
-    assert read_bag(tmp_path / "out") == read_bag(tmp_path / "once")
+    assert read_bag(tmp_path / out) == read_bag(once)
     assert json.loads(result.read_bytes()) == whole
     assert not list(tmp_path.glob(".*"))
+
+
+def test_how_messages_were_published_stays(tmp_path, astronaut):
+    class Publisher(NumberedWriter):
+        """Publishes 5 ms before messages are recorded."""
+
+        count = 0
+
+        def write(self, connection: Any, timestamp: int, data: Any) -> None:
+            self.count += 1
+            self.tell(Publishing(self.count, timestamp - 5_000_000))
+            super().write(connection, timestamp, data)
+
+    with pytest.MonkeyPatch.context() as context:
+        context.setattr(rosbag2, "Writer", Publisher)
+        source = write_bag(tmp_path / "in", Maker(astronaut, ros1=False), "mcap")
+
+    assert (
+        main(["anonymize", str(source), str(tmp_path / "out"), "--topics", "/front/image_raw"])
+        == 0
+    )
+
+    def published(folder: Path) -> dict[tuple[int, str], Publishing]:
+        reader = McapReader(next(folder.glob("*.mcap")))
+        reader.open()
+        topics = {c.id: c.topic for c in reader.connections}
+        found = {(m.stamp_ns, topics[m.channel]): m.publishing for m in numbered_messages(reader)}
+        reader.close()
+        return found
+
+    before, after = published(source), published(tmp_path / "out")
+    assert {topic for _, topic in after} == {*COPIED, "/front/image_raw"}
+    assert after == {key: before[key] for key in after}
+    assert {key[0] - value.published_ns for key, value in after.items()} == {5_000_000}
 
 
 def test_a_folder_of_other_things_is_never_replaced_by_a_bag(tmp_path, astronaut, capsys):
@@ -285,6 +332,24 @@ def test_latents_in_a_bag_become_video_and_films_from_any_place_on(tmp_path, ast
     with av.open(str(tmp_path / "front.mp4")) as film:
         times = [frame.time for frame in film.decode(video=0)]
     assert times == pytest.approx([0.1 * number for number in range(FRAMES)], abs=0.002)
+    # Any slice of it decodes: here the second half.
+    plugin = rosbag2.StoragePlugin.MCAP
+    with (
+        rosbag2.Reader(latents) as reader,
+        rosbag2.Writer(tmp_path / "slice", version=9, storage_plugin=plugin) as writer,
+    ):
+        (given,) = [c for c in reader.connections if c.topic == "/front/image_raw"]
+        kept = writer.add_connection(
+            given.topic, given.msgtype, msgdef=given.msgdef.data, rihs01="RIHS01_" + "0" * 64
+        )
+        middle = coded["/front/image_raw"][FRAMES // 2][0]
+        for _, stamp, content in reader.messages([given], start=middle):
+            writer.write(kept, stamp, content)
+    slices = tmp_path / "slice.mcap"
+    assert main(["decode", str(tmp_path / "slice"), str(slices), "--as", "image"]) == 0
+    assert main(["decode", str(latents), str(tmp_path / "whole.mcap"), "--as", "image"]) == 0
+    found, whole = (read_bag(p)["/front/image_raw"] for p in (slices, tmp_path / "whole.mcap"))
+    assert found == whole[FRAMES // 2 :] != []
     assert main(["decode", str(source), str(tmp_path / "none.mp4")]) == 1
     assert "expected a topic of roi_codec_ros/msg/CompressedLatent" in capsys.readouterr().err
 

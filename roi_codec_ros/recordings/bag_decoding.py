@@ -71,7 +71,7 @@ def decode_bag(
                     if image is None:
                         continue
                     content = converters[number](message, image)
-                writer.write(number, stamp_ns, content)
+                writer.write(number, stamp_ns, content, bag.publishing)
             writer.finish()
         except (OSError, sqlite3.Error) as error:
             raise RoiCodecError(f"expected to write {target}; found: {error}") from error

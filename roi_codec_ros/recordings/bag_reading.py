@@ -7,12 +7,15 @@ import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from roi_codec_ros.common.errors import RoiCodecError
 from roi_codec_ros.common.plugins import optional
 from roi_codec_ros.recordings.jpegs import INSTALL
 from roi_codec_ros.recordings.mcap_repair import attachments, without_broken_end
+
+if TYPE_CHECKING:
+    from roi_codec_ros.recordings.mcap_messages import Publishing
 
 BAG_SUFFIXES = (".mcap", ".db3", ".bag")
 
@@ -39,6 +42,7 @@ class Bag:
         notes: what had to be left out to read it at all, and what it holds beside messages.
         message_count: as the bag says.
         is_compressed: whether its messages are.
+        publishing: how the message was published that `messages` gave last, where that is known.
     """
 
     def __init__(self, path: Path, scratch: Path) -> None:
@@ -48,6 +52,7 @@ class Bag:
         self._rosbag2 = _rosbags("rosbags.rosbag2")
         self._typesys = _rosbags("rosbags.typesys")
         self.notes: list[str] = []
+        self.publishing: Publishing | None = None
         self._scratch = scratch
         self.is_ros1 = path.suffix.lower() == ".bag"
         self._errors = (
@@ -79,18 +84,34 @@ class Bag:
     def messages(self) -> Iterator[tuple[int, int, bytes]]:
         """Number of the connection, stamp of the recording in ns, content; in order of time.
 
-        A broken end ends it, with a note.
+        `publishing` is that of the last one. A broken end ends it, with a note.
         """
         count = 0
         for place, reader in enumerate(self._readers):
             try:
-                for connection, stamp_ns, content in reader.messages():
+                for message in self._of(place, reader):
                     count += 1
-                    yield self._numbers[place, connection.id], stamp_ns, content
+                    yield message
             except self._errors as error:
                 self.notes.append(
                     f"the bag is broken after {count} messages, which are kept: {error}"
                 )
+
+    def _of(self, place: int, reader: Any) -> Iterator[tuple[int, int, bytes]]:
+        files = getattr(getattr(reader, "storage", None), "storages", None) or [
+            getattr(reader, "storage", None)
+        ]
+        if not all(getattr(file, "chunks", None) for file in files) or reader.compression_format:
+            for connection, stamp_ns, content in reader.messages():
+                yield self._numbers[place, connection.id], stamp_ns, content
+            return
+        from roi_codec_ros.recordings.mcap_messages import numbered_messages
+
+        for file in files:
+            numbers = {connection.id: self._number(connection) for connection in file.connections}
+            for message in numbered_messages(file):
+                self.publishing = message.publishing
+                yield numbers[message.channel], message.stamp_ns, message.content
 
     def close(self) -> None:
         """Let go of the files."""

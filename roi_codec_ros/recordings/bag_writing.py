@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bags that are written in parts beside their place, and take it when they are whole.
 
-A bag of ROS 2 that is a folder is written in files of `PART_BYTES`; those that are whole are kept
-when a run is killed, and the next one goes on behind them.
+A bag is written in files of `PART_BYTES`; those that are whole are kept when a run is killed, and
+the next one goes on behind them. A bag that is one file is put together from them at the end.
 """
 
 from __future__ import annotations
@@ -13,11 +13,14 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from roi_codec_ros.common.errors import RoiCodecError
 from roi_codec_ros.common.files import GENERATOR, is_ours, json_bytes, write
 from roi_codec_ros.recordings.bag_reading import Bag
+
+if TYPE_CHECKING:
+    from roi_codec_ros.recordings.mcap_messages import Publishing
 
 PART_BYTES = 1 << 30
 METADATA = "metadata.yaml"
@@ -61,10 +64,18 @@ class PartsWriter:
         """Messages of the source that need not be looked at again."""
         return int(self.state.get("messages_done", 0))
 
-    def write(self, number: int, stamp_ns: int, content: bytes | memoryview) -> None:
-        """Write a message of a channel."""
+    def write(
+        self,
+        number: int,
+        stamp_ns: int,
+        content: bytes | memoryview,
+        publishing: Publishing | None = None,
+    ) -> None:
+        """Write a message of a channel. publishing: how it was, where that is known."""
         if self._writer is None:
             self._begin_part()
+        if publishing is not None and not self._bag.is_ros1:
+            self._writer.tell(publishing)
         self._writer.write(self._connections[number], stamp_ns, content)
         self._written_bytes += len(content)
 
@@ -73,7 +84,7 @@ class PartsWriter:
 
         tell: what to remember with the part, for JSON.
         """
-        if not self._is_folder or self._written_bytes < PART_BYTES:
+        if self._written_bytes < PART_BYTES:
             return
         self._end_part()
         self.state = {
@@ -92,6 +103,8 @@ class PartsWriter:
         if self._writer is not None:
             self._end_part()
         if not self._is_folder:
+            if len(self._parts) > 1:
+                self._join_in_one_file()
             part = self.work / self._parts[0]
             files = [part] if part.is_file() else [p for p in part.iterdir() if p.name != METADATA]
             os.replace(files[0], self.target)
@@ -118,7 +131,7 @@ class PartsWriter:
             state = json.loads((self.work / _STATE).read_bytes())
         except (OSError, ValueError):
             state = {}
-        if state.get("told") != self._told or not self._is_folder:
+        if state.get("told") != self._told:
             state = {}
         if self.work.exists():
             kept = {_STATE, *state.get("parts", [])}
@@ -128,12 +141,13 @@ class PartsWriter:
         self.work.mkdir(parents=True, exist_ok=True)
         return state
 
-    def _begin_part(self) -> None:
-        name = (
-            f"{self.target.stem if not self._is_folder else self.target.name}_{len(self._parts)}"
-        )
+    def _begin_part(self, name: str = "") -> None:
+        stem = self.target.name if self._is_folder else self.target.stem
+        suffix = self.target.suffix if self._bag.is_ros1 else ""
+        name = name or f"{stem}_{len(self._parts)}{suffix}"
         path = self.work / name
         shutil.rmtree(path, ignore_errors=True)
+        path.unlink(missing_ok=True)
         if self._bag.is_ros1:
             from rosbags.rosbag1 import Writer as Writer1
 
@@ -146,11 +160,13 @@ class PartsWriter:
         self._written_bytes = 0
 
     def _ros2_writer(self, path: Path) -> Any:
-        from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
+        from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin
+
+        from roi_codec_ros.recordings.mcap_messages import NumberedWriter
 
         suffixes = {".mcap": "mcap", ".db3": "sqlite3"}
         storage = suffixes.get(self.target.suffix, self._bag.storage)
-        writer = Writer(path, version=9, storage_plugin=StoragePlugin[storage.upper()])
+        writer = NumberedWriter(path, version=9, storage_plugin=StoragePlugin[storage.upper()])
         writer.set_custom_data("generator", GENERATOR)
         if self._bag.is_compressed and storage == "mcap":
             writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
@@ -192,6 +208,16 @@ class PartsWriter:
         writer.close()
         self._parts.append(self._open_part)
         self._written_bytes = 0
+
+    def _join_in_one_file(self) -> None:
+        """All messages of all parts in another one, which is the only one then."""
+        names, self._parts = self._parts, []
+        self._begin_part("whole.bag" if self._bag.is_ros1 else "whole")
+        for name in names:
+            with Bag(self.work / name, self.work) as part:
+                for number, stamp_ns, content in part.messages():
+                    self.write(number, stamp_ns, content, part.publishing)
+        self._end_part()
 
     def _join(self, whole: Path) -> None:
         """All parts as one folder: files side by side, and metadata that names them."""

@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from roi_codec_ros.codec import Encoder
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
@@ -34,6 +34,9 @@ from roi_codec_ros.recordings.latents import ToLatent
 from roi_codec_ros.recordings.live_video import QUALITY
 from roi_codec_ros.recordings.pipeline import Passage, Pipeline, Settings
 from roi_codec_ros.recordings.tally import CameraTally, Result
+
+if TYPE_CHECKING:
+    from roi_codec_ros.recordings.mcap_messages import Publishing
 
 PICTURES = (Kind.IMAGE, Kind.COMPRESSED, Kind.VIDEO)
 FORMS = ("image", "compressed", "latent", "video")
@@ -96,6 +99,7 @@ class _Tag:
     connection: int
     stamp_ns: int
     written: bool = True
+    publishing: Publishing | None = None
 
 
 class _Rewriting:
@@ -173,7 +177,7 @@ class _Rewriting:
                     if connection in self._readers:
                         self._decode(_Tag(number, connection, stamp_ns), content)
                     continue
-                tag = _Tag(number, connection, stamp_ns, written=number >= done)
+                tag = _Tag(number, connection, stamp_ns, number >= done, self._bag.publishing)
                 self._put(pipeline, tag, content)
                 self._settings.progress(number + 1, self._bag.message_count, "message")
             for connection in self._readers:
@@ -297,7 +301,8 @@ class _Rewriting:
             self._result.copied[topic] += 1
         if passage.output is not None:
             content = self._content(passage)
-            self._writer.write(self._number_out[tag.connection], tag.stamp_ns, content)
+            number = self._number_out[tag.connection]
+            self._writer.write(number, tag.stamp_ns, content, tag.publishing)
         self._writer.step(tag.number + 1, tag.stamp_ns, self._tell)
 
     def _content(self, passage: Passage) -> Any:
