@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -120,7 +120,7 @@ class _NumberedStorage(McapWriter):
 class NumberedWriter(Writer):
     """A writer of ROS 2 bags that keeps, in MCAP, how messages were published."""
 
-    STORAGE_PLUGINS: ClassVar[Any] = {
+    STORAGE_PLUGINS: Mapping[StoragePlugin, Any] = {
         **Writer.STORAGE_PLUGINS,
         StoragePlugin.MCAP: _NumberedStorage,
     }

@@ -84,7 +84,7 @@ def main() -> int:
         for share in SHARES
     }
     figures["most_memory_mib"] = round(max(memory))
-    print(json.dumps(figures, indent=1))
+    sys.stdout.write(json.dumps(figures, indent=1) + "\n")
     return 0
 
 
