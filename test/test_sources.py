@@ -16,8 +16,9 @@ import pytest
 
 from roi_codec_ros.common.errors import RoiCodecError
 from roi_codec_ros.stream.capture import Capture, RateLimiter
-from roi_codec_ros.stream.frame_readers import LIVE, Frame, open_source
-from roi_codec_ros.stream.sources import Source, SourceError, SourceKind, parse_source
+from roi_codec_ros.stream.capture_times import CaptureTime
+from roi_codec_ros.stream.frame_readers import Frame, open_source
+from roi_codec_ros.stream.sources import LIVE, Source, SourceError, SourceKind, parse_source
 
 PATIENCE_S = 30.0
 
@@ -237,12 +238,16 @@ class CutOff:
     frame_rate_hz = 500.0
     film_frames = 10
     position = LIVE
+    complaint = ""
 
     def advance(self):
         if self.position == 5:
             return False
         self.position += 1
         return True
+
+    def taken(self):
+        return None
 
     def image(self):
         return np.zeros((2, 2, 3), np.uint8)
@@ -311,6 +316,7 @@ class FailingCamera:
     frame_rate_hz = 30.0
     film_frames = 0
     position = LIVE
+    complaint = ""
 
     def __init__(self, opened):
         self.left = 2
@@ -331,6 +337,9 @@ class FailingCamera:
     def advance(self):
         self.left -= 1
         return self.left >= 0
+
+    def taken(self):
+        return CaptureTime(time.monotonic())
 
     def image(self):
         return np.full((2, 2, 3), self.opened, np.uint8)

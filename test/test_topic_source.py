@@ -22,7 +22,8 @@ from std_msgs.msg import Header
 
 from roi_codec_ros.codec import untrained_model
 from roi_codec_ros.config.bringup import camera_graph
-from roi_codec_ros.nodes.conversions import image_from_rgb
+from roi_codec_ros.msg import CompressedLatent
+from roi_codec_ros.nodes.conversions import image_from_rgb, stamp_ns
 
 pytestmark = pytest.mark.graph
 
@@ -54,6 +55,7 @@ class Driver(threading.Thread):
             graph.node.create_publisher(Image, f"/driver/{name}", RELIABLE)
             for name in ("image_raw", "image_rect_color")
         ]
+        self.stamps_ns: list[int] = []
         self._closing = threading.Event()
 
     def run(self) -> None:
@@ -61,6 +63,7 @@ class Driver(threading.Thread):
             if self.size is not None:
                 width, height = self.size
                 header = Header(stamp=self._node.get_clock().now().to_msg(), frame_id="lens")
+                self.stamps_ns.append(stamp_ns(header))
                 image = image_from_rgb(np.full((height, width, 3), 90, np.uint8), header)
                 image.encoding = self.encoding
                 for publisher in self._images:
@@ -135,7 +138,7 @@ def test_a_camera_info_that_was_published_once_before_counts(graph, driver):
     assert (info.width, info.height) == (320, 240)
     assert intrinsics(info) == (300.0, 300.0, 165.0, 118.0)
     graph.wait_for("OK", lambda: source(graph)["level"] == "OK")
-    assert source(graph)["calibrated"] == "true"
+    graph.wait_for("a calibration", lambda: source(graph).get("calibrated") == "true")
 
 
 def test_rectified_images_beside_a_raw_camera_info_have_the_projections_camera(graph, driver):
@@ -182,6 +185,22 @@ def test_a_calibration_of_another_shape_is_refused_and_comes_back_with_its_image
     graph.wait_for("camera_info again", lambda: inbox.last.width)
     graph.wait_for("OK", lambda: source(graph)["level"] == "OK")
     graph.forget(inbox)
+
+
+def test_stamps_pass_through_until_an_offset_is_set(graph, driver):
+    latents = graph.listen(CompressedLatent, f"/{CAMERA}/latent")
+    graph.wait_for("latents", lambda: latents.count > 2)
+    assert {stamp_ns(m.header) for m in latents.messages} <= set(driver.stamps_ns)
+
+    graph.set_parameters(f"/{CAMERA}/encoder", stamp_offset_s=-0.25)
+    moved = graph.wait_for(
+        "moved stamps",
+        lambda: [m for m in latents.messages if stamp_ns(m.header) not in driver.stamps_ns],
+    )
+    assert {stamp_ns(m.header) + 250_000_000 for m in moved} <= set(driver.stamps_ns)
+    assert {m.header.frame_id for m in moved} == {"lens"}
+    graph.set_parameters(f"/{CAMERA}/encoder", stamp_offset_s=0.0)
+    graph.forget(latents)
 
 
 def test_the_status_of_the_source_is_that_of_now(graph, driver):

@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> None:
 def _frame(args: argparse.Namespace) -> ImageArray:
     """A frame of the camera, uint8 [H, W, 3] RGB. Raises RoiCodecError."""
     from roi_codec_ros.stream.frame_readers import open_source
-    from roi_codec_ros.stream.sources import SourceKind, parse_source
+    from roi_codec_ros.stream.sources import CaptureFormat, SourceKind, parse_source
 
     source = parse_source(args.camera)
     if source.kind is SourceKind.TOPIC:
@@ -76,7 +76,7 @@ def _frame(args: argparse.Namespace) -> ImageArray:
     skip = args.skip
     if skip is None:
         skip = FRAMES_TO_SETTLE if source.kind is SourceKind.DEVICE else 0
-    reader = open_source(source, args.size or (0, 0))
+    reader = open_source(source, CaptureFormat(*(args.size or (0, 0))))
     try:
         for _ in range(skip + 1):
             if not reader.advance():

@@ -7,6 +7,7 @@ import array
 
 import cv2
 import numpy as np
+from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Point
 from numpy.typing import NDArray
 from sensor_msgs.msg import CompressedImage, Image
@@ -48,6 +49,12 @@ def jpeg_from_rgb(pixels: Pixels, header: Header, quality: int) -> CompressedIma
     message = CompressedImage(header=header, format="rgb8; jpeg compressed bgr8")
     message.data = byte_array(jpeg.data.cast("B"))
     return message
+
+
+def moved_stamp(stamp: Time, seconds: float) -> Time:
+    """A stamp so much later, not before 0."""
+    ns = max(0, stamp.sec * 1_000_000_000 + stamp.nanosec + round(seconds * 1e9))
+    return Time(sec=ns // 1_000_000_000, nanosec=ns % 1_000_000_000)
 
 
 def byte_array(data: bytes | memoryview) -> array.array[int]:

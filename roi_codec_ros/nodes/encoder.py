@@ -22,6 +22,7 @@ from roi_codec_ros.codec import (
     EncodedFrame,
     Model,
     RoiCodecError,
+    UsageError,
     available_implementations,
     kernel_complaint,
     load_encoder,
@@ -34,14 +35,21 @@ from roi_codec_ros.nodes import qos
 from roi_codec_ros.nodes.base import STOP_TIMEOUT_S, ManagedNode
 from roi_codec_ros.nodes.coded_camera_info import CodedCameraInfo, is_rectified
 from roi_codec_ros.nodes.coder_status import coder_statuses
-from roi_codec_ros.nodes.conversions import byte_array, rgb_from_message
+from roi_codec_ros.nodes.conversions import byte_array, moved_stamp, rgb_from_message
 from roi_codec_ros.nodes.diagnostics import Figure, Level, Status
 from roi_codec_ros.nodes.following import FollowingSubscription
 from roi_codec_ros.stream.capture import Capture, RateLimiter
-from roi_codec_ros.stream.frame_readers import LIVE, Frame
+from roi_codec_ros.stream.frame_readers import Frame
 from roi_codec_ros.stream.health import CameraHealth, Words
 from roi_codec_ros.stream.newest import NewestByKey
-from roi_codec_ros.stream.sources import Source, SourceKind, parse_source
+from roi_codec_ros.stream.sources import (
+    ANY_FORMAT,
+    LIVE,
+    CaptureFormat,
+    Source,
+    SourceKind,
+    parse_source,
+)
 from roi_codec_ros.stream.statistics import SlidingWindow
 
 TAKE_TIMEOUT_S = 0.2
@@ -95,6 +103,7 @@ class EncoderNode(ManagedNode):
         self._source: Source = parse_source(self.settings.source)
         if self._source.kind is SourceKind.STREAM:
             check_pipeline(self._source.target)
+        self._asked = self._capture_format()
         rectified = self.settings.rectified == "yes" or (
             self.settings.rectified == "auto"
             and self._source.kind is SourceKind.TOPIC
@@ -150,7 +159,7 @@ class EncoderNode(ManagedNode):
                 self._on_frame,
                 rate_hz=self.settings.rate_hz,
                 loop=self.settings.loop,
-                capture_size=(self.settings.capture_width, self.settings.capture_height),
+                asked=self._asked,
             )
             self._capture.start()
 
@@ -175,13 +184,19 @@ class EncoderNode(ManagedNode):
 
     def _on_frame(self, frame: Frame) -> None:
         """In the capture thread."""
-        header = Header(stamp=self.get_clock().now().to_msg(), frame_id=self._frame_id)
-        self._wait(_Waiting(header, frame))
+        ago_s = max(0.0, time.monotonic() - frame.taken.taken_s)
+        now = self.get_clock().now().to_msg()
+        stamp = moved_stamp(now, self.settings.stamp_offset_s - ago_s)
+        self._wait(_Waiting(Header(stamp=stamp, frame_id=self._frame_id), frame))
 
     def _on_image(self, message: Image | CompressedImage) -> None:
         self._read.heard()
         if self._limiter.allows(time.monotonic(), self.settings.rate_hz):
-            self._wait(_Waiting(message.header, message))
+            header, offset_s = message.header, self.settings.stamp_offset_s
+            if offset_s:
+                stamp = moved_stamp(header.stamp, offset_s)
+                header = Header(stamp=stamp, frame_id=header.frame_id)
+            self._wait(_Waiting(header, message))
 
     def _wait(self, waiting: _Waiting) -> None:
         if self._waiting.put(self.camera, waiting):
@@ -293,6 +308,7 @@ class EncoderNode(ManagedNode):
         values: dict[str, Figure] = {
             "source": self._source.text,
             "kind": self._source.kind.value,
+            "timed_by": "driver" if self._images is not None else "",
             "calibrated": self._info.calibrated,
         }
         images = self._images
@@ -314,11 +330,14 @@ class EncoderNode(ManagedNode):
                 losses=state.losses,
                 unreadable=state.unreadable,
                 last_unreadable=state.last_unreadable,
+                timed_by=state.timed_by,
             )
             level = {"running": Level.OK, "ended": Level.OK, "opening": Level.STALE}.get(
                 state.state, Level.ERROR
             )
             message = f"{state.state}: {state.detail}" if state.detail else state.state
+            if state.complaint and level is Level.OK:
+                level, message = Level.WARN, f"{message}; {state.complaint}"
         if self._info.fault and level is Level.OK:
             level, message = Level.WARN, f"{message}; no camera_info: {self._info.fault}"
         return Status("source", level, message, values, self.camera)
@@ -354,6 +373,24 @@ class EncoderNode(ManagedNode):
         if self.settings.skip != "auto":
             return self.settings.skip == "on"
         return None if self._source.kind in SEEN_LIVE else False
+
+    def _capture_format(self) -> CaptureFormat:
+        """What a device is asked for. Raises UsageError where there is none to ask."""
+        given = self.settings
+        asked = CaptureFormat(
+            given.capture_width, given.capture_height, given.capture_fps, given.pixel_format
+        )
+        if asked != ANY_FORMAT and self._source.kind is not SourceKind.DEVICE:
+            raise UsageError(
+                "capture_width, capture_height, capture_fps and pixel_format: expected a device "
+                f"as source, found {self._source.text}"
+            )
+        if len(asked.pixel_format) not in (0, 3, 4) or not asked.pixel_format.isascii():
+            raise UsageError(
+                f"pixel_format: expected its four letters, as MJPG or YUYV, found "
+                f"{asked.pixel_format!r}"
+            )
+        return asked
 
 
 def _privacy_complaint(model: Model) -> str:

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Sequence
 
 import numpy as np
-from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Pose, PoseArray, Quaternion
 from nav_msgs.msg import OccupancyGrid
 from numpy.typing import ArrayLike, NDArray
@@ -17,7 +16,7 @@ from sensor_msgs.msg import PointCloud2, PointField
 from std_msgs.msg import Header
 
 from roi_codec_ros.msg import Person, PersonArray
-from roi_codec_ros.nodes.conversions import byte_array
+from roi_codec_ros.nodes.conversions import byte_array, moved_stamp
 from roi_codec_ros.perception.coverage import Cells
 from roi_codec_ros.perception.tracking import Tracks
 
@@ -36,15 +35,10 @@ def persons_from_tracks(tracks: Tracks, header: Header) -> PersonArray:
         person.score = float(np.nan_to_num(tracks.score[row]))
         person.body_height_m = float(np.nan_to_num(tracks.height_m[row]))
         person.age_s = float(tracks.age_s[row])
-        person.last_seen = _earlier(header.stamp, float(tracks.unseen_s[row]))
+        person.last_seen = moved_stamp(header.stamp, -float(tracks.unseen_s[row]))
         person.cameras = list(tracks.cameras[row])
         message.persons.append(person)
     return message
-
-
-def _earlier(stamp: Time, seconds: float) -> Time:
-    ns = max(0, stamp.sec * 1_000_000_000 + stamp.nanosec - round(seconds * 1e9))
-    return Time(sec=ns // 1_000_000_000, nanosec=ns % 1_000_000_000)
 
 
 def poses_from_persons(persons: PersonArray) -> PoseArray:
@@ -73,14 +67,28 @@ except ImportError:
 RING_POINTS = 12
 RING_HEIGHTS_M = (0.2, 0.8, 1.4)
 FLOAT_BYTES = 4
+FAR_M = 1000.0  # there float32 counts in 0.06 mm; at the 5,000,000 m of UTM in half metres
 
 
-def person_rings(xy: ArrayLike, radius_m: float) -> NDArray[np.float32]:
+def origin_near(places: Sequence[ArrayLike]) -> NDArray[np.float64]:
+    """Where float32 can count from, of cameras at places [N, 2 or 3]: x and y in whole metres.
+
+    The map's own origin while the middle camera is within FAR_M of it.
+    """
+    middle = np.median(np.asarray(places, np.float64)[:, :2], axis=0)
+    return np.zeros(2) if np.abs(middle).max() <= FAR_M else np.round(middle)
+
+
+def person_rings(
+    xy: ArrayLike, radius_m: float, origin: ArrayLike = (0.0, 0.0)
+) -> NDArray[np.float32]:
     """Points float32 [36 N, 3] around N persons at xy [N, 2]: a ring at each of three heights.
+
+    origin: x and y of the frame that the points are in, as `origin_near` finds it.
 
     Zones and obstacle layers ask for several points before they believe in an obstacle.
     """
-    places = np.asarray(xy, np.float64).reshape(-1, 1, 1, 2)
+    places = np.asarray(xy, np.float64).reshape(-1, 1, 1, 2) - np.asarray(origin, np.float64)
     angles = np.arange(RING_POINTS) * (2.0 * np.pi / RING_POINTS)
     circle = radius_m * np.stack([np.cos(angles), np.sin(angles)], axis=1)
     points = np.empty((len(places), len(RING_HEIGHTS_M), RING_POINTS, 3), np.float32)

@@ -12,8 +12,9 @@ import cv2
 
 from roi_codec_ros.common.errors import RoiCodecError
 from roi_codec_ros.common.photographs import PhotographError
+from roi_codec_ros.stream.capture_times import PLAYED, CaptureTime
 from roi_codec_ros.stream.frame_readers import FOLDER_RATE_HZ, Frame, FrameReader, open_source
-from roi_codec_ros.stream.sources import Source
+from roi_codec_ros.stream.sources import ANY_FORMAT, CaptureFormat, Source
 
 FIRST_RETRY_S, LAST_RETRY_S = 0.5, 1.5  # a camera that is back is not waited for any longer
 CUT_OFF = 0.9  # of its frames; a film from the network that ends earlier did not end by itself
@@ -47,7 +48,8 @@ class RateLimiter:
 class SourceState:
     """How a capture is doing. state: "opening", "running", "lost" or "ended".
 
-    unreadable: frames that could not be decoded; the last of them is `last_unreadable`.
+    unreadable: frames that could not be decoded; the last of them is `last_unreadable`. timed_by:
+    what the last frame's time came from, as of `CaptureTime`; complaint: as of `FrameReader`.
     """
 
     state: str = "opening"
@@ -55,6 +57,8 @@ class SourceState:
     losses: int = 0
     unreadable: int = 0
     last_unreadable: str = ""
+    timed_by: str = ""
+    complaint: str = ""
 
 
 class Capture:
@@ -72,13 +76,13 @@ class Capture:
         *,
         rate_hz: float = 0.0,
         loop: bool = True,
-        capture_size: tuple[int, int] = (0, 0),
-        open_reader: Callable[[Source, tuple[int, int]], FrameReader] = open_source,
+        asked: CaptureFormat = ANY_FORMAT,
+        open_reader: Callable[[Source, CaptureFormat], FrameReader] = open_source,
     ) -> None:
         self.source = source
         self.rate_hz = rate_hz
         self._deliver = deliver
-        self._capture_size = capture_size
+        self._asked = asked
         self._open_reader = open_reader
         self._state = SourceState()
         self._delivered = 0
@@ -142,7 +146,7 @@ class Capture:
     def _play(self) -> str | None:
         """Play the source to its end; None if it ended as it should, else what is wrong."""
         while True:
-            reader = self._open_reader(self.source, self._capture_size)
+            reader = self._open_reader(self.source, self._asked)
             try:
                 if self.source.live and not reader.film_frames:
                     self._play_live(reader)
@@ -197,6 +201,14 @@ class Capture:
             self._state = replace(self._state, unreadable=count, last_unreadable=reason)
             return
         self._delivered += 1
-        if self._state.state != "running":
-            self._state = replace(self._state, state="running", detail="")
-        self._deliver(Frame(image, reader.position))
+        taken = reader.taken() or CaptureTime(time.monotonic(), PLAYED)
+        state = ("running", taken.source, reader.complaint)
+        if state != (self._state.state, self._state.timed_by, self._state.complaint):
+            self._state = replace(
+                self._state,
+                state="running",
+                detail="",
+                timed_by=taken.source,
+                complaint=reader.complaint,
+            )
+        self._deliver(Frame(image, reader.position, taken))

@@ -7,9 +7,10 @@ clock is wrong. Nobody is asked whose clock is right; what decides is what most 
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass, field
 from statistics import median
+
+from roi_codec_ros.stream.statistics import SlidingLeast
 
 FIRST_GUESS_S = 0.5  # between the frames of a camera of which only one came
 LONGEST_SAY_S = 5.0  # after its last frame a camera has no say, however slow it is
@@ -68,7 +69,7 @@ class CommonClock:
     _cameras: dict[str, _Camera] = field(default_factory=dict)
     _newest_s: float | None = None  # stamp of the newest frame taken
     _advanced_s: float = 0.0  # when it was received
-    _lags: deque[tuple[float, float]] = field(default_factory=deque)  # ascending, with times
+    _lags: SlidingLeast = field(default_factory=lambda: SlidingLeast(LAG_WINDOW_S))
     _challenge: tuple[float, float] | None = None  # lag of those left out that win, since when
 
     def judge(self, camera: str, stamp_s: float, *, heard_s: float, age_s: float) -> Ruling:
@@ -110,20 +111,13 @@ class CommonClock:
             return f"their stamps are {-ahead_s:.1f} s behind others'"
         if again and spoken.heard_s - self._advanced_s >= self.restart_after_s:
             return "their stamps come again"
-        early_s = self._least_lag_s(spoken.heard_s, spoken.lag_s) - spoken.lag_s
+        early_s = self._lags.at(spoken.heard_s, spoken.lag_s) - spoken.lag_s
         if min(ahead_s, early_s) > self.spread_s:
             return f"their stamps are {min(ahead_s, early_s):.1f} s ahead of others'"
         return ""
 
-    def _least_lag_s(self, now_s: float, otherwise_s: float) -> float:
-        while self._lags and now_s - self._lags[0][0] > LAG_WINDOW_S:
-            self._lags.popleft()
-        return self._lags[0][1] if self._lags else otherwise_s
-
     def _take(self, spoken: _Camera) -> None:
-        while self._lags and self._lags[-1][1] >= spoken.lag_s:
-            self._lags.pop()
-        self._lags.append((spoken.heard_s, spoken.lag_s))
+        self._lags.add(spoken.lag_s, spoken.heard_s)
         if self._newest_s is None or spoken.stamp_s > self._newest_s:
             self._newest_s, self._advanced_s = spoken.stamp_s, spoken.heard_s
 

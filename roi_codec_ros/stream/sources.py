@@ -15,6 +15,7 @@ from roi_codec_ros.common.errors import RoiCodecError
 from roi_codec_ros.common.photographs import is_photograph, photographs_in
 from roi_codec_ros.common.share import local_path
 
+LIVE = -1  # position of a frame that no file holds
 TOPIC_PREFIX = "topic:"
 DEFAULT_IMAGE_TOPIC = "image_raw"
 _LOCAL_ADDRESSES = ("file://", "package://")
@@ -85,3 +86,16 @@ def parse_source(text: str) -> Source:
         "source: expected a device, a file, a folder, a stream address or topic:NAME, "
         f"found {text!r} (no such file)"
     )
+
+
+@dataclass(frozen=True)
+class CaptureFormat:
+    """What to ask a device for; 0 and empty: its own choice. pixel_format: four letters."""
+
+    width: int = 0
+    height: int = 0
+    fps: float = 0.0
+    pixel_format: str = ""
+
+
+ANY_FORMAT = CaptureFormat()

@@ -72,6 +72,31 @@ class SlidingWindow:
             self._values.popleft()
 
 
+class SlidingLeast:
+    """The least of the values of the last so many seconds, by whoever's clock adds them."""
+
+    def __init__(self, span_s: float) -> None:
+        self._span_s = span_s
+        self._ascending: deque[tuple[float, float]] = deque()  # (when, value); others are beaten
+
+    def add(self, value: float, now_s: float) -> float:
+        """Note a value; the least of all that are left."""
+        while self._ascending and self._ascending[-1][1] >= value:
+            self._ascending.pop()
+        self._ascending.append((now_s, value))
+        return self.at(now_s, value)
+
+    def at(self, now_s: float, otherwise: float) -> float:
+        """The least of those that are left by now; `otherwise` where none is."""
+        while self._ascending and now_s - self._ascending[0][0] > self._span_s:
+            self._ascending.popleft()
+        return self._ascending[0][1] if self._ascending else otherwise
+
+    def clear(self) -> None:
+        """Forget all of them."""
+        self._ascending.clear()
+
+
 class Tally:
     """Counts by cause. Safe to fill in one thread and read in another."""
 
