@@ -278,13 +278,16 @@ def used(tmp_path_factory) -> Iterator[dict[str, dict[str, set[str]]]]:
 def only_elsewhere(node: str) -> dict[str, set[str]]:
     """What a node needs only where another package or a newer ROS 2 is installed."""
     found = {name: importlib.util.find_spec(name) for name in ("vision_msgs", "tf2_ros")}
-    absent: dict[str, set[str]] = {"publish": set(), "subscribe": set(), "reply": set()}
+    # Nodes that a lifecycle manager of Nav2 activates, where bondpy is installed.
+    bond = {"/front/bond" if node == "encoder" else "/bond"}
+    absent: dict[str, set[str]] = {"publish": {*bond}, "subscribe": {*bond}, "reply": set()}
     if found["vision_msgs"] is None and node in ("detector", SERVER):
-        absent["publish"] = {f"/{camera}/detections" for camera in CAMERAS}
+        absent["publish"] |= {f"/{camera}/detections" for camera in CAMERAS}
     if found["vision_msgs"] is None and node == "tracker":
-        absent["publish"] = {"/persons/detections"}
+        absent["publish"].add("/persons/detections")
     if found["tf2_ros"] is None and node == "tracker":
-        absent["subscribe"] = {"/tf", "/tf_static"}
+        absent["subscribe"] |= {"/tf", "/tf_static"}
+        absent["publish"].add("/tf_static")
     if os.environ.get("ROS_DISTRO") == "humble":
         names = {"encoder": ["/front/encoder"], WATCHDOG: ["/person_watchdog"]}.get(
             node, [f"/{node}"]

@@ -22,6 +22,7 @@ from std_srvs.srv import SetBool
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
 from roi_codec_ros.config.parameters import NODES, NodeParameters, Value, parameters_of
 from roi_codec_ros.nodes import diagnostics, qos
+from roi_codec_ros.nodes.bond import Bond, bond_installed
 from roi_codec_ros.nodes.declared_parameters import accepted, declare, whole_numbers_as_doubles
 from roi_codec_ros.nodes.guarded import GuardedNode
 from roi_codec_ros.nodes.rivals import Rivals
@@ -50,6 +51,7 @@ class ManagedNode(GuardedNode):
         self.hung = False  # a thread of a driver did not end when it was told to
         self._configured = False
         self._rivals = Rivals(self)
+        self._bond: Bond | None = None
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
         self._declared = parameters_of(self.executable)
@@ -143,6 +145,8 @@ class ManagedNode(GuardedNode):
         if outcome is not TransitionCallbackReturn.SUCCESS:
             self._halt()
             super().on_deactivate(state)
+        elif not self.settings.autostart and bond_installed():
+            self._bond = Bond(self)
         return outcome
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -193,6 +197,9 @@ class ManagedNode(GuardedNode):
 
     def _halt(self) -> None:
         was_active, self._active = self._active, False
+        if self._bond is not None:
+            self._bond.end()
+            self._bond = None
         self._stop.set()
         if was_active:
             self.interrupt()

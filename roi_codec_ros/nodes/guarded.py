@@ -46,8 +46,13 @@ class GuardedNode(LifecycleNode):
         """How long ago a stamp was by this node's clock, in seconds; negative from the future."""
         return (self.get_clock().now().nanoseconds - stamp_ns(header)) / 1e9
 
-    def publisher(self, message_type: type, topic: str, profile: Any = None) -> Any:
-        """A publisher until clean-up, silent while inactive; its QoS can be overridden."""
+    def publisher(
+        self, message_type: type, topic: str, profile: Any = None, *, shared: bool = False
+    ) -> Any:
+        """A publisher until clean-up, silent while inactive; its QoS can be overridden.
+
+        shared: others may publish on that topic as well.
+        """
         try:
             publisher = self.create_lifecycle_publisher(
                 message_type,
@@ -58,7 +63,8 @@ class GuardedNode(LifecycleNode):
         except REFUSALS as error:
             raise refusal(f"topic {topic}", error) from error
         self._entities.append(lambda: self.destroy_lifecycle_publisher(publisher))
-        self._own_topics.add(publisher.topic_name)
+        if not shared:
+            self._own_topics.add(publisher.topic_name)
         return publisher
 
     def service(self, service_type: type, name: str, answer: Callable[[Any, Any], Any]) -> None:
