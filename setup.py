@@ -29,6 +29,11 @@ def executables() -> list[str]:
     return [line for line in lines if line and not line.startswith("#")]
 
 
+SHARED_FOLDERS = (
+    "config", "config/security", "config/training", "launch", "models", "msg", "urdf",
+)  # fmt: skip
+
+
 def shared_files() -> list[tuple[str, list[str]]]:
     """Launch files, configuration and models under share/, where colcon puts them too."""
     return [
@@ -36,7 +41,7 @@ def shared_files() -> list[tuple[str, list[str]]]:
             f"share/{NAME}/{folder}",
             sorted(str(p.relative_to(ROOT)) for p in (ROOT / folder).glob("*") if p.is_file()),
         )
-        for folder in ("config", "config/security", "config/training", "launch", "models", "msg")
+        for folder in SHARED_FOLDERS
     ]
 
 

@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import math
-import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,12 +12,11 @@ pytest.importorskip("rclpy", reason="ROS 2 is not sourced")
 pytest.importorskip("roi_codec_ros.msg", reason="the messages are not built")
 
 from builtin_interfaces.msg import Time
-from geometry_msgs.msg import Transform, TransformStamped
+from geometry_msgs.msg import Transform
 from sensor_msgs.msg import PointField
 from std_msgs.msg import Header
 from visualization_msgs.msg import Marker
 
-from roi_codec_ros.common.errors import RoiCodecError
 from roi_codec_ros.nodes import transforms
 from roi_codec_ros.nodes.map_messages import (
     NOT_COVERED,
@@ -28,6 +25,7 @@ from roi_codec_ros.nodes.map_messages import (
     WATCHED,
     cloud_from_points,
     coverage_grid,
+    origin_near,
     person_rings,
     persons_from_tracks,
     poses_from_persons,
@@ -249,37 +247,30 @@ def test_a_pose_from_tf_is_that_of_the_parameters():
     assert found.translation == pytest.approx(given.translation)
 
 
-def test_tf_is_asked_for_the_moment_of_the_image(monkeypatch):
-    """A stand-in for tf2_ros: it is not among the packages that tests can count on."""
-    asked = []
+@pytest.mark.parametrize("angles", [(0, 0, 0), (3, 0.1, -3), (-1.5, 1.5, 3.1), (math.pi, 0, 0)])
+def test_a_pose_into_tf_and_back_is_the_same(angles):
+    pose = CameraPose.from_xyz_rpy(1.0, 2.0, 3.0, *angles)
 
-    class Unknown(Exception):
-        pass
+    x, y, z, w = transforms.quaternion(pose.rotation)
 
-    class Buffer:
-        def lookup_transform(self, target, source, when):
-            asked.append((target, source, when.nanoseconds))
-            if source != "front_optical_frame":
-                raise Unknown("no such frame")
-            return TransformStamped(transform=transform())
-
-    class Listener:
-        def __init__(self, buffer, node):
-            self.closed = False
-
-        def unregister(self):
-            self.closed = True
-
-    stand_in = SimpleNamespace(
-        Buffer=Buffer, TransformListener=Listener, TransformException=Unknown
+    assert w >= 0
+    assert CameraPose.from_transform([1, 2, 3], [x, y, z, w]).rotation == pytest.approx(
+        pose.rotation, abs=1e-12
     )
-    monkeypatch.setitem(sys.modules, "tf2_ros", stand_in)
-    poses = transforms.TransformPoses(None)
 
-    pose = poses.find("map", "front_optical_frame", Time(sec=7, nanosec=5))
 
-    assert pose.translation == pytest.approx([1.0, 2.0, 3.0])
-    assert asked == [("map", "front_optical_frame", 7_000_000_005)]
-    with pytest.raises(RoiCodecError, match="back_optical_frame in map: no such frame"):
-        poses.find("map", "back_optical_frame", Time(sec=7))
-    poses.close()
+# Far from the map's origin
+
+
+def test_a_map_near_its_origin_keeps_its_frame_whatever_one_camera_says():
+    assert origin_near([(900.0, 0.0, 3.0), (-900.0, 0.0, 3.0), (1e7, 0.0, 3.0)]).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("place", [(500_000.37, 5_000_000.61), (-123_456.78, 3_999_999.99)])
+def test_rings_in_a_frame_near_the_cameras_lose_no_centimetre(place):
+    origin = origin_near([(*place, 3.0)])
+
+    points = person_rings([place], 0.3, origin).astype(np.float64)
+
+    away_m = np.hypot(*(points[:, :2] + origin - place).T)
+    assert away_m == pytest.approx(np.full(len(points), 0.3), abs=1e-5)

@@ -319,6 +319,24 @@ class EncoderParameters(NodeParameters):
         "Height in pixels to request from a device; 0: the device's default.",
         range=(0, 16384),
     )
+    capture_fps: float = parameter(
+        0.0,
+        "Frames per second to request from a device; 0: the device's default. rate_hz decides how "
+        "many of them are encoded.",
+        range=(0.0, 1000.0),
+    )
+    pixel_format: str = parameter(
+        "",
+        "Pixel format to request from a device, by its four letters (MJPG, YUYV, …); empty: the "
+        "device's default. v4l2-ctl --list-formats-ext shows what it has.",
+    )
+    stamp_offset_s: float = parameter(
+        0.0,
+        "Seconds to add to each stamp: less than 0 by the delay that nothing tells of, from the "
+        "light to the driver's or the stream's time, or to the arrival.",
+        range=(-10.0, 10.0),
+        live=True,
+    )
 
 
 @dataclass(frozen=True)
@@ -430,6 +448,18 @@ class TrackerParameters(NodeParameters):
         'down) or as "name: file.yaml" as written by roi-codec calibrate-ground. Others '
         "are looked up in TF if tf2_ros is installed; persons of a camera without a "
         "pose stay in its optical frame.",
+    )
+    tf_timeout_s: float = parameter(
+        0.2,
+        "How long a frame of a camera whose pose is in TF waits for the transform of its moment, "
+        "in seconds; longer than TF lags behind the images of cameras that move. 0: not at all.",
+        range=(0.0, 5.0),
+        live=True,
+    )
+    broadcast_poses: bool = parameter(
+        True,
+        "Broadcast camera_poses on /tf_static, from map_frame to the frame ids of the cameras' "
+        "images, where tf2_msgs is installed. false: where a robot_state_publisher has them too.",
     )
     max_range_m: float = parameter(
         30.0,

@@ -17,6 +17,7 @@ from roi_codec_ros.msg import PersonArray
 from roi_codec_ros.nodes import diagnostics, qos, vision
 from roi_codec_ros.nodes.diagnostics import Level, Status
 from roi_codec_ros.nodes.guarded import GuardedNode
+from roi_codec_ros.nodes.map_frames import MapFrames
 from roi_codec_ros.nodes.map_messages import (
     cloud_from_points,
     coverage_grid,
@@ -34,13 +35,14 @@ class MapOutputs:
     """Publishes everything under `persons/`.
 
     watched: the cameras in the last coverage, None before there was one. left_out: cameras too far
-    away for the coverage.
+    away for the coverage. frames: what it says of frames.
     """
 
     def __init__(self, node: GuardedNode, settings: Callable[[], TrackerParameters]) -> None:
         """settings: those of now; some may be set while the node runs."""
         self._node = node
         self._settings = settings
+        self.frames = MapFrames(node, settings)
         self._tracks = node.publisher(PersonArray, "persons/tracks", qos.reliable())
         self._markers = node.publisher(MarkerArray, "persons/markers", qos.reliable())
         self._poses = node.publisher(PoseArray, "persons/poses", qos.reliable())
@@ -68,8 +70,9 @@ class MapOutputs:
         """Publish the persons of the map as they are at the header's stamp."""
         settings = self._settings()
         # An obstacle need not prove itself: who was seen only once is in the way as well.
-        points = person_rings(tracks.xy, settings.person_radius_m)
-        self._cloud.publish(cloud_from_points(points, header))
+        cloud_header, origin = self.frames.of_cloud(header)
+        points = person_rings(tracks.xy, settings.person_radius_m, origin)
+        self._cloud.publish(cloud_from_points(points, cloud_header))
         persons = persons_from_tracks(tracks.only_confirmed(), header)
         self._tracks.publish(persons)
         self._poses.publish(poses_from_persons(persons))

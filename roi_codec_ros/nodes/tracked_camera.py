@@ -16,6 +16,7 @@ from roi_codec_ros.config.parameters import TrackerParameters
 from roi_codec_ros.msg import PersonArray
 from roi_codec_ros.nodes.camera_info import camera_model_of
 from roi_codec_ros.nodes.conversions import detections_from_persons, point_from_array, unknown_of
+from roi_codec_ros.nodes.transforms import EXTRAPOLATION, NO_POSE
 from roi_codec_ros.perception.cameras import CameraModel
 from roi_codec_ros.perception.geometry import position_from_height
 from roi_codec_ros.perception.ground import (
@@ -31,9 +32,10 @@ from roi_codec_ros.stream.statistics import SlidingWindow, Tally
 
 SAID = Words("nothing from the detector", "frames left out", "frames arrive, none used")
 ENOUGH_HEIGHTS = 5  # of persons, to doubt a pose by
-NO_POSE, NO_LENS, NO_FLOOR, NOT_SHOWN, UNPLACEABLE, WRONG_SCALE, CLOCK = CAUSES = (
-    "no_pose", "no_lens", "no_floor", "not_shown", "unplaceable", "wrong_scale", "clock",
+NO_LENS, NO_FLOOR, NOT_SHOWN, UNPLACEABLE, WRONG_SCALE, CLOCK = _OWN_CAUSES = (
+    "no_lens", "no_floor", "not_shown", "unplaceable", "wrong_scale", "clock",
 )  # fmt: skip
+CAUSES = (NO_POSE, EXTRAPOLATION, *_OWN_CAUSES)
 
 
 class LeftOutError(RoiCodecError):

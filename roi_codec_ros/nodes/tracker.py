@@ -31,13 +31,17 @@ from roi_codec_ros.nodes.map_outputs import MapOutputs, blind_health, watching_h
 from roi_codec_ros.nodes.tracked_camera import (
     CAUSES,
     CLOCK,
-    NO_POSE,
     UNPLACEABLE,
     LeftOutError,
     TrackedCamera,
     place_in_optical_frame,
 )
-from roi_codec_ros.nodes.transforms import TransformPoses, tf_installed
+from roi_codec_ros.nodes.transforms import (
+    EXTRAPOLATION,
+    NoPose,
+    TransformPoses,
+    tf_installed,
+)
 from roi_codec_ros.perception.cameras import CameraModel
 from roi_codec_ros.perception.ground import CameraPose
 from roi_codec_ros.perception.poses import parse_camera_poses
@@ -110,7 +114,7 @@ class TrackerNode(ManagedNode):
         for camera in self._cameras.values():
             camera.health.restart()
         if tf_installed() and any(camera.pose is None for camera in self._cameras.values()):
-            self._transforms = TransformPoses(self)
+            self._transforms = TransformPoses(self, self.settings.map_frame)
         # A camera goes dark without a message; and simulated time may stand still.
         self._timer = self.timer(COVERAGE_PERIOD_S, self._publish_coverage)
         self._health_timer = self.timer(COVERAGE_PERIOD_S, self._publish_health)
@@ -134,42 +138,40 @@ class TrackerNode(ManagedNode):
 
     def _on_info(self, camera: TrackedCamera, message: CameraInfo) -> None:
         camera.info = message
+        self._outputs.frames.broadcast(camera, message.header.frame_id)
 
     def _on_persons(self, camera: TrackedCamera, message: PersonArray) -> None:
         camera.persons.add(len(message.persons))
-        heard_s = camera.health.heard()
-        age_s = self.age_s(message.header)
-        camera.health.age_ms.add(1e3 * age_s)
-        pose = self._pose(camera, message.header)
-        if not camera.in_map:
+        camera.health.heard()
+        camera.health.age_ms.add(1e3 * self.age_s(message.header))
+        self._outputs.frames.broadcast(camera, message.header.frame_id)
+        if camera.pose is not None:
+            self._into_map(camera, camera.pose, message)
+        elif self._transforms is not None:
+            answer = partial(self._with_tf, camera, message)
+            self._transforms.ask(message.header, answer, self.settings.tf_timeout_s)
+        else:
             self._pass_on(camera, message)
-            camera.health.used()
-        elif pose is not None:
-            self._into_map(camera, pose, message, heard_s, age_s)
 
-    def _pose(self, camera: TrackedCamera, header: Header) -> CameraPose | None:
-        if camera.pose is not None or self._transforms is None:
-            return camera.pose
-        try:
-            pose = self._transforms.find(self.settings.map_frame, header.frame_id, header.stamp)
-        except RoiCodecError as error:
-            camera.no_pose = str(error)
-            if camera.in_map:
-                self._refuse(camera, NO_POSE, camera.no_pose)
-            return None
-        camera.in_map = True
-        return pose
-
-    def _into_map(
-        self,
-        camera: TrackedCamera,
-        pose: CameraPose,
-        message: PersonArray,
-        heard_s: float,
-        age_s: float,
+    def _with_tf(
+        self, camera: TrackedCamera, message: PersonArray, outcome: CameraPose | NoPose
     ) -> None:
+        if isinstance(outcome, CameraPose):
+            camera.in_map = True
+            self._into_map(camera, outcome, message)
+            return
+        camera.no_pose = outcome.reason
+        camera.in_map |= outcome.cause == EXTRAPOLATION
+        if camera.in_map:
+            self._refuse(camera, outcome.cause, outcome.reason)
+        else:
+            self._pass_on(camera, message)
+
+    def _into_map(self, camera: TrackedCamera, pose: CameraPose, message: PersonArray) -> None:
+        heard_s, age_s = time.monotonic(), self.age_s(message.header)
         try:
             sighting = camera.sighting(message, pose, self.settings)
+            self._outputs.frames.settle(self._cameras.values())
         except LeftOutError as error:
             self._refuse(camera, error.cause, str(error))
             return
@@ -270,6 +272,7 @@ class TrackerNode(ManagedNode):
                 model = CameraModel.from_hfov(width, height, hfov_deg)
             place_in_optical_frame(message, model, self.settings.person_height_m)
         self._outputs.publish_unplaced(message)
+        camera.health.used()
 
     # Diagnostics
 
