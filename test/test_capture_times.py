@@ -125,6 +125,7 @@ class Device:
 
 def opened(monkeypatch, source, device, asked=None):
     monkeypatch.setattr(live.cv2, "VideoCapture", lambda *_: device)
+    monkeypatch.setattr(live, "check_pipeline", lambda _: None)
     reader = open_source(parse_source(source), asked or CaptureFormat())
     assert reader.advance()
     return reader

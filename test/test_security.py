@@ -179,6 +179,7 @@ def test_an_encoder_publishes_its_latent_its_camera_info_and_what_nodes_say_of_t
     assert policy_of("encoder").names("publish") == {
         "/front/latent",
         "/front/latent/camera_info",
+        "/front/bond",
         "/diagnostics",
         "/rosout",
         "/parameter_events",
