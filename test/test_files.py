@@ -333,7 +333,7 @@ BESIDES = {
     # Into bytes.
     "common/plotting.py": {"savefig"},
     # In a folder of a run, which is marked and locked (`RunFolder`).
-    "lab/commands/train.py": {"unlink"},
+    "lab/training/codec_run.py": {"unlink"},
     "lab/training/progress.py": {"open a"},
     "lab/training/detector_data.py": {"unlink"},
     "lab/demo/processes.py": {"open wb"},

@@ -13,34 +13,21 @@ the same command with --resume goes on from there.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-import os
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from roi_codec_ros.codec.models import SUFFIX
 from roi_codec_ros.commands.arguments import (
     add_force_option,
     not_negative,
     positive,
     positive_real,
 )
-from roi_codec_ros.common.errors import RoiCodecError, UsageError
-from roi_codec_ros.common.files import same_file, write
-from roi_codec_ros.common.output_files import RunFolder
-
-CHECKPOINT, STRIP, BOARD = "checkpoint.pt", "strip.png", "tensorboard"  # in --out
 
 if TYPE_CHECKING:
-    from roi_codec_ros.codec.model_file import Model
-    from roi_codec_ros.lab.datasets.annotations import AnnotationSet
     from roi_codec_ros.lab.training.block_config import BlockTrainingConfig
     from roi_codec_ros.lab.training.config import TrainingConfig
-    from roi_codec_ros.lab.training.data import CropSampler
-    from roi_codec_ros.lab.training.trainer import Trainer
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -114,102 +101,39 @@ def run(args: argparse.Namespace) -> None:
     """Run the verb. Raises RoiCodecError for whatever a user can cause."""
     import torch
 
-    from roi_codec_ros.common.photographs import left_out
-    from roi_codec_ros.lab.training.checkpoints import initial_weights
-    from roi_codec_ros.lab.training.data import CropSampler
-    from roi_codec_ros.lab.training.engine import is_first_process, start_engine
-    from roi_codec_ros.lab.training.features import DetectorDistance
-    from roi_codec_ros.lab.training.objectives import hidden_classes
-    from roi_codec_ros.lab.training.progress import open_board
-    from roi_codec_ros.lab.training.trainer import Trainer
+    from roi_codec_ros.lab.training.codec_run import (
+        RunOptions,
+        model_path,
+        train_blocks,
+        train_network,
+    )
 
     if args.threads:
         torch.set_num_threads(args.threads)
-    if codes_blocks(args):
-        _run_blocks(args)
-        return
-    config = configuration(args)
-    folder = _run_folder(args, config)
-    annotations = _photographs(args, config.regions)
-    hidden = hidden_classes(config.regions)
-    sampler = CropSampler(
-        annotations,
-        config.crops,
-        centre_on=[*hidden, *(name for name in config.regions if name not in hidden)],
+    options = RunOptions(
+        data=args.data,
+        split=args.split,
+        val_split=args.val_split,
+        out=args.out,
+        device=args.device,
+        resume=args.resume,
+        init_from=args.init_from,
+        force=args.force,
+        detector=args.feature_detector,
+        regions=args.regions,
+        tensorboard=args.tensorboard,
     )
-    with folder if is_first_process() else contextlib.nullcontext():
-        engine = start_engine(args.device)
-        sampler.read_ahead()
-        detector = args.feature_detector
-        trainer = Trainer(
-            config,
-            sampler,
-            args.out / CHECKPOINT,
-            detector_distance=DetectorDistance(detector, str(engine.device)) if detector else None,
-            about={
-                "data": annotations_summary(args.data, args.split, len(sampler.annotations)),
-                "feature_detector": os.path.basename(detector or "") or None,
-            },
-            engine=engine,
-        )
-        if trainer.leads:
-            _print_report(annotations, sampler)
-        known = sampler.left_out
-        if args.resume:
-            trainer.resume()
-        elif args.init_from:
-            trainer.start_from(*initial_weights(args.init_from, config.preset))
-        if trainer.leads and not args.resume:
-            _clear(args.out, config)
-        board = open_board(args.out / BOARD) if args.tensorboard and trainer.leads else None
-        _train(trainer, sampler, args.out, board)
-        if trainer.leads:
-            found = [error for error in sampler.left_out if error not in known]
-            for sentence in left_out(found, len(annotations)):
-                print(f"while training: {sentence}", file=sys.stderr)
-            broken = {error.path for error in sampler.left_out}
-            photographs = [a.image_path for a in sampler.annotations if a.image_path not in broken]
-            _freeze(trainer, photographs, args.out)
 
+    def say(line: str) -> None:
+        print(line, file=sys.stderr)
 
-def _written(config: TrainingConfig | BlockTrainingConfig) -> tuple[str, ...]:
-    """What a run leaves in its folder."""
-    from roi_codec_ros.lab.training.progress import LOG_NAME
-
-    return CHECKPOINT, LOG_NAME, STRIP, f"{config.preset}{SUFFIX}", BOARD
-
-
-def _run_folder(
-    args: argparse.Namespace, config: TrainingConfig | BlockTrainingConfig
-) -> RunFolder:
-    """Where the run goes.
-
-    Raises RoiCodecError where there is an earlier one, or what it would replace of somebody else.
-    """
-    names = _written(config)
-    if args.init_from and any(same_file(args.init_from, args.out / name) for name in names):
-        raise UsageError(f"expected --init-from of another folder than --out, found {args.out}")
-    earlier = args.out / CHECKPOINT
-    if args.resume:
-        names = ()  # the checkpoint says itself whose they are
-    elif earlier.exists() and not args.force:
-        raise RoiCodecError(
-            f"expected no earlier run in {args.out}, found {earlier}; --resume goes on with it, "
-            "--force starts over in its place"
-        )
-    return RunFolder(args.out, "train", names, force=args.force)
-
-
-def _clear(out: Path, config: TrainingConfig | BlockTrainingConfig) -> None:
-    """Remove what an earlier run left, so that no log or model is made of two."""
-    for name in _written(config):
-        for path in out.glob(f"{BOARD}/events.*") if name == BOARD else [out / name]:
-            try:
-                path.unlink(missing_ok=True)
-            except OSError as error:
-                raise RoiCodecError(
-                    f"expected to remove {path}, found: {error.strerror}"
-                ) from error
+    model = (
+        train_blocks(block_configuration(args), options, say)
+        if codes_blocks(args)
+        else train_network(configuration(args), options, say)
+    )
+    if model is not None:
+        print(f"wrote {model_path(model, args.out)}\n{json.dumps(model.header, indent=2)}")
 
 
 def codes_blocks(args: argparse.Namespace) -> bool:
@@ -243,125 +167,3 @@ def block_configuration(args: argparse.Namespace) -> BlockTrainingConfig:
     from roi_codec_ros.lab.training.block_config import parse_block_config
 
     return parse_block_config(_values(args))
-
-
-def _run_blocks(args: argparse.Namespace) -> None:
-    """Train the synthesis of a block codec."""
-    from roi_codec_ros.codec.policy import StepPolicy
-    from roi_codec_ros.lab.training.block_batches import BlockBatches, constant_head
-    from roi_codec_ros.lab.training.block_freeze import freeze_blocks
-    from roi_codec_ros.lab.training.block_trainer import BlockTrainer
-    from roi_codec_ros.lab.training.checkpoints import synthesis_weights
-    from roi_codec_ros.lab.training.data import CropSampler
-    from roi_codec_ros.lab.training.features import DetectorDistance
-    from roi_codec_ros.lab.training.progress import LOG_NAME, ProgressLog, open_board
-    from roi_codec_ros.regions import load_regions
-
-    config = block_configuration(args)
-    folder = _run_folder(args, config)
-    annotations = _photographs(args, ("person", "head"))
-    with folder:
-        sampler = CropSampler(annotations, config.crops, centre_on=["person", "head"])
-        sampler.read_ahead()
-        _print_report(annotations, sampler)
-        detector = args.feature_detector
-        regions = load_regions(args.regions, threads=1)
-        trainer = BlockTrainer(
-            config,
-            BlockBatches(
-                sampler,
-                regions,
-                StepPolicy(),
-                config.levels,
-                constant_head(sampler, sampler.annotations),
-            ),
-            args.out / CHECKPOINT,
-            args.device,
-            DetectorDistance(detector, args.device) if detector else None,
-            about={
-                "data": annotations_summary(args.data, args.split, len(sampler.annotations)),
-                "feature_detector": os.path.basename(detector or "") or None,
-                "regions": Path(args.regions).name,
-            },
-        )
-        if args.resume:
-            trainer.resume()
-        elif args.init_from:
-            trainer.start_from(*synthesis_weights(args.init_from))
-        if not args.resume:
-            _clear(args.out, config)
-        board = open_board(args.out / BOARD) if args.tensorboard else None
-        with ProgressLog(args.out / LOG_NAME, board=board, start=trainer.progress()) as log:
-            trainer.run(log)
-        broken = {error.path for error in sampler.left_out}
-        photographs = [a.image_path for a in sampler.annotations if a.image_path not in broken]
-        model = freeze_blocks(trainer.checkpoint, regions, photographs)
-        _write_model(model, args.out)
-
-
-def _photographs(args: argparse.Namespace, classes: Iterable[str]) -> AnnotationSet:
-    """The split to train on, of which no photograph is in the one to judge by, if there is one."""
-    from roi_codec_ros.lab.datasets.annotations_any import has_split, read_annotations
-    from roi_codec_ros.lab.training.data import check_apart, check_classes
-
-    annotations = read_annotations(args.data, args.split, needs_persons=False)
-    check_classes(classes, annotations)
-    if args.split != args.val_split and has_split(args.data, args.val_split):
-        judged = read_annotations(args.data, args.val_split, needs_persons=False)
-        check_apart(annotations, judged)
-    return annotations
-
-
-def _print_report(annotations: AnnotationSet, sampler: CropSampler) -> None:
-    """What is trained on, and what could not be used."""
-    from roi_codec_ros.common.photographs import left_out
-    from roi_codec_ros.lab.datasets.annotations_any import shortfall
-
-    used, kept = sampler.annotations, sampler.photographs.kept
-    counts = {name: 0 for item in used for name in item.classes()}
-    for name in counts:
-        counts[name] = sum(len(item.boxes(name)) for item in used)
-    boxes = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
-    print(f"{len(used)} photographs ({kept} in memory) with boxes: {boxes}", file=sys.stderr)
-    for sentence in [*shortfall(annotations), *left_out(sampler.left_out, len(annotations))]:
-        print(sentence, file=sys.stderr)
-
-
-def _train(trainer: Trainer, sampler: CropSampler, out: Path, board: Any) -> None:
-    from roi_codec_ros.lab.training.picture_strip import PictureStrip, write_strip
-    from roi_codec_ros.lab.training.progress import LOG_NAME, ProgressLog
-    from roi_codec_ros.lab.training.training_run import StepReport
-
-    spent = trainer.progress()  # every process asks: they agree on it
-    if not trainer.leads:
-        trainer.run(lambda report: None)
-        return
-    every = trainer.config.pictures_every
-    strip = PictureStrip(sampler) if every else None
-    with ProgressLog(out / LOG_NAME, board=board, start=spent) as log:
-
-        def show(report: StepReport) -> None:
-            log(report)
-            if strip is not None and report.step % every == 0:
-                picture = strip.draw(trainer.model, trainer.device)
-                write_strip(out / STRIP, picture)
-                log.picture(picture, report.step)
-
-        trainer.run(show)
-
-
-def _freeze(trainer: Trainer, photographs: list[Path], out: Path) -> None:
-    from roi_codec_ros.lab.training.freeze import freeze
-
-    _write_model(freeze(trainer.checkpoint, photographs=photographs), out)
-
-
-def _write_model(model: Model, out: Path) -> None:
-    path = out / f"{model.preset.name}.safetensors"
-    write(path, model.content, durable=True)
-    print(f"wrote {path}\n{json.dumps(model.header, indent=2)}")
-
-
-def annotations_summary(data: Path, split: str, images: int) -> dict[str, object]:
-    """What the model card says of the training data."""
-    return {"name": data.resolve().name, "split": split, "images": images}

@@ -17,7 +17,7 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from roi_codec_ros.commands.arguments import (
     add_force_option,
@@ -26,18 +26,12 @@ from roi_codec_ros.commands.arguments import (
     positive,
     positive_real,
 )
+from roi_codec_ros.commands.progress_bar import ProgressBar
 
 if TYPE_CHECKING:
-    from roi_codec_ros.codec import Model
-    from roi_codec_ros.common.output_files import RunFolder
-    from roi_codec_ros.lab.datasets.annotations import AnnotationSet
-    from roi_codec_ros.lab.training.detector_images import DetectorImages
-    from roi_codec_ros.lab.training.detector_training import FineTuned, FineTuning
+    from roi_codec_ros.lab.training.detector_run import DetectorOptions, DetectorResult
 
-WORK_SUFFIX = ".work"
-RUN, YOLO_FILES = "run", ("data.yaml", "train.txt", "val.txt")  # in that folder
 FAILURES_SHOWN = 20
-BAR = "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -103,36 +97,25 @@ def run(args: argparse.Namespace) -> None:
     """Run the verb. Raises RoiCodecError for whatever a user can cause."""
     os.environ.setdefault("YOLO_OFFLINE", "1")  # before ultralytics is imported
 
-    from tqdm import tqdm
-
-    from roi_codec_ros.codec import UsageError
-    from roi_codec_ros.codec.model_file import read_model
-    from roi_codec_ros.codec.models import find_model
     from roi_codec_ros.common.machine import usable_cores
-    from roi_codec_ros.common.output_files import check_outputs
-    from roi_codec_ros.lab.datasets.annotations_any import read_annotations
-    from roi_codec_ros.lab.evaluation.cache import file_digest
-    from roi_codec_ros.lab.training.detector_data import divide, write_yolo_data
-    from roi_codec_ros.lab.training.detector_images import DetectorImages, held_out_scores
-    from roi_codec_ros.lab.training.detector_training import (
-        FineTuning,
-        fine_tune,
-        interpolate,
-        weights_bytes,
-    )
-    from roi_codec_ros.perception.person_detector import APOSTROPHE, find_weights
+    from roi_codec_ros.lab.training.detector_run import DetectorOptions, train_detector
+    from roi_codec_ros.lab.training.detector_training import FineTuning
 
-    for option in ("originals", "tuned_share"):
-        if not 0.0 <= (share := getattr(args, option)) <= 1.0:
-            name = option.replace("_", "-")
-            raise UsageError(f"expected a share of 0 to 1 for --{name}, found {share:g}")
-    if args.out.suffix != ".pt":
-        raise UsageError(f"expected --out to end in .pt, found {args.out.name}")
-    if APOSTROPHE in str(args.out.absolute()):
-        raise UsageError(
-            "expected --out in folders without an apostrophe in their names, in which ultralytics "
-            f"finds what it wrote, found {args.out}"
-        )
+    options = DetectorOptions(
+        codec=args.codec,
+        data=args.data,
+        split=args.split,
+        weights=args.weights,
+        out=args.out,
+        originals=args.originals,
+        tuned_share=args.tuned_share,
+        device=args.device,
+        threads=args.threads or usable_cores(),
+        limit=args.limit,
+        resume=args.resume,
+        force=args.force,
+        json=args.json,
+    )
     config = FineTuning(
         epochs=args.epochs,
         minutes=args.minutes,
@@ -142,125 +125,15 @@ def run(args: argparse.Namespace) -> None:
         freeze=args.freeze,
         seed=args.seed,
     )
-    args.threads = args.threads or usable_cores()
-    weights = find_weights(args.weights)
-    card_file = args.out.with_suffix(".json")
-    codec = find_model(args.codec)
-    files = check_outputs(
-        {"out": args.out, "card": card_file, "json": args.json},
-        force=args.force,
-        inputs=[weights, codec],
-    )
-    folder = _work_folder(args)
-    model = read_model(codec)
-    annotations = read_annotations(args.data, args.split)
-    division = divide(annotations, args.limit)
-
-    with folder:
-        work = folder.path
-        options = {"device": args.device, "threads": args.threads}
-        images = DetectorImages(work, model, division, originals=args.originals, **options)
-        before = held_out_scores(images, weights, image_size=args.image_size, **options)
-        data = write_yolo_data(work, images.train_files, images.held_out_files)
-        started_from = {"file": weights.name, "sha256": file_digest(weights)}
-        with tqdm(total=100.0, desc="train", bar_format=BAR, disable=None) as bar:
-            tuned = fine_tune(
-                weights,
-                data,
-                config,
-                work / RUN,
-                **options,
-                resume=args.resume,
-                identity=f"{started_from['sha256']} {images.digest}",
-                on_step=lambda progress: bar.update(100.0 * progress - bar.n),
-            )
-        share = interpolate(tuned.network, weights, args.tuned_share)
-        files["out"].write(weights_bytes(tuned.network, config.image_size))
-        after = held_out_scores(images, args.out, image_size=args.image_size, **options)
-        card = {
-            "name": args.out.stem,
-            "sha256": file_digest(args.out),
-            **_provenance(model, started_from, args),
-            "images": images.summary,
-            **_training(tuned, config, args),
-            "tuned_share": share,
-            "held_out_person_ap50": {
-                kind: {"before": before[kind], "after": after[kind]} for kind in before
-            },
-        }
-        files["card"].write_json(card)
-        if args.json:
-            files["json"].write_json(card)
-    _report(card, annotations, images, args.out, card_file)
+    with ProgressBar() as bar:
+        result = train_detector(options, config, lambda share: bar.show(100.0 * share, 100.0, "%"))
+    _report(result, options)
 
 
-def _work_folder(args: argparse.Namespace) -> RunFolder:
-    """The folder beside --out. Raises RoiCodecError where an earlier run would be lost."""
-    from roi_codec_ros.common.errors import RoiCodecError
-    from roi_codec_ros.common.output_files import RunFolder
-    from roi_codec_ros.lab.training.detector_training import STATE_FILE
-
-    work = args.out.with_name(args.out.stem + WORK_SUFFIX)
-    earlier = work / RUN / STATE_FILE
-    if args.resume:
-        return RunFolder(work, "train-detector", ())
-    if earlier.exists() and not args.force:
-        raise RoiCodecError(
-            f"expected no earlier run in {work}, found {earlier}; --resume goes on with it, "
-            "--force starts over in its place"
-        )
-    return RunFolder(work, "train-detector", (RUN, *YOLO_FILES), force=args.force)
-
-
-def _provenance(
-    model: Model, started_from: dict[str, str], args: argparse.Namespace
-) -> dict[str, Any]:
-    from datetime import date
-
-    from roi_codec_ros.lab.training.detector_training import LICENCE
-
-    return {
-        "licence": LICENCE,
-        "date": date.today().isoformat(),
-        "started_from": started_from,
-        "codec": {"name": model.name, "preset": model.preset.name, "id": model.id.hex()},
-        "data": {"name": args.data.resolve().name, "split": args.split},
-    }
-
-
-def _training(tuned: FineTuned, config: FineTuning, args: argparse.Namespace) -> dict[str, Any]:
-    from dataclasses import asdict
-    from importlib.metadata import version
-
-    from roi_codec_ros.common.machine import describe_machine
-    from roi_codec_ros.lab.training.detector_training import AUGMENTATION
-
-    return {
-        "image_size": config.image_size,
-        "epochs": round(tuned.epochs, 2),
-        "steps": tuned.steps,
-        "minutes": round(tuned.minutes, 1),
-        "settings": {
-            **asdict(config),
-            "originals": args.originals,
-            "limit": args.limit,
-            "optimizer": "AdamW",
-            **AUGMENTATION,
-        },
-        "machine": describe_machine(device=args.device, threads=args.threads),
-        "ultralytics": version("ultralytics"),
-    }
-
-
-def _report(
-    card: dict[str, Any],
-    annotations: AnnotationSet,
-    images: DetectorImages,
-    out: Path,
-    card_file: Path,
-) -> None:
+def _report(result: DetectorResult, options: DetectorOptions) -> None:
     from roi_codec_ros.lab.datasets.annotations_any import shortfall
 
+    card, images = result.card, result.images
     summary = card["images"]
     print(
         f"{summary['decoded']} decoded images and {summary['originals']} originals to train on, "
@@ -269,11 +142,11 @@ def _report(
     unknown = summary["left_out_persons_unknown"]
     if unknown:
         print(f"left out: {unknown} photographs whose persons nobody has marked")
-    for sentence in shortfall(annotations):
+    for sentence in shortfall(result.annotations):
         print(sentence, file=sys.stderr)
     for image_id, reason in images.failures[:FAILURES_SHOWN]:
         print(f"left out: {image_id}: {reason}", file=sys.stderr)
     print(f"{card['steps']} steps, {card['epochs']} epochs, {card['minutes']} minutes")
     for kind, score in card["held_out_person_ap50"].items():
         print(f"person AP@0.5, held out, {kind}: {score['before']} before, {score['after']} after")
-    print(f"wrote {out} and {card_file}")
+    print(f"wrote {options.out} and {options.card_file}")

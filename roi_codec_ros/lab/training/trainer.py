@@ -26,6 +26,7 @@ class Trainer(TrainingRun[Batch]):
     """Runs a :class:`TrainingConfig` on a sampler of crops."""
 
     config: TrainingConfig
+    model: TrainableCodec
 
     def __init__(
         self,
