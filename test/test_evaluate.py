@@ -14,8 +14,8 @@ from PIL import Image
 from roi_codec_ros.cli import main
 from roi_codec_ros.codec.models import untrained_model
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
-from roi_codec_ros.lab.commands.evaluate import choose
 from roi_codec_ros.lab.datasets.annotations import Annotation, AnnotationSet
+from roi_codec_ros.lab.datasets.annotations_any import choose
 from roi_codec_ros.lab.evaluation.baselines import parse_baselines
 from roi_codec_ros.lab.evaluation.cache import ResultCache
 from roi_codec_ros.lab.evaluation.evaluate import EvaluationSettings, evaluate, report

@@ -16,7 +16,6 @@ import stat
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
@@ -185,12 +184,7 @@ class RunFolder:
             ) from error
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._unlock()
 
     def remember(self, name: str, digest: str) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,13 +25,13 @@ from roi_codec_ros.commands.arguments import (
     image_size,
     positive,
 )
-from roi_codec_ros.common.errors import RoiCodecError, UsageError
+from roi_codec_ros.common.errors import UsageError
 from roi_codec_ros.common.files import GENERATOR
 from roi_codec_ros.common.graph_choice import SERVER_BACKENDS, TORCH
 from roi_codec_ros.common.output_files import Output, check_outputs
 from roi_codec_ros.lab.commands.evaluate_video import add_video_arguments, evaluate_films
-from roi_codec_ros.lab.datasets.annotations import Annotation, AnnotationSet
-from roi_codec_ros.lab.datasets.annotations_any import read_annotations
+from roi_codec_ros.lab.datasets.annotations import AnnotationSet
+from roi_codec_ros.lab.datasets.annotations_any import choose, read_annotations, shortfall
 
 if TYPE_CHECKING:
     from roi_codec_ros.lab.evaluation.cache import ResultCache
@@ -182,7 +182,7 @@ def run(args: argparse.Namespace) -> None:
 
     from roi_codec_ros.common.machine import describe_machine
     from roi_codec_ros.lab.evaluation.bd_rate import bd_rates
-    from roi_codec_ros.lab.evaluation.comparison import draw_panels, make_panels
+    from roi_codec_ros.lab.evaluation.comparison import choose_picture, draw_panels, make_panels
     from roi_codec_ros.lab.evaluation.evaluate import evaluate_with, report
     from roi_codec_ros.lab.evaluation.paper import is_crowdhuman_val
     from roi_codec_ros.lab.evaluation.rows import format_table
@@ -231,7 +231,7 @@ def run(args: argparse.Namespace) -> None:
     for failure in evaluation.failures[:FAILURES_SHOWN]:
         print(f"left out: {failure}", file=sys.stderr)
     if args.picture:
-        picture = _picture_image(chosen, args.picture_image)
+        picture = choose_picture(chosen, args.picture_image)
         files["picture"].write(draw_panels(make_panels(bench, picture)))
 
 
@@ -252,17 +252,6 @@ def _write_outputs(files: Mapping[str, Output], result: dict[str, Any]) -> None:
     for name, draw in ((FIGURE_4, figure_4), (FIGURE_5, figure_5)):
         if figure := files.get(name):
             figure.write(draw(result))
-
-
-def _picture_image(chosen: Sequence[Annotation], image_id: str | None) -> Annotation:
-    from roi_codec_ros.lab.evaluation.comparison import choose_picture
-
-    if image_id is None:
-        return choose_picture(chosen)
-    for annotation in chosen:
-        if annotation.image_id == image_id:
-            return annotation
-    raise RoiCodecError(f"expected a measured image as --picture-image, found {image_id!r}")
 
 
 def _setup(args: argparse.Namespace) -> Setup:
@@ -309,28 +298,7 @@ def _cache(
     return ResultCache(path, setup.context(), resume=args.resume)
 
 
-def choose(
-    annotated: AnnotationSet, *, all_images: bool, limit: int | None
-) -> Sequence[Annotation]:
-    """The images to measure, in file order; `limit` of them spread evenly, ends included.
-
-    Raises RoiCodecError where the split has no image with human-made person boxes.
-    """
-    usable = [item for item in annotated if all_images or item.person_boxes == "human"]
-    if not usable:
-        raise RoiCodecError(
-            "expected images with human-made person boxes, found none; --all-images takes the rest"
-        )
-    if limit is None or limit >= len(usable):
-        return usable
-    if limit == 1:
-        return usable[:1]
-    return [usable[round(index * (len(usable) - 1) / (limit - 1))] for index in range(limit)]
-
-
 def _summary(annotated: AnnotationSet, chosen: int, evaluation: Evaluation) -> str:
-    from roi_codec_ros.lab.datasets.annotations_any import shortfall
-
     parts = [f"{evaluation.images} of {len(annotated)} images measured"]
     if evaluation.images < chosen:
         parts.append(f"{chosen - evaluation.images} failed and count in no row")

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from roi_codec_ros.commands.arguments import outputs, positive, positive_real
 
 if TYPE_CHECKING:
-    from roi_codec_ros.lab.evaluation.film_codecs import FilmCodec
     from roi_codec_ros.lab.evaluation.film_evaluation import FilmBench
     from roi_codec_ros.lab.evaluation.film_frames import Clip
+    from roi_codec_ros.lab.evaluation.film_protocols import FilmCodec
 
 FRAMES = 100
 
@@ -128,8 +128,9 @@ def _about(clip: Clip) -> dict[str, Any]:
 def _codecs(args: argparse.Namespace) -> list[FilmCodec]:
     from roi_codec_ros.codec.models import load_model
     from roi_codec_ros.config.parameters import EncoderParameters
+    from roi_codec_ros.lab.evaluation.av_codecs import require_av
     from roi_codec_ros.lab.evaluation.film_baselines import parse_film_baselines
-    from roi_codec_ros.lab.evaluation.film_codecs import ModelFilm, require_av
+    from roi_codec_ros.lab.evaluation.film_codecs import ModelFilm
 
     baselines = parse_film_baselines(args.baselines, keyframe_s=args.keyframe_s, yunet=args.yunet)
     if baselines:

@@ -3,16 +3,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from roi_codec_ros.common.errors import RoiCodecError
 from roi_codec_ros.common.photographs import photographs_in
-from roi_codec_ros.lab.datasets.annotations import AnnotationSet
+from roi_codec_ros.lab.datasets.annotations import Annotation, AnnotationSet
 from roi_codec_ros.lab.datasets.annotations_coco import coco_files, find_coco, read_coco
 from roi_codec_ros.lab.datasets.annotations_odgt import odgt_file, odgt_splits, read_odgt
 from roi_codec_ros.lab.datasets.annotations_yolo import find_yolo, read_yolo
 from roi_codec_ros.lab.datasets.records import NO_FILE, Boxes, Gathering, image_ids, is_file
+
+if TYPE_CHECKING:
+    pass
 
 
 def read_annotations(
@@ -116,3 +121,22 @@ def shortfall(annotated: AnnotationSet) -> list[str]:
             f"photograph{first}"
         )
     return sentences
+
+
+def choose(
+    annotated: AnnotationSet, *, all_images: bool, limit: int | None
+) -> Sequence[Annotation]:
+    """The images to measure, in file order; `limit` of them spread evenly, ends included.
+
+    Raises RoiCodecError where the split has no image with human-made person boxes.
+    """
+    usable = [item for item in annotated if all_images or item.person_boxes == "human"]
+    if not usable:
+        raise RoiCodecError(
+            "expected images with human-made person boxes, found none; --all-images takes the rest"
+        )
+    if limit is None or limit >= len(usable):
+        return usable
+    if limit == 1:
+        return usable[:1]
+    return [usable[round(index * (len(usable) - 1) / (limit - 1))] for index in range(limit)]

@@ -35,9 +35,17 @@ class Panel:
     faces: Detections
 
 
-def choose_picture(annotations: Sequence[Annotation]) -> Annotation:
-    """The image whose heads are largest, of those with two or more: chosen by its annotation, not
-    by how any codec does on it. Raises RoiCodecError where there is no image."""
+def choose_picture(annotations: Sequence[Annotation], image_id: str | None = None) -> Annotation:
+    """The image of that id, else the one whose heads are largest, of those with two or more.
+
+    Chosen by its annotation, not by how any codec does on it. Raises RoiCodecError where there is
+    none.
+    """
+    if image_id is not None:
+        for annotation in annotations:
+            if annotation.image_id == image_id:
+                return annotation
+        raise RoiCodecError(f"expected a measured image as --picture-image, found {image_id!r}")
     if not annotations:
         raise RoiCodecError("expected an image for the picture, found none")
     several = [item for item in annotations if len(item.heads) >= LEAST_HEADS] or annotations

@@ -9,14 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from roi_codec_ros.common.errors import UsageError
+from roi_codec_ros.lab.evaluation.av_codecs import AV_CODECS, AvFilm
 from roi_codec_ros.lab.evaluation.baselines import BASELINES, parse_baselines
-from roi_codec_ros.lab.evaluation.film_codecs import (
-    AV_CODECS,
-    AvFilm,
-    BlurredFilm,
-    FilmCodec,
-    StillFilm,
-)
+from roi_codec_ros.lab.evaluation.film_codecs import BlurredFilm, StillFilm
+from roi_codec_ros.lab.evaluation.film_protocols import FilmCodec
 
 BLUR = "blur+"
 COARSEST = 63

@@ -28,8 +28,8 @@ from roi_codec_ros.lab.evaluation.average_precision import (
     intersection_over_union,
     match,
 )
-from roi_codec_ros.lab.evaluation.film_codecs import FilmCodec, FilmDecoder, FilmEncoder
 from roi_codec_ros.lab.evaluation.film_frames import Clip
+from roi_codec_ros.lab.evaluation.film_protocols import FilmCodec, FilmDecoder, FilmEncoder
 from roi_codec_ros.lab.evaluation.measurement import (
     IOU_THRESHOLD,
     LOWEST_CONFIDENCE,

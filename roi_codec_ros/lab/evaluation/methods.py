@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from roi_codec_ros.regions import RegionFinder
 
 
-class Method(Protocol):
-    """A codec under test. Images are RGB uint8 [H, W, 3].
+class Named(Protocol):
+    """What tells one row of the tables from the others.
 
-    name and preset together tell one row of the tables from the others. model_id: the first eight
-    bytes of a model's identity in hexadecimal; None for what has no model file.
+    model_id: the first eight bytes of a model's identity in hexadecimal; None for what has no
+    model file.
     """
 
     @property
@@ -36,6 +36,11 @@ class Method(Protocol):
     @property
     def model_id(self) -> str | None:
         """A model's identity in hex; None for other codecs."""
+        ...
+
+
+class Method(Named, Protocol):
+    """A codec under test. Images are RGB uint8 [H, W, 3]."""
 
     def encode(self, image: ImageArray) -> bytes:
         """RGB uint8 [H, W, 3] to bytes."""
