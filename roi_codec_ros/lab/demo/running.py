@@ -16,6 +16,7 @@ from typing import Protocol
 from roi_codec_ros.common.errors import RoiCodecError
 from roi_codec_ros.lab.demo.processes import ProcessGroup, silence_message
 
+RATE_HZ = 10.0  # of a camera, unless told otherwise
 SILENCE_S = 60.0
 _DOMAINS = range(1, 102)  # 0 is everybody's; above 101 the ports run into the system's own
 _FIRST_PORT, _PORTS_PER_DOMAIN = 7400, 250

@@ -7,16 +7,13 @@ import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from roi_codec_ros.common.errors import RoiCodecError
 from roi_codec_ros.common.images import ImageArray
 from roi_codec_ros.common.plugins import optional
-
-if TYPE_CHECKING:
-    pass
 from roi_codec_ros.lab.evaluation.film_protocols import FilmDecoder, FilmEncoder, Shown
 
 

@@ -8,13 +8,10 @@ The k-th packet is of the k-th frame: nothing is reordered, whatever a codec hol
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from roi_codec_ros.common.images import ImageArray
 from roi_codec_ros.lab.evaluation.methods import Named
-
-if TYPE_CHECKING:
-    pass
 
 Shown = list[tuple[int, ImageArray]]
 

@@ -15,7 +15,6 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import cv2
 import numpy as np
@@ -23,6 +22,7 @@ import numpy as np
 from roi_codec_ros.common.errors import RoiCodecError
 from roi_codec_ros.common.photographs import PhotographError, read_photograph
 from roi_codec_ros.common.videos import write_video
+from roi_codec_ros.stream.frame_readers import FrameReader
 
 LOG = logging.getLogger(__name__)
 
@@ -297,21 +297,6 @@ def _fingerprint(shots: Sequence[Shot], phase: float) -> str:
         size = shot.photograph.stat().st_size
         digest.update(repr((shot.photograph.name, size, shot.views, shot.seconds)).encode())
     return digest.hexdigest()[:12]
-
-
-class FrameReader(Protocol):
-    """An opened source, as the encoder reads it."""
-
-    position: int  # of the frame that `advance` came to
-
-    def advance(self) -> bool:
-        """Come to the next frame; False at the end."""
-
-    def image(self) -> np.ndarray | None:
-        """The frame as uint8 [H, W, 3] RGB."""
-
-    def close(self) -> None:
-        """Close the source."""
 
 
 class SourceFrames:
