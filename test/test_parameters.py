@@ -14,12 +14,8 @@ from roi_codec_ros.common import devices, graph_choice
 from roi_codec_ros.common.errors import UsageError
 from roi_codec_ros.config import parameters
 from roi_codec_ros.config.generated import PARAMETER_FILES, REFERENCE, generated
-from roi_codec_ros.config.parameters import (
-    NODE_PARAMETERS,
-    Parameter,
-    parameters_of,
-    yaml_value,
-)
+from roi_codec_ros.config.parameter_values import Parameter, yaml_value
+from roi_codec_ros.config.parameters import NODE_PARAMETERS, parameters_of
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG_SECTIONS = {

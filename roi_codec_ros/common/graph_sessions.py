@@ -34,26 +34,27 @@ class GraphInput:
 
 
 class GraphSession(Protocol):
-    """A graph, ready to run.
-
-    Attributes:
-        name: one of GRAPH_BACKENDS.
-        where: the file, for messages.
-        metadata: texts that the file carries.
-        inputs: by name.
-        output_names: in the order of the file.
-    """
+    """A graph, ready to run."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """One of GRAPH_BACKENDS."""
+
     @property
-    def where(self) -> str: ...
+    def where(self) -> str:
+        """The file, for messages."""
+
     @property
-    def metadata(self) -> Mapping[str, str]: ...
+    def metadata(self) -> Mapping[str, str]:
+        """Texts that the file carries."""
+
     @property
-    def inputs(self) -> Mapping[str, GraphInput]: ...
+    def inputs(self) -> Mapping[str, GraphInput]:
+        """The inputs, by name."""
+
     @property
-    def output_names(self) -> Sequence[str]: ...
+    def output_names(self) -> Sequence[str]:
+        """In the order of the file."""
 
     def run(self, arrays: Arrays) -> dict[str, np.ndarray]:
         """All outputs for all inputs, by name, the caller's own. Raises RoiCodecError."""

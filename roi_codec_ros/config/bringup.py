@@ -20,13 +20,8 @@ from typing import Any
 
 from roi_codec_ros.common.errors import UsageError
 from roi_codec_ros.config import security
-from roi_codec_ros.config.parameters import (
-    Value,
-    check_camera_name,
-    check_camera_names,
-    parameters_of,
-    yaml_value,
-)
+from roi_codec_ros.config.parameter_values import Value, yaml_value
+from roi_codec_ros.config.parameters import check_camera_name, check_camera_names, parameters_of
 
 PACKAGE = "roi_codec_ros"
 ENCODER, DECODER, DETECTOR, TRACKER, SERVER, WATCHDOG = (

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from roi_codec_ros.common.files import write_whole
-from roi_codec_ros.config.parameters import NODE_PARAMETERS, Parameter, yaml_value
+from roi_codec_ros.config.parameter_values import Parameter, yaml_value
+from roi_codec_ros.config.parameters import NODE_PARAMETERS
 
 LINE = 99
 REFERENCE = "docs/parameters.md"

@@ -24,13 +24,8 @@ from roi_codec_ros.config.bringup import (
     server_specs,
     watchdog_graph,
 )
-from roi_codec_ros.config.parameters import (
-    NODE_PARAMETERS,
-    Parameter,
-    Value,
-    check_camera_names,
-    yaml_value,
-)
+from roi_codec_ros.config.parameter_values import Parameter, Value, yaml_value
+from roi_codec_ros.config.parameters import NODE_PARAMETERS, check_camera_names
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,8 @@ from roi_codec_ros.config.bringup import (
     joined,
     server_specs,
 )
-from roi_codec_ros.config.parameters import Value, check_camera_name, parameters_of
+from roi_codec_ros.config.parameter_values import Value
+from roi_codec_ros.config.parameters import check_camera_name, parameters_of
 
 CAMERAS, SERVER, BOTH = PARTS = ("cameras", "server", "both")
 # Key of a camera → the encoder's parameter that it stands for.

@@ -20,7 +20,8 @@ from rclpy.parameter import Parameter as RosParameter
 from std_srvs.srv import SetBool
 
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
-from roi_codec_ros.config.parameters import NODES, NodeParameters, Value, parameters_of
+from roi_codec_ros.config.parameter_values import Value
+from roi_codec_ros.config.parameters import NODES, NodeParameters, parameters_of
 from roi_codec_ros.nodes import diagnostics, qos
 from roi_codec_ros.nodes.bond import Bond, bond_installed
 from roi_codec_ros.nodes.declared_parameters import accepted, declare, whole_numbers_as_doubles

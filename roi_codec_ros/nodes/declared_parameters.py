@@ -11,7 +11,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
 
 from roi_codec_ros.common.errors import UsageError
-from roi_codec_ros.config.parameters import Parameter, Value
+from roi_codec_ros.config.parameter_values import Parameter, Value
 
 _ROS_TYPES = {
     "string": ParameterType.PARAMETER_STRING,
