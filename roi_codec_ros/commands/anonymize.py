@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Hide the heads in a recording: a bag, a film, a folder of pictures, a picture.
 
-Pictures are looked at in full resolution; outside heads they stay as they are. What can not be
-looked at is left out, and said.
+Pictures are searched in full resolution; outside heads they stay as they are. What cannot be
+searched is left out and reported.
 
 example:
   roi-codec anonymize bag/ anonymized_bag/ --report report.html
@@ -39,45 +39,51 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the verb."""
-    parser.add_argument("source", type=Path, metavar="IN")
-    parser.add_argument("target", type=Path, metavar="OUT")
+    parser.add_argument(
+        "source",
+        type=Path,
+        metavar="IN",
+        help="bag, film, picture or folder of pictures; -: a pipe",
+    )
+    parser.add_argument("target", type=Path, metavar="OUT", help="what to write")
     finding = parser.add_argument_group("what is hidden")
     finding.add_argument(
         "--regions",
         default="regions",
         metavar="MODEL",
-        help="what finds heads, or whatever else it was trained on (default: %(default)s)",
+        help="model that finds what to hide: heads, or whatever it was trained on "
+        "(default: %(default)s)",
     )
     finding.add_argument(
         "--backend",
         choices=("onnxruntime", "openvino", "openvino-half"),
         default="onnxruntime",
-        help="what runs it (default: %(default)s)",
+        help="runtime of that model (default: %(default)s)",
     )
     finding.add_argument(
         "--hide-memory",
         type=not_negative_real,
         default=0.5,
         metavar="S",
-        help="a head that is found hides what is missed for so long before and after it "
-        "(default: %(default)s)",
+        help="seconds before and after a detected head for which its blocks stay hidden, "
+        "to cover missed detections (default: %(default)s)",
     )
     finding.add_argument(
         "--judge-every",
         type=positive,
         default=1,
         metavar="N",
-        help="look at one of N frames of a bag or film only, and hide in those between what is "
-        "hidden before and after, and around it (default: %(default)s)",
+        help="search only every Nth frame of a bag or film; in between, hide what is "
+        "hidden before or after, with a margin (default: %(default)s)",
     )
     finding.add_argument(
         "--heads-every",
         type=not_negative_real,
         default=0.08,
         metavar="S",
-        help="in films, look for faces in every frame, but for heads from behind only so often, "
-        "and hide in the frames between what is hidden before and after; 0: in every frame "
-        "(default: %(default)s)",
+        help="in films, seconds between searches for heads seen from behind (faces are "
+        "searched for in every frame); in between, hide what is hidden before or "
+        "after; 0: search every frame (default: %(default)s)",
     )
     bags = parser.add_argument_group("bags")
     bags.add_argument(
@@ -85,21 +91,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="TOPIC",
-        help="pictures to rewrite; others are dropped (default: all that can be)",
+        help="image topics to rewrite; other image topics are dropped (default: all that "
+        "can be rewritten)",
     )
     bags.add_argument(
         "--keep",
         nargs="+",
         default=[],
         metavar="TOPIC",
-        help="copy these as they are, although they may show persons",
+        help="topics to copy unchanged, although they may show people",
     )
     bags.add_argument(
         "--as",
         dest="form",
         choices=("image", "compressed", "latent", "video"),
-        help="what pictures become; latent: what a camera would have sent, by the model fast; "
-        "video: foxglove_msgs/CompressedVideo, H.264 (default: what they are)",
+        help="format of the rewritten images; latent: what a camera would have sent, "
+        "coded by the model fast; video: foxglove_msgs/CompressedVideo, H.264 "
+        "(default: unchanged)",
     )
     films = parser.add_argument_group(
         "films (- is a pipe of frames, YUV4MPEG2) and topics of video"
@@ -109,23 +117,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=not_negative,
         default=18,
         metavar="N",
-        help="quality of the new video, lower is finer (default: %(default)s)",
+        help="quality of the new video; lower is better (default: %(default)s)",
     )
-    films.add_argument("--no-audio", action="store_true", help="leave the sound out")
+    films.add_argument("--no-audio", action="store_true", help="drop the sound")
     parser.add_argument(
-        "--jobs", type=positive, metavar="N", help="workers (default: one for each core)"
+        "--jobs", type=positive, metavar="N", help="worker processes (default: one per core)"
     )
     reports = parser.add_argument_group("report")
     reports.add_argument(
         "--report",
         type=Path,
         metavar="FILE.html",
-        help="write what was hidden, for the person who answers for it",
+        help="write a report of what was hidden, for the person responsible",
     )
     reports.add_argument(
         "--report-detector",
         metavar="NAME[=FILE]",
-        help="what looks for faces in what is written: mtcnn, blazeface, haar or yunet=FILE "
+        help="face detector that checks the output: mtcnn, blazeface, haar or yunet=FILE "
         "(default: mtcnn, or haar where that is not installed)",
     )
     reports.add_argument(
@@ -133,7 +141,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=positive,
         default=10,
         metavar="N",
-        help="let it look at one of N frames (default: %(default)s)",
+        help="check every Nth frame (default: %(default)s)",
     )
     add_json_option(parser)
     add_force_option(parser)

@@ -18,7 +18,7 @@ def add_json_option(parser: argparse.ArgumentParser) -> None:
 def add_force_option(parser: argparse.ArgumentParser) -> None:
     """``--force``: replace also what roi-codec did not make."""
     parser.add_argument(
-        "--force", action="store_true", help="replace files that roi-codec did not make, too"
+        "--force", action="store_true", help="also replace files that roi-codec did not make"
     )
 
 

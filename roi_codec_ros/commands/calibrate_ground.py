@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Find where a camera stands, from points of its image whose places in the map are known.
+"""Find the pose of a camera from points of its image whose positions in the map are known.
 
-Measure four or more points on the floor, in metres of the map, z up, spread over the image and not
-on one line. The pose is that of the camera's body: x forward, y left, z up.
+Measure four or more points on the floor in map coordinates (metres, z up), spread over the image
+and not on one line. The pose is that of the camera's body: x forward, y left, z up.
 
 example:
   roi-codec calibrate-ground --camera front.yaml --image front.jpg --click --out pose.yaml
@@ -38,10 +38,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     lens.add_argument(
         "--camera",
         metavar="CALIB.yaml",
-        help="calibration as the camera_calibration package writes it",
+        help="calibration as written by the camera_calibration package",
     )
     lens.add_argument(
-        "--hfov", type=float, metavar="DEG", help="horizontal field of view, without distortion"
+        "--hfov",
+        type=float,
+        metavar="DEG",
+        help="horizontal field of view in degrees, without distortion",
     )
     parser.add_argument(
         "--size",
@@ -58,12 +61,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=parse_point,
         action="append",
         metavar="U,V,X,Y[,Z]",
-        help="one point; give it at least four times",
+        help="one point; repeat it at least four times",
     )
     points.add_argument(
-        "--click", action="store_true", help="click the points in --image, then type their places"
+        "--click",
+        action="store_true",
+        help="click the points in --image, then type their positions",
     )
-    parser.add_argument("--image", type=Path, help="a photograph by the camera, for --click")
+    parser.add_argument("--image", type=Path, help="a photograph taken by the camera, for --click")
     add_json_option(parser)
     add_force_option(parser)
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the pose as YAML")

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reconstruct the anonymized image of a .roic file, of each in a folder, or of latents in a bag.
+"""Reconstruct the anonymized images of a .roic file, a folder of them, or the latents in a bag.
 
 The model is found among the installed ones by the identity in the file; --model names another. The
-files of a folder are frames of one camera, in the order of their names: what a camera that stands
-still did not send again is taken from the frames before, and grey where those are not there.
+files of a folder are frames of one camera, in the order of their names: blocks that a static
+camera did not send again are taken from earlier frames, and are grey where those are missing.
 
 example:
   roi-codec decode photo.roic photo_anonymized.png
@@ -33,15 +33,17 @@ from roi_codec_ros.common.images import picture_bytes
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the verb."""
-    parser.add_argument("roic", type=Path, metavar="IN")
-    parser.add_argument("out", type=Path, metavar="OUT")
+    parser.add_argument("roic", type=Path, metavar="IN", help=".roic file, folder of them, or bag")
+    parser.add_argument(
+        "out", type=Path, metavar="OUT", help="picture, folder, bag or video file to write"
+    )
     parser.add_argument("--model", help="name or file (default: any installed model that fits)")
     parser.add_argument(
         "--max-megapixels",
         type=positive_real,
         default=DEFAULT_MAX_PIXELS / 1e6,
         metavar="N",
-        help="refuse larger frames, which take much memory (default: %(default).1f, 3840×2160)",
+        help="refuse larger frames (default: %(default).1f, which is 3840×2160)",
     )
     bags = parser.add_argument_group("bags")
     bags.add_argument(
@@ -49,10 +51,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest="form",
         choices=("video", "image", "compressed"),
         default="video",
-        help="what latents become in a bag: foxglove_msgs/CompressedVideo, which Foxglove shows, "
-        "or images (default: %(default)s)",
+        help="message type of decoded latents: foxglove_msgs/CompressedVideo, which "
+        "Foxglove shows, or images (default: %(default)s)",
     )
-    bags.add_argument("--topic", help="whose film is made, where OUT is a film")
+    bags.add_argument("--topic", help="topic to decode when OUT is a video file")
     add_json_option(parser)
     add_force_option(parser)
 

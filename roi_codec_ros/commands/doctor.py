@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is installed here, what works and how fast: one page to paste into a report.
+"""Report what is installed here, what works and how fast: one page to paste into a bug report.
 
-Names no host, and opens no camera. Status 1 if something that every use needs does not work.
+It names no host and opens no camera. Status 1 if something that every use needs does not work.
 
 example:
   roi-codec doctor

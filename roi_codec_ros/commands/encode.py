@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compress an image with a model; what the file holds is what a camera would send.
+"""Compress an image with a model; the file holds what a camera would send.
 
 example:
   roi-codec encode photo.jpg photo.roic --model fast
-  roi-codec encode photo.jpg photo.roic --model fast.onnx --backend onnxruntime
+  roi-codec encode photo.jpg photo.roic --model paper-int8.onnx --backend onnxruntime
 """
 
 from __future__ import annotations
@@ -25,30 +25,34 @@ from roi_codec_ros.commands.arguments import (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the verb."""
-    parser.add_argument("image", type=Path, metavar="IMAGE")
-    parser.add_argument("out", type=Path, metavar="OUT.roic")
+    parser.add_argument("image", type=Path, metavar="IMAGE", help="photograph to encode")
+    parser.add_argument("out", type=Path, metavar="OUT.roic", help="file to write")
     parser.add_argument("--model", default="fast", help="name or file (default: %(default)s)")
     parser.add_argument(
         "--backend",
         choices=BACKENDS,
         default=AUTO,
-        help="what runs the network on a camera: the regions of a model that codes blocks by "
-        "onnxruntime or openvino; the analysis of others by torch, or as roi-codec export made it "
-        "by those (default: %(default)s)",
+        help="runtime of the network on the camera: onnxruntime or openvino for the regions of a "
+        "model that codes blocks; torch for the analysis of other models, or the former two for "
+        "its exported graph (default: %(default)s)",
     )
-    parser.add_argument("--device", default="cpu", help="where it runs (default: %(default)s)")
+    parser.add_argument("--device", default="cpu", help="device to run on (default: %(default)s)")
     parser.add_argument(
-        "--regions", default="regions", metavar="MODEL", help="what is hidden (default: regions)"
+        "--regions",
+        default="regions",
+        metavar="MODEL",
+        help="regions model, which decides what is hidden (default: regions)",
     )
     parser.add_argument(
         "--quality",
         type=float,
         default=0.0,
         metavar="LEVELS",
-        help="finer above 0, coarser below; 4 levels halve the steps (default: 0)",
+        help="quality offset: finer above 0, coarser below; 4 levels halve the quantiser "
+        "steps (default: 0)",
     )
     parser.add_argument(
-        "--max-width", type=positive, metavar="PX", help="scale wider images down to this"
+        "--max-width", type=positive, metavar="PX", help="scale wider images down to this width"
     )
     add_json_option(parser)
     add_force_option(parser)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Take one picture from a camera, on the camera itself, with heads hidden.
+"""Take one picture with a camera, on the camera itself, with heads hidden.
 
 For `roi-codec calibrate-ground` and lens calibration, where no topic carries raw pictures. Heads
-are found and hidden as in frames that are coded; --raw writes the picture as the camera gives it,
-with the faces of whoever stands there. The encoder must not hold the camera meanwhile:
+are found and hidden as in coded frames; --raw writes the picture as it is, faces included. The
+encoder must not hold the camera meanwhile:
 `ros2 service call /front/encoder/enable std_srvs/srv/SetBool "{data: false}"`.
 
 example:
@@ -31,19 +31,19 @@ FRAMES_TO_SETTLE = 10  # of a device, whose exposure begins anywhere
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the verb."""
-    parser.add_argument("camera", help="as an encoder's `source`, but for topics")
-    parser.add_argument("out", type=Path, help="picture to write (.png, .jpg)")
+    parser.add_argument("camera", help="as the encoder's `source`, but not a topic")
+    parser.add_argument("out", type=Path, help="image file to write (.png, .jpg)")
     parser.add_argument(
         "--skip",
         type=not_negative,
         metavar="N",
-        help=f"frames to let pass first (default: {FRAMES_TO_SETTLE} of a device, else 0)",
+        help=f"frames to skip first (default: {FRAMES_TO_SETTLE} for a device, else 0)",
     )
-    parser.add_argument("--size", type=image_size, metavar="WxH", help="to request of a device")
-    parser.add_argument("--regions", default="regions", help="regions model that finds heads")
     parser.add_argument(
-        "--raw", action="store_true", help="hide nothing: faces are in the file as they were"
+        "--size", type=image_size, metavar="WxH", help="resolution to request from a device"
     )
+    parser.add_argument("--regions", default="regions", help="regions model that finds the heads")
+    parser.add_argument("--raw", action="store_true", help="hide nothing: the file shows faces")
     add_force_option(parser)
 
 

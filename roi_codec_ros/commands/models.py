@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""List the models that are installed, with their sizes and measured figures.
+"""List the installed models, with their sizes and measured figures.
 
 example:
   roi-codec models
@@ -26,15 +26,16 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the verb."""
-    parser.add_argument("model", nargs="?", help="print the whole card of this model")
+    parser.add_argument("model", nargs="?", help="print the full card of this model")
     parser.add_argument(
         "--measured",
         type=Path,
         metavar="REPORT",
-        help="fill the card of this model from what `roi-codec evaluate --json REPORT` measured",
+        help="write the figures that `roi-codec evaluate --json REPORT` measured into "
+        "the card of this model",
     )
     parser.add_argument(
-        "--curve", type=Path, metavar="FILE", help="draw the learning curve of this model's card"
+        "--curve", type=Path, metavar="FILE", help="draw the learning curve from this model's card"
     )
     add_json_option(parser)
     add_force_option(parser)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Check the file that describes all cameras of a site, as cameras.launch.py takes it.
 
-Every key is checked, and whether models, lenses and poses that are needed on this host can be
-read. What is wrong is one line that names the key.
+Checks every key, and that the models, lenses and poses needed on this host can be read. An error
+is one line that names the key.
 
 example:
   roi-codec site check cameras.yaml
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the verb."""
-    parser.add_argument("action", choices=["check"], help="what to do with the file")
-    parser.add_argument("config", type=Path, help="file of the site's cameras (YAML)")
+    parser.add_argument("action", choices=["check"], help="what to do")
+    parser.add_argument("config", type=Path, help="YAML file that describes the site's cameras")
     parser.add_argument(
         "--start", choices=PARTS, default=BOTH, help="part that is to run here (default: both)"
     )
-    parser.add_argument("--host", default="", help="check as this host (default: this one)")
+    parser.add_argument("--host", default="", help="host name to check for (default: this host)")
     add_json_option(parser)
     add_force_option(parser)
 

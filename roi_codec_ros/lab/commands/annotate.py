@@ -6,7 +6,7 @@ example:
   roi-codec annotate site_photographs --detector yolov8n.pt --faces mtcnn --out data_site
 
 DIR is an annotated data set, whose persons stay as they are and whose head boxes are stretched
-over (or joined by) every face that a detector sees; or just a folder of photographs, whose persons
+over (or joined by) every face that a detector finds; or a folder of photographs, whose persons
 --detector finds. --out becomes a data set: annotation_SPLIT.odgt, and links to the photographs.
 """
 
@@ -29,9 +29,11 @@ FAILURES_SHOWN = 20
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the verb."""
-    parser.add_argument("data", type=Path, metavar="DIR")
+    parser.add_argument(
+        "data", type=Path, metavar="DIR", help="data set, or folder of photographs"
+    )
     parser.add_argument("--split", default="train", help="split to annotate (default: train)")
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="data set to write")
     parser.add_argument(
         "--faces",
         default="mtcnn",
@@ -39,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of mtcnn, blazeface, haar and yunet=PATH (default: %(default)s)",
     )
     parser.add_argument(
-        "--detector", metavar="WEIGHTS", help="YOLO weights; for photographs without person boxes"
+        "--detector", metavar="WEIGHTS", help="YOLO weights, for photographs without person boxes"
     )
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda or cuda:N")
     add_force_option(parser)

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Audit a model's privacy on held-out photographs: detectors, attackers, recognition, bits.
 
-What face detectors still find in decoded images and in cheap inversions of them, beside the
-originals and JPEG at the same rate (the ceilings) and originals with erased heads (the floor); the
-bits that can depend on a head, with the bound that follows for any attacker; and for models that
-hide heads which of these the regions miss. Without --quick also what two attackers restore who
-train decoders of their own, and whether a face recognizer still names faces that were pasted into
-scenes. A regions model (.onnx) is audited alone: nothing is coded then.
+Reports what face detectors still find in decoded images and in cheap inversions of them, next to
+the originals and JPEG at the same rate (the ceilings) and originals with erased heads (the floor);
+the bits that can depend on a head, with the resulting bound for any attacker; and, for models that
+hide heads, which heads the regions miss. Without --quick it also trains two attackers, and checks
+whether a face recognizer still identifies faces that were pasted into scenes. A regions model
+(.onnx) is audited alone: nothing is coded then.
 
 example:
   roi-codec audit regions --data DATA --split val --detectors mtcnn,yunet=yunet.onnx
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data", required=True, metavar="DIR", help="folder with annotation_SPLIT.odgt and images"
     )
     parser.add_argument(
-        "--split", required=True, metavar="NAME", help="one that the model was not trained on"
+        "--split", required=True, metavar="NAME", help="a split that the model was not trained on"
     )
     parser.add_argument(
         "--quick",
@@ -51,7 +51,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "32 images unless --limit says otherwise",
     )
     parser.add_argument(
-        "--limit", type=positive, metavar="N", help="only N images, spread evenly over the split"
+        "--limit",
+        type=positive,
+        metavar="N",
+        help="use only N images, spread evenly over the split",
     )
     parser.add_argument(
         "--detectors",
@@ -63,12 +66,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--regions",
         default="regions",
         metavar="NAME",
-        help="regions that hide heads, by name or .onnx file (default: %(default)s)",
+        help="regions model that hides the heads: name or .onnx file (default: %(default)s)",
     )
     parser.add_argument(
         "--inversions",
         metavar="LIST",
-        help="only these inversions of decoded images; negated is always among them "
+        help="try only these inversions of decoded images; negated is always among them "
         "(default: all)",
     )
     parser.add_argument(
@@ -76,21 +79,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=positive_real,
         default=10.0,
         metavar="M",
-        help="how long each of the two attackers is trained (default: %(default)g)",
+        help="minutes to train each of the two attackers (default: %(default)g)",
     )
     parser.add_argument(
         "--attack-steps",
         type=positive,
         metavar="N",
-        help="train for N steps instead, which comes out the same again on the same machine",
+        help="train for N steps instead, which is reproducible on the same machine",
     )
     parser.add_argument(
         "--attack-split",
         default="train",
         metavar="NAME",
-        help="what the attackers are trained on: not the audited split (default: %(default)s)",
+        help="split to train the attackers on, other than the audited one (default: %(default)s)",
     )
-    parser.add_argument("--no-attack", action="store_true", help="leave the attackers out")
+    parser.add_argument("--no-attack", action="store_true", help="skip the attackers")
     parser.add_argument(
         "--embedder",
         metavar="NAME",
@@ -101,17 +104,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=positive,
         default=60,
         metavar="N",
-        help="at most N faces to tell apart (default: %(default)s)",
+        help="maximum number of faces to tell apart (default: %(default)s)",
     )
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda or cuda:N")
-    parser.add_argument("--threads", type=positive, metavar="N", help="threads (default: all)")
+    parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: all)")
     add_json_option(parser)
     add_force_option(parser)
     parser.add_argument(
         "--html",
         type=Path,
         metavar="FILE",
-        help="write the report as one file; its pictures show faces of the data set",
+        help="write the report as one HTML file; its pictures show faces from the data set",
     )
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Time the codec on this machine, beside JPEG and AV1, on the same photographs in one run.
+"""Time the codec on this machine, next to JPEG and AV1, on the same photographs in one run.
 
-A preset without an installed model is timed with untrained weights, whose bits mean nothing. The
+A preset without an installed model is timed with untrained weights; its bits mean nothing. The
 int8 backends are calibrated on the photographs themselves.
 
 --server starts decoder and detector as nodes, in one process and in two, feeds them payloads of
@@ -51,14 +51,16 @@ ALL = "all"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the verb."""
-    parser.add_argument(
-        "--entropy", action="store_true", help="time and size of the entropy coder alone"
-    )
+    parser.add_argument("--entropy", action="store_true", help="measure the entropy coder alone")
     parser.add_argument(
         "--images", type=Path, metavar="DIR", help="photographs (default: scikit-image's)"
     )
     parser.add_argument(
-        "--limit", type=positive, default=3, metavar="N", help="of them (default: %(default)s)"
+        "--limit",
+        type=positive,
+        default=3,
+        metavar="N",
+        help="maximum number of photographs (default: %(default)s)",
     )
     parser.add_argument("--presets", nargs="+", metavar="PRESET", help="default: all")
     parser.add_argument(

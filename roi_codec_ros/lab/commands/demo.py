@@ -3,9 +3,9 @@
 
 Starts an encoder per camera, decoder, detector and tracker as processes of their own that talk
 over DDS, watches them, and leaves a side-by-side video, a contact sheet and report.json behind.
-Without --source one camera films photographs that installed packages carry: no camera, no
-download. Several cameras film people cut out of one, who walk through a simulated hall: their
-places are known, so that the report says how well they were followed.
+Without --source one camera films bundled photographs: no camera and no download are needed.
+Several cameras film people cut out of a photograph, who walk through a simulated hall: their
+positions are known, so the report says how well they were tracked.
 
 example:
   roi-codec demo
@@ -56,32 +56,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "ultralytics fetches)",
     )
     parser.add_argument(
-        "--cameras", type=positive, default=1, metavar="N", help="number of cameras (default 1)"
+        "--cameras", type=positive, default=1, metavar="N", help="number of cameras (default: 1)"
     )
     parser.add_argument(
         "--seconds",
         type=not_negative_real,
         default=20.0,
         metavar="S",
-        help="how long to run, from the first frame that came through (default 20; 0: until "
-        "Ctrl-C)",
+        help="how long to run, counted from the first frame that comes through (default: "
+        "20; 0: until Ctrl-C)",
     )
     parser.add_argument(
-        "--model", default="fast", metavar="NAME", help="model name or file (default fast)"
+        "--model", default="fast", metavar="NAME", help="model name or file (default: fast)"
     )
     parser.add_argument(
         "--rate",
         type=not_negative_real,
         default=RATE_HZ,
         metavar="HZ",
-        help=f"most frames per second of a camera (default {RATE_HZ:g}; 0: as many as it has)",
+        help=f"maximum frames per second of each camera (default: {RATE_HZ:g}; 0: no limit)",
     )
     parser.add_argument(
         "--out",
         type=Path,
         default=Path("demo_out"),
         metavar="DIR",
-        help="folder for the results (default demo_out)",
+        help="folder for the results (default: demo_out)",
     )
     demo_twin.add_arguments(parser)
     add_json_option(parser)

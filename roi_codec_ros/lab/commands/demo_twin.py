@@ -24,35 +24,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=positive_real,
         default=1.0,
         metavar="X",
-        help="seconds of the hall, or of a video file, in a second: below 1 for slow machines "
-        "(default 1)",
+        help="playback speed of the hall or of a video file: below 1 for slow machines "
+        "(default: 1)",
     )
     parser.add_argument(
         "--seed",
         type=not_negative,
         default=0,
         metavar="N",
-        help="how people walk in the hall (default 0)",
+        help="random seed of how people walk in the hall (default: 0)",
     )
     parser.add_argument(
         "--pose",
         action="append",
         default=[],
         metavar="POSE",
-        help='where a camera of --source is, as "camera: x y z roll pitch yaw" (metres, radians) '
-        'or "camera: pose.yaml" as calibrate-ground writes it; without a name: of all cameras',
+        help='pose of a camera of --source, as "camera: x y z roll pitch yaw" (metres, '
+        'radians) or "camera: pose.yaml" as written by calibrate-ground; without a '
+        "name: pose of all cameras",
     )
     lens = parser.add_mutually_exclusive_group()
     lens.add_argument(
         "--calibration",
         metavar="FILE",
-        help="lens of --source, as the camera_calibration package writes it",
+        help="lens of --source, as written by the camera_calibration package",
     )
     lens.add_argument(
         "--hfov",
         type=positive_real,
         metavar="DEG",
-        help=f"horizontal field of view of --source, without distortion (default {HFOV_DEG:g})",
+        help="horizontal field of view of --source in degrees, without distortion "
+        f"(default: {HFOV_DEG:g})",
     )
 
 

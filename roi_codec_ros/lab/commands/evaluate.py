@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="a data set: annotation_SPLIT.odgt (CrowdHuman), COCO's JSON, or YOLO's folders",
     )
-    parser.add_argument("--split", metavar="NAME", help="for example val")
+    parser.add_argument("--split", metavar="NAME", help="split to measure on, such as val")
     parser.add_argument(
         "--models", nargs="*", default=[], metavar="MODEL", help="names or .safetensors files"
     )
@@ -81,30 +81,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=positive,
         default=640,
         metavar="PX",
-        help="its input size (default 640)",
+        help="input size of the detector (default: 640)",
     )
     parser.add_argument(
         "--server-backend",
         default=TORCH,
         choices=SERVER_BACKENDS,
-        help="what decoders and the detector run in, as on a server (default: %(default)s)",
+        help="runtime of the decoder and the detector, as on a server (default: %(default)s)",
     )
     parser.add_argument(
         "--face-detector", default="mtcnn", metavar="SPEC", help="mtcnn (default) or yunet=PATH"
     )
     parser.add_argument(
-        "--limit", type=positive, metavar="N", help="only N images, spread evenly over the split"
+        "--limit",
+        type=positive,
+        metavar="N",
+        help="use only N images, spread evenly over the split",
     )
     parser.add_argument(
         "--all-images",
         action="store_true",
-        help="also images without human-made person boxes; they never count in the person score",
+        help="also use images without human-made person boxes; they never count in the "
+        "person score",
     )
     parser.add_argument(
         "--resize",
         type=image_size,
         metavar="WxH",
-        help="stretch every image to this size first, as the paper does to 512x512",
+        help="stretch every image to this size first, as the paper does (512x512)",
     )
     parser.add_argument(
         "--plus-one",

@@ -36,34 +36,36 @@ def add_video_arguments(parser: argparse.ArgumentParser) -> None:
         type=positive,
         default=FRAMES,
         metavar="N",
-        help="of each film at most N frames (default: %(default)s)",
+        help="maximum number of frames of each film (default: %(default)s)",
     )
     films.add_argument(
-        "--start-s", type=positive_real, metavar="S", help="of each film, from then on"
+        "--start-s", type=positive_real, metavar="S", help="start each film at this time"
     )
-    films.add_argument("--rate", type=positive_real, metavar="HZ", help="leave frames out")
+    films.add_argument(
+        "--rate", type=positive_real, metavar="HZ", help="reduce the frame rate to this"
+    )
     films.add_argument(
         "--judge-every",
         type=positive,
         default=5,
         metavar="N",
-        help="look for persons and faces in each N-th frame (default: %(default)s)",
+        help="search for persons and faces in every Nth frame (default: %(default)s)",
     )
     films.add_argument(
         "--keyframe-s",
         type=positive_real,
         default=1.0,
         metavar="S",
-        help="of the baselines, from one keyframe to the next (default: %(default)g)",
+        help="keyframe interval of the baselines (default: %(default)g)",
     )
     films.add_argument(
-        "--yunet", metavar="FILE", help="YuNet's ONNX file, which blur+x264 detects faces with"
+        "--yunet", metavar="FILE", help="YuNet's ONNX file, for the face detection of blur+x264"
     )
     films.add_argument(
         "--pan",
         type=positive_real,
         metavar="PX_S",
-        help="as a camera that turns to and fro sees the film, so many px a second",
+        help="pan across the film to and fro at this speed, as a turning camera would",
     )
 
 

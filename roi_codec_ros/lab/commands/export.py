@@ -14,9 +14,9 @@ example:
   roi-codec export fast --detector models/person-yolov8n-fast.pt \\
       --onnx models/person-yolov8n-fast-int8.onnx --int8 --calibration photographs/
 
-A server makes the float32 graphs of its decoder and its detector by itself; those in int8 it takes
-where they lie beside model and weights under these names. They are calibrated on what MODEL makes
-of the photographs.
+A server exports the float32 graphs of its decoder and its detector itself; int8 graphs are used if
+they lie beside the model and the weights under these names. They are calibrated on what MODEL
+makes of the photographs.
 
 With --int8 a graph computes in 8-bit integers, several times as fast where the processor has
 instructions for them (VNNI, ARM's dot products), and some symbols come out differently.
@@ -52,11 +52,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the verb."""
     parser.add_argument("model", metavar="MODEL", help="name or file of a model")
     part = parser.add_mutually_exclusive_group()
-    part.add_argument("--decoder", action="store_true", help="of a model that codes blocks")
     part.add_argument(
-        "--detector", type=Path, metavar="WEIGHTS", help="YOLOv8 weights, for MODEL's pictures"
+        "--decoder", action="store_true", help="export the decoder of a model that codes blocks"
     )
-    parser.add_argument("--onnx", required=True, type=Path, metavar="FILE", help="to write")
+    part.add_argument(
+        "--detector",
+        type=Path,
+        metavar="WEIGHTS",
+        help="export these YOLOv8 weights, calibrated on what MODEL decodes",
+    )
+    parser.add_argument(
+        "--onnx", required=True, type=Path, metavar="FILE", help="ONNX file to write"
+    )
     parser.add_argument(
         "--size",
         type=_graph_size,
@@ -65,16 +72,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="take frames of this coded size only, which some runtimes want; default: any size, "
         "but for presets that have one of their own",
     )
-    parser.add_argument("--int8", action="store_true", help="in 8-bit integers, calibrated")
     parser.add_argument(
-        "--calibration", type=Path, metavar="DIR", help="photographs to calibrate on, for --int8"
+        "--int8", action="store_true", help="compute in 8-bit integers, after calibration"
+    )
+    parser.add_argument(
+        "--calibration", type=Path, metavar="DIR", help="photographs to calibrate --int8 on"
     )
     parser.add_argument(
         "--calibration-images",
         type=positive,
         default=32,
         metavar="N",
-        help="take so many of them, evenly spread (default: %(default)s)",
+        help="number of these photographs to use, evenly spread (default: %(default)s)",
     )
     add_force_option(parser)
 

@@ -9,8 +9,8 @@ example:
       --data DATA --split val --detector yolov8n.pt
 
 With --count-on the entropy coder learns how symbols depend on those around them, from latents of
-photographs of the training split: a fifth to a third fewer bits, and the same pictures.
---blend averages two checkpoints of one run, between whose objectives the model shall stand.
+photographs of the training split: a fifth to a third fewer bits for the same pictures.
+--blend averages two checkpoints of one run, for a model between their objectives.
 With --data, --split and --detector the model is measured on those photographs as `roi-codec
 evaluate` does, and its figures are written into its card.
 """
@@ -37,28 +37,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--blend",
         nargs=2,
         metavar=("CHECKPOINT", "SHARE"),
-        help="another checkpoint, and the share from 0 to 1 of its weights in the model",
+        help="another checkpoint, and the share (0 to 1) of its weights in the model",
     )
     parser.add_argument(
         "--eight-bits",
         action="store_true",
-        help="store the kernels as int8 (default: 16 bits): a file of half the size",
+        help="store the kernels as int8 instead of 16 bits, which halves the file",
     )
     parser.add_argument(
         "--count-on",
         type=Path,
         metavar="DIR",
-        help="photographs that it was trained on, for the entropy coder's contexts",
+        help="training photographs, to count the entropy coder's contexts on",
     )
     parser.add_argument(
-        "--count-split", default="train", metavar="SPLIT", help="of --count-on (default: train)"
+        "--count-split",
+        default="train",
+        metavar="SPLIT",
+        help="split of --count-on (default: train)",
     )
     parser.add_argument(
-        "--regions", default="regions", metavar="MODEL", help="of a model that codes blocks"
+        "--regions",
+        default="regions",
+        metavar="MODEL",
+        help="export the decoder of a model that codes blocks",
     )
     parser.add_argument("--data", type=Path, metavar="DIR", help="photographs to measure it on")
     parser.add_argument("--split", default="val", help="default: val")
-    parser.add_argument("--detector", metavar="WEIGHTS", help="ultralytics weights, for --data")
+    parser.add_argument(
+        "--detector", metavar="WEIGHTS", help="ultralytics weights, to measure persons on --data"
+    )
     parser.add_argument("--limit", type=positive, metavar="N", help="measure on N images only")
     add_force_option(parser)
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Track simulated people through a hall with four cameras, and score the tracks.
 
-The cameras overlap, miss people, see some who are not there, drop frames, send late and have
-clocks that are up to 50 ms wrong. The tracks of each moment are scored as they stand at it.
+The cameras overlap, miss people, report false detections, drop frames, deliver late and have
+clocks that are up to 50 ms off. Tracks are scored live, as they stand at each moment.
 
 example:
   roi-codec simulate --json simulation.json
@@ -35,13 +35,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seed",
         type=not_negative,
         default=0,
-        help="what chance does; the same for the same number",
+        help="random seed",
     )
     parser.add_argument(
         "--minutes", type=_minutes, default=1.0, help="simulated time (default: %(default)g)"
     )
     parser.add_argument(
-        "--video", type=Path, metavar="FILE", help="draw the hall from above into an MP4"
+        "--video", type=Path, metavar="FILE", help="draw the hall from above into an MP4 file"
     )
     add_json_option(parser)
     add_force_option(parser)

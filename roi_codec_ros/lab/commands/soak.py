@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run cameras and server for long, and see whether memory and latency stay as they were.
+"""Run cameras and server for a long time, and check that memory and latency do not grow.
 
-An encoder per camera, the server and the tracker run as processes of their own over DDS. The
-first minutes after the warm-up are held against the last ones. The exit status is 1 if memory grew
-by more than 2 % or the latency of the fastest tenth of the frames by more than 10 %. With --burst
-the cameras take four times as many frames for ten seconds, halfway; then it is 1 also if frames
-come late for more than two seconds after that.
+An encoder per camera, the server and the tracker run as processes of their own over DDS. The first
+minutes after the warm-up are compared with the last ones. The exit status is 1 if memory grew by
+more than 2 % or the latency of the fastest tenth of the frames by more than 10 %. With --burst the
+cameras take four times as many frames for ten seconds, halfway; then it is 1 also if frames come
+late for more than two seconds after that.
 
 example:
   roi-codec soak --minutes 30 --cameras 4 --rate 0.5 --json soak.json
@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=positive_real,
         default=5.0,
         metavar="MINUTES",
-        help="how long is the first time and the last (default: %(default)g)",
+        help="length of the first and the last window, which are compared (default: %(default)g)",
     )
     parser.add_argument("--cameras", type=positive, default=4, metavar="N", help="default: 4")
     parser.add_argument(
@@ -87,14 +87,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         const=BURST,
         type=positive_real,
         metavar="TIMES",
-        help="halfway, as many times the rate (default: %(const)g)",
+        help="halfway, multiply the frame rate by this (default: %(const)g)",
     )
     parser.add_argument(
         "--burst-s",
         type=positive_real,
         default=10.0,
         metavar="S",
-        help="for so long (default: %(default)g)",
+        help="duration of the burst (default: %(default)g)",
     )
     parser.add_argument(
         "--max-width",

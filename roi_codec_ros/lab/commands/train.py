@@ -5,9 +5,9 @@ example:
   roi-codec train --preset fast --data ../data --minutes 90 --out runs/fast
   roi-codec train --config site.yaml --data ../data --steps 20000 --out runs/site --device cuda
 
-DIR is a data set in CrowdHuman's, COCO's or YOLO's layout. What is not said here stands in the
-configuration, by default the one that ships for the preset. The run keeps a checkpoint in --out;
-the same command with --resume goes on from there.
+DIR is a data set in CrowdHuman's, COCO's or YOLO's layout. Options that are not given come from
+the configuration, by default the one that ships for the preset. The run keeps a checkpoint in
+--out; the same command with --resume continues from there.
 """
 
 from __future__ import annotations
@@ -34,30 +34,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the verb."""
     parser.add_argument("--config", type=Path, metavar="FILE", help="YAML; default: the preset's")
     parser.add_argument("--preset", help="architecture (default: the configuration's, or fast)")
-    parser.add_argument("--data", required=True, type=Path, metavar="DIR")
+    parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="data set")
     parser.add_argument("--split", default="train", help="split to train on (default: train)")
     parser.add_argument(
         "--val-split",
         default="val",
-        help="split to judge by: a photograph of it in --split is an error (default: val)",
+        help="split for validation; it must not share a photograph with --split (default: val)",
     )
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="run folder")
     budget = parser.add_mutually_exclusive_group()
     budget.add_argument("--minutes", type=positive_real, help="time budget")
-    budget.add_argument("--steps", type=positive, metavar="N", help="a number of steps instead")
-    budget.add_argument("--epochs", type=positive_real, metavar="N", help="passes over the data")
+    budget.add_argument(
+        "--steps", type=positive, metavar="N", help="number of steps, instead of a time budget"
+    )
+    budget.add_argument(
+        "--epochs",
+        type=positive_real,
+        metavar="N",
+        help="passes over the data, instead of a time budget",
+    )
     parser.add_argument(
         "--objective",
         help="what becomes of heads: paper (their negative), invert or fill",
     )
-    parser.add_argument("--head-cells", type=int, metavar="N", help="N×N colours a head keeps")
+    parser.add_argument(
+        "--head-cells", type=int, metavar="N", help="a hidden head keeps N×N colours"
+    )
     for name in ("rate", "background", "head", "person"):
-        parser.add_argument(f"--lambda-{name}", type=float, metavar="λ")
+        parser.add_argument(f"--lambda-{name}", type=float, metavar="λ", help=f"weight of {name}")
     parser.add_argument(
         "--set",
         action="append",
         metavar="KEY=VALUE",
-        help="any key, as in regions.head.fill.cells=3",
+        help="set any key of the configuration, as in regions.head.fill.cells=3",
     )
     parser.add_argument(
         "--feature-detector",
@@ -68,31 +77,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--regions",
         default="regions",
         metavar="MODEL",
-        help="for a block codec: the regions model that hides heads (default: regions)",
+        help="regions model that hides heads, for codecs of blocks (default: regions)",
     )
-    parser.add_argument("--feature-weight", type=float)
-    parser.add_argument("--detection-weight", type=float)
-    parser.add_argument("--learning-rate", type=float)
-    parser.add_argument("--batch-size", type=positive, metavar="N", help="of each process")
-    parser.add_argument("--seed", type=int)
+    parser.add_argument("--feature-weight", type=float, metavar="W", help="of its features")
+    parser.add_argument("--detection-weight", type=float, metavar="W", help="of its persons")
+    parser.add_argument("--learning-rate", type=float, metavar="RATE", help="at its peak")
+    parser.add_argument(
+        "--batch-size", type=positive, metavar="N", help="batch size of each process"
+    )
+    parser.add_argument("--seed", type=int, help="random seed")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
     parser.add_argument("--threads", type=positive, help="CPU threads (default: all)")
     parser.add_argument(
-        "--tensorboard", action="store_true", help="curves and pictures, below --out"
+        "--tensorboard",
+        action="store_true",
+        help="write curves and pictures for TensorBoard below --out",
     )
     parser.add_argument(
         "--pictures-every",
         type=not_negative,
         metavar="N",
-        help="steps between picture strips, 0: none",
+        help="steps between picture strips; 0: none",
     )
     start = parser.add_mutually_exclusive_group()
-    start.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
+    start.add_argument(
+        "--resume", action="store_true", help="continue from the checkpoint in --out"
+    )
     start.add_argument(
         "--init-from",
         type=Path,
         metavar="FILE",
-        help="begin with the weights of a checkpoint or of a model file",
+        help="start from the weights of a checkpoint or of a model file",
     )
     add_force_option(parser)
 

@@ -8,7 +8,7 @@ example:
 DIR is a data set in CrowdHuman's, COCO's or YOLO's layout. Its photographs are coded and decoded
 whole, as the evaluation does it, into a folder beside --out, where the next run finds them again.
 A few are held out, on which the detector is measured before and after; the card beside the weights
-(FILE.json) tells the figures. The weights are under ultralytics' licence, AGPL-3.0.
+(FILE.json) has the figures. The weights are under ultralytics' licence, AGPL-3.0.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--codec", required=True, metavar="MODEL", help="name or .safetensors file"
     )
-    parser.add_argument("--data", required=True, type=Path, metavar="DIR")
+    parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="data set")
     parser.add_argument("--split", default="train", help="split to train on (default: train)")
     parser.add_argument(
         "--weights", required=True, metavar="FILE", help="YOLO weights to start from"
     )
-    parser.add_argument("--out", required=True, type=Path, metavar="FILE.pt")
+    parser.add_argument("--out", required=True, type=Path, metavar="FILE.pt", help="to write")
     budget = parser.add_mutually_exclusive_group(required=True)
-    budget.add_argument("--epochs", type=positive, metavar="N")
+    budget.add_argument("--epochs", type=positive, metavar="N", help="passes over the images")
     budget.add_argument(
         "--minutes",
         type=positive_real,
         metavar="M",
-        help="of training, without decoding before it",
+        help="minutes of training, not counting the decoding before it",
     )
     parser.add_argument(
         "--image-size", type=positive, default=640, metavar="PX", help="default: 640"
@@ -65,29 +65,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=0,
         metavar="N",
-        help="first layers that stay as they are (default: 0; 10 is YOLOv8's whole backbone)",
+        help="number of first layers to freeze (default: 0; 10 is YOLOv8's whole backbone)",
     )
     parser.add_argument(
         "--originals",
         type=float,
         default=0.25,
         metavar="SHARE",
-        help="share of the photographs to train on undecoded as well, 0 to 1 (default: 0.25)",
+        help="share of the photographs, 0 to 1, to train on undecoded as well (default: 0.25)",
     )
     parser.add_argument(
         "--tuned-share",
         type=float,
         default=0.5,
         metavar="SHARE",
-        help="of the fine-tuned weights in the result, the rest are those that it started from; "
-        "1 forgets most (default: 0.5)",
+        help="share of the fine-tuned weights in the result, the rest being those that "
+        "it started from; 1 forgets most (default: 0.5)",
     )
-    parser.add_argument("--limit", type=positive, metavar="N", help="only so many photographs")
+    parser.add_argument("--limit", type=positive, metavar="N", help="use only N photographs")
     parser.add_argument("--seed", type=not_negative, default=1, help="default: %(default)s")
     parser.add_argument(
-        "--resume", action="store_true", help="go on from the last epoch of a run that was stopped"
+        "--resume",
+        action="store_true",
+        help="continue from the last epoch of a run that was stopped",
     )
-    parser.add_argument("--threads", type=positive, metavar="N", help="default: one a core")
+    parser.add_argument(
+        "--threads", type=positive, metavar="N", help="CPU threads (default: one per core)"
+    )
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda or cuda:N")
     add_json_option(parser)
     add_force_option(parser)

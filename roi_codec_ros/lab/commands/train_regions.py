@@ -30,22 +30,36 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the verb."""
-    parser.add_argument("--data", required=True, nargs="+", type=Path, metavar="DIR")
-    parser.add_argument("--split", default="train", help="split to train on (default: train)")
-    parser.add_argument("--yunet", required=True, type=Path, metavar="FILE", help="its ONNX file")
     parser.add_argument(
-        "--nanodet", required=True, type=Path, metavar="DIR", help="its TensorFlow.js files"
+        "--data", required=True, nargs="+", type=Path, metavar="DIR", help="data sets"
     )
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR")
+    parser.add_argument("--split", default="train", help="split to train on (default: train)")
+    parser.add_argument(
+        "--yunet", required=True, type=Path, metavar="FILE", help="YuNet's ONNX file"
+    )
+    parser.add_argument(
+        "--nanodet",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="folder of NanoDet-g's TensorFlow.js files",
+    )
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="run folder")
     parser.add_argument("--minutes", type=positive_real, default=30.0, help="time budget")
-    parser.add_argument("--learning-rate", type=positive_real, help="of what starts at random")
+    parser.add_argument(
+        "--learning-rate",
+        type=positive_real,
+        help="learning rate of the layers that start at random",
+    )
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
     parser.add_argument("--threads", type=positive, help="CPU threads (default: all)")
     parser.add_argument("--seed", type=int, default=1)
     start = parser.add_mutually_exclusive_group()
-    start.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
     start.add_argument(
-        "--init-from", type=Path, metavar="FILE", help="begin with the weights of a regions.onnx"
+        "--resume", action="store_true", help="continue from the checkpoint in --out"
+    )
+    start.add_argument(
+        "--init-from", type=Path, metavar="FILE", help="start from the weights of a regions.onnx"
     )
     add_force_option(parser)
 
