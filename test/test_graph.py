@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import array
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -459,7 +460,7 @@ def test_rviz_shows_what_is_published_and_in_a_quality_that_is_offered(graph, ru
 
     for display in shown:
         wanted = display["Topic"]
-        topic = wanted["Value"].replace("/camera/", f"/{CAMERA}/")
+        topic = wanted["Value"].replace("/back/", f"/{CAMERA}/")
         offers = graph.wait_for(
             topic, lambda topic=topic: graph.node.get_publishers_info_by_topic(topic)
         )
@@ -470,7 +471,23 @@ def test_rviz_shows_what_is_published_and_in_a_quality_that_is_offered(graph, ru
                 assert profile.reliability == ReliabilityPolicy.RELIABLE
             if wanted["Durability Policy"] == "Transient Local":
                 assert profile.durability == DurabilityPolicy.TRANSIENT_LOCAL
-    assert len(shown) == 6
+    assert len(shown) == 8
+
+
+def test_foxglove_shows_what_rviz_shows_of_the_same_cameras():
+    panels = json.loads((ROOT / "config" / "persons.foxglove.json").read_text(encoding="utf-8"))
+    configs = panels["configById"]
+    images = {c["imageMode"]["imageTopic"] for c in configs.values() if "imageMode" in c}
+    infos = {c["imageMode"]["calibrationTopic"] for c in configs.values() if "imageMode" in c}
+    site = yaml.safe_load((ROOT / "config" / "cameras.yaml").read_text(encoding="utf-8"))
+
+    in_rviz = {display["Topic"]["Value"] for display in rviz_displays() if "Topic" in display}
+    assert images | set(configs["3D!map"]["topics"]) <= in_rviz
+    assert {topic for topic in in_rviz if topic.startswith("/persons/")} == set(
+        configs["3D!map"]["topics"]
+    )
+    assert {topic.split("/")[1] for topic in images} == set(site["cameras"])
+    assert infos == {f"/{camera}/anonymized/camera_info" for camera in site["cameras"]}
 
 
 def test_rviz_looks_at_the_trackers_map():
