@@ -37,7 +37,8 @@ MAY_IMPORT = {
     "lab/privacy": LIVE | {"lab/faces", "lab/datasets", "lab/evaluation", "lab/training"},
     "lab/demo": LIVE | {"config", "nodes", "lab/faces", "lab/simulation", "lab/evaluation"},
     "lab/tools": LIVE
-    | {"config", "nodes", "recordings", "lab/datasets", "lab/evaluation", "lab/demo"},
+    | {"config", "nodes", "recordings", "lab/datasets", "lab/evaluation", "lab/demo"}
+    | {"lab/simulation"},
 }
 MAY_IMPORT["lab/commands"] = set(MAY_IMPORT) - {"cli"}
 # The processes that the laboratory starts beside the nodes.
