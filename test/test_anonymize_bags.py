@@ -185,7 +185,8 @@ def test_a_bag_keeps_everything_but_heads(tmp_path, astronaut, storage, capsys):
     cameras = {camera["name"]: camera for camera in figures["cameras"]}
     assert cameras["/front/image_raw"]["frames_with_heads"] == FRAMES
     assert cameras["/depth/image_raw"]["frames_left_out"] == FRAMES
-    assert sum(camera["frames_inspected"] for camera in cameras.values()) == FRAMES
+    for topic in ("/front/image_raw", "/rear/image/compressed"):
+        assert cameras[topic]["frames_inspected"] == FRAMES // 2
     page = report.read_text()
     assert "Anonymized: " in page and "Dropped: /coloured" in page
     assert page.count("<figure>") == 0 or "data:image/jpeg;base64," in page

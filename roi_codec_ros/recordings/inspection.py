@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import importlib.util
 import threading
+from collections import Counter
+from collections.abc import Hashable
 
 import cv2
 import numpy as np
@@ -27,7 +29,7 @@ def default_detector() -> str:
 
 
 class Inspector:
-    """Looks at every so manyth frame that is written; for `pipeline.Settings.inspect`.
+    """Looks at every so manyth frame of each camera; for `pipeline.Settings.inspect`.
 
     Sees the hidden pictures only, never the originals.
     """
@@ -38,15 +40,15 @@ class Inspector:
         self._detector: FaceDetector = make_face_detector(detector)
         self.name = self._detector.name
         self._lock = threading.Lock()
-        self._count = 0
+        self._counts: Counter[Hashable] = Counter()
 
     def __call__(self, passage: Passage) -> Inspection:
         """What a frame shows, from a worker."""
         assert passage.frame is not None and passage.hidden is not None
         assert passage.judged is not None
         with self._lock:
-            looks = self._count % self.every == 0
-            self._count += 1
+            looks = self._counts[passage.camera] % self.every == 0
+            self._counts[passage.camera] += 1
         heads = [h for h in heads_of(passage.hidden, passage.judged) if h.score < DOUBTFUL]
         heads = sorted(heads, key=lambda head: head.score)[:HEADS_OF_A_FRAME]
         if not looks and not heads:
