@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,13 @@ rosbag2 = pytest.importorskip("rosbags.rosbag2")
 typesys = pytest.importorskip("rosbags.typesys")
 
 McapReader = pytest.importorskip("rosbags.rosbag2.storage_mcap").McapReader
+from roi_codec_ros.recordings.mcap_extras import Extra, add_extras, extras  # noqa: E402
 from roi_codec_ros.recordings.mcap_messages import (  # noqa: E402
     NumberedWriter,
     Publishing,
     numbered_messages,
 )
+from roi_codec_ros.recordings.mcap_repair import ATTACHMENT_INDEX, METADATA_INDEX  # noqa: E402
 
 SECOND = 1_000_000_000
 CUSTOM = "site_msgs/msg/Shift"
@@ -472,6 +475,53 @@ def test_pictures_become_video_and_video_becomes_pictures(tmp_path, astronaut):
         ]
         shown = pictures_of([bytes(message.data) for message in messages], "h264")
         assert [picture.shape for picture in shown] == [astronaut.shape] * VIDEO_FRAMES
+
+
+def attachment(name: str, data: bytes) -> tuple[int, bytes, bytes]:
+    """Its kind in an index, its record, and its description in the index."""
+    head, names = struct.pack("<QQ", 7, 8), b"".join(map(text, (name, "image/png")))
+    content = head + names + struct.pack("<Q", len(data)) + data + bytes(4)
+    description = head + struct.pack("<Q", len(data)) + names
+    return ATTACHMENT_INDEX, struct.pack("<BQ", 0x09, len(content)) + content, description
+
+
+def metadata(name: str) -> tuple[int, bytes, bytes]:
+    entries = text("camera") + text("front")
+    content = text(name) + struct.pack("<I", len(entries)) + entries
+    return METADATA_INDEX, struct.pack("<BQ", 0x0C, len(content)) + content, text(name)
+
+
+def text(value: str) -> bytes:
+    return struct.pack("<I", len(value)) + value.encode()
+
+
+def test_attachments_are_kept_by_name_and_metadata_always(tmp_path, astronaut, capsys):
+    source = write_bag(tmp_path / "in", Maker(astronaut, ros1=False), "mcap", frames=1)
+    given = {
+        "map.png": attachment("map.png", b"streets"),
+        "driver.png": attachment("driver.png", b"a face"),
+        "calibration": metadata("calibration"),
+    }
+    for name, (kind, record, description) in given.items():
+        (tmp_path / name).write_bytes(record)
+        extra = Extra(tmp_path / name, 0, len(record), kind, name, description)
+        add_extras(next(source.glob("*.mcap")), [extra])
+    command = ["anonymize", str(source), str(tmp_path / "out.mcap")]
+
+    assert main([*command, "--keep", "map.png"]) == 0
+
+    found = {extra.name: extra for extra in extras(tmp_path / "out.mcap")}
+    assert set(found) == {"rosbag2", "map.png", "calibration"}
+    written = (tmp_path / "out.mcap").read_bytes()
+    for name in ("map.png", "calibration"):
+        place = slice(found[name].start, found[name].start + found[name].length)
+        assert written[place] == given[name][1]
+    assert b"a face" not in written
+    assert read_bag(tmp_path / "out.mcap")["/shift"] == read_bag(source)["/shift"]
+    said = capsys.readouterr().err
+    assert "dropped: driver.png (an attachment of an MCAP file); --keep driver.png" in said
+    assert "kept as it is, and may show persons: map.png" in said
+    assert "metadata that are copied as they are: calibration" in said
 
 
 class RawImage:

@@ -98,8 +98,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--keep",
         nargs="+",
         default=[],
-        metavar="TOPIC",
-        help="topics to copy unchanged, although they may show people",
+        metavar="NAME",
+        help="topics, and attachments of an MCAP file, to copy unchanged, although they may show "
+        "people",
     )
     bags.add_argument(
         "--as",

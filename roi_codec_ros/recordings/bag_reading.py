@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from roi_codec_ros.common.errors import RoiCodecError
 from roi_codec_ros.common.plugins import optional
 from roi_codec_ros.recordings.jpegs import INSTALL
-from roi_codec_ros.recordings.mcap_repair import attachments, without_broken_end
+from roi_codec_ros.recordings.mcap_extras import OWN_METADATA, Extra, extras
+from roi_codec_ros.recordings.mcap_repair import without_broken_end
 
 if TYPE_CHECKING:
     from roi_codec_ros.recordings.mcap_messages import Publishing
@@ -38,9 +39,10 @@ class Bag:
         storage: "mcap", "sqlite3" or "bag".
         connections: what it holds, each (topic, type, way of publishing) once.
         typestore: of `rosbags`, with all types that the bag defines.
-        notes: what had to be left out to read it at all, and what it holds beside messages.
+        notes: what had to be left out to read it at all.
         message_count: as the bag says.
         is_compressed: whether its messages are.
+        extras: attachments and metadata of MCAP files, but for those that every bag has.
         publishing: how the message was published that `messages` gave last, where that is known.
     """
 
@@ -51,6 +53,7 @@ class Bag:
         self._rosbag2 = _rosbags("rosbags.rosbag2")
         self._typesys = _rosbags("rosbags.typesys")
         self.notes: list[str] = []
+        self.extras: list[Extra] = []
         self.publishing: Publishing | None = None
         self._scratch = scratch
         self.is_ros1 = path.suffix.lower() == ".bag"
@@ -129,7 +132,7 @@ class Bag:
         if not self.path.is_dir():
             return [self._open_file(self.path)]
         if (self.path / "metadata.yaml").is_file():
-            self._note_attachments(_storage_files(self.path))
+            self._find_extras(_storage_files(self.path))
             try:
                 return [self._open_one(self._rosbag2.Reader, self.path)]
             except RoiCodecError as error:
@@ -140,7 +143,7 @@ class Bag:
         return [self._open_file(path) for path in files]
 
     def _open_file(self, path: Path) -> Any:
-        self._note_attachments([path])
+        self._find_extras([path])
         try:
             return self._open_one(self._rosbag2.Reader, path)
         except RoiCodecError as error:
@@ -163,13 +166,10 @@ class Bag:
             ) from error
         return opened
 
-    def _note_attachments(self, files: Sequence[Path]) -> None:
+    def _find_extras(self, files: Sequence[Path]) -> None:
         for path in files:
-            names = attachments(path) if path.suffix == ".mcap" else []
-            if names:
-                self.notes.append(
-                    f"{len(names)} attachments of {path.name} are not copied: {', '.join(names)}"
-                )
+            found = extras(path) if path.suffix == ".mcap" else []
+            self.extras += [extra for extra in found if extra.name != OWN_METADATA]
 
     def _storage(self) -> str:
         if self.is_ros1:

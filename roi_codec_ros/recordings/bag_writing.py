@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING, Any
 from roi_codec_ros.common.errors import RoiCodecError
 from roi_codec_ros.common.files import GENERATOR, is_ours, json_bytes, write
 from roi_codec_ros.recordings.bag_reading import Bag
+from roi_codec_ros.recordings.mcap_extras import Extra, add_extras
 
 if TYPE_CHECKING:
     from roi_codec_ros.recordings.mcap_messages import Publishing
 
 PART_BYTES = 1 << 30
+MCAP = "mcap"
 METADATA = "metadata.yaml"
 INFORMATION = "rosbag2_bagfile_information"
 UNKNOWN_HASH = "RIHS01_" + "0" * 64
@@ -64,6 +66,12 @@ class PartsWriter:
         """Messages of the source that need not be looked at again."""
         return int(self.state.get("messages_done", 0))
 
+    @property
+    def storage(self) -> str:
+        """As of `Bag`."""
+        suffixes = {".mcap": MCAP, ".db3": "sqlite3"}
+        return str(suffixes.get(self.target.suffix, self._bag.storage))
+
     def write(
         self,
         number: int,
@@ -96,15 +104,17 @@ class PartsWriter:
         }
         write(self.work / _STATE, json_bytes(self.state), durable=True)
 
-    def finish(self) -> None:
-        """Put the bag in its place."""
+    def finish(self, extras: Sequence[Extra] = ()) -> None:
+        """Put the bag in its place. extras: what is copied into an MCAP file beside messages."""
         if self._writer is None and not self._parts:
             self._begin_part()
         if self._writer is not None:
             self._end_part()
+        if not self._is_folder and len(self._parts) > 1:
+            self._join_in_one_file()
+        for path in sorted((self.work / self._parts[-1]).glob("*.mcap")) if extras else []:
+            add_extras(path, extras)
         if not self._is_folder:
-            if len(self._parts) > 1:
-                self._join_in_one_file()
             part = self.work / self._parts[0]
             files = [part] if part.is_file() else [p for p in part.iterdir() if p.name != METADATA]
             os.replace(files[0], self.target)
@@ -164,11 +174,10 @@ class PartsWriter:
 
         from roi_codec_ros.recordings.mcap_messages import NumberedWriter
 
-        suffixes = {".mcap": "mcap", ".db3": "sqlite3"}
-        storage = suffixes.get(self.target.suffix, self._bag.storage)
+        storage = self.storage
         writer = NumberedWriter(path, version=9, storage_plugin=StoragePlugin[storage.upper()])
         writer.set_custom_data("generator", GENERATOR)
-        if self._bag.is_compressed and storage == "mcap":
+        if self._bag.is_compressed and storage == MCAP:
             writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
         return writer
 

@@ -29,9 +29,16 @@ from roi_codec_ros.recordings.bag_video import (
     VideoWriter,
     learn_videos,
 )
-from roi_codec_ros.recordings.bag_writing import Channel, PartsWriter, check_target, work_folder
+from roi_codec_ros.recordings.bag_writing import (
+    MCAP,
+    Channel,
+    PartsWriter,
+    check_target,
+    work_folder,
+)
 from roi_codec_ros.recordings.latents import ToLatent
 from roi_codec_ros.recordings.live_video import QUALITY
+from roi_codec_ros.recordings.mcap_extras import Extra
 from roi_codec_ros.recordings.pipeline import Passage, Pipeline, Settings
 from roi_codec_ros.recordings.tally import CameraTally, Result
 
@@ -48,7 +55,7 @@ class BagOptions:
 
     Attributes:
         topics: of pictures that are rewritten; none: all that can be.
-        keep: topics that are copied whatever they hold.
+        keep: topics, and attachments, that are copied whatever they hold.
         form: one of FORMS that pictures become; None: they stay what they are.
         encoder: makes a worker its own, for latents.
         quality: "crf" of video, lower is finer.
@@ -83,7 +90,7 @@ def anonymize_bag(
         writer = PartsWriter(target, bag, rewriting.channels(), told)
         try:
             rewriting.run(writer)
-            writer.finish()
+            writer.finish(rewriting.extras(can_be_kept=writer.storage == MCAP))
         except (OSError, sqlite3.Error) as error:
             raise RoiCodecError(f"expected to write {target}; found: {error}") from error
         finally:
@@ -189,6 +196,22 @@ class _Rewriting:
                 f"{self._settings.memory_s:g} s, since so much could not be held in memory"
             )
 
+    def extras(self, *, can_be_kept: bool) -> list[Extra]:
+        """Attachments that are kept by name, and metadata; notes what becomes of them."""
+        named = self._options.keep
+        kept = [e for e in self._bag.extras if not e.is_attachment or e.name in named]
+        kept = kept if can_be_kept else []
+        for extra in self._bag.extras:
+            if extra not in kept:
+                kind = "an attachment" if extra.is_attachment else "metadata"
+                self._result.dropped[extra.name] = f"{kind} of an MCAP file"
+            elif extra.is_attachment:
+                self._result.kept.append(extra.name)
+        names = sorted({extra.name for extra in kept if not extra.is_attachment})
+        if names:
+            self._result.notes.append(f"metadata that are copied as they are: {', '.join(names)}")
+        return kept
+
     def result(self) -> Result:
         """What became of it."""
         self._result.cameras = list(self._cameras.values())
@@ -208,6 +231,7 @@ class _Rewriting:
 
     def _check_names(self) -> None:
         there = {connection.topic for connection in self._bag.connections}
+        there |= {extra.name for extra in self._bag.extras if extra.is_attachment}
         for name in (*self._options.topics, *self._options.keep):
             if name not in there:
                 raise UsageError(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `rosbags` does not tell of an MCAP file: where a broken one ends, and its attachments."""
+"""The records of MCAP files, and where a broken one ends."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from typing import BinaryIO
 from roi_codec_ros.common.errors import RoiCodecError
 
 MAGIC = b"\x89MCAP0\r\n"
-FOOTER, ATTACHMENT, ATTACHMENT_INDEX, DATA_END = 0x02, 0x09, 0x0A, 0x0F
+FOOTER, DATA_END = 0x02, 0x0F
+ATTACHMENT, ATTACHMENT_INDEX, METADATA, METADATA_INDEX = 0x09, 0x0A, 0x0C, 0x0D
 _FOOTER_BYTES = 9 + 20 + len(MAGIC)
-_HEAD = struct.Struct("<BQ")
+HEAD = struct.Struct("<BQ")
 # An end without a summary: what is before it has to be read to know what is in it.
-_END = _HEAD.pack(DATA_END, 4) + bytes(4) + _HEAD.pack(FOOTER, 20) + bytes(20) + MAGIC
+_END = HEAD.pack(DATA_END, 4) + bytes(4) + HEAD.pack(FOOTER, 20) + bytes(20) + MAGIC
 
 
 def without_broken_end(path: Path, target: Path) -> tuple[int, int]:
@@ -30,7 +31,7 @@ def without_broken_end(path: Path, target: Path) -> tuple[int, int]:
     with path.open("rb") as file:
         if file.read(len(MAGIC)) != MAGIC:
             raise RoiCodecError(f"expected an MCAP file at {path}, found none")
-        for kind, start, length in _records(file, len(MAGIC), size):
+        for kind, start, length in records(file, len(MAGIC), size):
             if kind in (DATA_END, FOOTER):
                 break
             end = start + length
@@ -44,34 +45,25 @@ def without_broken_end(path: Path, target: Path) -> tuple[int, int]:
     return end, size
 
 
-def attachments(path: Path) -> list[str]:
-    """Names of the attachments of an MCAP file; none where its summary can not be read."""
-    names = []
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            file.seek(max(0, size - _FOOTER_BYTES))
-            footer = file.read(_FOOTER_BYTES)
-            (summary,) = struct.unpack_from("<Q", footer, 9)
-            if not footer.endswith(MAGIC) or footer[0] != FOOTER or not 0 < summary < size:
-                return []
-            for kind, start, length in _records(file, summary, size):
-                if kind == ATTACHMENT_INDEX:
-                    file.seek(start + 9 + 40)  # behind offsets, times and sizes
-                    content = file.read(length - 9 - 40)
-                    (count,) = struct.unpack_from("<I", content)
-                    names.append(content[4 : 4 + count].decode("utf-8", "replace"))
-    except (OSError, struct.error, IndexError):
-        return names
-    return names
+def summary_start(file: BinaryIO) -> int:
+    """Where the summary of a whole MCAP file begins. Raises RoiCodecError where there is none."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - _FOOTER_BYTES))
+    footer = file.read(_FOOTER_BYTES)
+    if len(footer) < _FOOTER_BYTES or not footer.endswith(MAGIC) or footer[0] != FOOTER:
+        raise RoiCodecError("expected the end of an MCAP file, found none")
+    (summary,) = struct.unpack_from("<Q", footer, HEAD.size)
+    if not 0 < summary < size:
+        raise RoiCodecError("expected an MCAP file with a summary, found none")
+    return int(summary)
 
 
-def _records(file: BinaryIO, place: int, size: int) -> Iterator[tuple[int, int, int]]:
+def records(file: BinaryIO, place: int, size: int) -> Iterator[tuple[int, int, int]]:
     """Kind, start and length of each whole record from a place on."""
-    while place + _HEAD.size <= size:
+    while place + HEAD.size <= size:
         file.seek(place, os.SEEK_SET)
-        kind, content = _HEAD.unpack(file.read(_HEAD.size))
-        if kind == 0 or place + _HEAD.size + content > size:
+        kind, content = HEAD.unpack(file.read(HEAD.size))
+        if kind == 0 or place + HEAD.size + content > size:
             return
-        yield kind, place, _HEAD.size + content
-        place += _HEAD.size + content
+        yield kind, place, HEAD.size + content
+        place += HEAD.size + content
