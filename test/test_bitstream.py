@@ -47,6 +47,9 @@ def test_golden_bytes():
     assert PAYLOAD.to_bytes() == DATA
     assert Payload.from_bytes(DATA) == PAYLOAD
     assert patched(0, "4s", b"ROIC") == DATA
+    predicting = dataclasses.replace(PAYLOAD, predicted=bytes.fromhex(GOLDEN["predicted"]))
+    assert predicting.to_bytes() == bytes.fromhex(GOLDEN["data_predicted"])
+    assert Payload.from_bytes(predicting.to_bytes()) == predicting
 
 
 @given(
@@ -55,7 +58,10 @@ def test_golden_bytes():
     st.binary(max_size=300),
     st.binary(max_size=300),
     st.lists(st.integers(0, 63), min_size=1, max_size=6),
-    st.one_of(st.just((0, 0)), st.tuples(st.integers(1, 2**32 - 1), st.integers(0, 2**32 - 1))),
+    st.one_of(
+        st.just((0, 0, b"")),
+        st.tuples(st.integers(1, 2**32 - 1), st.integers(0, 2**32 - 1), st.binary(max_size=20)),
+    ),
 )
 def test_fields_come_back(
     model_id, original_height, original_width, height, width, body, block_map, levels, place
@@ -89,6 +95,17 @@ def test_any_buffer_is_read(wrap):
     assert type(payload.body) is type(payload.block_map) is bytes
 
 
+def test_a_frame_that_stands_alone_predicts_nothing():
+    alone = dataclasses.replace(PAYLOAD, stream=0, number=0).to_bytes()
+    flagged = alone[:5] + b"\1" + alone[6:CRC_AT]
+    rest = alone[HEADER_BYTES:] + b"\x80"
+    sealed = flagged + struct.pack("<I", zlib.crc32(rest, zlib.crc32(flagged))) + rest
+    with pytest.raises(BitstreamError, match="expected a frame that stands alone to predict no"):
+        Payload.from_bytes(sealed)
+    with pytest.raises(BitstreamError, match="expected a frame that stands alone to predict no"):
+        Payload(bytes(8), 4, 4, 4, 4, b"", predicted=b"\x80")
+
+
 @pytest.mark.parametrize(
     ("data", "sentence"),
     [
@@ -97,7 +114,7 @@ def test_any_buffer_is_read(wrap):
         (patched(0, "4s", b"\nOIC"), r"expected to start with b'ROIC', found b'\\nOIC'"),
         (patched(4, "B", 2), "expected format version 3, found 2, which only another version"),
         (b"ROIC\2" + bytes(30), "expected format version 3, found 2"),
-        (patched(5, "B", 128), "expected no flags, found 0x80"),
+        (patched(5, "B", 128), "expected flags 0x00 or 0x01, found 0x80"),
         (patched(14, "H", 0), "expected original sides of 1 to 65535 px, found 1920x0"),
         (patched(16, "H", 0), "expected original sides of 1 to 65535 px, found 0x1080"),
         (patched(18, "H", 0), "expected coded sides of 1 to 65535 px, found 640x0"),
@@ -112,6 +129,7 @@ def test_any_buffer_is_read(wrap):
         (patched(BODY_BYTES_AT, "I", 3), "a map of 6 bytes and a body of 3 bytes .* found 13"),
         (patched(BODY_BYTES_AT, "I", 2**32 - 1), "a body of 4294967295 bytes .* found 13 bytes"),
         (patched(HEADER_BYTES, "B", 64), r"expected levels of 0 to 63, found \[64, 0, 63\]"),
+        (patched(5, "B", 1), "a body of 4 bytes and more after the header, found 13"),
         (DATA[:-1], "a body of 4 bytes after the header, found 12 bytes"),
         (DATA + b"\0", "a body of 4 bytes after the header, found 14 bytes"),
     ],

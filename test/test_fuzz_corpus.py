@@ -20,8 +20,8 @@ CORPUS = FUZZ / "corpus"
 @pytest.mark.parametrize(
     "target",
     [
-        *("payload", "entropy", "roic", "model", "photograph", "data_set"),
-        *("driver_image", "messages"),
+        *("payload", "entropy", "roic", "predicted", "model", "photograph"),
+        *("data_set", "driver_image", "messages"),
     ],
 )
 def test_no_input_of_the_corpus_gets_past_the_checks(target: str):

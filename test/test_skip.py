@@ -79,6 +79,11 @@ def encoder(model, finder) -> Encoder:
     return Encoder(model, regions=finder, skip=True)
 
 
+@pytest.fixture
+def predicting(model, finder) -> Encoder:
+    return Encoder(model, regions=finder, skip=True, predict=True)
+
+
 def noisy(scene: np.ndarray, count: int, sigma: float = 2.0) -> list[np.ndarray]:
     rng = np.random.default_rng(0)
     noise = rng.normal(0.0, sigma, (count, *scene.shape))
@@ -194,7 +199,8 @@ def test_a_picture_of_no_film_stands_alone(encoder, scene):
     assert encoder.encode(scene).place == Place()
 
 
-def test_given_the_maps_a_film_says_nothing_of_what_is_hidden(model, scene):
+@pytest.mark.parametrize("predict", [False, True])
+def test_given_the_maps_a_film_says_nothing_of_what_is_hidden(model, scene, predict):
     """Neither do its skips: they are decided by what is sent alone."""
     rng = np.random.default_rng(3)
     films = []
@@ -204,11 +210,12 @@ def test_given_the_maps_a_film_says_nothing_of_what_is_hidden(model, scene):
         frames = noisy(scene, 12)
         for frame in frames if content else ():
             frame[32:64, 48:80] = rng.integers(0, 256, (32, 32, 3), np.uint8)
-        coded = film(Encoder(model, regions=finder, skip=True), frames)
+        coded = film(Encoder(model, regions=finder, skip=True, predict=predict), frames)
         payloads = [Payload.from_bytes(frame.data) for frame in coded]
         films.append([dataclasses.replace(payload, stream=1) for payload in payloads])
 
     assert films[0] == films[1] == films[2] == films[3]
+    assert any(payload.predicted for payload in films[0]) == predict
     assert (coded[5].blocks == SKIPPED).any()
 
 
@@ -296,3 +303,70 @@ def test_another_stream_and_numbers_that_go_back_are_gaps(encoder, decoder, scen
     ]
 
     assert shares == [1.0, 1.0, 0.1, 1.0, 0.1, 1.0, 0.1]
+
+
+# ------------------------------------------------------------------------------------ prediction
+
+
+def test_a_person_who_stands_takes_fewer_bits_for_the_same_picture(
+    encoder, predicting, decoder, finder, scene
+):
+    finder.persons = np.s_[2:8, 3:6]
+    frames = noisy(scene, 12)
+    films = [film(e, frames) for e in (encoder, predicting)]
+
+    pictures = []
+    for coded in films:
+        state = StreamState()
+        pictures.append([decoder.decode(frame.data, state).image for frame in coded][-1])
+
+    whole, less = (sum(len(frame.data) for frame in coded[1:]) for coded in films)
+    assert less < 0.75 * whole
+    errors = [abs(picture.astype(np.float32) - scene).mean() for picture in pictures]
+    assert errors[1] < 1.1 * errors[0]
+    assert (films[1][5].blocks[2:8, 3:6] != SKIPPED).all()
+
+
+@pytest.mark.parametrize("hz", [3.0, 10.0, 30.0])
+def test_who_comes_late_to_a_film_that_predicts_sees_everything_within_a_second(
+    predicting, decoder, finder, scene, hz
+):
+    finder.persons = np.s_[2:8, 3:6]
+    coded = film(predicting, noisy(scene, 6 + int(2 * hz)), hz=hz)
+
+    for first in (1, 5, len(coded) - int(hz)):
+        seen = known(decoder, coded[first : first + int(hz)])
+        assert not seen[0].all()
+        assert seen[-1].all()
+
+
+def test_after_a_gap_what_is_predicted_is_not_shown_until_it_comes_whole(
+    predicting, decoder, finder, scene
+):
+    finder.persons = np.s_[2:8, 3:6]
+    coded = film(predicting, noisy(scene, 25))
+    state = StreamState()
+    assert known(decoder, coded[:9], state)[-1].all()
+
+    picture = decoder.decode(coded[10].data, state)
+
+    unknown = ~picture.known
+    assert unknown[2:8, 3:6].mean() > 0.5
+    assert (picture.image[unknown.repeat(16, 0).repeat(16, 1)] == NEUTRAL).all()
+    there = known(decoder, coded[11:], state)
+    assert there[8].all()
+    held = decoder.read(coded[-1].data, state)  # out of order: nothing is made of it
+    assert not held.picture.known.all()
+
+
+def test_bits_of_prediction_that_are_none_of_the_frame_are_refused(
+    predicting, decoder, finder, scene
+):
+    finder.persons = np.s_[2:8, 3:6]
+    payload = Payload.from_bytes(film(predicting, noisy(scene, 3))[2].data)
+    assert payload.predicted
+
+    for wrong in (payload.predicted + b"\0", b"\x80", bytes(len(payload.predicted))):
+        frame = dataclasses.replace(payload, predicted=wrong).to_bytes()
+        with pytest.raises(BitstreamError, match=r"expected a bit for each of .* blocks that may"):
+            decoder.read(frame, StreamState())

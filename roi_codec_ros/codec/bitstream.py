@@ -25,6 +25,7 @@ DEFAULT_MAX_PIXELS = 3840 * 2160  # of the coded frame
 # classes, bytes of the map, bytes of the body
 _FIELDS = struct.Struct("<4sBB8sHHHHIIBII")
 _CRC = struct.Struct("<I")
+PREDICTS = 1  # the flag of a frame some of whose blocks are predicted
 HEADER_BYTES = _FIELDS.size + _CRC.size  # without the levels, one byte each, that follow it
 
 
@@ -42,6 +43,8 @@ class Payload:
         stream: a number of the stream that the frame belongs to, 32 bits; 0 if it stands alone,
             and then no block of it may be skipped.
         number: the frame's place in its stream, 32 bits; 0 if it stands alone.
+        predicted: which blocks are predicted (`prediction.packed`); empty if none is, as of a
+            frame that stands alone.
 
     Raises:
         BitstreamError: a field is outside its range.
@@ -57,6 +60,7 @@ class Payload:
     levels: tuple[int, ...] = (0,)
     stream: int = 0
     number: int = 0
+    predicted: bytes = b""
 
     def __post_init__(self) -> None:
         if len(self.model_id) != MODEL_ID_BYTES:
@@ -67,6 +71,7 @@ class Payload:
         _check_size("original", self.original_height, self.original_width)
         _check_size("coded", self.coded_height, self.coded_width)
         _check_place(self.stream, self.number)
+        _check_predicts(self.stream, bool(self.predicted))
         _check_classes(len(self.levels))
         _check_levels(self.levels)
         for name, part in (("map", self.block_map), ("body", self.body)):
@@ -80,7 +85,7 @@ class Payload:
         fields = _FIELDS.pack(
             MAGIC,
             FORMAT_VERSION,
-            0,
+            PREDICTS if self.predicted else 0,
             self.model_id,
             self.original_height,
             self.original_width,
@@ -92,7 +97,7 @@ class Payload:
             len(self.block_map),
             len(self.body),
         )
-        rest = bytes(self.levels) + self.block_map + self.body
+        rest = bytes(self.levels) + self.block_map + self.body + self.predicted
         return fields + _CRC.pack(_checksum(fields, rest)) + rest
 
     @classmethod
@@ -121,8 +126,8 @@ class Payload:
         _, _, flags, model_id, *sizes, stream, number, classes, map_bytes, body_bytes = (
             _FIELDS.unpack(fields)
         )
-        if flags != 0:
-            raise BitstreamError(f"payload: expected no flags, found 0x{flags:02x}")
+        if flags not in (0, PREDICTS):
+            raise BitstreamError(f"payload: expected flags 0x00 or 0x01, found 0x{flags:02x}")
         original_height, original_width, coded_height, coded_width = sizes
         _check_size("original", original_height, original_width)
         _check_size("coded", coded_height, coded_width)
@@ -132,12 +137,16 @@ class Payload:
                 f"found {coded_width}x{coded_height}"
             )
         _check_place(stream, number)
+        _check_predicts(stream, flags == PREDICTS)
         _check_classes(classes)
         rest = view[HEADER_BYTES:]
-        if len(rest) != classes + map_bytes + body_bytes:
+        body_at = classes + map_bytes
+        end = body_at + body_bytes
+        if not (len(rest) > end if flags == PREDICTS else len(rest) == end):
             raise BitstreamError(
                 f"payload: expected {classes} levels, a map of {map_bytes} bytes and a body of "
-                f"{body_bytes} bytes after the header, found {len(rest)} bytes"
+                f"{body_bytes} bytes{' and more' if flags == PREDICTS else ''} after the header, "
+                f"found {len(rest)} bytes"
             )
         levels = tuple(rest[:classes])
         _check_levels(levels)
@@ -145,18 +154,18 @@ class Payload:
         found = _checksum(fields, rest)
         if found != stated:
             raise BitstreamError(f"payload: expected CRC-32 {stated:08x}, found {found:08x}")
-        body_at = classes + map_bytes
         return cls(
             model_id,
             original_height,
             original_width,
             coded_height,
             coded_width,
-            body=bytes(rest[body_at:]),
+            body=bytes(rest[body_at:end]),
             block_map=bytes(rest[classes:body_at]),
             levels=levels,
             stream=stream,
             number=number,
+            predicted=bytes(rest[end:]),
         )
 
 
@@ -185,6 +194,11 @@ def _check_place(stream: int, number: int) -> None:
         raise BitstreamError(
             f"payload: expected number 0 of a frame that stands alone, found {number}"
         )
+
+
+def _check_predicts(stream: int, predicts: bool) -> None:
+    if predicts and stream == 0:
+        raise BitstreamError("payload: expected a frame that stands alone to predict no block")
 
 
 def _check_classes(count: int) -> None:

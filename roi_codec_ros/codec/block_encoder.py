@@ -13,7 +13,7 @@ from roi_codec_ros.codec.block_transform import BlockTransform
 from roi_codec_ros.codec.entropy import FIRST_CLASS, HIDDEN
 from roi_codec_ros.codec.model_file import Model
 from roi_codec_ros.codec.policy import check_quality, model_policy
-from roi_codec_ros.codec.skipping import ALONE, BlockSkipper, Place
+from roi_codec_ros.codec.skipping import BlockSkipper, FrameSymbols
 from roi_codec_ros.regions import MaskMemory, RegionFinder, hidden_blocks, plan_blocks
 
 
@@ -32,15 +32,6 @@ class FramePlan:
     persons: NDArray[np.bool_]
 
 
-@dataclass(frozen=True, eq=False)
-class FrameSymbols:
-    """What of a frame is sent: symbols int16 [C, h, w], block map uint8 [h, w], and its place."""
-
-    symbols: NDArray[np.int16]
-    blocks: NDArray[np.uint8]
-    place: Place = ALONE
-
-
 class BlockEncoder:
     """Block maps and symbols of frames of coded size."""
 
@@ -52,8 +43,10 @@ class BlockEncoder:
         hide_memory_s: float = 0.0,
         *,
         skip: bool = False,
+        predict: bool = False,
     ) -> None:
-        """skip: leave out blocks of a film that are as they were, see `skipping`."""
+        """skip: leave out blocks of a film that are as they were; predict: and send of others
+        what has changed in them, see `skipping`."""
         self.model = model
         self.backend_name = regions.name
         self._regions = regions
@@ -61,7 +54,7 @@ class BlockEncoder:
         self._policy = model_policy(model)
         self._memory = MaskMemory(hide_memory_s)
         self._quality = check_quality(quality)
-        self._skipper = BlockSkipper(self._transform) if skip else None
+        self._skipper = BlockSkipper(self._transform, predict=predict) if skip else None
 
     @property
     def quality(self) -> float:
@@ -99,11 +92,9 @@ class BlockEncoder:
     ) -> FrameSymbols:
         """What of a frame is to be sent; it counts as sent from then on."""
         values = self._transform.values(image, plan.blocks, np.array(plan.levels, np.uint8))
-        symbols = self._transform.rounded(values)
         if self._skipper is None or stamp_s is None:
-            return FrameSymbols(symbols, plan.blocks)
-        blocks, place = self._skipper.skip(plan.blocks, plan.levels, values, plan.persons, stamp_s)
-        return FrameSymbols(symbols, blocks, place)
+            return FrameSymbols(self._transform.rounded(values), plan.blocks)
+        return self._skipper.send(plan.blocks, plan.levels, values, plan.persons, stamp_s)
 
     def symbols(
         self, image: NDArray[np.uint8], blocks: NDArray[np.uint8], levels: Sequence[int]

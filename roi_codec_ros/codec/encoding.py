@@ -15,15 +15,16 @@ import numpy as np
 
 from roi_codec_ros.codec.backends import AUTO, Backend, check_backend, open_backend
 from roi_codec_ros.codec.bitstream import Payload
-from roi_codec_ros.codec.block_encoder import BlockEncoder, FrameSymbols
+from roi_codec_ros.codec.block_encoder import BlockEncoder
 from roi_codec_ros.codec.entropy import HIDDEN, SKIPPED
 from roi_codec_ros.codec.model_file import Model
 from roi_codec_ros.codec.models import load_model
 from roi_codec_ros.codec.network_analysis import NetworkAnalysis
 from roi_codec_ros.codec.policy import QUALITY_MAX, QUALITY_MIN
+from roi_codec_ros.codec.prediction import packed
 from roi_codec_ros.codec.rans import RansCoder
 from roi_codec_ros.codec.rate_control import RateControl
-from roi_codec_ros.codec.skipping import ALONE, Place
+from roi_codec_ros.codec.skipping import ALONE, FrameSymbols, Place
 from roi_codec_ros.codec.torch_transforms import TorchBackend
 from roi_codec_ros.common.errors import ModelFileError, RoiCodecError, UsageError
 from roi_codec_ros.common.graph_runtime import GRAPH_BACKENDS, GRAPH_SUFFIX
@@ -86,6 +87,7 @@ class Encoder:
         quality: float = 0.0,
         hide_memory_s: float = 0.0,
         skip: bool = False,
+        predict: bool = False,
         device: str = "cpu",
         threads: int | None = None,
         clock: Callable[[], float] = time.perf_counter,
@@ -95,14 +97,18 @@ class Encoder:
         ``regions``, ``quality`` (in levels, `policy.StepPolicy.levels_at`) and ``hide_memory_s``
         (how long a mask is remembered) are for models that code blocks; without regions those that
         ship are loaded. ``skip``: send of a film what has changed, and everything once a second;
-        for models that code blocks, too. ``clock``: seconds, for the timings.
+        for models that code blocks, too. ``predict``: and where ``skip`` holds, of blocks that
+        change what has changed, which takes fewer bits; after a frame that is lost they are then
+        unknown for up to a second, as what is skipped is. ``clock``: seconds, for the timings.
         """
         self._clock = clock
         self._resized: np.ndarray | None = None  # written over by each frame
         self._analysis: NetworkAnalysis | BlockEncoder
         if isinstance(model, Model) and model.codes_blocks:
             regions = regions or load_regions(threads=threads)
-            self._analysis = BlockEncoder(model, regions, quality, hide_memory_s, skip=skip)
+            self._analysis = BlockEncoder(
+                model, regions, quality, hide_memory_s, skip=skip, predict=predict
+            )
         else:
             backend = (
                 TorchBackend(model, device=device, threads=threads)
@@ -234,9 +240,19 @@ class Encoder:
         block_map, body = self._coder.encode(sent.symbols, sent.blocks, levels)
         entropy_coded = self._clock()
         coded = (image.shape[0], image.shape[1])
-        place = dataclasses.astuple(sent.place)
+        predicted = b""
+        if sent.predicted is not None:
+            predicted = packed(sent.predicted, sent.blocks, levels)
         data = Payload(
-            self.model.id, *original, *coded, body, block_map, levels, *place
+            self.model.id,
+            *original,
+            *coded,
+            body,
+            block_map,
+            levels,
+            sent.place.stream,
+            sent.place.number,
+            predicted,
         ).to_bytes()
         done = self._clock()
         return EncodedFrame(
@@ -279,6 +295,7 @@ def load_encoder(
     quality: float = 0.0,
     hide_memory_s: float = 0.0,
     skip: bool | None = False,
+    predict: bool = False,
     target_kbit_s: float = 0.0,
 ) -> Encoder:
     """An encoder for a model by name or path.
@@ -287,7 +304,8 @@ def load_encoder(
         model, device, threads: as `backends.open_backend`.
         backend: one of BACKENDS; "auto" is onnxruntime for models that code blocks, else torch.
         regions: name or path of the regions model (`.onnx`), for models that code blocks.
-        quality, hide_memory_s, skip, target_kbit_s: as of `Encoder`; skip None: if the model can.
+        quality, hide_memory_s, skip, predict, target_kbit_s: as of `Encoder`; skip None: if the
+            model can.
 
     Raises:
         UsageError: no such backend, or none for this kind of model. RoiCodecError, ModelFileError:
@@ -308,6 +326,7 @@ def load_encoder(
             quality=quality,
             hide_memory_s=hide_memory_s,
             skip=skip is not False,
+            predict=predict,
         )
     else:
         opened = open_backend(backend, model, device=device, threads=threads)

@@ -6,8 +6,9 @@ from __future__ import annotations
 import numpy as np
 
 from roi_codec_ros.codec.backends import Backend
-from roi_codec_ros.codec.block_encoder import FramePlan, FrameSymbols
+from roi_codec_ros.codec.block_encoder import FramePlan
 from roi_codec_ros.codec.entropy import FIRST_CLASS
+from roi_codec_ros.codec.skipping import FrameSymbols
 from roi_codec_ros.common.errors import UsageError
 
 

@@ -3,8 +3,9 @@
 
     payload, in the order of its number ─► update ─► the whole picture, and which of it is known
 
-A gap in the numbers makes everything unknown that the payload after it does not bring itself; what
-is unknown comes back as it is sent anew, within a second.
+A predicted block brings what changed since it was last sent. A gap in the numbers makes everything
+unknown that the payload after it does not bring whole; what is unknown comes back as it is sent
+whole, within a second.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ class StreamState:
         symbols: NDArray[np.int16],
         blocks: NDArray[np.uint8],
         level_of: NDArray[np.uint8],
+        predicted: NDArray[np.bool_],
     ) -> Picture:
         """What is to be seen after this payload.
 
@@ -55,20 +57,30 @@ class StreamState:
             payload: of a stream, or one that stands alone, which changes nothing here.
             symbols, blocks: as it was decoded, int16 [C, h, w] and uint8 [h, w].
             level_of: uint8 [h, w], the level of its coded blocks.
+            predicted: bool [h, w], whose symbols are to be added to those of before. One that
+                was sent otherwise or at another level before is not known.
         """
         sent = blocks != SKIPPED
         hidden = blocks == HIDDEN
         if payload.stream == 0:
             return Picture(symbols, level_of, hidden, sent)
         of = (payload.stream, payload.model_id, symbols.shape)
-        picture, before = Picture(symbols, level_of, hidden, sent), self._picture
+        before = self._picture
         follows = of == self._of and payload.number == (self._number + 1) & MAX_NUMBER
-        if before is not None and follows:
+        if not follows:
+            before = None
+        if predicted.any():
+            symbols, there = _added(symbols, level_of, predicted, before)
+            there &= sent
+        else:
+            there = sent
+        picture = Picture(symbols, level_of, hidden, there)
+        if before is not None:
             picture = Picture(
                 np.where(sent, symbols, before.symbols),
                 np.where(sent, level_of, before.level_of),
                 np.where(sent, hidden, before.hidden),
-                sent | before.known,
+                np.where(sent, there, before.known),
             )
         self._of, self._number, self._picture = of, payload.number, picture
         return picture
@@ -76,3 +88,20 @@ class StreamState:
     def forget(self) -> None:
         """Hold nothing, as before the first payload."""
         self._picture = None
+
+
+def _added(
+    symbols: NDArray[np.int16],
+    level_of: NDArray[np.uint8],
+    predicted: NDArray[np.bool_],
+    before: Picture | None,
+) -> tuple[NDArray[np.int16], NDArray[np.bool_]]:
+    """Symbols of a payload's blocks, and which of its blocks are known: one that is predicted is
+    if its reference is."""
+    good = np.zeros_like(predicted)
+    result = symbols.copy()
+    if before is not None:
+        good = predicted & before.known & ~before.hidden & (before.level_of == level_of)
+        result[:, good] += before.symbols[:, good]  # wraps around, as the format says
+    result[:, predicted & ~good] = 0
+    return result, good | ~predicted

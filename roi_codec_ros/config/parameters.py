@@ -149,6 +149,12 @@ class EncoderParameters(NodeParameters):
         "and topics, not for files and folders.",
         choices=("auto", "on", "off"),
     )
+    predict: bool = parameter(
+        False,
+        "Where unchanged blocks are left out, send of others what has changed in them. It takes "
+        "fewer bits, but a frame that is lost then leaves persons, too, unknown for up to a "
+        "second.",
+    )
     hide_memory_s: float = parameter(
         0.5,
         "How long a block that was hidden stays hidden while a person is still seen there, in "

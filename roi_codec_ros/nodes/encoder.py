@@ -126,6 +126,7 @@ class EncoderNode(ManagedNode):
             quality=self.settings.quality,
             hide_memory_s=self.settings.hide_memory_s,
             skip=self._skips(),
+            predict=self.settings.predict,
             target_kbit_s=self.settings.target_kbit_s,
         )
         model = self._encoder.model

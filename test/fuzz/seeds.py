@@ -31,6 +31,14 @@ def _payload() -> Iterator[bytes]:
     for sides in ((1, 1, 1, 1), (1080, 1920, 48, 64), (64, 64, 64, 64), (65535, 65535, 1, 4096)):
         yield Payload(bytes(8), *sides, bytes(40)).to_bytes()
     yield Payload(bytes(8), 9, 9, 9, 9, bytes(4), bytes(6), (0, 63, 1), 5, 2**32 - 1).to_bytes()
+    predicting = Payload(bytes(8), 9, 9, 9, 9, bytes(6), bytes(4), (0, 63), 5, 6, b"\x80\0\0\1")
+    yield predicting.to_bytes()
+
+
+def _predicted() -> Iterator[bytes]:
+    for levels, bits in ((b"\7\x17\7", b"\xa0"), (b"\7\7\7", b""), (b"\0\1\2", b"\xff\x80")):
+        yield b"\1\3" + levels + bytes((0, 1, 2, 3, 4, 2, 3, 4)) + bits
+    yield b"\2\2\x05\x17\x17" + bytes([2] * 9) + b"\xff\x80"
 
 
 def _entropy() -> Iterator[bytes]:
@@ -172,6 +180,7 @@ _SEEDS = {
     "payload": _payload,
     "entropy": _entropy,
     "roic": _roic,
+    "predicted": _predicted,
     "model": _model,
     "photograph": _photograph,
     "data_set": _data_set,

@@ -24,11 +24,12 @@ from PIL import Image
 from roi_codec_ros.codec import rans_reference
 from roi_codec_ros.codec.bitstream import HEADER_BYTES, Payload
 from roi_codec_ros.codec.decoding import Decoder
-from roi_codec_ros.codec.entropy import SKIPPED, EntropyTables
+from roi_codec_ros.codec.entropy import FIRST_CLASS, SKIPPED, EntropyTables
 from roi_codec_ros.codec.frequencies import neighbourly_map_cdf
 from roi_codec_ros.codec.measured_entry import METADATA_KEY
 from roi_codec_ros.codec.model_file import Model
 from roi_codec_ros.codec.models import untrained_model
+from roi_codec_ros.codec.prediction import packed, unpacked
 from roi_codec_ros.codec.presets import get_preset
 from roi_codec_ros.codec.rans import RansCoder
 from roi_codec_ros.codec.stream_state import StreamState
@@ -43,16 +44,19 @@ _CLASSES = 2  # of the tables with levels
 
 
 def sealed(data: bytes) -> bytes:
-    """With magic, version, lengths and checksum made right, so that the fields are reached.
+    """With magic, version, flag, lengths and checksum made right, so that the fields are reached.
 
-    The map is as long as it says, or as there are bytes for it.
+    The map is as long as it says, or as there are bytes for it; with the flag the last bytes, four
+    at most, are those of predicted blocks.
     """
     data = data.ljust(HEADER_BYTES, b"\0")
     rest = data[HEADER_BYTES:]
     (map_bytes,) = struct.unpack_from("<I", data, 31)
     left = max(0, len(rest) - data[30])
     map_bytes = min(left, map_bytes)
-    fields = b"ROIC\x03\0" + data[6:31] + struct.pack("<II", map_bytes, left - map_bytes)
+    flag = data[5] & 1
+    body_bytes = max(0, left - map_bytes - 4 * flag)
+    fields = b"ROIC\x03" + bytes((flag,)) + data[6:31] + struct.pack("<II", map_bytes, body_bytes)
     return fields + struct.pack("<I", zlib.crc32(rest, zlib.crc32(fields))) + rest
 
 
@@ -136,6 +140,35 @@ def roic(data: bytes) -> None:
         assert frame.image.dtype == np.uint8
         assert frame.known_share == 1.0 or (frame.blocks == SKIPPED).any()
         assert frame.coded_size[0] * frame.coded_size[1] <= MAX_PIXELS
+
+
+def predicted(data: bytes) -> None:
+    """Bits of predicted blocks, on any map and levels; and what a stream's state makes of them."""
+    if len(data) < 8:
+        return
+    height, width = data[0] % 5 + 1, data[1] % 5 + 1
+    levels, count = tuple(level % 64 for level in data[2:5]), height * width
+    values = np.frombuffer(data[5 : 5 + count].ljust(count, b"\0"), np.uint8)
+    blocks = (values % (FIRST_CLASS + len(levels))).reshape(height, width)
+    bits = data[5 + count :]
+    try:
+        found = unpacked(bits, blocks, levels)
+    except BitstreamError:
+        return
+    assert packed(found, blocks, levels) == bits
+    assert not (found & (blocks < FIRST_CLASS)).any()
+    symbols = np.full((2, height, width), 30000, np.int16)
+    of_level = np.array((63, 63, *levels), np.uint8)[blocks]
+    nothing, state = np.zeros_like(found), StreamState()
+    first, second = (
+        Payload(bytes(8), 1, 1, 1, 1, b"", levels=levels, stream=1, number=n) for n in (0, 1)
+    )
+    alone = StreamState().update(second, symbols, blocks, of_level, found)
+    assert not (alone.known & found).any() and not alone.symbols[:, found].any()
+    before = state.update(first, symbols, np.maximum(blocks, FIRST_CLASS), of_level, nothing)
+    after = state.update(second, symbols, blocks, of_level, found)
+    assert after.known.all() and before.known.all()
+    assert (after.symbols[:, found] == np.int64(60000) - 65536).all()
 
 
 @cache
@@ -469,6 +502,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "payload": payload,
     "entropy": entropy,
     "roic": roic,
+    "predicted": predicted,
     "model": model,
     "photograph": photograph,
     "data_set": data_set,

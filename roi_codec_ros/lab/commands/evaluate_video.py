@@ -59,6 +59,11 @@ def add_video_arguments(parser: argparse.ArgumentParser) -> None:
         help="keyframe interval of the baselines (default: %(default)g)",
     )
     films.add_argument(
+        "--predict",
+        action="store_true",
+        help="also measure the models with predicted blocks, as the encoder sends with predict:=true",
+    )
+    films.add_argument(
         "--yunet", metavar="FILE", help="YuNet's ONNX file, for the face detection of blur+x264"
     )
     films.add_argument(
@@ -147,9 +152,11 @@ def _codecs(args: argparse.Namespace) -> list[FilmCodec]:
                 memory_s if model.codes_blocks else 0.0,
                 args.threads or 1,
                 args.server_backend,
+                predict,
             )
             for model in models
             for quality in args.qualities
+            for predict in ((False, True) if args.predict and model.codes_blocks else (False,))
         ),
         *baselines,
     ]

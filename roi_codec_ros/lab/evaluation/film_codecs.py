@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 class ModelFilm:
     """A model as a camera runs it: masks are remembered; of blocks what has changed is sent.
 
-    quality, hide_memory_s, threads: as of `codec.Encoder`. backend: as of `codec.Decoder`.
+    quality, hide_memory_s, threads, predict: as of `codec.Encoder`. backend: as of
+    `codec.Decoder`.
     """
 
     model: Model
@@ -33,6 +34,7 @@ class ModelFilm:
     hide_memory_s: float = 0.0
     threads: int | None = None
     backend: str = TORCH
+    predict: bool = False
 
     @property
     def heal_s(self) -> float:
@@ -47,8 +49,9 @@ class ModelFilm:
     @property
     def preset(self) -> str:
         """The model's preset, and the quality where it is not the model's own."""
-        name = self.model.preset.name
-        return f"{name} {self.quality:+g}" if self.quality else name
+        parts = [self.model.preset.name]
+        parts += [f"{self.quality:+g}"] if self.quality else []
+        return " ".join([*parts, *(["predicting"] if self.predict else [])])
 
     @property
     def model_id(self) -> str | None:
@@ -74,6 +77,7 @@ class _ModelEncoder:
             quality=film.quality,
             hide_memory_s=film.hide_memory_s,
             skip=blocks,
+            predict=film.predict,
             threads=film.threads,
         )
 

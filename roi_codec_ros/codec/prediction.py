@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which blocks of a frame are sent as what changed since their stream last sent them.
+
+The format is defined in docs/bitstream.md: one bit for each block that may be predicted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from roi_codec_ros.codec.entropy import FIRST_CLASS
+from roi_codec_ros.common.errors import BitstreamError
+
+
+def may_be_predicted(blocks: NDArray[np.uint8], levels: Sequence[int]) -> NDArray[np.bool_]:
+    """bool [h, w]: the coded blocks of classes whose level is finer than the frame's coarsest.
+
+    blocks: uint8 [h, w], as `entropy` has them. levels: the level of each class.
+    """
+    finer = np.zeros(FIRST_CLASS + len(levels), np.bool_)
+    finer[FIRST_CLASS:] = np.array(levels) < max(levels)
+    return finer[blocks]
+
+
+def packed(
+    predicted: NDArray[np.bool_], blocks: NDArray[np.uint8], levels: Sequence[int]
+) -> bytes:
+    """The bits of a frame; none where nothing is predicted."""
+    if not predicted.any():
+        return b""
+    return np.packbits(predicted[may_be_predicted(blocks, levels)]).tobytes()
+
+
+def unpacked(data: bytes, blocks: NDArray[np.uint8], levels: Sequence[int]) -> NDArray[np.bool_]:
+    """bool [h, w], which blocks are predicted. Raises BitstreamError for what `packed` does not
+    make."""
+    predicted = np.zeros(blocks.shape, np.bool_)
+    if not data:
+        return predicted
+    may = may_be_predicted(blocks, levels)
+    count = int(may.sum())
+    bits = np.unpackbits(np.frombuffer(data, np.uint8))
+    if len(data) != -(-count // 8) or bits[count:].any() or not bits[:count].any():
+        raise BitstreamError(
+            f"expected a bit for each of {count} blocks that may be predicted, one of them set; "
+            f"found {len(data)} bytes, {int(bits.sum())} bits set"
+        )
+    predicted[may] = bits[:count].astype(np.bool_)
+    return predicted
