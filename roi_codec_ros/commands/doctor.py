@@ -5,7 +5,7 @@ It names no host and opens no camera. Status 1 if something that every use needs
 
 example:
   roi-codec doctor
-  roi-codec doctor --json doctor.json
+  roi-codec doctor --server 10.0.0.1 --json doctor.json
 """
 
 from __future__ import annotations
@@ -15,37 +15,32 @@ import importlib.util
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
 from roi_codec_ros.commands.arguments import add_force_option, add_json_option, outputs
+from roi_codec_ros.commands.doctor_network import look_at_buffers, look_at_clock, look_at_dds
+from roi_codec_ros.commands.findings import BAD, GOOD, POOR, Finding
 from roi_codec_ros.common.errors import RoiCodecError
 from roi_codec_ros.common.plugins import import_complaint
 
-if TYPE_CHECKING:
-    import numpy as np
-
-GOOD, POOR, BAD = "good", "look at", "bad"
+T = TypeVar("T")
+Look = Callable[[], list[Finding]]
+TIMED_MODEL = "fast"
 SIZE = (480, 640)
 RUNS = 5
-RECEIVE_BUFFER = Path("/proc/sys/net/core/rmem_max")
-ENOUGH_BUFFER_BYTES = 2**20  # a frame of an image in fragments
-SHARED_MEMORY = Path("/dev/shm")
-ENOUGH_SHARED_MB = 64
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line. level: GOOD, POOR (works, but not as it could) or BAD."""
-
-    subject: str
-    level: str
-    text: str
+BOARD = Path("/proc/device-tree/model")  # of small computers
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the verb."""
+    parser.add_argument(
+        "--server",
+        metavar="HOST[:PORT]",
+        help="ask its time server (NTP) how far this machine's clock is from the server's",
+    )
     add_json_option(parser)
     add_force_option(parser)
 
@@ -53,7 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Run the verb. Raises RoiCodecError if something that every use needs does not work."""
     files = outputs(args, "json")
-    findings = [finding for subject, look in LOOKS.items() for finding in _found(subject, look)]
+    looks: dict[str, Look] = {**LOOKS, "clock": partial(look_at_clock, args.server)}
+    findings = [finding for subject, look in looks.items() for finding in _found(subject, look)]
     rows = [(f.subject, "" if f.level == GOOD else f.level, f.text) for f in findings]
     width = max(len(subject) for subject, _, _ in rows)
     for subject, level, text in rows:
@@ -65,7 +61,7 @@ def run(args: argparse.Namespace) -> None:
         raise RoiCodecError(f"expected all of it to work, found trouble with {', '.join(bad)}")
 
 
-def _found(subject: str, look: Callable[[], list[Finding]]) -> list[Finding]:
+def _found(subject: str, look: Look) -> list[Finding]:
     """What a look finds, also where a package is missing that it needs."""
     try:
         return look()
@@ -82,12 +78,14 @@ def _machine() -> list[Finding]:
     about = describe_machine()
     packages = ", ".join(f"{name} {version}" for name, version in about["packages"].items())
     ros = os.environ.get("ROS_DISTRO", "")
-    middleware = os.environ.get("RMW_IMPLEMENTATION", "the default middleware")
+    board = BOARD.read_text(encoding="utf-8").strip("\0\n") + ", " if BOARD.is_file() else ""
+    memory_gb = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
+    hardware = f"{board}{about['processor']}, {about['cores']} cores, {memory_gb:.0f} GB"
     return [
-        Finding("machine", GOOD, f"{about['processor']}, {about['cores']} cores"),
+        Finding("machine", GOOD, hardware),
         Finding("system", GOOD, f"{about['system']}, Python {about['python']}"),
         Finding("packages", GOOD, packages),
-        Finding("ros", GOOD, f"ROS 2 {ros}, {middleware}")
+        Finding("ros", GOOD, f"ROS 2 {ros}")
         if importlib.util.find_spec("rclpy")
         else Finding("ros", POOR, "not sourced: nodes do not run in this shell"),
     ]
@@ -103,13 +101,17 @@ def _kernel() -> list[Finding]:
 def _opencv() -> list[Finding]:
     import cv2
 
+    from roi_codec_ros.common.machine import describe_machine
     from roi_codec_ros.common.opencv import has_gstreamer
 
     streams = has_gstreamer()
     text = f"{cv2.__version__}, GStreamer {'yes' if streams else 'no'}"
-    if streams:
-        return [Finding("opencv", GOOD, text)]
-    return [Finding("opencv", GOOD, f"{text}: pipelines as `source` need the distribution's")]
+    if not streams:
+        text += ": pipelines as `source` need the distribution's"
+    wheels = [w for w in describe_machine()["packages"] if w.startswith("opencv-")]
+    if len(wheels) > 1:
+        text += f"; {' and '.join(wheels)} lie over each other: uninstall both, install one"
+    return [Finding("opencv", POOR if len(wheels) > 1 else GOOD, text)]
 
 
 def _models() -> list[Finding]:
@@ -124,10 +126,11 @@ def _models() -> list[Finding]:
     return findings
 
 
-def _backends() -> list[Finding]:
+def _regions() -> list[Finding]:
     """The network that every camera runs, by each runtime that is installed."""
     import numpy as np
 
+    from roi_codec_ros.common.graph_sessions import onnxruntime_devices
     from roi_codec_ros.regions import load_regions
 
     image = np.full((*SIZE, 3), 127, np.uint8)
@@ -138,6 +141,8 @@ def _backends() -> list[Finding]:
         try:
             finder = load_regions(backend=backend)
             text = f"{_median_ms(finder.find, image):.1f} ms for the regions of 640×480"
+            if backend == "onnxruntime":
+                text += f"; devices {', '.join(onnxruntime_devices())}"
             findings.append(Finding(backend, GOOD, text))
         except RoiCodecError as error:
             findings.append(Finding(backend, BAD, str(error)))
@@ -148,12 +153,38 @@ def _backends() -> list[Finding]:
     return findings
 
 
-def _median_ms(step: Callable[[np.ndarray], object], image: np.ndarray) -> float:
-    step(image)
+def _decoders() -> list[Finding]:
+    """The network that makes a server's pictures, by each of its backends."""
+    import numpy as np
+
+    from roi_codec_ros.codec import Decoder, Encoder, load_model
+    from roi_codec_ros.common.graph_choice import AUTO, SERVER_BACKENDS
+
+    try:
+        model = load_model(TIMED_MODEL)
+        payload = Encoder(model).encode(np.full((*SIZE, 3), 127, np.uint8)).data
+    except RoiCodecError as error:
+        return [Finding("decoder", POOR, f"not timed: {error}")]
+    times, missing = [], []
+    for backend in SERVER_BACKENDS:
+        if backend == AUTO:
+            continue
+        try:
+            decoder = Decoder(model, backend=backend)
+            times.append(f"{backend} {_median_ms(decoder.decode, payload):.1f} ms")
+        except RoiCodecError:
+            missing.append(backend)
+    text = f"{', '.join(times) or 'none'} for 640×480"
+    text += f"; not here: {', '.join(missing)}" if missing else ""
+    return [Finding("decoder", GOOD if times else POOR, text)]
+
+
+def _median_ms(step: Callable[[T], object], given: T) -> float:
+    step(given)
     taken = []
     for _ in range(RUNS):
         started = time.perf_counter()
-        step(image)
+        step(given)
         taken.append(1e3 * (time.perf_counter() - started))
     return sorted(taken)[RUNS // 2]
 
@@ -163,35 +194,14 @@ def _cameras() -> list[Finding]:
     return [Finding("cameras", GOOD, ", ".join(found) or "no /dev/video… here")]
 
 
-def _transport() -> list[Finding]:
-    """What loses large messages of DDS."""
-    findings = []
-    try:
-        bytes_ = int(RECEIVE_BUFFER.read_text())
-        level = GOOD if bytes_ >= ENOUGH_BUFFER_BYTES else POOR
-        advice = (
-            "" if level == GOOD else "; images lose fragments: sysctl net.core.rmem_max=8388608"
-        )
-        findings.append(Finding("udp buffer", level, f"{bytes_ / 1024:.0f} KiB{advice}"))
-    except (OSError, ValueError):
-        findings.append(Finding("udp buffer", POOR, f"{RECEIVE_BUFFER} can not be read"))
-    try:
-        space = os.statvfs(SHARED_MEMORY)
-        free_mb = space.f_bavail * space.f_frsize / 1e6
-        level = GOOD if free_mb >= ENOUGH_SHARED_MB else POOR
-        advice = "" if level == GOOD else "; in a container: --shm-size=1g, or --ipc=host"
-        findings.append(Finding("shared memory", level, f"{free_mb:.0f} MB free{advice}"))
-    except OSError:
-        findings.append(Finding("shared memory", POOR, f"no {SHARED_MEMORY}"))
-    return findings
-
-
-LOOKS: dict[str, Callable[[], list[Finding]]] = {
+LOOKS: dict[str, Look] = {
     "machine": _machine,
     "opencv": _opencv,
     "entropy coder": _kernel,
     "models": _models,
-    "backends": _backends,
+    "regions": _regions,
+    "decoder": _decoders,
     "cameras": _cameras,
-    "transport": _transport,
+    "middleware": look_at_dds,
+    "buffers": look_at_buffers,
 }

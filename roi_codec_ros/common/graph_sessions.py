@@ -61,6 +61,14 @@ class GraphSession(Protocol):
         ...
 
 
+def onnxruntime_devices() -> list[str]:
+    """The names of devices that this onnxruntime was built for. Raises ImportError."""
+    import onnxruntime
+
+    there = onnxruntime.get_available_providers()
+    return [name for name, provider in ONNXRUNTIME_PROVIDERS.items() if provider in there]
+
+
 def open_session(
     content: bytes,
     *,
