@@ -12,6 +12,7 @@ import pytest
 
 from roi_codec_ros.cli import main
 from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.lab.evaluation.film_frames import read_clip
 from roi_codec_ros.lab.simulation.measured_hall import (
     Hall,
     HallSettings,
@@ -166,6 +167,23 @@ def test_simulate_writes_its_figures_and_a_video_and_they_are_good(tmp_path, cap
     assert film.get(cv2.CAP_PROP_FRAME_COUNT) == 180
     read, picture = film.read()
     assert read and picture.std() > 5
+
+
+def test_a_camera_films_a_hall_that_stands_still(tmp_path, capsys):
+    film = tmp_path / "hall.avi"
+    arguments = ["simulate", "--seed", "1", "--minutes", "0.05"]
+
+    assert main([*arguments, "--film", str(film)]) == 0
+
+    clip = read_clip(film, frames=100)
+    assert (len(clip.images), clip.rate_hz, clip.size) == (30, 10.0, (480, 640))
+    apart = np.abs(clip.images[0].astype(np.int16) - clip.images[-1]).max(axis=2)
+    blocks = apart.reshape(30, 16, 40, 16).mean(axis=(1, 3))
+    assert 0.5 < np.median(blocks) < 6.0  # a sensor's noise
+    assert 3 <= (blocks > 20).sum() < 200  # and people who walk
+    assert main([*arguments, "--film", str(film), "--json", str(tmp_path / "r"), "--force"]) == 2
+    assert main([*arguments, "--film", str(tmp_path / "hall.mp4")]) == 2
+    assert "expected a film's name to end with .avi" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("wrong", [["--minutes", "0"], ["--minutes", "x"], ["--seed", "-1"]])

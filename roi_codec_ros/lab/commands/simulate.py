@@ -7,6 +7,7 @@ clocks that are up to 50 ms off. Tracks are scored live, as they stand at each m
 example:
   roi-codec simulate --json simulation.json
   roi-codec simulate --seed 3 --minutes 5 --video hall.mp4
+  roi-codec simulate --minutes 0.2 --film hall.avi
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from roi_codec_ros.commands.arguments import (
     not_negative,
     outputs,
 )
+from roi_codec_ros.common.errors import UsageError
 
 if TYPE_CHECKING:
     from roi_codec_ros.lab.evaluation.tracking_scores import Sample, TrackingScores
@@ -43,6 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--video", type=Path, metavar="FILE", help="draw the hall from above into an MP4 file"
     )
+    parser.add_argument(
+        "--film",
+        type=Path,
+        metavar="FILE.avi",
+        help="instead film four people in a hall with a camera on its wall, at 10 frames/s",
+    )
     add_json_option(parser)
     add_force_option(parser)
 
@@ -63,7 +71,14 @@ def run(args: argparse.Namespace) -> None:
     from roi_codec_ros.lab.simulation.measured_hall import simulate_hall
     from roi_codec_ros.perception.tracking import Tracker
 
-    files = outputs(args, "json", "video")
+    files = outputs(args, "json", "video", "film")
+    if args.film:
+        from roi_codec_ros.lab.simulation.filmed_hall import write_film
+
+        if args.json or args.video:
+            raise UsageError("expected --film alone: nobody is tracked in it; found others")
+        write_film(files["film"].path, args.seed, 60.0 * args.minutes)
+        return
     hall = simulate_hall(args.seed, 60.0 * args.minutes)
     tracker = Tracker(coverage=hall.cameras)
     moments: Iterable[tuple[Sample, Tracks]] = live_samples(hall, tracker)

@@ -8,15 +8,17 @@ same hall without a word between them.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from roi_codec_ros.common.errors import UsageError
 from roi_codec_ros.lab.simulation.cutouts import Cutout, wardrobe
+from roi_codec_ros.lab.simulation.photograph_cameras import render_film
 from roi_codec_ros.lab.simulation.rendering import Figure, draw_figures, draw_room
 from roi_codec_ros.lab.simulation.walking import Floor, Walk, walk
 from roi_codec_ros.perception.cameras import CameraModel
@@ -34,6 +36,8 @@ WALK_S = 300.0  # then everybody walks back the way they came, and so on
 SHORTEST_M, TALLEST_M = 1.62, 1.86
 _TURN_S = 0.2  # a person looks to where they are after so long
 MAX_CAMERAS = 8
+FILM_HZ = 10.0
+NOISE = 2.0  # grey levels, the standard deviation of a pixel of a film
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,25 @@ class Stage:
         people = wardrobe()
         cutout = people[(person - 1) % len(people)]
         return cutout if walks_right else cutout.mirrored()  # the photograph's walk to the right
+
+
+def write_film(path: Path, seed: int, seconds: float) -> None:
+    """What one camera sees of a hall, as an AVI file of JPEGs with a sensor's noise.
+
+    Raises UsageError for a file of another suffix, RoiCodecError where it can not be written.
+    """
+    if path.suffix.lower() != ".avi":
+        raise UsageError(f"expected a film's name to end with .avi, found {path.name!r}")
+    stage, noise = Stage(["camera"], seed=seed), np.random.default_rng(seed)
+
+    def frames() -> Iterator[NDArray[np.uint8]]:
+        for number in range(max(1, round(seconds * FILM_HZ))):
+            seen = stage.film("camera", number / FILM_HZ)[..., ::-1]
+            yield (
+                np.rint(seen + noise.normal(0.0, NOISE, seen.shape)).clip(0, 255).astype(np.uint8)
+            )
+
+    render_film(path, frames(), frame_size=FRAME_SIZE, frames_per_second=FILM_HZ)
 
 
 def _height_m(person: int) -> float:
