@@ -6,7 +6,7 @@ from __future__ import annotations
 import importlib.util
 import threading
 from collections import Counter
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 
 import cv2
 import numpy as np
@@ -15,11 +15,13 @@ from roi_codec_ros.common.images import ImageArray
 from roi_codec_ros.perception.face_detectors import FaceDetector, make_face_detector
 from roi_codec_ros.recordings.hiding import Head, heads_of
 from roi_codec_ros.recordings.pipeline import Passage
-from roi_codec_ros.recordings.tally import DoubtfulHead, Inspection
+from roi_codec_ros.recordings.tally import Box, DoubtfulHead, Inspection
 
 DOUBTFUL = 0.8  # heads that are surer are not shown
 THUMBNAIL_PX = 96
 THUMBNAIL_QUALITY = 75
+MARKED_WIDTH_PX = 360
+MARK_RGB = (214, 69, 20)
 HEADS_OF_A_FRAME = 2
 
 
@@ -60,7 +62,18 @@ class Inspector:
                 found = self._detector.detect(image)
             faces = [(x0, y0, x1, y1) for x0, y0, x1, y1 in found.xyxy.tolist()]
         doubtful = tuple(DoubtfulHead(h.score, "", thumbnail(image, h)) for h in heads)
-        return Inspection(faces, doubtful)
+        return Inspection(faces, doubtful, marked(image, faces) if faces else b"")
+
+
+def marked(image: ImageArray, faces: Sequence[Box]) -> bytes:
+    """A frame with boxes around what a detector calls a face, as a small JPEG."""
+    scale = min(1.0, MARKED_WIDTH_PX / image.shape[1])
+    size = (round(scale * image.shape[1]), max(1, round(scale * image.shape[0])))
+    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    for box in faces:
+        x0, y0, x1, y1 = (round(scale * side) for side in box)
+        cv2.rectangle(small, (x0, y0), (x1, y1), MARK_RGB, 2)
+    return _jpeg(np.asarray(small, np.uint8))
 
 
 def thumbnail(image: ImageArray, head: Head) -> bytes:
@@ -74,9 +87,13 @@ def thumbnail(image: ImageArray, head: Head) -> bytes:
     small = cv2.resize(
         image[rows, columns], (THUMBNAIL_PX, THUMBNAIL_PX), interpolation=cv2.INTER_AREA
     )
+    return _jpeg(np.asarray(small, np.uint8))
+
+
+def _jpeg(image: ImageArray) -> bytes:
     _, jpeg = cv2.imencode(
         ".jpg",
-        cv2.cvtColor(small, cv2.COLOR_RGB2BGR),
+        cv2.cvtColor(image, cv2.COLOR_RGB2BGR),
         [cv2.IMWRITE_JPEG_QUALITY, THUMBNAIL_QUALITY],
     )
     return np.asarray(jpeg).tobytes()

@@ -15,6 +15,9 @@ from roi_codec_ros.recordings.pipeline import Passage
 
 MOST_DOUBTFUL = 24  # heads of a camera that are shown
 MOST_LISTED = 1000  # frames of a camera that are listed for somebody to look at
+MOST_MARKED = 24  # of them that are shown
+
+Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels
 
 
 @dataclass(frozen=True, order=True)
@@ -28,10 +31,14 @@ class DoubtfulHead:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a frame that is written shows. faces: None where nobody looked for them."""
+    """What a frame that is written shows. faces: None where nobody looked for them.
 
-    faces: list[tuple[float, float, float, float]] | None = None
+    marked: a JPEG of the frame with its faces, where there are any.
+    """
+
+    faces: list[Box] | None = None
     doubtful: tuple[DoubtfulHead, ...] = ()
+    marked: bytes = field(default=b"", repr=False)
 
 
 @dataclass
@@ -52,6 +59,7 @@ class CameraTally:
     frames_with_faces: int = 0
     faces: int = 0
     listed: list[str] = field(default_factory=list)
+    marked: list[tuple[str, bytes]] = field(default_factory=list, repr=False)
     doubtful: list[tuple[float, DoubtfulHead]] = field(default_factory=list, repr=False)
 
     def add(self, passage: Passage, place: str, minute: int = 0) -> None:
@@ -102,6 +110,7 @@ class CameraTally:
     def stored(self) -> dict[str, Any]:
         """All of it, for JSON; `restore` reads it."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
+        values["marked"] = [[p, base64.b64encode(m).decode("ascii")] for p, m in self.marked]
         values["doubtful"] = [
             [head.score, head.place, base64.b64encode(head.thumbnail).decode("ascii")]
             for _, head in self.doubtful
@@ -113,6 +122,7 @@ class CameraTally:
         for item in fields(self):
             setattr(self, item.name, stored[item.name])
         self.heads_by_minute = Counter({int(k): v for k, v in self.heads_by_minute.items()})
+        self.marked = [(place, base64.b64decode(m)) for place, m in stored["marked"]]
         heads = [DoubtfulHead(s, p, base64.b64decode(t)) for s, p, t in stored["doubtful"]]
         self.doubtful = [(-head.score, head) for head in heads]
         heapq.heapify(self.doubtful)
@@ -124,6 +134,8 @@ class CameraTally:
             self.frames_with_faces += bool(inspection.faces)
             if inspection.faces and len(self.listed) < MOST_LISTED:
                 self.listed.append(place)
+            if inspection.marked and len(self.marked) < MOST_MARKED:
+                self.marked.append((place, inspection.marked))
         for found in inspection.doubtful:
             head = replace(found, place=place)
             entry = (-head.score, head)

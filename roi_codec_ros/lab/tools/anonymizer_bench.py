@@ -79,12 +79,19 @@ def timed(command: str) -> tuple[float, float]:
     return time.perf_counter() - started, core
 
 
-def score(film: Path, hidden: Path, detector: FaceDetector, every: int) -> Score:
-    """Compare a film with what was made of it; every so manyth frame is looked at."""
+def score(
+    film: Path, hidden: Path, detector: FaceDetector, every: int, known: list[Boxes]
+) -> Score:
+    """Compare a film with what was made of it; every so manyth frame is looked at.
+
+    known: faces of the film's looks, as far as they were found before; grows.
+    """
     found = Score()
     before: list[tuple[Boxes, list[bool]]] = []
-    for image, after in _looks(film, hidden, every, found):
-        faces = detector.detect(image).xyxy
+    for look, (image, after) in enumerate(_looks(film, hidden, every, found)):
+        if look == len(known):
+            known.append(detector.detect(image).xyxy)
+        faces = known[look]
         seen = detector.detect(after).xyxy
         left = (iou(faces, seen) >= SAME_PLACE_IOU).any(axis=1)
         before.append((faces, left.tolist()))
@@ -185,8 +192,10 @@ def main() -> None:
                     out.unlink(missing_ok=True)
                     names = {"python": sys.executable, "film": film, "out": out}
                     times[name].append(timed(command.format(**names)))
+            known: list[Boxes] = []
             for name, taken in times.items():
-                found = score(film, Path(scratch, f"{name}.mp4"), detector, args.every)
+                out = Path(scratch, f"{name}.mp4")
+                found = score(film, out, detector, args.every, known)
                 found.seconds = min(clock for clock, _ in taken)
                 found.core_seconds = min(core for _, core in taken)
                 figures[f"{film.name}, {name}"] = found.figures()
