@@ -142,6 +142,18 @@ def test_what_changes_is_sent_at_once(encoder, scene):
     assert coded[3].sum() <= 15
 
 
+@pytest.mark.parametrize(("brighter", "at_once"), [(12, False), (40, True)])
+def test_a_faint_change_of_the_background_waits_for_its_turn(encoder, brighter, at_once):
+    grey = np.full((SIDE, SIDE, 3), 100, np.uint8)
+    changed = grey.copy()
+    changed[:64] += np.uint8(brighter)
+
+    coded = sent(film(encoder, [*[grey] * 3, *[changed] * 10]))
+
+    assert coded[3, :4].mean() > 0.9 if at_once else coded[3, :4].mean() < 0.5
+    assert coded[3:, :4].any(axis=0).all()
+
+
 def test_a_slow_change_is_followed(encoder, decoder, scene):
     frames = [(scene * (0.5 + 0.01 * i)).astype(np.uint8) for i in range(30)]
 

@@ -26,6 +26,7 @@ PERSON_S = 0.5  # a block that a person was in is sent for so long
 # A block has changed when sending it anew would take more than this off its squared error, in
 # squares of the step. A coefficient at the edge between two symbols is worth 0.2; a whole one, 1.
 CHANGED = 0.6
+COARSE_CHANGED = 4.0  # of blocks at the frame's coarsest level, which carry no detail anyway
 # By the size of a symbol; tables of their models tell exactly, and nearly the same.
 _BITS = (2.0 * np.log2(1.0 + np.arange(64)) + 1.5 * (np.arange(64) > 0)).astype(np.float32)
 
@@ -108,7 +109,8 @@ class BlockSkipper:
         hidden = blocks == HIDDEN
         sent.person_s[persons | hidden] = stamp_s
         send = hidden | ~sent.known | (stamp_s - sent.person_s <= PERSON_S)
-        send |= self._changed(values, level_of, ~send)
+        limit = np.where(level_of == max(levels), COARSE_CHANGED, CHANGED)
+        send |= self._changed(values, level_of, ~send, limit)
         symbols = self._transform.rounded(values)
         predicted = np.zeros(send.shape, np.bool_)
         if self._predict:
@@ -140,8 +142,9 @@ class BlockSkipper:
         values: NDArray[np.float32],
         level_of: NDArray[np.uint8],
         among: NDArray[np.bool_],
+        limit: NDArray[np.float64],
     ) -> NDArray[np.bool_]:
-        """Which of these blocks are no longer as they were sent.
+        """Which of these blocks are no longer as they were sent, by more than their limit.
 
         In the coarser of the two levels, that of now and that of then: a block that was sent a
         little more coarsely is not for that reason sent at once, but when its turn comes.
@@ -157,7 +160,7 @@ class BlockSkipper:
                 self._transform.steps[self._sent.level[chosen], :used] / steps[level]
             )
             gain = ((now - then) ** 2 - (now - quantised(now)) ** 2).sum(axis=1)
-            changed[chosen] = gain > CHANGED
+            changed[chosen] = gain > limit[chosen]
         return changed
 
     def _due(self, among: NDArray[np.bool_], stamp_s: float, pause_s: float) -> NDArray[np.bool_]:
