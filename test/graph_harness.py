@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -22,6 +23,7 @@ from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import SetParametersResult
 from rcl_interfaces.srv import SetParameters
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.parameter import Parameter as RosParameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 
@@ -33,6 +35,7 @@ POLL_S = 0.02
 NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 RELIABLE = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
 
+InvalidHandle = rclpy_implementation.InvalidHandle
 Found = TypeVar("Found")
 
 _domains = iter(random.SystemRandom().sample(range(1, 100), 99))
@@ -173,7 +176,9 @@ class Graph:
         self.node.destroy_client(client)
         return response
 
-    def set_parameters(self, node: str, **values: float | str) -> list[SetParametersResult]:
+    def set_parameters(
+        self, node: str, **values: float | str | list[str]
+    ) -> list[SetParametersResult]:
         """Set parameters of a node; one result for each."""
         request = SetParameters.Request(
             parameters=[
@@ -251,7 +256,8 @@ class Graph:
 
     def _spin(self) -> None:
         while not self._closing:
-            self._executor.spin_once(timeout_sec=0.2)
+            with contextlib.suppress(InvalidHandle):  # of what a test has just forgotten
+                self._executor.spin_once(timeout_sec=0.2)
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:

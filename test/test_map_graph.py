@@ -380,6 +380,36 @@ def test_a_camera_without_a_pose_stays_in_its_optical_frame(graph, hall):
     graph.forget(unplaced)
 
 
+def test_cameras_come_and_go_while_the_tracker_runs(graph, hall):
+    health = graph.listen(DiagnosticArray, "/persons/health", LATCHED, keep=1)
+    tracks = graph.listen(PersonArray, "/persons/tracks", RELIABLE)
+    graph.wait_for("tracks", lambda: tracks.last)
+    numbers = {person.track_id for person in tracks.last.persons}
+
+    def cameras():
+        return health.last and [status.hardware_id for status in health.last.status]
+
+    (taken,) = graph.set_parameters("/tracker", cameras=["south"])
+    assert taken.successful, taken.reason
+    graph.wait_for("one camera", lambda: cameras() == ["south"])
+    graph.wait_for("its tracks alone", lambda: seen_by(tracks.last) == {"south"})
+    assert {person.track_id for person in tracks.last.persons} <= numbers  # nobody is lost
+
+    (refused,) = graph.set_parameters("/tracker", cameras=["south", "south"])
+    assert "expected different camera names" in refused.reason
+
+    graph.set_parameters("/tracker", cameras=["south", "north", LOOSE])
+    graph.wait_for("all cameras", lambda: cameras() == ["south", "north", LOOSE])
+    graph.wait_for("tracks of both", lambda: seen_by(tracks.last) == {"south", "north"})
+    assert graph.wait_for("OK", lambda: level(graph) == "OK")
+    graph.forget(health)
+    graph.forget(tracks)
+
+
+def seen_by(message: PersonArray) -> set[str]:
+    return {camera for person in message.persons for camera in person.cameras}
+
+
 def test_the_watchdog_stops_a_robot_while_a_lens_is_covered(graph, hall):
     (spec,) = watchdog_graph(required_cameras=["south"], base_frame="robot")
     process = graph.start(spec)

@@ -82,7 +82,8 @@ def scenes(model) -> dict[tuple[int, int], Scene]:
     """By the size of the camera's image."""
     assets = Path(str(importlib.util.find_spec("ultralytics").origin)).parent / "assets"
     images = [cv2.cvtColor(cv2.imread(str(assets / n)), cv2.COLOR_BGR2RGB) for n in PHOTOGRAPHS]
-    images.append(np.full((*NOBODY, 3), 127, np.uint8))
+    ramp = np.linspace(90, 160, NOBODY[1]).astype(np.uint8)  # a wall, in a light from the side
+    images.append(np.broadcast_to(ramp[None, :, None], (*NOBODY, 3)).copy())
     encoder = Encoder(load_model(model), threads=1)
     decoder = Decoder(load_model(model), backend=BACKEND, threads=1)
     detector = open_detector(person_weights(), BACKEND, threads=1)
@@ -297,6 +298,25 @@ def test_nothing_is_decoded_for_a_detector_that_is_not_active(graph, persons):
 
     assert graph.change_state("/detector", Transition.TRANSITION_ACTIVATE)
     assert len(more_of(graph, persons["front"])) >= 3
+
+
+def test_cameras_come_and_go_while_the_server_runs(graph, persons):
+    gone, *left = CAMERAS
+    for node in ("/decoder", "/detector"):
+        (taken,) = graph.set_parameters(node, cameras=left)
+        assert taken.successful, taken.reason
+    topics = [f"/{gone}/persons", f"/{gone}/anonymized/image"]
+    graph.wait_for("no topic of its", lambda: not any(map(graph.node.count_publishers, topics)))
+    before = persons[gone].count
+    more_of(graph, persons[left[0]])
+    assert persons[gone].count == before
+
+    (refused,) = graph.set_parameters("/decoder", cameras=["no name"])
+    assert "expected a camera name of letters" in refused.reason
+    for node in ("/decoder", "/detector"):
+        graph.set_parameters(node, cameras=[*CAMERAS, BROKEN])
+    more_of(graph, persons[gone])
+    assert graph.wait_for("figures", lambda: graph.status(f"decoder: {gone}", time.monotonic()))
 
 
 def test_the_server_ends_cleanly(graph, persons, server):

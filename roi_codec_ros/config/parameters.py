@@ -67,6 +67,7 @@ def _cameras() -> Any:
     return parameter(
         ["camera"],
         "Names of the cameras to serve, which are the namespaces of their encoders.",
+        live=True,
     )
 
 
@@ -344,6 +345,7 @@ class TrackerParameters(NodeParameters):
         'down) or as "name: file.yaml" as written by roi-codec calibrate-ground. Others '
         "are looked up in TF if tf2_ros is installed; persons of a camera without a "
         "pose stay in its optical frame.",
+        live=True,
     )
     tf_timeout_s: float = parameter(
         0.2,

@@ -71,6 +71,11 @@ class ManagedNode(GuardedNode):
 
         self.create_service(SetBool, "~/enable", self._on_enable)
 
+    @property
+    def configured(self) -> bool:
+        """Whether the node is inactive or active."""
+        return self._configured
+
     # What a node fills in
 
     def configure(self) -> None:
@@ -88,6 +93,9 @@ class ManagedNode(GuardedNode):
     def statuses(self) -> list[diagnostics.Status]:
         """Diagnostics of an active node."""
         return []
+
+    def check_settings(self, settings: NodeParameters) -> None:
+        """Refuse settings that are not to be taken live, by a RoiCodecError."""
 
     def setting_changed(self, name: str, value: Value) -> None:
         """A live parameter has a new value; `settings` has it from now on."""
@@ -254,9 +262,11 @@ class ManagedNode(GuardedNode):
     def _on_set_parameters(self, changes: Sequence[RosParameter]) -> SetParametersResult:
         try:
             values: dict[str, Any] = accepted(self._declared, changes, configured=self._configured)
+            settings = replace(self.settings, **values)
+            self.check_settings(settings)
         except Exception as error:  # noqa: BLE001 (whoever asked is told)
             return SetParametersResult(successful=False, reason=str(error) or repr(error))
-        self.settings = replace(self.settings, **values)
+        self.settings = settings
         changed = self.guarded(self.setting_changed)
         for name, value in values.items():
             changed(name, value)

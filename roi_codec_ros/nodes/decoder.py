@@ -31,10 +31,16 @@ from roi_codec_ros.codec import (
     load_model,
 )
 from roi_codec_ros.common.devices import batch_limit
-from roi_codec_ros.config.parameters import DecoderParameters, check_camera_names
+from roi_codec_ros.config.parameters import (
+    DecoderParameters,
+    NodeParameters,
+    Value,
+    check_camera_names,
+)
 from roi_codec_ros.msg import CompressedLatent
 from roi_codec_ros.nodes import qos
 from roi_codec_ros.nodes.base import ManagedNode
+from roi_codec_ros.nodes.camera_set import CameraSet
 from roi_codec_ros.nodes.coder_status import coder_statuses
 from roi_codec_ros.nodes.conversions import stamp_ns
 from roi_codec_ros.nodes.decoded_camera import BAD_PAYLOAD, UNKNOWN_MODEL, DecodedCamera
@@ -69,7 +75,7 @@ class DecoderNode(ManagedNode):
 
     def __init__(self) -> None:
         super().__init__("decoder")
-        self._cameras: dict[str, DecodedCamera] = {}
+        self._cameras = CameraSet(self, self._make_camera)
         self._taker: FrameTaker | None = None
 
     def hand_to(self, taker: FrameTaker) -> None:
@@ -89,20 +95,9 @@ class DecoderNode(ManagedNode):
             max_pixels=self.settings.max_pixels,
         )
         self._known = ", ".join(f"{model.name} ({model.id.hex()})" for model in models)
-        self._cameras = {name: DecodedCamera(self, name) for name in names}
-        for name in names:
-            self.subscription(
-                CompressedLatent,
-                f"{name}/latent",
-                partial(self._on_latent, self._cameras[name]),
-                qos.latents(),
-            )
-            self.lasting_subscription(
-                CameraInfo,
-                f"{name}/latent/camera_info",
-                partial(self._on_camera_info, self._cameras[name]),
-            )
-        self._snapshots = Snapshots(self, self.settings.snapshot_folder, names)
+        self._cameras = CameraSet(self, self._make_camera)
+        self._cameras.become(names)
+        self._snapshots = Snapshots(self, self.settings.snapshot_folder, self._cameras)
         self._backends = ", ".join(
             f"{name} by {backend}" for name, backend in self._decoder.backends.items()
         )
@@ -111,6 +106,26 @@ class DecoderNode(ManagedNode):
         self.get_logger().info(
             f"cameras {', '.join(names)}; models {self._known}; {self._backends}"
         )
+
+    def _make_camera(self, name: str) -> DecodedCamera:
+        camera = DecodedCamera(self, name)
+        self.subscription(
+            CompressedLatent, f"{name}/latent", partial(self._on_latent, camera), qos.latents()
+        )
+        self.lasting_subscription(
+            CameraInfo, f"{name}/latent/camera_info", partial(self._on_camera_info, camera)
+        )
+        return camera
+
+    def check_settings(self, settings: NodeParameters) -> None:
+        """As `ManagedNode.check_settings`."""
+        assert isinstance(settings, DecoderParameters)
+        check_camera_names(settings.cameras)
+
+    def setting_changed(self, name: str, value: Value) -> None:
+        """A live parameter has another value."""
+        if name == "cameras" and self.configured:
+            self._cameras.become(self.settings.cameras)
 
     def activate(self) -> None:
         """Start working."""
@@ -130,6 +145,8 @@ class DecoderNode(ManagedNode):
         camera.info = message if message.width and message.height else None
 
     def _on_latent(self, camera: DecodedCamera, message: CompressedLatent) -> None:
+        if self._cameras.get(camera.name) is not camera:
+            return  # it was let go of
         heard_s = camera.health.heard(8.0 * len(message.data))
         try:
             payload = self._decoder.parse(message.data)
@@ -176,7 +193,9 @@ class DecoderNode(ManagedNode):
         limit = batch_limit(self.settings.max_batch, self.settings.device)
         wanted: list[tuple[DecodedCamera, _Waiting]] = []
         for name, waiting in self._waiting.take_all(TAKE_TIMEOUT_S, limit):
-            camera = self._cameras[name]
+            camera = self._cameras.get(name)
+            if camera is None:
+                continue
             if not self._wanted(camera):
                 camera.health.used()
             elif self._in_time(waiting):

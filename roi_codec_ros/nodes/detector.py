@@ -5,7 +5,8 @@
     <camera>/decoded_frame ─► original size by stamp ──┘               <camera>/image_persons
     or a decoder of the same process ──────────────────┘               <camera>/detections
 
-An image in which nobody is seen gives an empty array; no image gives no array.
+An image in which nobody is seen gives an empty array; no image gives no array, nor does one that
+shows nothing, as of a lens that is covered.
 """
 
 from __future__ import annotations
@@ -20,10 +21,16 @@ from sensor_msgs.msg import CompressedImage, Image
 from roi_codec_ros.codec.models import model_directories
 from roi_codec_ros.common.devices import batch_limit
 from roi_codec_ros.common.image_messages import ImageMessageError
-from roi_codec_ros.config.parameters import DetectorParameters, check_camera_names
+from roi_codec_ros.config.parameters import (
+    DetectorParameters,
+    NodeParameters,
+    Value,
+    check_camera_names,
+)
 from roi_codec_ros.msg import DecodedFrame, PersonArray
 from roi_codec_ros.nodes import qos
 from roi_codec_ros.nodes.base import ManagedNode
+from roi_codec_ros.nodes.camera_set import CameraSet
 from roi_codec_ros.nodes.conversions import (
     image_from_rgb,
     persons_from_detections,
@@ -35,6 +42,7 @@ from roi_codec_ros.nodes.diagnostics import Figure, Level, Status, rejects
 from roi_codec_ros.nodes.following import FollowingSubscription
 from roi_codec_ros.nodes.handover import AnonymizedFrame
 from roi_codec_ros.nodes.vision import Detection2DArray, detection_array
+from roi_codec_ros.perception.contrast import shows_nothing
 from roi_codec_ros.perception.detections import Detections
 from roi_codec_ros.perception.drawing import draw_detections
 from roi_codec_ros.perception.graph_detector import open_detector
@@ -48,7 +56,8 @@ from roi_codec_ros.stream.statistics import SlidingWindow
 TAKE_TIMEOUT_S = 0.2
 SIZE_TIMEOUT_S = 0.1
 IMAGES = Words("no anonymized image", "images skipped", "images arrive, none searched")
-UNKNOWN_SIZE, BAD_IMAGE = "unknown_size", "bad_image"
+UNKNOWN_SIZE, BAD_IMAGE, NOTHING_SHOWN = "unknown_size", "bad_image", "nothing_shown"
+NOTHING = "expected a picture of something, found one of one brightness: is the lens covered?"
 _Waiting: TypeAlias = Image | CompressedImage | AnonymizedFrame
 
 
@@ -82,7 +91,7 @@ class DetectorNode(ManagedNode):
         """``subscribes``: to the decoder's topics; else a decoder of this process hands over."""
         super().__init__("detector")
         self._subscribes = subscribes
-        self._cameras: dict[str, _Camera] = {}
+        self._cameras = CameraSet(self, self._make_camera)
         self._waiting: NewestByKey[_Waiting] = NewestByKey()
         self._expected = Expectation()
 
@@ -99,18 +108,33 @@ class DetectorNode(ManagedNode):
             image_size=self.settings.image_size,
         )
         self._identity = hashlib.sha256(self._detector.weights.read_bytes()).hexdigest()
-        self._cameras = {name: _Camera(self, name) for name in names}
-        for name, camera in self._cameras.items() if self._subscribes else ():
-            self.subscription(
-                DecodedFrame, f"{name}/decoded_frame", partial(self._on_frame, camera)
-            )
-            take = partial(self._on_image, camera)
-            camera.followed = self.follow(
-                {Image: take, CompressedImage: take}, f"{name}/anonymized/image"
-            )
+        self._cameras = CameraSet(self, self._make_camera)
+        self._cameras.become(names)
         self.get_logger().info(
             f"cameras {', '.join(names)}; weights {weights} by {self._detector.name}"
         )
+
+    def _make_camera(self, name: str) -> _Camera:
+        camera = _Camera(self, name)
+        if self._subscribes:
+            self.subscription(
+                DecodedFrame, f"{name}/decoded_frame", partial(self._on_frame, camera)
+            )
+            take = partial(self._leave, camera)
+            camera.followed = self.follow(
+                {Image: take, CompressedImage: take}, f"{name}/anonymized/image"
+            )
+        return camera
+
+    def check_settings(self, settings: NodeParameters) -> None:
+        """As `ManagedNode.check_settings`."""
+        assert isinstance(settings, DetectorParameters)
+        check_camera_names(settings.cameras)
+
+    def setting_changed(self, name: str, value: Value) -> None:
+        """A live parameter has another value."""
+        if name == "cameras" and self.configured:
+            self._cameras.become(self.settings.cameras)
 
     def activate(self) -> None:
         """Start working."""
@@ -139,7 +163,8 @@ class DetectorNode(ManagedNode):
 
     def put(self, camera: str, frame: AnonymizedFrame) -> None:
         """As `FrameTaker.put`."""
-        self._leave(self._cameras[camera], frame)
+        if known := self._cameras.get(camera):
+            self._leave(known, frame)
 
     # Images come in, from topics
 
@@ -150,9 +175,6 @@ class DetectorNode(ManagedNode):
             (message.original_height, message.original_width),
             unknown_of(message),
         )
-
-    def _on_image(self, camera: _Camera, message: Image | CompressedImage) -> None:
-        self._leave(camera, message)
 
     def _leave(self, camera: _Camera, image: _Waiting) -> None:
         camera.health.heard()
@@ -169,10 +191,16 @@ class DetectorNode(ManagedNode):
         """In the detect thread."""
         frames = []
         for name, item in self._waiting.take_all(TAKE_TIMEOUT_S, self._batch_limit):
-            camera = self._cameras[name]
+            camera = self._cameras.get(name)
+            if camera is None:
+                continue
             frame = item if isinstance(item, AnonymizedFrame) else self._read(camera, item)
-            if frame is not None:
-                frames.append((camera, frame))
+            if frame is None:
+                continue
+            if shows_nothing(frame.picture):
+                self._skip(camera, NOTHING_SHOWN, NOTHING)
+                continue
+            frames.append((camera, frame))
         started = time.perf_counter()
         found = self._detector.detect_batch(
             [frame.picture for _, frame in frames],
@@ -250,6 +278,7 @@ class DetectorNode(ManagedNode):
             "lost": camera.followed.lost if camera.followed else 0,
             f"rejected.{UNKNOWN_SIZE}": 0,
             f"rejected.{BAD_IMAGE}": 0,
+            f"rejected.{NOTHING_SHOWN}": 0,
             **rejects(camera.health.refusals),
         }
         judgement = camera.health.judge(self.settings.stale_after_s)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from rclpy.clock import Clock, ClockType
@@ -25,6 +25,7 @@ from roi_codec_ros.nodes.ros_start import REFUSALS, refusal
 Item = TypeVar("Item")
 
 WARN_EVERY_S = 5.0
+GRACE_S = 2.0
 
 
 class GuardedNode(LifecycleNode):
@@ -62,7 +63,14 @@ class GuardedNode(LifecycleNode):
             )
         except REFUSALS as error:
             raise refusal(f"topic {topic}", error) from error
-        self._entities.append(lambda: self.destroy_lifecycle_publisher(publisher))
+        if self._active:  # made for a camera that was added
+            publisher.on_activate(None)
+
+        def destroy() -> None:
+            self._own_topics.discard(publisher.topic_name)
+            self.destroy_lifecycle_publisher(publisher)
+
+        self._entities.append(destroy)
         if not shared:
             self._own_topics.add(publisher.topic_name)
         return publisher
@@ -112,7 +120,7 @@ class GuardedNode(LifecycleNode):
         def look() -> None:
             offers = self.get_publishers_info_by_topic(topic)
             if not latched and any(qos.is_latched(offer.qos_profile) for offer in offers):
-                subscription = self._subscribe(
+                subscription = self.create_subscription(
                     message_type,
                     topic,
                     guarded,
@@ -121,6 +129,11 @@ class GuardedNode(LifecycleNode):
                 )
                 latched.append(subscription)
 
+        def destroy() -> None:
+            for subscription in latched:
+                self.destroy_subscription(subscription)
+
+        self._entities.append(destroy)
         self.repeat(LOOK_EVERY_S, look)
 
     def _subscribe(
@@ -166,6 +179,29 @@ class GuardedNode(LifecycleNode):
         guarded = self.guarded(callback)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         return self.create_timer(period_s, lambda: guarded(), clock=steady)
+
+    def making(self, make: Callable[[], Item]) -> tuple[Item, list[Callable[[], Any]]]:
+        """What `make` returns, and what destroys the entities that it made, for `destroy_soon`."""
+        before = len(self._entities)
+        try:
+            made = make()
+        except Exception:
+            while len(self._entities) > before:
+                self._entities.pop()()
+            raise
+        return made, self._entities[before:]
+
+    def destroy_soon(self, destroyers: Sequence[Callable[[], Any]]) -> None:
+        """Destroy entities once threads that may still use them have ended their step."""
+
+        def destroy() -> None:
+            self.destroy_timer(timer)
+            for destroyer in destroyers:
+                if destroyer in self._entities:  # else a clean-up has
+                    self._entities.remove(destroyer)
+                    destroyer()
+
+        timer = self.timer(GRACE_S, destroy)
 
     def each(self, step: Callable[[Item], None], items: Iterable[Item]) -> None:
         """Do a step with each item; one that raises is reported and spoils no other."""

@@ -25,6 +25,7 @@ class MapFrames:
         self._node, self._settings = node, settings
         self._map_frame = settings().map_frame
         self._static = StaticTransforms(node, self._map_frame) if tf_messages_installed() else None
+        self._owners: dict[str, str] = {}  # frame id → camera
         self._origin: NDArray[np.float64] | None = None
 
     def broadcast(self, camera: TrackedCamera, frame_id: str) -> None:
@@ -32,14 +33,15 @@ class MapFrames:
         wanted = self._settings().broadcast_poses and self._node.active and frame_id
         if self._static is None or camera.pose is None or not wanted:
             return
-        known = self._static.known.get(frame_id)
-        if known is None:
-            self._static.add(frame_id, camera.pose)
-        elif known is not camera.pose:
+        owner = self._owners.setdefault(frame_id, camera.name)
+        if owner == camera.name:
+            if self._static.known.get(frame_id) is not camera.pose:
+                self._static.add(frame_id, camera.pose)
+        else:
             self._node.warn(
                 f"{frame_id} twice",
-                f"{camera.name}: expected a frame id of its own, found {frame_id}, which another "
-                "camera has",
+                f"{camera.name}: expected a frame id of its own, found {frame_id}, which {owner} "
+                "has",
             )
 
     def settle(self, cameras: Iterable[TrackedCamera]) -> None:

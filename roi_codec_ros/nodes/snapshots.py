@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,16 @@ from roi_codec_ros.nodes.guarded import GuardedNode
 class Snapshots:
     """Offers `~/snapshot`, and writes what it asked for."""
 
-    def __init__(self, node: GuardedNode, folder: str, cameras: Iterable[str]) -> None:
-        """folder: one that exists, or empty for no snapshots. Raises UsageError."""
+    def __init__(self, node: GuardedNode, folder: str, cameras: Collection[str]) -> None:
+        """folder: one that exists, or empty for no snapshots. cameras: those of now.
+
+        Raises UsageError.
+        """
         if folder and not Path(folder).expanduser().is_dir():
             raise UsageError(f"snapshot_folder: expected a folder, found none at {folder}")
         self._folder = Path(folder).expanduser() if folder else None
         self._node = node
-        self._cameras = tuple(cameras)
+        self._cameras = cameras
         self._due: set[str] = set()
         node.service(Trigger, "~/snapshot", self._on_request)
 

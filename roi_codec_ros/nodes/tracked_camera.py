@@ -85,6 +85,15 @@ class TrackedCamera:
         self.view: GroundView | None = None
         self.shown: GroundView | ShownView | None = None  # what of it its last frame shows
 
+    def move(self, pose: CameraPose | None) -> None:
+        """Take another pose, as far as it is another one."""
+        same = self.pose is pose or (
+            self.pose is not None and pose is not None and self.pose.same_as(pose)
+        )
+        if not same:
+            self.pose = pose
+            self.in_map |= pose is not None
+
     def watches(self, patience_s: float) -> bool:
         """Whether what it saw is in the map, and new enough to rely on."""
         return self.in_map and self.health.sees(patience_s)

@@ -21,10 +21,16 @@ from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
-from roi_codec_ros.config.parameters import TrackerParameters, check_camera_names
+from roi_codec_ros.config.parameters import (
+    NodeParameters,
+    TrackerParameters,
+    Value,
+    check_camera_names,
+)
 from roi_codec_ros.msg import PersonArray
 from roi_codec_ros.nodes import qos
 from roi_codec_ros.nodes.base import ManagedNode
+from roi_codec_ros.nodes.camera_set import CameraSet
 from roi_codec_ros.nodes.conversions import stamp_ns
 from roi_codec_ros.nodes.diagnostics import Figure, Level, Status, rejects
 from roi_codec_ros.nodes.map_outputs import MapOutputs, blind_health, watching_health
@@ -60,6 +66,15 @@ def first_track_id(now_s: float) -> int:
     return max(1, int((now_s - YEAR_2025_S) * 10) % 2**32)
 
 
+def checked_poses(settings: TrackerParameters) -> dict[str, CameraPose]:
+    """The poses that settings give, by camera. Raises UsageError, also for cameras' names."""
+    check_camera_names(settings.cameras)
+    try:
+        return parse_camera_poses(settings.camera_poses)
+    except RoiCodecError as error:
+        raise UsageError(f"camera_poses: {error}") from error
+
+
 class TrackerNode(ManagedNode):
     """Publishes everything under `persons/`."""
 
@@ -68,7 +83,7 @@ class TrackerNode(ManagedNode):
 
     def __init__(self) -> None:
         super().__init__("tracker")
-        self._cameras: dict[str, TrackedCamera] = {}
+        self._cameras = CameraSet(self, self._make_camera)
         self._transforms: TransformPoses | None = None
 
     def configure(self) -> None:
@@ -76,12 +91,8 @@ class TrackerNode(ManagedNode):
         import scipy.optimize  # noqa: F401 (the first match would import it, slowly)
 
         names = self.settings.cameras
-        check_camera_names(names)
-        try:
-            poses = parse_camera_poses(self.settings.camera_poses)
-        except RoiCodecError as error:
-            raise UsageError(f"camera_poses: {error}") from error
-        if unknown := sorted(set(poses) - set(names)):
+        self._poses = checked_poses(self.settings)
+        if unknown := sorted(set(self._poses) - set(names)):
             raise UsageError(
                 f"camera_poses: expected cameras among {', '.join(names)}, "
                 f"found {', '.join(unknown)}"
@@ -93,18 +104,48 @@ class TrackerNode(ManagedNode):
         )
         self._outputs = MapOutputs(self, lambda: self.settings)
         self.service(Trigger, "~/reset_tracks", self._on_reset)
-        self._cameras = {name: TrackedCamera(name, poses.get(name)) for name in names}
-        for name, camera in self._cameras.items():
-            self.lasting_subscription(
-                CameraInfo, f"{name}/anonymized/camera_info", partial(self._on_info, camera)
-            )
-            self.subscription(
-                PersonArray, f"{name}/persons", partial(self._on_persons, camera), qos.reliable()
-            )
+        self._cameras = CameraSet(self, self._make_camera)
+        self._cameras.become(names)
         self.get_logger().info(
             f"cameras {', '.join(names)}; in {self.settings.map_frame}: "
-            f"{', '.join(poses) or 'none'}"
+            f"{', '.join(self._poses) or 'none'}"
         )
+
+    def _make_camera(self, name: str) -> TrackedCamera:
+        camera = TrackedCamera(name, self._poses.get(name))
+        self.lasting_subscription(
+            CameraInfo, f"{name}/anonymized/camera_info", partial(self._on_info, camera)
+        )
+        self.subscription(
+            PersonArray, f"{name}/persons", partial(self._on_persons, camera), qos.reliable()
+        )
+        return camera
+
+    def check_settings(self, settings: NodeParameters) -> None:
+        """As `ManagedNode.check_settings`; poses of cameras that are not there yet may be."""
+        assert isinstance(settings, TrackerParameters)
+        checked_poses(settings)
+
+    def setting_changed(self, name: str, value: Value) -> None:
+        """A live parameter has another value."""
+        if name not in ("cameras", "camera_poses") or not self.configured:
+            return
+        before = dict(self._cameras)
+        self._poses = checked_poses(self.settings)
+        self._cameras.become(self.settings.cameras)
+        for camera in self._cameras.values():
+            camera.move(self._poses.get(camera.name))
+        if self.active:
+            for gone in before.keys() - self._cameras.keys():
+                self._tracker.coverage.pop(gone, None)
+            self._listen_to_tf()
+            self._publish_coverage()
+
+    def _listen_to_tf(self) -> None:
+        """Once a camera's pose has to come from there."""
+        wanted = any(camera.pose is None for camera in self._cameras.values())
+        if wanted and self._transforms is None and tf_installed():
+            self._transforms = TransformPoses(self, self.settings.map_frame)
 
     def activate(self) -> None:
         """Start working."""
@@ -113,8 +154,7 @@ class TrackerNode(ManagedNode):
         self._outputs.restart()
         for camera in self._cameras.values():
             camera.health.restart()
-        if tf_installed() and any(camera.pose is None for camera in self._cameras.values()):
-            self._transforms = TransformPoses(self, self.settings.map_frame)
+        self._listen_to_tf()
         # A camera goes dark without a message; and simulated time may stand still.
         self._timer = self.timer(COVERAGE_PERIOD_S, self._publish_coverage)
         self._health_timer = self.timer(COVERAGE_PERIOD_S, self._publish_health)
@@ -141,6 +181,8 @@ class TrackerNode(ManagedNode):
         self._outputs.frames.broadcast(camera, message.header.frame_id)
 
     def _on_persons(self, camera: TrackedCamera, message: PersonArray) -> None:
+        if self._cameras.get(camera.name) is not camera:
+            return  # it was let go of
         camera.persons.add(len(message.persons))
         camera.health.heard()
         camera.health.age_ms.add(1e3 * self.age_s(message.header))
@@ -156,6 +198,8 @@ class TrackerNode(ManagedNode):
     def _with_tf(
         self, camera: TrackedCamera, message: PersonArray, outcome: CameraPose | NoPose
     ) -> None:
+        if self._cameras.get(camera.name) is not camera:
+            return  # it was let go of while it waited
         if isinstance(outcome, CameraPose):
             camera.in_map = True
             self._into_map(camera, outcome, message)

@@ -109,6 +109,12 @@ class CameraPose:
         x, y, z = self.translation.tolist()
         return x, y, z, roll, pitch, yaw
 
+    def same_as(self, other: CameraPose) -> bool:
+        """Whether all numbers are equal."""
+        return np.array_equal(self.rotation, other.rotation) and np.array_equal(
+            self.translation, other.translation
+        )
+
     def to_camera(self, points_map: ArrayLike) -> NDArray[np.float64]:
         """Places [N, 3] in the map, given in the optical frame: float64 [N, 3]."""
         places = np.asarray(points_map, np.float64).reshape(-1, 3)

@@ -105,10 +105,7 @@ class GroundView:
     def same_as(self, camera: CameraModel, pose: CameraPose, max_range_m: float) -> bool:
         """Whether a view of these would be this one, so that its cells need not be found again."""
         return (
-            self.camera == camera
-            and self.max_range_m == max_range_m
-            and np.array_equal(self.pose.rotation, pose.rotation)
-            and np.array_equal(self.pose.translation, pose.translation)
+            self.camera == camera and self.max_range_m == max_range_m and self.pose.same_as(pose)
         )
 
     @cached_property

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The cameras that a node of the server serves: some may come and go while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Generic, TypeVar
+
+from roi_codec_ros.nodes.guarded import GuardedNode
+
+Camera = TypeVar("Camera")
+
+
+class CameraSet(Mapping[str, Camera], Generic[Camera]):
+    """Cameras by name. It is replaced as a whole, so that threads may read it at any time."""
+
+    def __init__(self, node: GuardedNode, make: Callable[[str], Camera]) -> None:
+        """make: one camera, with its publishers and subscriptions, which end with it."""
+        self._node, self._make = node, make
+        self._cameras: dict[str, Camera] = {}
+        self._destroyers: dict[str, list[Callable[[], Any]]] = {}
+
+    def become(self, names: Sequence[str]) -> None:
+        """Have cameras of these names: make those that are new, let go of the others.
+
+        Those that stay go on as they are.
+        """
+        cameras = {}
+        for name in names:
+            if name in self._cameras:
+                cameras[name] = self._cameras[name]
+            else:
+                cameras[name], self._destroyers[name] = self._node.making(
+                    lambda name=name: self._make(name)  # type: ignore[misc]
+                )
+        gone = [name for name in self._cameras if name not in cameras]
+        self._cameras = cameras
+        for name in gone:
+            self._node.destroy_soon(self._destroyers.pop(name))
+
+    def __getitem__(self, name: str) -> Camera:
+        return self._cameras[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._cameras)
+
+    def __len__(self) -> int:
+        return len(self._cameras)
