@@ -45,6 +45,7 @@ MAY_IMPORT["lab/commands"] = set(MAY_IMPORT) - {"cli"}
 ROS_IN_THE_LABORATORY = {
     "lab/demo/filming.py",
     "lab/demo/monitor.py",
+    "lab/demo/robot_node.py",
     "lab/tools/camera_rates.py",
     "lab/tools/listening.py",
     "lab/tools/replaying.py",

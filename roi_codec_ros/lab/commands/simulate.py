@@ -4,8 +4,12 @@
 The cameras overlap, miss people, report false detections, drop frames, deliver late and have
 clocks that are up to 50 ms off. Tracks are scored live, as they stand at each moment.
 
+With --drive a robot drives through a hall that real nodes watch, slows down for people and stops
+when cameras fail.
+
 example:
   roi-codec simulate --json simulation.json
+  roi-codec simulate --drive --pace 0.25
   roi-codec simulate --seed 3 --minutes 5 --video hall.mp4
   roi-codec simulate --minutes 0.2 --film hall.avi
 """
@@ -24,6 +28,7 @@ from roi_codec_ros.commands.arguments import (
     outputs,
 )
 from roi_codec_ros.common.errors import UsageError
+from roi_codec_ros.lab.commands import simulate_drive
 
 if TYPE_CHECKING:
     from roi_codec_ros.lab.evaluation.tracking_scores import Sample, TrackingScores
@@ -51,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE.avi",
         help="instead film four people in a hall with a camera on its wall, at 10 frames/s",
     )
+    simulate_drive.add_arguments(parser)
     add_json_option(parser)
     add_force_option(parser)
 
@@ -67,6 +73,11 @@ _minutes.__name__ = "number of minutes from 1/60 to a day"
 
 def run(args: argparse.Namespace) -> None:
     """Run the verb. Raises RoiCodecError for whatever a user can cause."""
+    if args.drive:
+        if args.video:
+            raise UsageError("expected --video without --drive, found both")
+        simulate_drive.run_drive(args)
+        return
     from roi_codec_ros.lab.evaluation.tracking_scores import live_samples, score
     from roi_codec_ros.lab.simulation.measured_hall import simulate_hall
     from roi_codec_ros.perception.tracking import Tracker
