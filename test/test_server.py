@@ -316,7 +316,8 @@ def test_cameras_come_and_go_while_the_server_runs(graph, persons):
     for node in ("/decoder", "/detector"):
         graph.set_parameters(node, cameras=[*CAMERAS, BROKEN])
     more_of(graph, persons[gone])
-    assert graph.wait_for("figures", lambda: graph.status(f"decoder: {gone}", time.monotonic()))
+    since_s = time.monotonic()
+    graph.wait_for("figures", lambda: graph.status(f"decoder: {gone}", since_s))
 
 
 def test_the_server_ends_cleanly(graph, persons, server):
