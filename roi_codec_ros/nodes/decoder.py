@@ -31,10 +31,10 @@ from roi_codec_ros.codec import (
     load_model,
 )
 from roi_codec_ros.common.devices import batch_limit
+from roi_codec_ros.config.parameter_values import Value
 from roi_codec_ros.config.parameters import (
     DecoderParameters,
     NodeParameters,
-    Value,
     check_camera_names,
 )
 from roi_codec_ros.msg import CompressedLatent

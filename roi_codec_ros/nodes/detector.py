@@ -21,10 +21,10 @@ from sensor_msgs.msg import CompressedImage, Image
 from roi_codec_ros.codec.models import model_directories
 from roi_codec_ros.common.devices import batch_limit
 from roi_codec_ros.common.image_messages import ImageMessageError
+from roi_codec_ros.config.parameter_values import Value
 from roi_codec_ros.config.parameters import (
     DetectorParameters,
     NodeParameters,
-    Value,
     check_camera_names,
 )
 from roi_codec_ros.msg import DecodedFrame, PersonArray

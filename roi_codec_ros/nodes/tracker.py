@@ -21,10 +21,10 @@ from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
+from roi_codec_ros.config.parameter_values import Value
 from roi_codec_ros.config.parameters import (
     NodeParameters,
     TrackerParameters,
-    Value,
     check_camera_names,
 )
 from roi_codec_ros.msg import PersonArray
