@@ -74,8 +74,8 @@ _minutes.__name__ = "number of minutes from 1/60 to a day"
 def run(args: argparse.Namespace) -> None:
     """Run the verb. Raises RoiCodecError for whatever a user can cause."""
     if args.drive:
-        if args.video:
-            raise UsageError("expected --video without --drive, found both")
+        if args.video or args.film:
+            raise UsageError("expected --video and --film without --drive, found one with it")
         simulate_drive.run_drive(args)
         return
     from roi_codec_ros.lab.evaluation.tracking_scores import live_samples, score
