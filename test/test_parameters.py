@@ -99,6 +99,16 @@ def test_coerce_takes_what_loses_nothing(kind, given, value):
 
 
 @pytest.mark.parametrize(
+    ("name", "typed"), [("skip", "on"), ("skip", "off"), ("rectified", "yes")]
+)
+def test_a_choice_that_yaml_reads_as_a_boolean_is_what_was_typed(name, typed):
+    """As in `--ros-args -p skip:=off`."""
+    parameter = parameters_of("encoder_node")[name]
+
+    assert parameter.coerce(yaml.safe_load(typed)) == typed
+
+
+@pytest.mark.parametrize(
     ("kind", "given"),
     [
         ("integer", 1.5),

@@ -74,8 +74,12 @@ class Parameter:
             )
 
     def _convert(self, value: object) -> Value:
+        if self.type == "string" and isinstance(value, bool):
+            # YAML reads on, off, yes and no as booleans: the one that is a choice was meant.
+            words = ("true", "on", "yes") if value else ("false", "off", "no")
+            return next((word for word in words if word in self.choices), words[0])
         if self.type == "string" and isinstance(value, (int, float)):
-            return str(value).lower() if isinstance(value, bool) else str(value)
+            return str(value)
         if self.type == "double" and isinstance(value, int) and not isinstance(value, bool):
             return float(value)
         if self.type == "string_array":
