@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""tracker_node as a process: cameras that can not say where people are say nothing, over DDS.
+"""tracker_node as a process: cameras that cannot say where people are say nothing, over DDS.
 
 No pixels are needed. Every camera's lens is published once, before the tracker is there, and kept
 for it, as drivers do that have nothing new to say.
@@ -222,7 +222,7 @@ def test_a_person_too_near_to_be_placed_is_not_nobody(graph, clouds, detectors):
 
     detectors.people = ((100.0, 0.0, 400.0, 480.0), MIDDLE)
     graph.wait_for("WARN", lambda: level(graph, "a") == "WARN")
-    assert "1 of 2 persons can not be placed" in status(graph, "a")["message"]
+    assert "1 of 2 persons cannot be placed" in status(graph, "a")["message"]
     graph.wait_for("clouds again", lambda: said_since(clouds, blind_ns) and clouds.last.width)
 
     detectors.people = ()

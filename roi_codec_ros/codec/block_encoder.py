@@ -69,7 +69,7 @@ class BlockEncoder:
         """The plan of a frame.
 
         stamp_s: when the frame was taken; None: it belongs to no film. Raises RoiCodecError where
-        the frame can not be judged.
+        the frame cannot be judged.
         """
         regions = self._regions.find(image)
         thresholds = self._regions.thresholds

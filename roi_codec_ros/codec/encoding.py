@@ -76,7 +76,7 @@ class Encoder:
     """Turns camera frames into payloads with one model; one frame at a time.
 
     A model that codes blocks is told by regions what to hide and where persons are; a frame that
-    they can not judge is an error, never a payload.
+    they cannot judge is an error, never a payload.
     """
 
     def __init__(
@@ -170,7 +170,7 @@ class Encoder:
                 picture that belongs to no film.
 
         Raises:
-            RoiCodecError: ``image`` is of another shape, type or size, or can not be judged.
+            RoiCodecError: ``image`` is of another shape, type or size, or cannot be judged.
         """
         started = self._clock()
         _check_image(image)

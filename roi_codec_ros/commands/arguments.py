@@ -28,7 +28,7 @@ def outputs(
     """The `Output` of every option of ``names`` that was given.
 
     inputs: what the command reads; None, and what is no file, counts for nothing.
-    Raises RoiCodecError where one of them can not or must not be written.
+    Raises RoiCodecError where one of them cannot or must not be written.
     """
     read = [Path(path) for path in inputs if path is not None and Path(path).exists()]
     paths = {name: getattr(args, name) for name in names}

@@ -61,7 +61,7 @@ def click_points(
 
 
 def check_display() -> None:
-    """Raises RoiCodecError where OpenCV can not open a window.
+    """Raises RoiCodecError where OpenCV cannot open a window.
 
     Tried in a process of its own: without a display, Qt ends the process that asks for a window.
     """

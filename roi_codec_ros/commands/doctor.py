@@ -148,7 +148,7 @@ def _regions() -> list[Finding]:
             findings.append(Finding(backend, BAD, str(error)))
     if not findings:
         findings.append(
-            Finding("onnxruntime", BAD, "neither onnxruntime nor openvino: cameras can not encode")
+            Finding("onnxruntime", BAD, "neither onnxruntime nor openvino: cameras cannot encode")
         )
     return findings
 

@@ -28,7 +28,7 @@ def batch_limit(most: int, device: str) -> int:
 def torch_device(name: str) -> torch.device:
     """The device called ``name`` (``cpu``, ``cuda``, ``cuda:1``).
 
-    Raises UsageError for no device of torch's, RoiCodecError for one that is not there or can not
+    Raises UsageError for no device of torch's, RoiCodecError for one that is not there or cannot
     compute.
     """
     import torch

@@ -9,7 +9,7 @@ class RoiCodecError(Exception):
 
 
 class UsageError(RoiCodecError):
-    """The command was used in a way that can not work (found after its arguments were parsed)."""
+    """The command was used in a way that cannot work (found after its arguments were parsed)."""
 
 
 class BitstreamError(RoiCodecError):

@@ -115,7 +115,7 @@ def same_file(first: Path, second: Path) -> bool:
 
 
 def is_ours(path: Path) -> bool:
-    """Whether a file says that roi-codec made it; False where it can not be read."""
+    """Whether a file says that roi-codec made it; False where it cannot be read."""
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD_BYTES)

@@ -39,7 +39,7 @@ class CompressedMessage(Protocol):
 
 
 class ImageMessageError(RoiCodecError):
-    """An image message with an encoding or a layout that can not be read."""
+    """An image message with an encoding or a layout that cannot be read."""
 
 
 def _recolour(code: int) -> Callable[[Pixels], Pixels]:
@@ -251,7 +251,7 @@ def _decoded_jpeg(data: bytes) -> Pixels:
         pixels = None
     if pixels is None:
         raise ImageMessageError(
-            f"expected a JPEG that can be decoded, found {len(data)} bytes that can not"
+            f"expected a JPEG that can be decoded, found {len(data)} bytes that cannot"
         )
     return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
 

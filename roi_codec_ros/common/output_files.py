@@ -45,7 +45,7 @@ class Output:
         """force: also over a file that roi-codec did not make. inputs: what the command reads.
 
         Makes the folder of ``path``; a file that is there stays as it is until `write`.
-        Raises UsageError where ``path`` is an input, RoiCodecError where it can not be written or
+        Raises UsageError where ``path`` is an input, RoiCodecError where it cannot be written or
         is not ours to replace.
         """
         self.path = Path(path)
@@ -160,7 +160,7 @@ class RunFolder:
         return is_ours(self.path / _MARKER)
 
     def __enter__(self) -> RunFolder:
-        """Mark and lock it. Raises RoiCodecError where that can not be, or another run is in it.
+        """Mark and lock it. Raises RoiCodecError where that cannot be, or another run is in it.
 
         What was half-written when an earlier run was killed is removed.
         """

@@ -51,7 +51,7 @@ def save_figure(figure: Figure, output: Output) -> None:
 
 
 def plot_curve(curve: Mapping[str, Sequence[float | None]], title: str, output: Output) -> None:
-    """A panel for each figure over the steps. Raises RoiCodecError where it can not be written.
+    """A panel for each figure over the steps. Raises RoiCodecError where it cannot be written.
 
     curve: as `lab.training.curve.learning_curve` gives it.
     """

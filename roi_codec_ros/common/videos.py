@@ -35,7 +35,7 @@ def write_video(path: Path, open_writer: OpenWriter, frames: Iterable[np.ndarray
 def video_file(path: Path, open_writer: OpenWriter) -> Iterator[Callable[[np.ndarray], None]]:
     """A video that is made frame by frame: what is yielded takes them, uint8 [H, W, 3] BGR.
 
-    open_writer: opens a file of that suffix; raises RoiCodecError where it can not. Raises
+    open_writer: opens a file of that suffix; raises RoiCodecError where it cannot. Raises
     RoiCodecError when not all frames can be read back, and then leaves nothing behind.
     """
     with _replacement(path) as unfinished:

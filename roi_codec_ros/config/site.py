@@ -79,7 +79,7 @@ class Site:
 
 
 def read_site(path: str | Path) -> Site:
-    """Read a file of cameras. Raises UsageError, which names the key, for what can not be.
+    """Read a file of cameras. Raises UsageError, which names the key, for what cannot be.
 
     Paths of lenses, poses, models and sources are relative to the file's folder.
     """

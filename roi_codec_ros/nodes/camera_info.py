@@ -2,7 +2,7 @@
 """CameraInfo: read from a calibration file, made that of the pixels at hand, as a camera model.
 
 Intrinsics belong to the pixels that they describe. `info_of_pixels` is the one place that says
-which those are, field by field; where that can not be known it refuses, and nothing is published.
+which those are, field by field; where that cannot be known it refuses, and nothing is published.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def info_of_pixels(
         part must have that part's size. do_rectify: a rectified part is another than the raw one.
     binning_x, binning_y: how many of the picture's pixels became one; 0 is 1.
 
-    Raises RoiCodecError where this can not be right: another shape than the calibration's, a
+    Raises RoiCodecError where this cannot be right: another shape than the calibration's, a
     picture's axis outside of it, a part that leaves it, numbers that are no camera's.
     """
     if not (any(info.p) if rectified else any(info.k)):

@@ -59,7 +59,7 @@ def whole_numbers_as_doubles(
 def accepted(
     declared: Mapping[str, Parameter], changes: Sequence[RosParameter], *, configured: bool
 ) -> dict[str, Value]:
-    """The new values of declared parameters. Raises for one that can not be taken."""
+    """The new values of declared parameters. Raises for one that cannot be taken."""
     values = {}
     for change in changes:
         parameter = declared.get(change.name)

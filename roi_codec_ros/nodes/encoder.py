@@ -239,7 +239,7 @@ class EncoderNode(ManagedNode):
         self._skipped.add(encoded.skipped_share)
 
     def _pixels(self, content: Frame | Image | CompressedImage) -> NDArray[np.uint8]:
-        """uint8 [H, W, 3] RGB. Raises ImageMessageError for a message that can not be read."""
+        """uint8 [H, W, 3] RGB. Raises ImageMessageError for a message that cannot be read."""
         if isinstance(content, Frame):
             return content.image
         image = rgb_from_message(content)

@@ -104,7 +104,7 @@ class FollowingSubscription:
     ) -> None:
         """callbacks: by message type, the preferred one first.
 
-        Raises UsageError for a topic or a quality that can not be.
+        Raises UsageError for a topic or a quality that cannot be.
         """
         self._node = node
         self._topic = topic

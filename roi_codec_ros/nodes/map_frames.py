@@ -47,7 +47,7 @@ class MapFrames:
     def settle(self, cameras: Iterable[TrackedCamera]) -> None:
         """Decide on the cloud's frame, once a camera has a place in the map.
 
-        Raises LeftOutError where it is not the map's and can not be broadcast.
+        Raises LeftOutError where it is not the map's and cannot be broadcast.
         """
         if self._origin is None:
             poses = [c.pose or (c.view.pose if c.view else None) for c in cameras]

@@ -89,7 +89,7 @@ def is_latched(profile: QoSProfile) -> bool:
 
 
 def silent_events() -> SubscriptionEventCallbacks:
-    """For a subscription beside another one that some publishers can not serve: no warnings."""
+    """For a subscription beside another one that some publishers cannot serve: no warnings."""
     return SubscriptionEventCallbacks(use_default_callbacks=False)
 
 

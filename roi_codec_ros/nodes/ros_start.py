@@ -39,7 +39,7 @@ _WHILE = re.compile(r"^(failed to [a-z ]+|Failed to parse ROS arguments): ")
 def start_ros(args: Sequence[str] | None) -> None:
     """rclpy.init with arguments (None: the process's own).
 
-    Raises UsageError for arguments or an environment that ROS can not use, RoiCodecError for
+    Raises UsageError for arguments or an environment that ROS cannot use, RoiCodecError for
     whatever else keeps it from starting.
     """
     _check_domain(os.environ.get("ROS_DOMAIN_ID", ""))

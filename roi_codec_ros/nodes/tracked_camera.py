@@ -132,7 +132,7 @@ class TrackedCamera:
             score[places.valid],
             shares[places.valid] * height_m,
             shown,
-            f"{refused.total()} of {len(boxes)} persons can not be placed" if refused else "",
+            f"{refused.total()} of {len(boxes)} persons cannot be placed" if refused else "",
         )
 
     def _lens_in_map(self, message: PersonArray, assumed_hfov_deg: float) -> CameraModel:
@@ -176,7 +176,7 @@ class TrackedCamera:
         return shown
 
     def _doubt_of(self, shares: NDArray[np.float64], height_m: float) -> str:
-        """Why places of the camera can not be right, by the heights of its last persons.
+        """Why places of the camera cannot be right, by the heights of its last persons.
 
         Once there is a reason it holds until persons of a credible height are seen.
         """

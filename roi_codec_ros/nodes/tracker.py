@@ -4,7 +4,7 @@
     <camera>/persons, <camera>/camera_info, poses ─► ground ─► tracks
       ─► persons/{tracks, poses, cloud, markers, coverage, health, detections, unplaced}
 
-A new newest stamp brings a new picture. A camera that can not place what it sees, or whose stamps
+A new newest stamp brings a new picture. A camera that cannot place what it sees, or whose stamps
 are not those of the others, is blind: it adds nothing, and when all are, nothing is published.
 Cameras without a pose stay by themselves, in their optical frames.
 """

@@ -137,7 +137,7 @@ def _refine(
 ) -> tuple[NDArray[np.float64], float]:
     """Levenberg-Marquardt over pixels, for any lens: the motion, and the RMS distance in pixels.
 
-    The distance is not finite where the camera can not see all points from the start.
+    The distance is not finite where the camera cannot see all points from the start.
     """
 
     def misses(candidate: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -156,7 +156,7 @@ class CameraModel:
     def for_image(self, width: int, height: int) -> CameraModel:
         """The same camera for an image of another size that shows all of what this one shows.
 
-        Raises RoiCodecError where that can not be, as `check_shape` says.
+        Raises RoiCodecError where that cannot be, as `check_shape` says.
         """
         check_shape((self.width, self.height), (width, height), self.fy / self.fx)
         return self.scale_to(width, height)
@@ -245,7 +245,7 @@ def lens_of(model: str, distortion: Sequence[float]) -> tuple[str, tuple[float, 
 def check_shape(
     calibrated: tuple[float, float], image: tuple[float, float], pixel_aspect: float = 1.0
 ) -> None:
-    """Raise RoiCodecError if an image can not show all of what a camera was calibrated for.
+    """Raise RoiCodecError if an image cannot show all of what a camera was calibrated for.
 
     calibrated, image: width and height in pixels. pixel_aspect: fy / fx of the calibration. A part
     of the picture, and one that was stretched, have other intrinsics, and nobody says which. They

@@ -99,7 +99,7 @@ def open_detector(
 
     Raises:
         UsageError: no such backend. RoiCodecError: it, or the device, is not there, or the weights
-        can not be used. ModelFileError: no graph of them.
+        cannot be used. ModelFileError: no graph of them.
     """
     check_server_backend(backend)
     path = Path(weights)

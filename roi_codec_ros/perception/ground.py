@@ -190,7 +190,7 @@ def ground_positions(
 
     boxes_xyxy: [N, 4] in pixels of the image that the camera describes. The foot is the middle of
     the lower edge. A box that the lower border cuts has its head (the middle of the upper edge)
-    intersected with the plane at person height instead. What can not be known is refused with a
+    intersected with the plane at person height instead. What cannot be known is refused with a
     `Reason`: a ray less than `horizon_margin_rad` off the horizon, a place farther than
     `max_range_m` from the camera along the ground, …
 

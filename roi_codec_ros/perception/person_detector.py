@@ -33,7 +33,7 @@ class PersonDetector(PersonFinder):
 
     weights: path of a weights file (`find_weights` looks for one). device: torch name.
     threads: CPU threads of the whole process, None leaves torch's own choice.
-    Raises RoiCodecError if ultralytics is not installed or the weights can not be used.
+    Raises RoiCodecError if ultralytics is not installed or the weights cannot be used.
     """
 
     name = TORCH
@@ -92,7 +92,7 @@ def feature_pyramid(weights: str | os.PathLike[str], layers: Sequence[int]) -> A
     """A `torch.nn.Module` from images [B, 3, H, W] to the outputs of some layers of a YOLOv8.
 
     For feature losses; what stands behind the last of `layers` is left out.
-    Raises RoiCodecError if ultralytics is not installed, or the weights can not be used or have
+    Raises RoiCodecError if ultralytics is not installed, or the weights cannot be used or have
     no such layers.
     """
     from torch import Tensor, nn
@@ -143,7 +143,7 @@ def feature_pyramid(weights: str | os.PathLike[str], layers: Sequence[int]) -> A
 def detector_weights(weights: Path) -> tuple[dict[str, np.ndarray], list[int]]:
     """What `detector_graph` takes: arrays by name, normalisation folded, and the person classes.
 
-    Raises RoiCodecError if ultralytics is not installed or the weights can not be used.
+    Raises RoiCodecError if ultralytics is not installed or the weights cannot be used.
     """
     yolo = load_network(weights)
     persons = _person_classes(yolo.names, weights)

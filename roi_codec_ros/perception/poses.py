@@ -19,7 +19,7 @@ POSE_KEYS = ("x", "y", "z", "roll", "pitch", "yaw")  # metres and radians, of th
 def parse_camera_poses(entries: Iterable[str]) -> dict[str, CameraPose]:
     """Poses by camera, from entries "name: x y z roll pitch yaw" or "name: file.yaml".
 
-    Empty entries are passed over. Raises RoiCodecError for what can not be read.
+    Empty entries are passed over. Raises RoiCodecError for what cannot be read.
     """
     poses: dict[str, CameraPose] = {}
     for entry in entries:

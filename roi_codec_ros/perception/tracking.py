@@ -151,7 +151,7 @@ class Tracker:
 
         xy: [N, 2] metres in the map. covariance: [N, 2, 2] m². score: [N]. height_m: [N], of
         bodies; NaN, or both empty, where not known.
-        Raises RoiCodecError for shapes and numbers that can not be; the tracks stay as they are.
+        Raises RoiCodecError for shapes and numbers that cannot be; the tracks stay as they are.
         """
         places = np.array(xy, np.float64)
         spreads = np.array(covariance, np.float64)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which topics of a bag hold pictures, by their types; pictures that are not known are not copied.
 
-A topic is rewritten, copied or dropped. What may hold a picture that can not be looked at is
+A topic is rewritten, copied or dropped. What may hold a picture that cannot be looked at is
 dropped: images inside other messages, coloured clouds, transports that are not known.
 """
 
@@ -21,7 +21,7 @@ class Kind(Enum):
     VIDEO = "video"
     CLOUD = "cloud"
     OTHER = "other"
-    UNKNOWN_PICTURE = "a picture that can not be looked at"
+    UNKNOWN_PICTURE = "a picture that cannot be looked at"
     NESTED_PICTURE = "a message with a picture inside"
 
 

@@ -206,7 +206,7 @@ class Bag:
             new = {k: v for k, v in types.items() if k not in self.typestore.fielddefs}
             self.typestore.register(new)
         except (self._typesys.TypesysError, ValueError) as error:
-            self.notes.append(f"the definition of {connection.msgtype} can not be read: {error}")
+            self.notes.append(f"the definition of {connection.msgtype} cannot be read: {error}")
 
 
 def _rosbags(module: str) -> Any:

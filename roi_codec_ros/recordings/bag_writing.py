@@ -275,7 +275,7 @@ def work_folder(target: Path) -> Path:
 
 
 def check_target(target: Path, source: Path, bag: Bag, *, force: bool) -> None:
-    """Raises RoiCodecError where a bag must not or can not be written there."""
+    """Raises RoiCodecError where a bag must not or cannot be written there."""
     inner, outer = target.resolve(), source.resolve()
     if inner == outer or outer in inner.parents:
         raise RoiCodecError(f"expected to write another bag than the input {source}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A bag without heads: pictures rewritten, what can not be looked at dropped, the rest copied."""
+"""A bag without heads: pictures rewritten, what cannot be looked at dropped, the rest copied."""
 
 from __future__ import annotations
 
@@ -304,7 +304,7 @@ class _Rewriting:
         try:
             coloured = has_colours(self._codec.read(content, connection.msgtype))
         except RoiCodecError as error:
-            self._result.dropped[connection.topic] = f"a cloud that can not be read: {error}"
+            self._result.dropped[connection.topic] = f"a cloud that cannot be read: {error}"
             return False
         if coloured:
             self._result.dropped[connection.topic] = f"{connection.msgtype}: a coloured cloud"

@@ -47,7 +47,7 @@ def anonymize_film(
 ) -> Result:
     """Write a film whose frames show no heads.
 
-    A frame that can not be decoded or judged is left out. Places, dates and other streams than
+    A frame that cannot be decoded or judged is left out. Places, dates and other streams than
     pictures and sound are not copied.
 
     source, target: `PIPE` for frames on standard input or output (YUV4MPEG2). quality: "crf" of
@@ -131,7 +131,7 @@ class _Film:
             try:
                 frames = packet.decode()
             except self._av.FFmpegError as error:
-                self.tally.leave_out(f"a frame that can not be decoded: {error}")
+                self.tally.leave_out(f"a frame that cannot be decoded: {error}")
                 continue
             for frame in frames:
                 yield None, VideoFrame(frame)

@@ -20,7 +20,7 @@ VERB = "anonymize"
 
 
 def anonymize_picture(source: Path, target: Output, settings: Settings) -> CameraTally:
-    """Write one picture without heads. Raises RoiCodecError where that can not be."""
+    """Write one picture without heads. Raises RoiCodecError where that cannot be."""
     if source.suffix.lower() != target.path.suffix.lower() and target.is_file:
         raise RoiCodecError(
             f"expected a picture to keep its format {source.suffix}, found {target.path.name}"
@@ -45,7 +45,7 @@ def anonymize_folder(
     """Write every picture of a folder and of its folders, under the same names.
 
     What was written by an earlier run with the same settings is passed over, so that one that was
-    killed goes on. Other files are not copied. A picture that can not be judged is left out.
+    killed goes on. Other files are not copied. A picture that cannot be judged is left out.
 
     told: what tells these settings from others. Raises RoiCodecError.
     """

@@ -85,7 +85,7 @@ class Head:
 def judge(image: ImageArray, finder: Finder, look: Look = Look.ALL) -> Judged:
     """Where the heads of a frame are, uint8 [H, W, 3] RGB.
 
-    Raises RoiCodecError where the frame can not be judged.
+    Raises RoiCodecError where the frame cannot be judged.
     """
     if look is Look.NOTHING:
         size = grid_size(*image.shape[:2])

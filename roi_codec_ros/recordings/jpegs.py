@@ -48,7 +48,7 @@ def hide_in_jpeg(data: bytes, hidden: BoolArray) -> bytes:
     """A JPEG without its hidden blocks, without thumbnails, places and comments.
 
     hidden: bool [⌈H / 16⌉, ⌈W / 16⌉] of the picture as it is stored, before any rotation tag.
-    Raises RoiCodecError where it can not be decoded, or PyAV is not installed.
+    Raises RoiCodecError where it cannot be decoded, or PyAV is not installed.
     """
     if not hidden.any():
         return without_metadata(data)

@@ -93,7 +93,7 @@ def hide_in_picture(data: bytes, hidden: BoolArray, name: str) -> bytes:
     except RoiCodecError:
         raise
     except Exception as error:  # whatever a decoder or an encoder makes of foreign bytes
-        raise PhotographError(name, f"a picture that can not be written: {error}") from error
+        raise PhotographError(name, f"a picture that cannot be written: {error}") from error
 
 
 def hide_without_loss(data: bytes, hidden: BoolArray) -> bytes:

@@ -185,7 +185,7 @@ class Capture:
                     break
                 self._hand_on(reader)
             media_s += step_s
-            # A reader that can not keep up starts late, it never hurries to catch up.
+            # A reader that cannot keep up starts late, it never hurries to catch up.
             due_s = max(due_s + step_s, time.monotonic() - step_s)
         self._stop.wait(max(0.0, due_s - time.monotonic()))
         return self._delivered - delivered_before

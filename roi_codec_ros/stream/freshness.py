@@ -57,7 +57,7 @@ class FreshnessGuard:
     the last one taken, if its stamp is newer by `restart_after_s` (an encoder that began anew, the
     live camera beside a recording), or if nothing was taken for `restart_after_s` (a clock that
     was set back), but never the last one again. Whatever is refused changes nothing of that: a
-    flood of it can not push the camera out, and no camera is locked out for longer than that
+    flood of it cannot push the camera out, and no camera is locked out for longer than that
     silence lasts.
 
     lost: frames that the encoder counted and that never came. restarts: how often the stream began

@@ -23,7 +23,7 @@ _LOGIN = re.compile(r"://[^/@\s]+@")
 
 
 class SourceError(RoiCodecError):
-    """A source can not be opened, or gave no more frames."""
+    """A source cannot be opened, or gave no more frames."""
 
 
 class SourceKind(enum.Enum):

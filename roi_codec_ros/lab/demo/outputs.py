@@ -183,7 +183,7 @@ def write_side_by_side(run: Run, path: Path, on_frame: Callable[[], object] = la
     """Write the side-by-side video (MP4) and return the number of its frames.
 
     The file appears whole or not at all. Raises RoiCodecError when no moment is complete or the
-    file can not be written.
+    file cannot be written.
     """
     if not run.cameras:
         raise RoiCodecError("expected pictures of the run, found none")

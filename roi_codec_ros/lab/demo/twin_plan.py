@@ -79,7 +79,7 @@ def pose_plan(
             camera_parameters={"camera_info_file": str(path)},
         )
     hfov_deg = hfov_deg or HFOV_DEG
-    CameraModel.from_hfov(4, 3, hfov_deg)  # refuses what can not be
+    CameraModel.from_hfov(4, 3, hfov_deg)  # refuses what cannot be
     server = {**plan.server_parameters, "assumed_hfov_deg": hfov_deg}
     return replace(plan, hfov_deg=hfov_deg, server_parameters=server)
 

@@ -155,7 +155,7 @@ class _AvDecoder:
 
     def _shown(self, packet: Any) -> Shown:
         height, width = self._size
-        # What comes before the first keyframe can not be decoded, and shows nothing.
+        # What comes before the first keyframe cannot be decoded, and shows nothing.
         with contextlib.suppress(self._av.FFmpegError):
             frames = self._context.decode(packet)
             return [(f.pts, f.to_ndarray(format="rgb24")[:height, :width]) for f in frames]

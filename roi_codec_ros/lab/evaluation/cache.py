@@ -29,7 +29,7 @@ class ResultCache:
     def __init__(self, path: Path, context: Mapping[str, Any], *, resume: bool) -> None:
         """resume: use what the file has; without, all is measured anew. Nothing in it is lost.
 
-        Raises RoiCodecError where it can not be written, is no such file, or another run has it.
+        Raises RoiCodecError where it cannot be written, is no such file, or another run has it.
         """
         self._context = _digest({"format": FORMAT, **context})
         self._results: dict[str, ImageResult] = {}

@@ -101,7 +101,7 @@ class RegionJudge:
     def add(self, image: ImageArray, annotation: Annotation, faces: BoxArray) -> None:
         """Judge one photograph. faces: float32 [N, 4], those that detectors see in it, in px.
 
-        Raises RoiCodecError where the regions model can not judge it.
+        Raises RoiCodecError where the regions model cannot judge it.
         """
         plan = plan_blocks(self.finder.find(image), self.finder.thresholds)
         result, hidden = self.result, plan.hidden

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A burst in a soak: cameras that take several times as many frames for some seconds.
 
-What can not be worked off is to be dropped, not to wait: soon after the burst frames are to come
+What cannot be worked off is to be dropped, not to wait: soon after the burst frames are to come
 through as fast as before.
 """
 

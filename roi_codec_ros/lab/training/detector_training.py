@@ -256,7 +256,7 @@ def interpolate(network: Any, weights: Path, share: float) -> float:
     Half-way between a network and what it was fine-tuned to, much of what was learnt stands, and
     most of what was forgotten is back (Wortsman et al., Robust fine-tuning of zero-shot models,
     2022). Weights with other classes have another last layer: ``network`` then stays as it is.
-    Returns the share that was taken. Raises RoiCodecError for weights that can not be read.
+    Returns the share that was taken. Raises RoiCodecError for weights that cannot be read.
     """
     began: Any = load_network(weights).model.float().state_dict()
     network.float()

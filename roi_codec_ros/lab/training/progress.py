@@ -29,7 +29,7 @@ class ProgressLog:
     ) -> None:
         """board: a TensorBoard writer of :func:`open_board`. start: share of the budget spent.
 
-        Raises RoiCodecError where ``path`` can not be written.
+        Raises RoiCodecError where ``path`` cannot be written.
         """
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,7 +60,7 @@ class ProgressLog:
             self._board.close()
 
     def __call__(self, report: StepReport) -> None:
-        """Raises RoiCodecError where the log can not be written."""
+        """Raises RoiCodecError where the log cannot be written."""
         values = {
             **report.figures,
             "images": float(report.images),
