@@ -105,7 +105,7 @@ def _run(arguments: list[str]) -> int:
         return 1
     except OSError as error:
         use = f"use {error.filename}" if error.filename else "write its output"
-        print(f"roi-codec {chosen}: expected to {use}, found: {error.strerror}", file=sys.stderr)
+        print(f"roi-codec {chosen}: cannot {use}: {error.strerror}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
@@ -141,7 +141,7 @@ def _flush() -> bool:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if not isinstance(error, BrokenPipeError):
             print(
-                f"roi-codec: expected to write to standard output, found: {error.strerror}",
+                f"roi-codec: cannot write to standard output: {error.strerror}",
                 file=sys.stderr,
             )
         return False

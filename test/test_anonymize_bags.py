@@ -303,7 +303,7 @@ def test_a_folder_of_other_things_is_never_replaced_by_a_bag(tmp_path, astronaut
 
     assert main(["anonymize", str(source), str(tmp_path / "home"), "--force"]) == 1
 
-    assert "found: a folder of other things" in capsys.readouterr().err
+    assert "it is a folder of other things" in capsys.readouterr().err
     assert (tmp_path / "home" / "thesis.txt").exists()
 
 

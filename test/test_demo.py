@@ -237,7 +237,7 @@ def test_missing_weights_and_models_are_one_line(tmp_path, model):
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, model):
     (tmp_path / "out").write_text("a file")
-    assert f"{tmp_path}/out; found: no folder" in refused(tmp_path, "--model", model)
+    assert f"{tmp_path}/out: it is no folder" in refused(tmp_path, "--model", model)
 
 
 @pytest.mark.graph

@@ -116,8 +116,7 @@ def test_the_demo_on_a_full_disk_ends_with_one_line_and_nothing_half_written(
     assert process.returncode == 1, said
     assert "Traceback" not in said
     assert said.strip().splitlines()[-1] == (
-        f"roi-codec demo: expected to write {small_disk}/report.json; "
-        "found: No space left on device"
+        f"roi-codec demo: cannot write {small_disk}/report.json: No space left on device"
     )
     assert len(children) == 3 and demo.alive(children) == set()
     assert {path.name for path in small_disk.iterdir()} == {".roi-codec.json", "log", "others"}

@@ -86,7 +86,7 @@ def test_a_device_is_written_into(tmp_path: Path) -> None:
     Output(nothing).write(b"new")
     with replacement(nothing) as partial:
         partial.write_bytes(b"more")
-    with pytest.raises(RoiCodecError, match=r"write .*full; found: No space left"):
+    with pytest.raises(RoiCodecError, match=r"write .*full: No space left"):
         Output(full).write(b"new")
     assert stat.S_ISCHR(nothing.stat().st_mode)
     assert stat.S_ISCHR(full.stat().st_mode)
@@ -97,7 +97,7 @@ def test_a_device_is_written_into(tmp_path: Path) -> None:
 def test_a_disk_is_no_file_to_write(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     os.mknod(disk, stat.S_IFBLK | 0o600, os.makedev(7, 250))
-    with pytest.raises(RoiCodecError, match=r"disk; found: a disk; --force"):
+    with pytest.raises(RoiCodecError, match=r"disk: it is a disk; --force"):
         Output(disk)
 
 
@@ -247,7 +247,7 @@ def test_two_outputs_are_two_files(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
-    with pytest.raises(RoiCodecError, match="found: a folder"):
+    with pytest.raises(RoiCodecError, match="it is a folder"):
         Output(tmp_path)
     (tmp_path / "file").write_bytes(THEIRS)
     with pytest.raises(RoiCodecError, match="found: Not a directory"):
@@ -273,7 +273,7 @@ def test_what_lies_in_a_folder_of_somebody_elses_stays(tmp_path: Path, name: str
     (tmp_path / "other.json").write_bytes(THEIRS)
     (tmp_path / "log").mkdir()
     (tmp_path / "report.json").write_bytes(THEIRS)
-    with pytest.raises(RoiCodecError, match=rf"write .*{name}; found: something"):
+    with pytest.raises(RoiCodecError, match=rf"write .*{name}: it is something"):
         RunFolder(tmp_path, "demo", (name, "absent"))
     with RunFolder(tmp_path, "demo", ("absent",)):
         pass  # nothing of theirs would be touched

@@ -252,7 +252,7 @@ def test_a_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(importlib, "import_module", missing)
     install = "pip install --no-deps dlib-bin face_recognition_models"
-    with pytest.raises(RoiCodecError, match=f"expected the package dlib for .*: {install}$"):
+    with pytest.raises(RoiCodecError, match=f"cannot load the package dlib, for .*: {install}$"):
         make_face_embedder("dlib")
 
 

@@ -168,7 +168,7 @@ def test_what_somebody_keeps_in_the_folder_of_a_run_stays(
     shutil.copy(find_model("fast"), tmp_path / "notes.txt")
     (tmp_path / "log.jsonl").write_text("mine")
     assert main(arguments(data, tmp_path, "--steps", 1)) == 1
-    assert "log.jsonl; found: something that roi-codec did not make" in capsys.readouterr().err
+    assert "log.jsonl: it is something that roi-codec did not make" in capsys.readouterr().err
     assert (tmp_path / "log.jsonl").read_text() == "mine"
 
 
@@ -244,7 +244,7 @@ def test_a_full_disk_is_one_line_and_the_last_checkpoint_stands(
     _, errors = short.communicate(timeout=500)
     assert short.returncode == 1, errors
     last = errors.splitlines()[-1]
-    assert "expected to write a checkpoint to" in last
+    assert "cannot write a checkpoint to" in last
     assert last.endswith("File too large; the last one stands")
     assert "Traceback" not in errors
     assert (out / "checkpoint.pt").read_bytes() == before

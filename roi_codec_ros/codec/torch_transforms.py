@@ -35,7 +35,7 @@ class Transform:
             import torch
         except ImportError as error:
             raise RoiCodecError(
-                "expected torch to run a model file, found it not installed: pip install torch, "
+                "torch, which runs model files, is not installed: pip install torch, "
                 "or encode with an exported model (backend onnxruntime or openvino)"
             ) from error
 

@@ -170,7 +170,7 @@ def read_bytes(path: Path) -> bytes:
 
 def refusal_of(path: Path, error: OSError) -> RoiCodecError:
     """The one line for what the file system refused."""
-    return RoiCodecError(f"expected to write {path}; found: {error.strerror or error}")
+    return RoiCodecError(f"cannot write {path}: {error.strerror or error}")
 
 
 def status_of(path: Path) -> os.stat_result | None:

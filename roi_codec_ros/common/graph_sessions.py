@@ -258,8 +258,7 @@ def _providers(device: str, available: Sequence[str]) -> list[Any]:
 def missing(package: str) -> RoiCodecError:
     """That a backend's package is not installed, and how to get it."""
     return RoiCodecError(
-        f"expected {package} for the backend of that name, found it not installed: "
-        f"pip install {package}"
+        f"{package}, for the backend of that name, is not installed: pip install {package}"
     )
 
 

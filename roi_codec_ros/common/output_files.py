@@ -76,21 +76,19 @@ class Output:
             return
         found = status_of(self.path)
         if found is not None and stat.S_ISDIR(found.st_mode):
-            raise RoiCodecError(f"expected to write {self.path}; found: a folder")
+            raise RoiCodecError(f"cannot write {self.path}: it is a folder")
         if found is not None and stat.S_ISBLK(found.st_mode) and not force:
-            raise RoiCodecError(
-                f"expected to write {self.path}; found: a disk; --force writes over it"
-            )
+            raise RoiCodecError(f"cannot write {self.path}: it is a disk; --force writes over it")
         if found is not None and not stat.S_ISREG(found.st_mode):
             if not may_write(self.path):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             return
         for path in inputs:
             if same_file(self.path, path):
-                raise UsageError(f"expected to write another file than the input {path}")
+                raise UsageError(f"cannot write over the input {path}")
         if found is not None and found.st_size and not force and not is_ours(self.path):
             raise RoiCodecError(
-                f"expected to write {self.path}; found: a file that roi-codec did not make; "
+                f"cannot write {self.path}: it is a file that roi-codec did not make; "
                 "--force replaces it"
             )
         _try_to_write(self.path)
@@ -143,14 +141,14 @@ class RunFolder:
         self._lock: int | None = None
         self._files: dict[str, str] = {}
         if self.path.exists() and not self.path.is_dir():
-            raise RoiCodecError(f"expected to write into {path}; found: no folder")
+            raise RoiCodecError(f"cannot write into {path}: it is no folder")
         if self.marked or force:
             return
         for name in names:
             found = self.path / name
             if os.path.lexists(found) and not (found.is_file() and is_ours(found)):
                 raise RoiCodecError(
-                    f"expected to write {found}; found: something that roi-codec did not make; "
+                    f"cannot write {found}: it is something that roi-codec did not make; "
                     "--force replaces it"
                 )
 
@@ -180,7 +178,7 @@ class RunFolder:
         except OSError as error:
             self._unlock()
             raise RoiCodecError(
-                f"expected to write into {self.path}; found: {error.strerror or error}"
+                f"cannot write into {self.path}: {error.strerror or error}"
             ) from error
         return self
 

@@ -46,7 +46,7 @@ def save_figure(figure: Figure, output: Output) -> None:
     try:
         content = figure_bytes(figure, path.suffix.lstrip(".") or "png")
     except ValueError as error:
-        raise RoiCodecError(f"expected to write a figure to {path}; found: {error}") from error
+        raise RoiCodecError(f"cannot write a figure to {path}: {error}") from error
     output.write(content)
 
 

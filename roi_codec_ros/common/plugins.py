@@ -48,10 +48,10 @@ def import_complaint(error: ImportError) -> str | None:
     found = " ".join(str(error).split())
     if package == "cv2":
         return (
-            f"expected OpenCV, found none that loads ({found}); without a desktop: "
+            f"cannot load OpenCV ({found}); without a desktop: "
             "pip uninstall opencv-python; pip install opencv-python-headless"
         )
-    return f"expected the package {package}, found none that loads ({found}); pip install it"
+    return f"cannot load the package {package} ({found}); pip install it"
 
 
 def optional(module: str, *, needed_for: str, install: str) -> Any:
@@ -60,6 +60,6 @@ def optional(module: str, *, needed_for: str, install: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise RoiCodecError(
-            f"expected the package {module} for {needed_for}, found none ({error}); "
+            f"cannot load the package {module}, for {needed_for} ({error}); "
             f"install it with: {install}"
         ) from error

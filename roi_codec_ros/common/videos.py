@@ -58,8 +58,8 @@ def video_file(path: Path, open_writer: OpenWriter) -> Iterator[Callable[[np.nda
         if found != count:
             free = shutil.disk_usage(unfinished.parent).free
             raise RoiCodecError(
-                f"expected to write {path} with {count} pictures; found: {found} that can be read "
-                f"back ({free} bytes are free on that disk)"
+                f"cannot write {path}: of {count} pictures {found} can be read back "
+                f"({free} bytes are free on that disk)"
             )
         if path.suffix.lower() in _BOXES:
             with unfinished.open("ab") as file:
@@ -72,7 +72,7 @@ def _replacement(path: Path) -> Iterator[Path]:
         with replacement(path) as unfinished:
             yield unfinished
     except OSError as error:
-        raise RoiCodecError(f"expected to write {path}; found: {error.strerror}") from error
+        raise RoiCodecError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _readable(path: Path) -> int:

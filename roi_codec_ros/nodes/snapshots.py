@@ -51,9 +51,9 @@ class Snapshots:
 
     def _on_request(self, request: Any, response: Any) -> Any:
         if self._folder is None:
-            response.message = "expected a snapshot_folder to be set, found none"
+            response.message = "no snapshot_folder is set"
         elif not self._node.active:
-            response.message = "expected an active node, found an inactive one"
+            response.message = "the decoder is not active"
         else:
             self._due.update(self._cameras)
             response.success = True

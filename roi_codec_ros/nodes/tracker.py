@@ -295,7 +295,7 @@ class TrackerNode(ManagedNode):
 
     def _on_reset(self, request: Any, response: Any) -> Any:
         if not self.active:
-            response.message = "expected an active node, found an inactive one"
+            response.message = "the tracker is not active"
             return response
         self._tracker.restart()
         response.success, response.message = True, "all tracks are forgotten"

@@ -74,7 +74,7 @@ def decode_bag(
                 writer.write(number, stamp_ns, content, bag.publishing)
             writer.finish()
         except (OSError, sqlite3.Error) as error:
-            raise RoiCodecError(f"expected to write {target}; found: {error}") from error
+            raise RoiCodecError(f"cannot write {target}: {error}") from error
         finally:
             writer.abandon()
         return decoded
@@ -125,7 +125,7 @@ def decode_film(
                     raise RoiCodecError(f"expected latents in {source}, found none")
                 container.mux(stream.encode(None))
         except (av.FFmpegError, OSError) as error:
-            raise RoiCodecError(f"expected to write {target}; found: {error}") from error
+            raise RoiCodecError(f"cannot write {target}: {error}") from error
         return decoded
 
 

@@ -278,17 +278,16 @@ def check_target(target: Path, source: Path, bag: Bag, *, force: bool) -> None:
     """Raises RoiCodecError where a bag must not or cannot be written there."""
     inner, outer = target.resolve(), source.resolve()
     if inner == outer or outer in inner.parents:
-        raise RoiCodecError(f"expected to write another bag than the input {source}")
+        raise RoiCodecError(f"cannot write over the input {source}")
     if bag.is_ros1 != (target.suffix == ".bag"):
         kind = "ROS 1, named .bag" if bag.is_ros1 else "ROS 2, a folder, .mcap or .db3"
         raise RoiCodecError(f"expected a bag of {kind} as the input is, found {target}")
     if target.is_dir() and any(target.iterdir()) and not (target / METADATA).is_file():
-        raise RoiCodecError(f"expected to write the bag {target}; found: a folder of other things")
+        raise RoiCodecError(f"cannot write the bag {target}: it is a folder of other things")
     if not target.exists() or force:
         return
     marked = target / METADATA if target.is_dir() else target
     if not is_ours(marked):
         raise RoiCodecError(
-            f"expected to write {target}; found: a bag that roi-codec did not make; --force "
-            "replaces it"
+            f"cannot write {target}: it is a bag that roi-codec did not make; --force replaces it"
         )

@@ -92,7 +92,7 @@ def anonymize_bag(
             rewriting.run(writer)
             writer.finish(rewriting.extras(can_be_kept=writer.storage == MCAP))
         except (OSError, sqlite3.Error) as error:
-            raise RoiCodecError(f"expected to write {target}; found: {error}") from error
+            raise RoiCodecError(f"cannot write {target}: {error}") from error
         finally:
             writer.abandon()
         return rewriting.result()

@@ -72,7 +72,7 @@ def anonymize_film(
                 with replacement(target, durable=True) as partial:
                     film.write(str(partial), settings, None)
         except (av.FFmpegError, OSError) as error:
-            raise RoiCodecError(f"expected to write {target}; found: {error}") from error
+            raise RoiCodecError(f"cannot write {target}: {error}") from error
     return Result([film.tally], notes=film.notes)
 
 

@@ -115,7 +115,7 @@ def _annotation_file(args: argparse.Namespace, folder: RunFolder) -> Path:
     file: Path = args.out / f"annotation_{args.split}.odgt"
     read = args.data / file.name
     if read.exists() and same_file(read, file):
-        raise UsageError(f"expected to write another file than the input {read}")
+        raise UsageError(f"cannot write over the input {read}")
     there = file.is_file() and file.stat().st_size > 0
     if there and not args.force and folder.remembered(file.name) != file_digest(file):
         raise RoiCodecError(

@@ -207,8 +207,8 @@ def open_writer(path: Path, size: tuple[int, int]) -> cv2.VideoWriter:
             return writer
         writer.release()
     raise RoiCodecError(
-        f"expected to write a video with one of the codecs {', '.join(_CODECS)}; found: no room "
-        "for it, or an OpenCV without them"
+        f"cannot write a video with any of the codecs {', '.join(_CODECS)}: no room for it, "
+        "or an OpenCV without them"
     )
 
 

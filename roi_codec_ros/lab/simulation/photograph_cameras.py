@@ -245,7 +245,7 @@ def render_film(
             (frame_size[1], frame_size[0]),
         )
         if not writer.isOpened():
-            raise RoiCodecError("expected to write a video; found: no room for it")
+            raise RoiCodecError("cannot write a video: no room for it")
         writer.set(cv2.VIDEOWRITER_PROP_QUALITY, JPEG_QUALITY)
         return writer
 

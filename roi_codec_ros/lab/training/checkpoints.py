@@ -53,7 +53,7 @@ def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     except OSError as error:
         stands = "the last one stands" if path.is_file() else "there is none yet"
         raise RoiCodecError(
-            f"expected to write a checkpoint to {path}, found: {error.strerror}; {stands}"
+            f"cannot write a checkpoint to {path}: {error.strerror}; {stands}"
         ) from error
 
 

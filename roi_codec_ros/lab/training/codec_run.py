@@ -186,9 +186,7 @@ def _clear(out: Path, preset: str) -> None:
             try:
                 path.unlink(missing_ok=True)
             except OSError as error:
-                raise RoiCodecError(
-                    f"expected to remove {path}, found: {error.strerror}"
-                ) from error
+                raise RoiCodecError(f"cannot remove {path}: {error.strerror}") from error
 
 
 def _photographs(options: RunOptions, classes: Iterable[str]) -> AnnotationSet:

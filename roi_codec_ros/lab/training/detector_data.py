@@ -185,7 +185,7 @@ def _write(path: Path, content: bytes) -> None:
     try:
         write_whole(path, content)
     except OSError as error:
-        raise _NotWrittenError(f"expected to write {path}; found: {error.strerror}") from error
+        raise _NotWrittenError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _png(image: ImageArray) -> bytes:
