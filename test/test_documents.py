@@ -44,6 +44,25 @@ def test_links_lead_somewhere(page):
             assert fragment in anchors(target), link
 
 
+SOURCE = re.compile(r"`((?:roi_codec_ros|test|config|scripts|src|nodes|codec)/[\w/]+(?:\.\w+|/))`")
+IMPORT = re.compile(r"from (roi_codec_ros[\w.]*) import ([\w, ]+)")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_files_and_names_that_are_spoken_of_exist(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+
+    for path in SOURCE.findall(text):
+        assert (ROOT / path).exists() or (ROOT / "roi_codec_ros" / path).exists(), path
+    for module, names in IMPORT.findall(text):
+        if module == "roi_codec_ros.msg":  # made by the build
+            continue
+        place = ROOT / module.replace(".", "/")
+        source = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+        words = set(re.findall(r"\w+", source.read_text(encoding="utf-8")))
+        assert set(re.findall(r"\w+", names)) <= words, (module, names)
+
+
 def test_the_readme_is_short_and_says_first_what_matters():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     first_screen = text[:2000]
