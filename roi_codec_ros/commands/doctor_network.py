@@ -73,7 +73,7 @@ def look_at_buffers() -> list[Finding]:
         try:
             found = int((SETTINGS / name).read_text())
         except (OSError, ValueError):
-            findings.append(Finding(key, POOR, "can not be read"))
+            findings.append(Finding(key, POOR, "cannot be read"))
             continue
         text = f"{found / 1024:.0f} KiB"
         if found < least:

@@ -52,7 +52,7 @@ class Extra:
 
 
 def extras(path: Path) -> list[Extra]:
-    """Attachments and metadata of an MCAP file; none where its summary can not be read."""
+    """Attachments and metadata of an MCAP file; none where its summary cannot be read."""
     found = []
     try:
         with path.open("rb") as file:
