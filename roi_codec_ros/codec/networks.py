@@ -98,6 +98,7 @@ class SimplifiedGDN(nn.Module):
         self.gamma = nn.Parameter((0.1 * torch.eye(channels) + self._PEDESTAL).sqrt())
 
     def forward(self, x: Tensor) -> Tensor:
+        """x [B, C, H, W] divided by its norm, or multiplied where `inverse`."""
         beta = _LowerBound.apply(self.beta, self._beta_bound) ** 2 - self._PEDESTAL
         gamma = _LowerBound.apply(self.gamma, self._gamma_bound) ** 2 - self._PEDESTAL
         norm = functional.conv2d(x.abs(), gamma[:, :, None, None], beta)
@@ -173,6 +174,7 @@ class ResidualBlock(nn.Module):
         _set_bias(self.second, 0.0)
 
     def forward(self, x: Tensor) -> Tensor:
+        """x [B, C, H, W] and what the block adds to it."""
         return x + self.second(functional.relu(self.first(x)))
 
 
@@ -211,6 +213,7 @@ class BlockAnalysis(nn.Module):
             _set_bias(self.basis, -0.5 * self.basis.weight.detach().sum(dim=(1, 2, 3)))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Coefficients [B, C, h, w] of images [B, 3, 16 h, 16 w]."""
         return torch.as_tensor(self.basis(x))
 
 
