@@ -36,9 +36,9 @@ def look_at_dds() -> list[Finding]:
     """The middleware that nodes of this shell would use, its profile, and whom it would find."""
     if importlib.util.find_spec("rclpy") is None:
         return []
-    from rclpy.utilities import get_rmw_implementation_identifier
+    from roi_codec_ros.nodes.ros_start import middleware_name
 
-    middleware = get_rmw_implementation_identifier()
+    middleware = middleware_name()
     chosen = " by RMW_IMPLEMENTATION" if os.environ.get("RMW_IMPLEMENTATION") else ", the default"
     findings = [Finding("middleware", GOOD, f"{middleware}{chosen}"), *_profiles(middleware)]
     said = [f"{name}={os.environ[name]}" for name in DISCOVERY if os.environ.get(name)]

@@ -36,6 +36,11 @@ REFUSALS = (
 _WHILE = re.compile(r"^(failed to [a-z ]+|Failed to parse ROS arguments): ")
 
 
+def middleware_name() -> str:
+    """The middleware that nodes of this environment use, as ``rmw_fastrtps_cpp``."""
+    return str(rclpy.utilities.get_rmw_implementation_identifier())
+
+
 def start_ros(args: Sequence[str] | None) -> None:
     """rclpy.init with arguments (None: the process's own).
 
