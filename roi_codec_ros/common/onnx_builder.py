@@ -26,7 +26,7 @@ def require_onnx() -> Any:
         import onnx
     except ImportError as error:
         raise RoiCodecError(
-            "expected onnx to build a graph, found it not installed: pip install onnx"
+            "onnx, which builds graphs, is not installed: pip install onnx"
         ) from error
     return onnx
 

@@ -150,7 +150,7 @@ def _load(path: Path) -> dict[str, Any]:
     try:
         import yaml
     except ImportError:
-        raise UsageError("expected PyYAML, as ROS 2 has it, found it not installed") from None
+        raise UsageError("PyYAML, which is part of ROS 2, is not installed") from None
     try:
         tree = yaml.compose(path.read_text(encoding="utf-8-sig"), Loader=yaml.SafeLoader)
         _refuse_doubles(tree, "")

@@ -61,8 +61,8 @@ class MapFrames:
         if self._origin.any() and self._static is None:
             raise LeftOutError(
                 NO_POSE,
-                "expected tf2_msgs, to publish the cloud in a frame near the cameras, so far from "
-                f"the origin of {self._map_frame}; found it not installed",
+                f"so far from the origin of {self._map_frame} the cloud needs a frame near the cameras, "
+                "and tf2_msgs, which that takes, is not installed",
             )
 
     def of_cloud(self, header: Header) -> tuple[Header, NDArray[np.float64]]:

@@ -121,7 +121,7 @@ class _Compressai:
             from compressai import ans
         except ImportError as error:
             raise UsageError(
-                "expected compressai to compare with, found it not installed: "
+                "compressai, to compare with, is not installed: "
                 "install the training extra (pip install 'roi_codec_ros[train]')"
             ) from error
         torch.set_num_threads(1)
