@@ -61,8 +61,8 @@ class MapFrames:
         if self._origin.any() and self._static is None:
             raise LeftOutError(
                 NO_POSE,
-                f"so far from the origin of {self._map_frame} the cloud needs a frame near the cameras, "
-                "and tf2_msgs, which that takes, is not installed",
+                f"so far from the origin of {self._map_frame} the cloud needs a frame near the "
+                "cameras, and tf2_msgs, which that takes, is not installed",
             )
 
     def of_cloud(self, header: Header) -> tuple[Header, NDArray[np.float64]]:
