@@ -144,14 +144,14 @@ def test_no_verb_writes_over_what_it_reads_or_somebody_else_made(
     (tmp_path / "link.png").symlink_to(photograph)
     encode = ["encode", photograph, "--model", model]
     for arguments, status, sentence in (
-        (["encode", photograph, photograph, "--model", model], 2, "than the input"),
-        (["encode", photograph, tmp_path / "link.png", "--model", model], 2, "than the input"),
-        ([*encode[:2], model, *encode[2:], "--force"], 2, "than the input"),
-        ([*encode[:2], coded, *encode[2:], "--json", photograph], 2, "than the input"),
+        (["encode", photograph, photograph, "--model", model], 2, "over the input"),
+        (["encode", photograph, tmp_path / "link.png", "--model", model], 2, "over the input"),
+        ([*encode[:2], model, *encode[2:], "--force"], 2, "over the input"),
+        ([*encode[:2], coded, *encode[2:], "--json", photograph], 2, "over the input"),
         ([*encode[:2], coded, *encode[2:], "--json", coded], 2, "a file of its own"),
         ([*encode[:2], notes, *encode[2:]], 1, "a file that roi-codec did not make; --force"),
         (["models", model, "--json", notes], 1, "a file that roi-codec did not make; --force"),
-        (["export", model, "--onnx", model], 2, "than the input"),
+        (["export", model, "--onnx", model], 2, "over the input"),
     ):
         assert here(*arguments) == status
         said = capsys.readouterr().err

@@ -396,7 +396,7 @@ def test_boxes_are_of_the_picture_as_it_is_shown(
             2,
             "expected every device of the models once, found cpu cpu",
         ),
-        (["--json", "."], 1, "cannot write .: a folder"),
+        (["--json", "."], 1, "cannot write .: it is a folder"),
         (["--resume"], 2, "expected --json FILE"),
         (["--repeats", "10", "--workers", "2"], 2, "expected --repeats with one worker"),
     ],
