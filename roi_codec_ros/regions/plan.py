@@ -93,9 +93,6 @@ def tops(persons: BoolArray) -> BoolArray:
 
 def _run_position(mask: BoolArray) -> NDArray[np.int64]:
     """1 for the first block of a run down a column, 2 for the next …; 0 outside runs."""
-    position = np.zeros(mask.shape, np.int64)
-    before = np.zeros(mask.shape[1], np.int64)
-    for row, line in enumerate(mask):
-        before = np.where(line, before + 1, 0)
-        position[row] = before
-    return position
+    row = np.arange(mask.shape[0])[:, None]
+    last_outside = np.maximum.accumulate(np.where(mask, -1, row), axis=0)
+    return np.where(mask, row - last_outside, 0)
