@@ -174,6 +174,30 @@ def test_a_head_found_in_the_frame_before_stays_hidden(memory_s, stays, model, a
     assert (second.blocks[was] == HIDDEN).all() == stays
 
 
+def test_between_two_frames_judged_whole_heads_are_hidden_and_what_is_beside_them(
+    model, astronaut
+):
+    class Film(ForgetfulFinder):
+        def find_faces(self, image: np.ndarray) -> Regions:
+            nothing = np.zeros((32, 32), np.float32)
+            return Regions(nothing, nothing, Faces(box(16, 16, 80, 80), np.ones(1, np.float32)))
+
+    encoder = Encoder(model, regions=Film(), persons_every=2, hide_memory_s=0.5)
+    whole = encoder.encode(astronaut, stamp_s=10.0).blocks
+    between = encoder.encode(astronaut, stamp_s=10.05).blocks
+    next_one = encoder.encode(astronaut, stamp_s=10.10).blocks
+
+    was = (whole == HIDDEN)[4:10, 10:16]
+    assert was.all() and (between[4:10, 9:17] == HIDDEN).all()
+    assert (between[1:4, 1:4] == HIDDEN).all()  # a face that came in between
+    assert (next_one[4:10, 10:16] == HIDDEN).all() and not (next_one[4:10, 9] == HIDDEN).any()
+    assert (between[20:29, 9:19] != HIDDEN).all()
+
+
+def box(*sides: float) -> np.ndarray:
+    return np.array([sides], np.float32)
+
+
 class BlindFinder:
     """Regions that can judge nothing."""
 

@@ -35,8 +35,11 @@ def test_bench_writes_the_contracts_rows_and_a_plot(
     assert written["machine"]["packages"]["onnxruntime"]
     assert {row["size"] for row in rows.values()} == {"96x64"}
     assert {row["threads"] for row in rows.values()} == {1}
-    # JPEG by two libraries, AV1 at two speeds, ours by one backend, the paper's by three.
-    assert len(rows) == 3 + 3 + 3 + 3 + 1 + 3
+    # JPEG by two libraries, AV1 at two speeds, ours by two backends alone and in films, the
+    # paper's by three.
+    assert len(rows) == 3 + 3 + 3 + 3 + 2 * 2 + 3
+    film = rows["roi-codec", "fast film", "onnxruntime-int8"]
+    assert film["trained"] and film["parts_ms"].keys() == ours["parts_ms"].keys()
     assert rows["av1", "1", None]["ratio_av1_1"] == 1
     assert rows["av1@10", "1", None]["ratio_av1_1_speed10"] == 1
     assert rows["jpeg", "1", None]["ratio_jpeg_1"] == 1

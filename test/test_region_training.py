@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -10,8 +11,11 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
+data = pytest.importorskip("skimage.data")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")
+
+from PIL import Image  # noqa: E402
 
 from roi_codec_ros.common.errors import RoiCodecError  # noqa: E402
 from roi_codec_ros.common.model_files import find_file  # noqa: E402
@@ -40,8 +44,9 @@ from roi_codec_ros.lab.training.region_trainer import (  # noqa: E402
     RegionTrainingConfig,
 )
 from roi_codec_ros.perception.detections import Detections  # noqa: E402
-from roi_codec_ros.regions import Regions, Thresholds  # noqa: E402
-from roi_codec_ros.regions.finder import Faces  # noqa: E402
+from roi_codec_ros.regions import Regions, Thresholds, load_regions  # noqa: E402
+from roi_codec_ros.regions.finder import Faces, halved  # noqa: E402
+from roi_codec_ros.regions.graph import stored_weights, trained_weights  # noqa: E402
 
 NOBODY = Detections((512, 512))
 NANODET = Path(os.environ.get("ROI_CODEC_TEST_DETECTOR", "/nowhere")).parent / "nanodet"
@@ -149,9 +154,8 @@ def test_the_graph_computes_what_was_trained(shipped):
     card = {"thresholds": vars(Thresholds())}
     files = region_files({**shipped, **network.arrays()}, card, [astronaut])
     with torch.inference_mode():
-        x = torch.from_numpy(astronaut.copy()).permute(2, 0, 1)[None].float()
-        wanted = torch.nn.functional.avg_pool2d(x, 2)
-        wanted = network.eval()(wanted)[0].sigmoid().numpy()
+        x = torch.from_numpy(halved(astronaut)).permute(2, 0, 1)[None].float()
+        wanted = network.eval()(x)[0].sigmoid().numpy()
 
     found = open_finder(files["regions"], "regions").find(astronaut)
     rounded = open_finder(files["regions-int8"], "regions-int8").find(astronaut)
@@ -159,7 +163,42 @@ def test_the_graph_computes_what_was_trained(shipped):
     np.testing.assert_allclose(found.heads, wanted[0], atol=0.01)
     np.testing.assert_allclose(found.persons, wanted[1], atol=0.01)
     assert np.abs(rounded.persons - wanted[1]).mean() < 0.1
+    assert rounded.faces.score.max() == found.faces.score.max() > 0.8  # faces stay in float32
     assert len(files["regions-int8"]) < len(files["regions"])
+
+
+def test_weights_that_graphs_hold_are_those_that_were_trained(shipped):
+    again = trained_weights(stored_weights(shipped))
+
+    assert again.keys() == shipped.keys()
+    for name, value in shipped.items():
+        np.testing.assert_allclose(again[name], value, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.skipif(not NANODET.is_dir(), reason="NanoDet's files are not here")
+def test_files_are_written_anew_without_training(tmp_path, shipped):
+    from roi_codec_ros.cli import main
+
+    (tmp_path / "images" / "train").mkdir(parents=True)
+    Image.fromarray(data.astronaut()).save(tmp_path / "images" / "train" / "a.png")
+    head = {"tag": "person", "fbox": [40, 10, 420, 500], "hbox": [175, 40, 110, 160]}
+    line = json.dumps({"ID": "a", "gtboxes": [head]})
+    (tmp_path / "annotation_train.odgt").write_text(line + "\n")
+    out = tmp_path / "out"
+    teachers = ["--yunet", str(NANODET.parent / "yunet_n_640.onnx"), "--nanodet", str(NANODET)]
+    call = ["train-regions", "--data", str(tmp_path), *teachers, "--out", str(out)]
+
+    assert main([*call, "--no-training"]) == 2  # of what?
+    start = str(find_file("regions", ".onnx"))
+    assert main([*call, "--no-training", "--init-from", start, "--threads", "1"]) == 0
+
+    written = stored_arrays((out / "regions.onnx").read_bytes())
+    np.testing.assert_allclose(
+        written["map.stem.weight"], shipped["map.stem.weight"], rtol=0.01, atol=1e-4
+    )
+    card = load_regions(out / "regions-int8.onnx", threads=1).card
+    assert card["training"] == load_regions(start, threads=1).card["training"]
+    assert card["on_training_photographs"]["recall"] == 1.0
 
 
 @pytest.mark.skipif(not NANODET.is_dir(), reason="NanoDet's files are not here")

@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from roi_codec_ros.common.errors import ModelFileError, RoiCodecError
+from roi_codec_ros.common.model_files import find_file
 from roi_codec_ros.regions import (
     MaskMemory,
     RegionFinder,
+    RegionFollower,
     Regions,
     Thresholds,
     load_regions,
@@ -19,7 +22,8 @@ from roi_codec_ros.regions import (
     plan_blocks,
 )
 from roi_codec_ros.regions.blocks import covered_share, heads_around
-from roi_codec_ros.regions.finder import METADATA_KEY, Faces, face_boxes
+from roi_codec_ros.regions.finder import METADATA_KEY, Faces, face_boxes, halved
+from roi_codec_ros.regions.graph import FACES_KEY
 from roi_codec_ros.regions.plan import tops
 
 FACE = (slice(75, 185), slice(175, 275))  # of the astronaut, in pixels
@@ -191,34 +195,113 @@ def test_a_frame_hidden_whole_is_grey():
     assert np.unique(painted).tolist() == [128]
 
 
-class BrokenGraph:
-    """A network whose weights have gone bad."""
+class Graph:
+    """Networks of a frame of 32×32 that say the same of everything, and count how often."""
 
     name, where = "onnxruntime", "broken.onnx"
     input_name, input_shape, output_names = "image", (None, None, 3), ()
 
-    def __init__(self, metadata: dict[str, str], value: float = np.nan) -> None:
-        self.metadata, self._value = metadata, value
+    def __init__(self, metadata: dict[str, str] | None = None, value: float = 0.5) -> None:
+        self.metadata, self._value, self.runs = metadata or {}, value, 0
 
     def run(self, image: np.ndarray) -> dict[str, np.ndarray]:
-        planes = {f"faces_{s}": np.zeros((5, 1, 1), np.float32) for s in (8, 16, 32)}
-        maps = {name: np.full((2, 2), self._value, np.float32) for name in ("heads", "persons")}
+        self.runs += 1
+        planes = {f"faces_{s}": np.full((5, 1, 1), self._value) for s in (16, 32, 64)}
+        maps = {name: np.full((4, 4), self._value, np.float32) for name in ("heads", "persons")}
         return {**planes, **maps}
 
 
-def test_a_frame_that_can_not_be_judged_is_an_error(finder):
-    import json
+FRAME = np.zeros((32, 32, 3), np.uint8)
 
-    broken = RegionFinder(BrokenGraph({METADATA_KEY: json.dumps(finder.card)}))
+
+def card_of(finder: RegionFinder) -> dict[str, str]:
+    return {METADATA_KEY: json.dumps(finder.card)}
+
+
+@pytest.mark.parametrize(("maps", "faces"), [(np.nan, 0.5), (0.5, np.inf)])
+def test_a_frame_that_can_not_be_judged_is_an_error(finder, maps, faces):
+    broken = RegionFinder(Graph(card_of(finder), maps), Graph(value=faces))
 
     with pytest.raises(RoiCodecError, match=r"expected finite numbers from broken\.onnx"):
-        broken.find(np.zeros((32, 32, 3), np.uint8))
+        broken.find(FRAME)
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"thresholds": {"face": 0.3}}'])
 def test_a_graph_that_says_no_thresholds_is_no_regions_model(text):
     with pytest.raises(ModelFileError, match=r"expected broken\.onnx to"):
-        RegionFinder(BrokenGraph({METADATA_KEY: text}))
+        RegionFinder(Graph({METADATA_KEY: text}), Graph())
+
+
+def test_a_graph_that_holds_none_of_faces_is_no_regions_model(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(find_file("regions", ".onnx"))
+    kept = [item for item in model.metadata_props if item.key != FACES_KEY]
+    del model.metadata_props[:]
+    model.metadata_props.extend(kept)
+    onnx.save(model, tmp_path / "old.onnx")
+
+    with pytest.raises(ModelFileError, match=r"old\.onnx to be a regions model .*found none"):
+        load_regions(tmp_path / "old.onnx")
+
+
+@pytest.mark.parametrize("size", [(64, 64), (63, 61), (1, 1), (66, 130)])
+def test_networks_see_half_of_the_frame_and_its_border_repeated(size):
+    image = np.random.default_rng(2).integers(0, 256, (*size, 3), np.uint8)
+
+    half = halved(image)
+
+    assert half.shape[0] % 32 == half.shape[1] % 32 == 0
+    rows, columns = (-(-side // 2) for side in size)
+    assert half[0, 0].tolist() == [
+        pytest.approx(image[:2, :2, c].astype(float).mean(), abs=0.51) for c in range(3)
+    ]
+    assert (half[rows:] == half[rows - 1]).all()
+    assert (half[:, columns:] == half[:, columns - 1 : columns]).all()
+
+
+@pytest.mark.parametrize(
+    ("persons_every", "stamps", "judged_whole"),
+    [
+        (1, [0.1, 0.2, 0.3], 3),
+        (2, [0.10, 0.15, 0.20, 0.25, 0.30], 3),
+        (3, [0.10, 0.13, 0.16, 0.19], 2),
+        (3, [0.10, 0.15, 0.20, 0.25], 2),  # two frames are too old, and one is not
+        (4, [0.1, 0.2, 0.15, 0.5], 4),  # a slow camera, and a clock that was set back
+        (2, [None, None, None], 3),
+    ],
+)
+def test_persons_are_looked_for_in_some_frames_and_faces_in_each(
+    persons_every, stamps, judged_whole, finder
+):
+    maps, faces = Graph(card_of(finder)), Graph()
+    follower = RegionFollower(RegionFinder(maps, faces), persons_every)
+
+    seen = [follower.find(FRAME, stamp_s) for stamp_s in stamps]
+
+    assert (maps.runs, faces.runs) == (judged_whole, len(stamps))
+    assert all((regions.persons == 0.5).all() and len(regions.faces.score) for regions in seen)
+
+
+def test_heads_that_are_not_looked_for_may_be_a_block_further(finder):
+    maps = Graph(card_of(finder))
+    follower = RegionFollower(RegionFinder(maps, Graph()), persons_every=2)
+    follower.find(FRAME, 1.0)
+    assert follower.moved_heads() is None
+
+    follower._maps.heads[:] = 0
+    follower._maps.heads[0, 0] = 1
+    follower.find(FRAME, 1.05)
+
+    assert follower.moved_heads().tolist() == [[True, True], [True, False]]
+
+
+def test_a_frame_of_another_size_is_judged_whole(finder):
+    follower = RegionFollower(finder, persons_every=4)
+
+    first = follower.find(FRAME, 1.0)
+    second = follower.find(FRAME[:16], 1.05)
+
+    assert first.persons.shape == (2, 2) and second.persons.shape == (1, 2)
 
 
 def test_thresholds_are_shares_and_doubt_begins_before_certainty():

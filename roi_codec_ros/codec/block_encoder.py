@@ -14,7 +14,13 @@ from roi_codec_ros.codec.entropy import FIRST_CLASS, HIDDEN
 from roi_codec_ros.codec.model_file import Model
 from roi_codec_ros.codec.policy import check_quality, model_policy
 from roi_codec_ros.codec.skipping import BlockSkipper, FrameSymbols
-from roi_codec_ros.regions import MaskMemory, RegionFinder, hidden_blocks, plan_blocks
+from roi_codec_ros.regions import (
+    MaskMemory,
+    RegionFinder,
+    RegionFollower,
+    hidden_blocks,
+    plan_blocks,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,12 +50,16 @@ class BlockEncoder:
         *,
         skip: bool = False,
         predict: bool = False,
+        persons_every: int = 1,
     ) -> None:
         """skip: leave out blocks of a film that are as they were; predict: and send of others
-        what has changed in them, see `skipping`."""
+        what has changed in them, see `skipping`. persons_every: of a film, as of
+        `RegionFollower`.
+        """
         self.model = model
         self.backend_name = regions.name
-        self._regions = regions
+        self._thresholds = regions.thresholds
+        self._regions = RegionFollower(regions, persons_every)
         self._transform = BlockTransform(model)
         self._policy = model_policy(model)
         self._memory = MaskMemory(hide_memory_s)
@@ -71,13 +81,14 @@ class BlockEncoder:
         stamp_s: when the frame was taken; None: it belongs to no film. Raises RoiCodecError where
         the frame cannot be judged.
         """
-        regions = self._regions.find(image)
-        thresholds = self._regions.thresholds
+        regions, thresholds = self._regions.find(image, stamp_s), self._thresholds
         hidden = hidden_blocks(regions, thresholds)
         if stamp_s is not None:
             held = self._memory.held(regions, thresholds, stamp_s)
             self._memory.remember(hidden, stamp_s)
             hidden = hidden | held
+            if (moved := self._regions.moved_heads()) is not None:
+                hidden |= moved  # and not remembered: they are in one of these places
         plan = plan_blocks(regions, thresholds, hidden)
         blocks = (FIRST_CLASS + self._policy.classes(plan)).astype(np.uint8)
         blocks[plan.hidden] = HIDDEN

@@ -88,6 +88,7 @@ class Encoder:
         hide_memory_s: float = 0.0,
         skip: bool = False,
         predict: bool = False,
+        persons_every: int = 1,
         device: str = "cpu",
         threads: int | None = None,
         clock: Callable[[], float] = time.perf_counter,
@@ -99,7 +100,9 @@ class Encoder:
         ship are loaded. ``skip``: send of a film what has changed, and everything once a second;
         for models that code blocks, too. ``predict``: and where ``skip`` holds, of blocks that
         change what has changed, which takes fewer bits; after a frame that is lost they are then
-        unknown for up to a second, as what is skipped is. ``clock``: seconds, for the timings.
+        unknown for up to a second, as what is skipped is. ``persons_every``: of a film look for
+        persons in one frame of so many (`regions.RegionFollower`). ``clock``: seconds, for the
+        timings.
         """
         self._clock = clock
         self._resized: np.ndarray | None = None  # written over by each frame
@@ -107,7 +110,13 @@ class Encoder:
         if isinstance(model, Model) and model.codes_blocks:
             regions = regions or load_regions(threads=threads)
             self._analysis = BlockEncoder(
-                model, regions, quality, hide_memory_s, skip=skip, predict=predict
+                model,
+                regions,
+                quality,
+                hide_memory_s,
+                skip=skip,
+                predict=predict,
+                persons_every=persons_every,
             )
         else:
             backend = (
@@ -296,6 +305,7 @@ def load_encoder(
     hide_memory_s: float = 0.0,
     skip: bool | None = False,
     predict: bool = False,
+    persons_every: int = 1,
     target_kbit_s: float = 0.0,
 ) -> Encoder:
     """An encoder for a model by name or path.
@@ -304,8 +314,8 @@ def load_encoder(
         model, device, threads: as `backends.open_backend`.
         backend: one of BACKENDS; "auto" is onnxruntime for models that code blocks, else torch.
         regions: name or path of the regions model (`.onnx`), for models that code blocks.
-        quality, hide_memory_s, skip, predict, target_kbit_s: as of `Encoder`; skip None: if the
-            model can.
+        quality, hide_memory_s, skip, predict, persons_every, target_kbit_s: as of `Encoder`; skip
+            None: if the model can.
 
     Raises:
         UsageError: no such backend, or none for this kind of model. RoiCodecError, ModelFileError:
@@ -327,6 +337,7 @@ def load_encoder(
             hide_memory_s=hide_memory_s,
             skip=skip is not False,
             predict=predict,
+            persons_every=persons_every,
         )
     else:
         opened = open_backend(backend, model, device=device, threads=threads)

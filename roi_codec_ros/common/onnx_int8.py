@@ -34,16 +34,26 @@ _ALL_BITS = {"axis": 0, "symmetric": True, "reduce_range": False}  # of int8, a 
 _SMALL_KERNEL = 4  # places: 2 × 2. The paper's last convolution, 5 × 5, would cost a sixth
 
 
+# What else of a network may stay in integers between two convolutions, instead of going to floats
+# and back there, which takes as long as the convolutions themselves.
+WHOLE_NETWORK = ("Conv", "LeakyRelu", "Relu", "MaxPool", "Concat", "Add", "Resize")
+
+
 def quantise(
-    graph: onnx.ModelProto, images: Iterable[np.ndarray], *, keep_last: bool = True
+    graph: onnx.ModelProto,
+    images: Iterable[np.ndarray],
+    *,
+    operators: Sequence[str] = ("Conv",),
+    keep_last: bool = True,
 ) -> onnx.ModelProto:
     """The int8 form of a float32 graph with one input, a frame; its metadata are kept.
 
     Args:
         graph: its weights are constants of 32 bits.
-        keep_last: leave small convolutions that make the output in float32.
         images: to calibrate on, uint8 [H, W, 3], RGB, of sizes that the graph takes. Some dozen
             photographs of what the camera will see are enough.
+        operators: which kinds of nodes are to compute in int8.
+        keep_last: leave small convolutions that make the output in float32.
 
     Raises:
         RoiCodecError: there is no image, or onnxruntime's quantiser is not installed.
@@ -52,7 +62,7 @@ def quantise(
     quantised = _quantised(
         graph,
         ({name: np.ascontiguousarray(image)} for image in images),
-        operators=["Conv"],
+        operators=operators,
         in_float=_last_convolutions(graph) if keep_last else [],
     )
     _keep_pixels_as_they_are(quantised)
@@ -193,11 +203,13 @@ def _as_calibration_reader(reader: _Reader, base: type) -> Any:
 def _keep_pixels_as_they_are(graph: onnx.ModelProto) -> None:
     """Hand the uint8 pixels to the first convolution, which else quantises them from floats.
 
-    Cast, Transpose, Unsqueeze, QuantizeLinear become Transpose, Unsqueeze. With the scale 1 and
-    the zero point 0 that images with black and white pixels calibrate to, no value changes.
+    Transpose, Unsqueeze, Cast, QuantizeLinear become Transpose, Unsqueeze, in whatever order they
+    are. With the scale 1 and the zero point 0 that images with black and white pixels calibrate
+    to, no value changes; a constant that is subtracted from them becomes the zero point.
     """
     import onnx
 
+    to_array = onnx.numpy_helper.to_array
     nodes, constants = graph.graph.node, {c.name: c for c in graph.graph.initializer}
     cast = next(node for node in nodes if node.op_type == "Cast")
     first = next(node for node in nodes if node.op_type == "QuantizeLinear")
@@ -207,20 +219,19 @@ def _keep_pixels_as_they_are(graph: onnx.ModelProto) -> None:
         if len(following) != 1:
             return
         path.append(following[0])
-    for name, value in zip(first.input[1:], (1.0, 0), strict=True):
+    subtractions = [node for node in path if node.op_type == "Sub"]
+    zero = sum(int(to_array(constants[node.input[1]])) for node in subtractions)
+    for name, value in zip(first.input[1:], (1.0, zero), strict=True):
         constant = constants[name]
         constant.CopyFrom(
-            onnx.numpy_helper.from_array(
-                np.array(value, onnx.numpy_helper.to_array(constant).dtype), name
-            )
+            onnx.numpy_helper.from_array(np.array(value, to_array(constant).dtype), name)
         )
-    for node in nodes:
-        for taken, given in ((cast.output[0], cast.input[0]), (first.output[0], first.input[0])):
+    for gone in (cast, *subtractions, first):
+        for node in nodes:
             for index, name in enumerate(node.input):
-                if name == taken:
-                    node.input[index] = given
-    nodes.remove(cast)
-    nodes.remove(first)
+                if name == gone.output[0]:
+                    node.input[index] = gone.input[0]
+        nodes.remove(gone)
     shapes = [v for v in graph.graph.value_info if v.name in {n.output[0] for n in path}]
     for shape in shapes:
         graph.graph.value_info.remove(shape)

@@ -162,6 +162,14 @@ class EncoderParameters(NodeParameters):
         "seconds, so that a head missed in one frame is not shown. 0: no memory.",
         range=(0.0, 10.0),
     )
+    persons_every: int = parameter(
+        2,
+        "Of devices, streams and topics, in one frame of so many persons, and heads from behind, "
+        "are looked for, and taken to be there or beside it until the next; faces are looked for "
+        "in every frame. Frames more than 0.08 s after the last such one are judged whole, as are "
+        "those of files and folders.",
+        range=(1, 4),
+    )
     device: str = _device()
     threads: int = _threads()
     max_width: int = parameter(

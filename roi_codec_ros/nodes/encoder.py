@@ -127,6 +127,7 @@ class EncoderNode(ManagedNode):
             hide_memory_s=self.settings.hide_memory_s,
             skip=self._skips(),
             predict=self.settings.predict,
+            persons_every=self.settings.persons_every if self._is_live() else 1,
             target_kbit_s=self.settings.target_kbit_s,
         )
         model = self._encoder.model
@@ -373,7 +374,10 @@ class EncoderNode(ManagedNode):
         """As `load_encoder` takes it: None, if the model can."""
         if self.settings.skip != "auto":
             return self.settings.skip == "on"
-        return None if self._source.kind in SEEN_LIVE else False
+        return None if self._is_live() else False
+
+    def _is_live(self) -> bool:
+        return self._source.kind in SEEN_LIVE
 
     def _capture_format(self) -> CaptureFormat:
         """What a device is asked for. Raises UsageError where there is none to ask."""

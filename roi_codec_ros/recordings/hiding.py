@@ -35,7 +35,7 @@ class Look(Enum):
 
 
 class Finder(Protocol):
-    """See `film_finder.FilmFinder`."""
+    """See `regions.RegionFinder`."""
 
     thresholds: Thresholds
 

@@ -11,11 +11,14 @@ The codec codes by such a plan; recordings are painted over by it without any co
 from roi_codec_ros.regions.blocks import BLOCK_PX
 from roi_codec_ros.regions.finder import (
     DEFAULT_REGIONS,
+    INT8_REGIONS,
     RegionFinder,
     Regions,
     Thresholds,
     load_regions,
+    open_regions,
 )
+from roi_codec_ros.regions.follower import RegionFollower
 from roi_codec_ros.regions.memory import MaskMemory, still_there
 from roi_codec_ros.regions.paint import paint_over, paint_plane
 from roi_codec_ros.regions.plan import BlockPlan, hidden_blocks, plan_blocks
@@ -23,13 +26,16 @@ from roi_codec_ros.regions.plan import BlockPlan, hidden_blocks, plan_blocks
 __all__ = [
     "BLOCK_PX",
     "DEFAULT_REGIONS",
+    "INT8_REGIONS",
     "BlockPlan",
     "MaskMemory",
     "RegionFinder",
+    "RegionFollower",
     "Regions",
     "Thresholds",
     "hidden_blocks",
     "load_regions",
+    "open_regions",
     "paint_over",
     "paint_plane",
     "plan_blocks",

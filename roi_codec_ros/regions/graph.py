@@ -1,36 +1,41 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The regions networks as one ONNX graph, from their weights.
+"""The regions networks as ONNX graphs, from their weights.
 
-    image uint8 [H, W, 3] ─► pad to 32 ─┬─► YuNet ──────────────────► faces_8, faces_16, faces_32
-                                        └─► mean of 2×2 ─► trunk, pyramid ─► heads, persons
+    image uint8 [h, w, 3] ─┬─► trunk, pyramid ─► heads, persons
+                           └─► YuNet ──────────► faces_16, faces_32, faces_64
 
-``heads`` and ``persons`` are float32 [⌈H / 16⌉, ⌈W / 16⌉], probabilities; ``faces_s`` float32
-[5, h, w] at stride s: the score (0 to 1) and YuNet's four numbers of the box
-(`finder.face_boxes`). Built by name from NumPy arrays, it needs onnx and no torch. Weights may
-be stored in 16 bits, and are computed with in 32.
+Both see the frame at half its size, with sides padded to multiples of 32 (`finder.halved`).
+``heads`` and ``persons`` are float32 [h / 8, w / 8], probabilities of blocks of 16 pixels of the
+frame; ``faces_s`` float32 [5, ., .] at stride s of the frame: the score (0 to 1) and YuNet's four
+numbers of the box (`finder.face_boxes`). They are two graphs, since a film needs not the same of
+every frame; the file is the trunk's, and its metadata hold the other. Built by name from NumPy
+arrays, they need onnx and no torch. Weights may be stored in 16 bits, and are computed with in 32.
 """
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from roi_codec_ros.common.onnx_builder import GraphBuilder, make_model, require_onnx
+from roi_codec_ros.common.onnx_builder import GraphBuilder, Value, make_model, require_onnx
 
 if TYPE_CHECKING:
     import onnx
 
 IMAGE, HEADS, PERSONS = "image", "heads", "persons"
-FACE_STRIDES = (8, 16, 32)
-MULTIPLE = 32  # of which the padded sides are
+FACES_KEY = "roi_codec_faces"  # of the metadata that hold the graph of faces
+FACE_STRIDES = (16, 32, 64)  # in pixels of the frame
+MULTIPLE = 32  # of which the padded sides of the halved frame are
 LEAK = 0.1  # slope of the trunk's activations below zero
 
 # Of BGR pixels, 0 to 255, as NanoDet was trained. Both networks know colours in that order; the
-# graph takes RGB and turns the weights of their first layers round instead of the pixels.
+# graphs take RGB, and turn the weights of their first layers round instead of the pixels.
 MEAN = (103.53, 116.28, 123.675)
 DEVIATION = (57.375, 57.12, 58.395)
+GREY = 114  # of what stands beyond the border; near the mean, and a byte
 
 Weights = Mapping[str, np.ndarray]
 
@@ -43,77 +48,99 @@ def faces_name(stride: int) -> str:
 def build_graph(
     weights: Weights, metadata: Mapping[str, str], *, half: bool = True
 ) -> onnx.ModelProto:
-    """The float32 graph.
+    """The float32 graph of heads and persons, with that of faces in its metadata.
 
     Args:
         weights: float arrays by name: ``map.…`` of `network.RegionNetwork`, ``face.…`` of YuNet
             as `yunet_weights` reads them.
         metadata: texts that the file carries.
-        half: store weights in 16 bits.
+        half: store weights in 16 bits; those of faces always are.
 
     Raises:
         RoiCodecError: onnx is not installed. KeyError: a weight is missing.
     """
-    graph = GraphBuilder(with_turned_stems(weights), half=half)
-    pixels = graph.node("Cast", _padded(graph), to=1)
-    rgb = graph.node(
-        "Unsqueeze", graph.node("Transpose", pixels, perm=[2, 0, 1]), graph.constant([0])
-    )
-    _block_maps(graph, rgb)
-    _faces(graph, rgb)
-    outputs: list[tuple[str, list[int | str]]] = [
-        (HEADS, ["rows", "columns"]),
-        (PERSONS, ["rows", "columns"]),
-        *((faces_name(s), [5, f"rows_{s}", f"columns_{s}"]) for s in FACE_STRIDES),
-    ]
+    stored = stored_weights(weights)
+    faces = base64.b64encode(_faces_graph(stored).SerializeToString()).decode("ascii")
+    graph = GraphBuilder(stored, half=half)
+    _block_maps(graph, _pixels(graph))
     return make_model(
         graph,
         "regions",
-        inputs=[(IMAGE, np.uint8, ["height", "width", 3])],
-        outputs=[(name, np.float32, shape) for name, shape in outputs],
-        metadata=metadata,
+        inputs=[_FRAME],
+        outputs=[(name, np.float32, ["rows", "columns"]) for name in (HEADS, PERSONS)],
+        metadata={**metadata, FACES_KEY: faces},
     )
 
 
-def with_turned_stems(weights: Weights) -> dict[str, np.ndarray]:
-    """The weights with first layers that take colours in the other order, and are named for it.
+def _faces_graph(stored: Weights) -> onnx.ModelProto:
+    graph = GraphBuilder(stored, half=True)
+    _faces(graph, _pixels(graph))
+    return make_model(
+        graph,
+        "faces",
+        inputs=[_FRAME],
+        outputs=[
+            (faces_name(s), np.float32, [5, f"rows_{s}", f"columns_{s}"]) for s in FACE_STRIDES
+        ],
+        metadata={},
+    )
 
-    ``….stem`` takes BGR, ``….rgb_stem`` RGB; each becomes the other.
+
+_FRAME: Value = (IMAGE, np.uint8, ["height", "width", 3])
+
+
+def stored_weights(weights: Weights) -> dict[str, np.ndarray]:
+    """The weights as graphs hold them: first layers take RGB, not BGR, and are named for it.
+
+    The trunk's takes bytes less `GREY` instead of normalised pixels, too.
     """
-    turned = {}
-    for name, value in weights.items():
-        part, _, rest = name.partition(".")
-        layer, _, kind = rest.partition(".")
-        if layer in ("stem", "rgb_stem"):
-            layer = "rgb_stem" if layer == "stem" else "stem"
-            value = np.ascontiguousarray(np.flip(value, 1)) if kind == "weight" else value
-            turned[f"{part}.{layer}.{kind}"] = value
-        else:
-            turned[name] = value
-    return turned
+    stored = dict(weights)
+    for name in ("map.stem", "face.stem"):
+        part = name.split(".")[0]
+        kernel = np.flip(stored.pop(f"{name}.weight"), 1)
+        bias = stored.pop(f"{name}.bias")
+        if part == "map":
+            kernel = kernel / _DEVIATION
+            bias = bias + (kernel * _OFFSET).sum(axis=(1, 2, 3))
+        stored[f"{part}.byte_stem.weight"] = np.ascontiguousarray(kernel, np.float32)
+        stored[f"{part}.byte_stem.bias"] = bias.astype(np.float32)
+    return stored
 
 
-def _padded(graph: GraphBuilder) -> str:
-    sides = graph.node(
-        "Slice", graph.node("Shape", IMAGE), graph.constant([0]), graph.constant([2])
-    )
-    rest = graph.node("Mod", graph.node("Neg", sides), graph.constant([MULTIPLE]))
-    pads = graph.node("Concat", graph.constant([0, 0, 0]), rest, graph.constant([0]), axis=0)
-    return graph.node("Pad", IMAGE, pads, mode="edge")
+def trained_weights(stored: Weights) -> dict[str, np.ndarray]:
+    """What `stored_weights` was made of. Raises KeyError for other weights."""
+    weights = dict(stored)
+    for part in ("map", "face"):
+        kernel = weights.pop(f"{part}.byte_stem.weight")
+        bias = weights.pop(f"{part}.byte_stem.bias")
+        if part == "map":
+            bias = bias - (kernel * _OFFSET).sum(axis=(1, 2, 3))
+            kernel = kernel * _DEVIATION
+        weights[f"{part}.stem.weight"] = np.ascontiguousarray(np.flip(kernel, 1), np.float32)
+        weights[f"{part}.stem.bias"] = bias.astype(np.float32)
+    return weights
+
+
+_DEVIATION = np.array(DEVIATION[::-1], np.float32)[:, None, None]
+_OFFSET = GREY - np.array(MEAN[::-1], np.float32)[:, None, None]
+
+
+def _pixels(graph: GraphBuilder) -> str:
+    """The frame as float32 [1, 3, h, w], RGB, 0 to 255."""
+    planes = graph.node("Transpose", IMAGE, perm=[2, 0, 1])  # bytes move faster than floats
+    return graph.node("Unsqueeze", graph.node("Cast", planes, to=1), graph.constant([0]))
 
 
 def _block_maps(graph: GraphBuilder, rgb: str) -> None:
-    half = graph.node("AveragePool", rgb, kernel_shape=[2, 2], strides=[2, 2])
-    mean = graph.constant(np.array(MEAN[::-1], np.float32).reshape(1, 3, 1, 1))
-    scale = graph.constant((1 / np.array(DEVIATION[::-1], np.float32)).reshape(1, 3, 1, 1))
-    x = graph.node("Mul", graph.node("Sub", half, mean), scale)
+    x = graph.node("Sub", rgb, graph.constant(np.float32(GREY)))
+    x = graph.layer(x, "map.byte_stem", stride=2, padding=1)
+    x = graph.node("LeakyRelu", x, alpha=LEAK)
 
     def layer(x: str, name: str, stride: int = 1, active: bool = True) -> str:
         padding = graph.weight(f"{name}.weight").shape[-1] // 2
         y = graph.layer(x, name, stride=stride, padding=padding)
         return graph.node("LeakyRelu", y, alpha=LEAK) if active else y
 
-    x = layer(x, "map.rgb_stem", stride=2)
     x = graph.node("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
     scales: list[str] = []
     for stage in range(4):
@@ -128,15 +155,9 @@ def _block_maps(graph: GraphBuilder, rgb: str) -> None:
     assert top is not None
     logits = layer(layer(top, "map.neck"), "map.output", active=False)
     both = graph.node("Sigmoid", logits)
-    shape = graph.node(
-        "Slice", graph.node("Shape", IMAGE), graph.constant([0]), graph.constant([2])
-    )
-    up = graph.node("Add", shape, graph.constant([15]))
-    rows_columns = graph.node("Div", up, graph.constant([16]))
     for index, name in enumerate((HEADS, PERSONS)):
         plane = graph.node("Gather", both, graph.constant(np.array(index)), axis=1)
-        plane = graph.node("Squeeze", plane, graph.constant([0]))
-        graph.node("Slice", plane, graph.constant([0, 0]), rows_columns, output=name)
+        graph.node("Squeeze", plane, graph.constant([0]), output=name)
 
 
 def _stage(graph: GraphBuilder, layer, x: str, name: str, stride: int) -> str:  # type: ignore[no-untyped-def]
@@ -178,7 +199,7 @@ def _faces(graph: GraphBuilder, rgb: str) -> None:
         x = graph.layer(x, f"{name}.depth", padding=1, group=len(depth))
         return graph.node("Relu", x) if active else x
 
-    x = graph.node("Relu", graph.layer(rgb, "face.rgb_stem", stride=2, padding=1))
+    x = graph.node("Relu", graph.layer(rgb, "face.byte_stem", stride=2, padding=1))
     x = unit(x, "face.stem_unit")
 
     def halved(x: str) -> str:

@@ -143,13 +143,14 @@ def _codecs(args: argparse.Namespace) -> list[FilmCodec]:
     if baselines:
         require_av()
     models = [load_model(name) for name in args.models]
-    memory_s = EncoderParameters.hide_memory_s
+    live = EncoderParameters
     return [
         *(
             ModelFilm(
                 model,
                 quality,
-                memory_s if model.codes_blocks else 0.0,
+                live.hide_memory_s if model.codes_blocks else 0.0,
+                live.persons_every,
                 args.threads or 1,
                 args.server_backend,
                 predict,

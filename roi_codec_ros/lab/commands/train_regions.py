@@ -7,7 +7,7 @@ example:
 
 Starts from NanoDet-g's weights (its TensorFlow.js files) and puts YuNet beside it, or goes on from
 a regions model with --init-from. Writes regions.onnx (float32) and regions-int8.onnx, each with
-thresholds chosen on training photographs.
+thresholds chosen on training photographs; with --no-training those of --init-from anew.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roi_codec_ros.commands.arguments import add_force_option, positive, positive_real
-from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.common.errors import RoiCodecError, UsageError
 from roi_codec_ros.common.files import write
 from roi_codec_ros.common.output_files import RunFolder
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from roi_codec_ros.lab.datasets.annotations import Annotation
     from roi_codec_ros.lab.training.photograph_store import Photographs
     from roi_codec_ros.lab.training.region_labels import RegionLabels
+    from roi_codec_ros.lab.training.region_network import RegionNetwork
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,11 +62,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     start.add_argument(
         "--init-from", type=Path, metavar="FILE", help="start from the weights of a regions.onnx"
     )
+    parser.add_argument(
+        "--no-training",
+        action="store_true",
+        help="calibrate, choose thresholds and write the files of --init-from as it is",
+    )
     add_force_option(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     """Run the verb. Raises RoiCodecError for whatever a user can cause."""
+    if args.no_training and args.init_from is None:
+        raise UsageError("expected --init-from FILE with --no-training, found none")
     with _run_folder(args):
         _train(args)
 
@@ -94,6 +102,8 @@ def _train(args: argparse.Namespace) -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     annotations = _annotations(args)
+    if args.no_training:
+        annotations = _spread(annotations)
     photographs = Photographs(annotations)
     photographs.read_ahead()
     broken = photographs.broken
@@ -101,6 +111,10 @@ def _train(args: argparse.Namespace) -> None:
         print(sentence, file=sys.stderr)
     annotations = [item for item in annotations if item.image_path not in broken]
     labels = _labels(args, annotations, photographs)
+    network = _network(args)
+    if args.no_training:
+        _write(args, network, _card_of(args.init_from), annotations, photographs, labels)
+        return
     rate = args.learning_rate or RegionTrainingConfig.learning_rate
     config = RegionTrainingConfig(
         minutes=args.minutes,
@@ -110,7 +124,7 @@ def _train(args: argparse.Namespace) -> None:
     )
     trainer = RegionTrainer(
         config,
-        _network(args),
+        network,
         RegionBatches(photographs, annotations, labels, config.crops),
         args.out / CHECKPOINT,
         args.device,
@@ -120,7 +134,9 @@ def _train(args: argparse.Namespace) -> None:
         trainer.resume()
     with ProgressLog(args.out / LOG_NAME, start=trainer.progress()) as log:
         trainer.run(log)
-    _write(args, trainer, annotations, photographs, labels)
+    figures = {"steps": trainer.step, "minutes": round(trainer.elapsed_s / 60, 1)}
+    training = {**trainer.about, **figures}
+    _write(args, trainer.averaged(), training, annotations, photographs, labels)
 
 
 CHECKPOINT = "checkpoint.pt"
@@ -137,7 +153,7 @@ def _annotations(args: argparse.Namespace) -> list[Annotation]:
     ]
 
 
-def _network(args: argparse.Namespace) -> Any:
+def _network(args: argparse.Namespace) -> RegionNetwork:
     import torch
 
     from roi_codec_ros.common.graph_runtime import read_graph
@@ -148,7 +164,12 @@ def _network(args: argparse.Namespace) -> Any:
     if args.init_from is None:
         network.start_from_nanodet(args.nanodet)
         return network
-    arrays = stored_arrays(read_graph(args.init_from))
+    try:
+        arrays = stored_arrays(read_graph(args.init_from))
+    except KeyError as error:
+        raise RoiCodecError(
+            f"expected {args.init_from} to be a regions model in float32, found no {error}"
+        ) from error
     network.load_state_dict(
         {
             k.removeprefix("map."): torch.tensor(v)
@@ -188,14 +209,30 @@ def _about(args: argparse.Namespace, photographs: int) -> dict[str, Any]:
     }
 
 
+def _card_of(path: Path) -> dict[str, Any]:
+    """What a regions model says of its training."""
+    from roi_codec_ros.regions import load_regions
+
+    return dict(load_regions(path, threads=1).card.get("training", {}))
+
+
+MOST_CHOSEN_ON = 200  # photographs that thresholds are chosen on
+
+
+def _spread(items: list[Any]) -> list[Any]:
+    """So many of them, from the first to the last."""
+    return items[:: max(1, len(items) // MOST_CHOSEN_ON)]
+
+
 def _write(
     args: argparse.Namespace,
-    trainer: Any,
+    network: RegionNetwork,
+    training: dict[str, Any],
     annotations: list[Annotation],
     photographs: Photographs,
     labels: list[RegionLabels],
 ) -> None:
-    """Both files, each with its own thresholds."""
+    """Both files, each with its own thresholds. training: what their cards say of it."""
     import datetime
 
     from roi_codec_ros.lab.training import region_model
@@ -205,17 +242,12 @@ def _write(
         "name": "regions",
         "date": datetime.date.today().isoformat(),
         "thresholds": {},
-        "training": {
-            **trainer.about,
-            "steps": trainer.step,
-            "minutes": round(trainer.elapsed_s / 60, 1),
-        },
+        "training": training,
     }
-    arrays = {**trainer.averaged().arrays(), **region_model.face_arrays(args.yunet)}
+    arrays = {**network.arrays(), **region_model.face_arrays(args.yunet)}
     lowest = Thresholds()
-    chosen = list(range(0, len(annotations), max(1, len(annotations) // 200)))
-    images = [photographs.read(annotations[index]) for index in chosen]
-    some = [labels[index] for index in chosen]
+    images = [photographs.read(item) for item in _spread(annotations)]
+    some = _spread(labels)
     for name, graph in region_model.region_files(arrays, card, images[::4]).items():
         finder = region_model.open_finder(region_model.with_thresholds(graph, lowest), name)
         found = [finder.find(image) for image in images]

@@ -25,13 +25,14 @@ if TYPE_CHECKING:
 class ModelFilm:
     """A model as a camera runs it: masks are remembered; of blocks what has changed is sent.
 
-    quality, hide_memory_s, threads, predict: as of `codec.Encoder`. backend: as of
+    quality, hide_memory_s, persons_every, threads, predict: as of `codec.Encoder`. backend: as of
     `codec.Decoder`.
     """
 
     model: Model
     quality: float = 0.0
     hide_memory_s: float = 0.0
+    persons_every: int = 1
     threads: int | None = None
     backend: str = TORCH
     predict: bool = False
@@ -76,6 +77,7 @@ class _ModelEncoder:
             film.model,
             quality=film.quality,
             hide_memory_s=film.hide_memory_s,
+            persons_every=film.persons_every,
             skip=blocks,
             predict=film.predict,
             threads=film.threads,

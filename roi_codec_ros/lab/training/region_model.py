@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -12,14 +13,13 @@ from typing import Any
 import numpy as np
 
 from roi_codec_ros.common.errors import RoiCodecError
-from roi_codec_ros.common.graph_runtime import open_graph
 from roi_codec_ros.common.onnx_builder import require_onnx
-from roi_codec_ros.common.onnx_int8 import quantise
+from roi_codec_ros.common.onnx_int8 import WHOLE_NETWORK, quantise
 from roi_codec_ros.lab.training.region_labels import RegionLabels
 from roi_codec_ros.regions import RegionFinder, Regions, Thresholds, hidden_blocks
 from roi_codec_ros.regions.blocks import covered_share, touched_blocks
-from roi_codec_ros.regions.finder import METADATA_KEY
-from roi_codec_ros.regions.graph import build_graph, with_turned_stems, yunet_weights
+from roi_codec_ros.regions.finder import METADATA_KEY, halved, open_regions
+from roi_codec_ros.regions.graph import FACES_KEY, build_graph, trained_weights, yunet_weights
 
 # Of the heads on training photographs, with a face or without, at least so many are hidden. That
 # of faces is not chosen: below it YuNet hides collars and signs.
@@ -43,7 +43,9 @@ def region_files(
     wide = build_graph(arrays, metadata, half=False)
     return {
         "regions": build_graph(arrays, metadata).SerializeToString(),
-        "regions-int8": quantise(wide, images, keep_last=False).SerializeToString(),
+        "regions-int8": quantise(
+            wide, map(halved, images), operators=WHOLE_NETWORK, keep_last=False
+        ).SerializeToString(),
     }
 
 
@@ -60,15 +62,21 @@ def face_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def stored_arrays(content: bytes) -> dict[str, np.ndarray]:
-    """The weights of a file that `build_graph` made, by name, to start a training from."""
+    """The weights of a file that `build_graph` made, by name, to start a training from.
+
+    Raises KeyError for another file.
+    """
     onnx = require_onnx()
-    graph = onnx.load_from_string(content).graph
+    model = onnx.load_from_string(content)
+    texts = {item.key: item.value for item in model.metadata_props}
+    faces = onnx.load_from_string(base64.b64decode(texts.get(FACES_KEY, "")))
     stored = {
         item.name: onnx.numpy_helper.to_array(item).astype(np.float32)
+        for graph in (model.graph, faces.graph)
         for item in graph.initializer
         if item.name.startswith(("map.", "face."))
     }
-    return with_turned_stems(stored) if "map.rgb_stem.weight" in stored else stored
+    return trained_weights(stored)
 
 
 def with_thresholds(content: bytes, thresholds: Thresholds, **entries: Any) -> bytes:
@@ -84,7 +92,7 @@ def with_thresholds(content: bytes, thresholds: Thresholds, **entries: Any) -> b
 
 def open_finder(content: bytes, where: str) -> RegionFinder:
     """A finder of a file's content, by onnxruntime on one thread."""
-    return RegionFinder(open_graph(content, where=where, threads=1, metadata_keys=[METADATA_KEY]))
+    return open_regions(content, where=where, threads=1)
 
 
 def choose_thresholds(

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from roi_codec_ros.common.errors import RoiCodecError
-from roi_codec_ros.regions.graph import DEVIATION, LEAK, MEAN
+from roi_codec_ros.regions.graph import DEVIATION, GREY, LEAK, MEAN
 
 STRIDE = 8  # of the finest scale, in pixels of the halved frame
 PYRAMID = 128  # channels of the pyramid
@@ -62,7 +62,7 @@ class RegionNetwork(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = _layer(3, 32, stride=2)
+        self.stem = nn.Conv2d(3, 32, 3, 2)  # of frames with a grey border
         self.stages = nn.ModuleList(
             [
                 _Stage(32, 32, 1, 1),
@@ -99,7 +99,8 @@ class RegionNetwork(nn.Module):
 
     def pyramid(self, frames: Tensor) -> list[Tensor]:
         """Features at strides 8, 16 and 32, each [B, 128, h, w]."""
-        x = (frames[:, [2, 1, 0]] - self._mean) * self._scale  # type: ignore[operator]
+        bordered = functional.pad(frames, (1, 1, 1, 1), value=GREY)
+        x = (bordered[:, [2, 1, 0]] - self._mean) * self._scale  # type: ignore[operator]
         x = functional.max_pool2d(_active(self.stem(x)), 3, 2, 1)
         scales = []
         for stage in self.stages:
