@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,8 @@ from phone_film import HEIGHT, WIDTH, write_phone_film
 
 from roi_codec_ros.cli import main
 from roi_codec_ros.common.films import Film
+from roi_codec_ros.recordings import film_parts
+from roi_codec_ros.recordings.tally import CameraTally
 
 av = pytest.importorskip("av")
 TIMES_MS = (0, 40, 100, 120, 400, 430, 900)  # of a film without a steady rate
@@ -123,6 +127,44 @@ def test_frames_go_through_a_pipe(tmp_path, astronaut):
     assert len(after) == len(before) == len(TIMES_MS)
     assert np.abs(after[0][1][FACE].astype(float) - before[0][1][FACE]).mean() > 15
     assert np.mean((after[0][1] == before[0][1]).all(axis=2)) > 0.3
+
+
+def test_a_film_whose_run_was_killed_goes_on(tmp_path, astronaut, monkeypatch):
+    monkeypatch.setattr(film_parts, "PART_FRAMES", 3)
+    source = write_film(tmp_path / "a.mp4", astronaut)
+    add, frames = CameraTally.add, 0
+    assert main(["anonymize", str(source), str(tmp_path / "once.mp4")]) == 0
+
+    def killed(*args: Any) -> None:
+        nonlocal frames
+        frames += 1
+        if frames > 5:
+            raise KeyboardInterrupt
+        add(*args)
+
+    with monkeypatch.context() as context:
+        context.setattr(CameraTally, "add", killed)
+        assert main(["anonymize", str(source), str(tmp_path / "b.mp4")]) == 130
+    assert not (tmp_path / "b.mp4").exists()
+    result = tmp_path / "b.json"
+    with monkeypatch.context() as context:
+        begun: list[int] = []
+        begin = film_parts.FilmParts.begin
+        context.setattr(
+            film_parts.FilmParts, "begin", lambda *args: begun.append(1) or begin(*args)
+        )
+        command = ["anonymize", str(source), str(tmp_path / "b.mp4"), "--json", str(result)]
+        assert main(command) == 0
+
+    assert len(begun) == 2, "the first of three parts is there"
+    once, again = frames_of(tmp_path / "once.mp4"), frames_of(tmp_path / "b.mp4")
+    assert [time for time, _ in again] == pytest.approx([t / 1000 for t in TIMES_MS], abs=1e-3)
+    for (_, old), (_, new) in zip(once, again, strict=True):
+        np.testing.assert_array_equal(new, old)
+    assert sound_of(tmp_path / "b.mp4") == sound_of(source)
+    (camera,) = json.loads(result.read_bytes())["cameras"]
+    assert camera["frames"] == len(TIMES_MS)
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_what_is_no_film_is_said(tmp_path, capsys):

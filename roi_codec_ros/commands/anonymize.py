@@ -231,6 +231,7 @@ def _anonymized(args: argparse.Namespace, settings: Settings) -> Result:
             quality=args.crf,
             audio=not args.no_audio,
             force=args.force,
+            told=told,
         )
     if args.source.is_dir():
         others = other_files(args.source)
