@@ -115,7 +115,7 @@ class VideoReader:
         return found
 
 
-class VideoWriter:
+class VideoCoder:
     """Messages of one topic of video, of its frames in their order."""
 
     def __init__(self, msgtype: str, codec: MessageCodec, quality: int = QUALITY) -> None:
@@ -140,7 +140,7 @@ class VideoWriter:
         return np.frombuffer(data, np.uint8), is_key
 
 
-class ToVideo(VideoWriter):
+class ToVideo(VideoCoder):
     """Makes a foxglove_msgs/CompressedVideo, H.264, of pictures; they come in their order."""
 
     msgtype = VIDEO

@@ -25,8 +25,8 @@ from roi_codec_ros.recordings.bag_video import (
     VIDEO,
     PacketFrame,
     ToVideo,
+    VideoCoder,
     VideoReader,
-    VideoWriter,
     learn_videos,
 )
 from roi_codec_ros.recordings.bag_writing import (
@@ -124,7 +124,7 @@ class _Rewriting:
         self._convert = self._converter()
         self._cameras: dict[int, CameraTally] = {}
         self._readers: dict[int, VideoReader] = {}
-        self._video: dict[int, VideoWriter] = {}
+        self._video: dict[int, VideoCoder] = {}
         self._number_out: dict[int, int] = {}
         self._start_ns: int | None = None
         self._writer: PartsWriter | None = None
@@ -155,7 +155,7 @@ class _Rewriting:
         if self._convert is not None:
             return self._convert.msgtype
         if kind is Kind.VIDEO:
-            self._video[number] = VideoWriter(msgtype, self._codec, self._options.quality)
+            self._video[number] = VideoCoder(msgtype, self._codec, self._options.quality)
         return msgtype
 
     def _channel(self, connection: Any, msgtype: str) -> Channel:

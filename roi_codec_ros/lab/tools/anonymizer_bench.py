@@ -186,15 +186,14 @@ def main() -> None:
     for film in args.films:
         with tempfile.TemporaryDirectory() as scratch:
             times: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
-            for _ in range(args.rounds):
+            for number in range(args.rounds):
                 for name, command in commands.items():
-                    out = Path(scratch, f"{name}.mp4")
-                    out.unlink(missing_ok=True)
+                    out = Path(scratch, f"{name}_{number}.mp4")
                     names = {"python": sys.executable, "film": film, "out": out}
                     times[name].append(timed(command.format(**names)))
             known: list[Boxes] = []
             for name, taken in times.items():
-                out = Path(scratch, f"{name}.mp4")
+                out = Path(scratch, f"{name}_0.mp4")
                 found = score(film, out, detector, args.every, known)
                 found.seconds = min(clock for clock, _ in taken)
                 found.core_seconds = min(core for _, core in taken)
