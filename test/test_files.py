@@ -329,14 +329,11 @@ BESIDES = {
     "recordings/film_parts.py": {"open w", "open wb", "rmtree", "unlink"},
     "recordings/mcap_extras.py": {"open r+b", "truncate"},
     "recordings/mcap_repair.py": {"open wb", "truncate"},
-    "recordings/mcap_extras.py": {"open r+b", "truncate"},
     # Into a folder that was made for it and is gone after it.
     "common/onnx_int8.py": {"write_bytes"},
     "perception/person_detector.py": {"symlink_to"},
-    "lab/tools/anonymizer_bench.py": {"unlink"},
     # Into bytes.
     "common/plotting.py": {"savefig"},
-    "recordings/bags.py": {"VideoWriter"},
     # In a folder of a run, which is marked and locked (`RunFolder`).
     "lab/training/codec_run.py": {"unlink"},
     "lab/training/progress.py": {"open a"},
