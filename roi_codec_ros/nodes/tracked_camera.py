@@ -85,7 +85,7 @@ class TrackedCamera:
         self.view: GroundView | None = None
         self.shown: GroundView | ShownView | None = None  # what of it its last frame shows
 
-    def move(self, pose: CameraPose | None) -> None:
+    def stand_at(self, pose: CameraPose | None) -> None:
         """Take another pose, as far as it is another one."""
         same = self.pose is pose or (
             self.pose is not None and pose is not None and self.pose.same_as(pose)

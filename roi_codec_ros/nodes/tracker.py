@@ -134,7 +134,7 @@ class TrackerNode(ManagedNode):
         self._poses = checked_poses(self.settings)
         self._cameras.become(self.settings.cameras)
         for camera in self._cameras.values():
-            camera.move(self._poses.get(camera.name))
+            camera.stand_at(self._poses.get(camera.name))
         if self.active:
             for gone in before.keys() - self._cameras.keys():
                 self._tracker.coverage.pop(gone, None)
