@@ -144,7 +144,7 @@ class RegionFinder:
 def _finite(found: Mapping[str, np.ndarray], where: str) -> Mapping[str, np.ndarray]:
     if not all(np.isfinite(output).all() for output in found.values()):
         raise RoiCodecError(
-            f"expected finite numbers from {where}, found others: the frame can not be judged"
+            f"expected finite numbers from {where}, found others: the frame cannot be judged"
         )
     return found
 

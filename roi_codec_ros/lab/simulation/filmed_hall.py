@@ -123,7 +123,7 @@ class Stage:
 def write_film(path: Path, seed: int, seconds: float) -> None:
     """What one camera sees of a hall, as an AVI file of JPEGs with a sensor's noise.
 
-    Raises UsageError for a file of another suffix, RoiCodecError where it can not be written.
+    Raises UsageError for a file of another suffix, RoiCodecError where it cannot be written.
     """
     if path.suffix.lower() != ".avi":
         raise UsageError(f"expected a film's name to end with .avi, found {path.name!r}")
