@@ -105,7 +105,10 @@ def drive_result(
 
 
 def _after(cover: Cover, moments: Sequence[Step], began_s: float) -> dict[str, Any]:
-    """How a robot took a cover. stands_after_s, goes_on_after_s: None where it does not."""
+    """How a robot took a cover. stands_after_s, goes_on_after_s: None where it does not.
+
+    stood_already: somebody was near when the lens was covered.
+    """
     since = [m for m in moments if m.seconds - began_s >= cover.from_s]
     dark = [m for m in since if m.seconds - began_s <= cover.to_s]
     light = [m for m in since if m.seconds - began_s > cover.to_s]
@@ -116,6 +119,7 @@ def _after(cover: Cover, moments: Sequence[Step], began_s: float) -> dict[str, A
         "cameras": list(cover.cameras),
         "from_s": cover.from_s,
         "to_s": cover.to_s,
+        "stood_already": bool(dark) and dark[0].speed <= MOVING_M_S,
         "stands_after_s": stopped.seconds - began_s - cover.from_s if stopped and stood else None,
         "goes_on_after_s": moving.seconds - began_s - cover.to_s if moving and stood else None,
     }
@@ -135,6 +139,8 @@ def table_lines(result: dict[str, Any]) -> list[str]:
     for cover in result["covers"]:
         after_s, on_s = cover["stands_after_s"], cover["goes_on_after_s"]
         said = "goes on" if after_s is None else f"stands after {after_s:.1f} s"
+        if after_s is not None and cover["stood_already"]:
+            said = "stands, as it did before"
         said += "" if on_s is None else f", goes on {on_s:.1f} s after it is uncovered"
         name = f"{' '.join(cover['cameras'])} covered"
         rows.append((name, f"{cover['from_s']:.0f} to {cover['to_s']:.0f} s: {said}"))
