@@ -182,7 +182,7 @@ def test_the_robot_stands_while_all_lenses_are_covered(tmp_path, monkeypatch):
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("ROS_DOMAIN_ID", raising=False)
-    words = "simulate --drive --cameras 1 --pace 0.2 --rate 1 --minutes 0.1 --cover all@1-5"
+    words = "simulate --drive --cameras 1 --pace 0.15 --rate 1 --minutes 0.08 --cover all@1-4"
 
     assert cli.main([*words.split(), "--json", "drive.json"]) == 0
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 WRITTEN = ("log", ".source")
 SNIPPET = "nav2_persons.yaml"
 WATCHDOG_SOURCE = "person_watchdog"
-SETTLES_S = 3.0  # of the hall, before the drive begins
+SETTLES_S = 1.0  # of the hall, before the drive begins
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
