@@ -81,7 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=not_negative_real,
         default=0.08,
         metavar="S",
-        help="in films, seconds between searches for heads seen from behind (faces are "
+        help="in bags and films, seconds between searches for heads seen from behind (faces are "
         "searched for in every frame); in between, hide what is hidden before or "
         "after; 0: search every frame (default: %(default)s)",
     )
@@ -122,7 +122,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     films.add_argument("--no-audio", action="store_true", help="drop the sound")
     parser.add_argument(
-        "--jobs", type=positive, metavar="N", help="worker processes (default: one per core)"
+        "--jobs", type=positive, metavar="N", help="workers (default: one per core)"
     )
     reports = parser.add_argument_group("report")
     reports.add_argument(
