@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Hide the heads in a recording: a bag, a film, a folder of pictures, a picture.
 
-Pictures are searched in full resolution; outside heads they stay as they are. What cannot be
-searched is left out and reported.
+Outside heads pictures stay as they are. What cannot be searched is left out and reported.
 
 example:
   roi-codec anonymize bag/ anonymized_bag/ --report report.html
