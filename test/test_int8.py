@@ -35,7 +35,7 @@ def image() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def int8(image: np.ndarray) -> bytes:
-    """The network of the regions, of convolutions over channels and within each."""
+    """The network of the regions."""
     arrays = stored_arrays(read_graph(ROOT / "models" / "regions.onnx"))
     return region_files(arrays, {}, [image])["regions-int8"]
 
@@ -66,13 +66,6 @@ def test_no_two_weights_of_an_output_are_cut_off_whatever_they_are_given(int8: b
             white = np.full(extreme.shape, 255, np.uint8)
             exact = 255 * extreme.astype(np.int64).sum(axis=1)
             np.testing.assert_array_equal(two_products_in_16_bits(white, extreme), exact)
-
-
-def test_weights_within_channels_use_all_bits(int8: bytes) -> None:
-    within = [w for w in weights_of_convolutions(int8) if w.shape[1] == 1]
-
-    assert within
-    assert all(np.abs(weights.astype(int)).max() == 127 for weights in within)
 
 
 @pytest.mark.skipif(
