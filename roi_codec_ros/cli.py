@@ -33,7 +33,7 @@ LABORATORY_VERBS: dict[str, str] = {
     "train": "train a codec on photographs with person and head boxes",
     "train-regions": "train the network that recognises heads and persons",
     "export-model": "freeze a training checkpoint into a model file",
-    "train-detector": "fine-tune a person detector on decoded images",
+    "train-detector": "teach a person detector to see what a codec decoded",
     "export": "export an encoder, a decoder or a detector as an ONNX graph",
     "evaluate": "measure bits, person precision and faces found, next to JPEG and AV1",
     "audit": "measure what face detectors and attackers recover from a model's bits",

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from roi_codec_ros.codec import Decoder, Encoder, load_encoder, load_model, untrained_model
-from roi_codec_ros.codec.block_transform import STEPS, BlockTransform
+from roi_codec_ros.codec.block_transform import MEANS, STEPS, BlockTransform, fill_hidden
 from roi_codec_ros.codec.entropy import FIRST_CLASS, HIDDEN
 from roi_codec_ros.codec.ladder import LEVELS, coded_channels, ladder_steps
 from roi_codec_ros.codec.model_file import Model
@@ -244,9 +244,47 @@ def test_coarser_levels_have_larger_steps_and_fewer_channels():
     steps, coded = ladder_steps(128, 16), coded_channels(128)
 
     assert (np.diff(steps, axis=0) > 0).all()
-    assert (np.diff(coded) <= 0).all() and coded[0] == 128 and coded[-1] == 16
+    assert (np.diff(coded) <= 0).all() and coded[0] == 128 and coded[-1] == 8
     assert (coded % 8 == 0).all()
     assert steps[-1, 0] < 0.4 * steps[-1, 127]  # means stay finer than details
+
+
+def across_borders(image: np.ndarray, chosen: np.ndarray) -> float:
+    """Differences of neighbouring pixels across borders of chosen blocks, relative to the rest."""
+    steps = np.abs(np.diff(image.astype(np.float32), axis=1)).mean(axis=2)
+    pixels = chosen.repeat(16, 0).repeat(16, 1)
+    both = pixels[:, 1:] & pixels[:, :-1]
+    border = np.zeros(steps.shape, bool)
+    border[:, 15::16] = True
+    return float(steps[both & border].mean() / steps[both & ~border].mean())
+
+
+def test_a_background_is_soft_and_shows_no_blocks(model, encoder, astronaut):
+    coded = encoder.encode(astronaut)
+    decoded = Decoder(model, threads=1).decode(coded.data).image
+    background = coded.blocks == FIRST_CLASS + BACKGROUND
+
+    assert background.mean() > 0.2
+    assert across_borders(decoded, background) < 1.2
+    mosaic = astronaut.reshape(32, 16, 32, 16, 3).mean((1, 3), keepdims=True)
+    tiled = np.broadcast_to(mosaic, (32, 16, 32, 16, 3)).reshape(astronaut.shape)
+    assert across_borders(tiled + 0.1 * astronaut, background) > 3
+
+
+def test_hidden_blocks_get_the_means_of_those_around_and_others_stay():
+    coefficients = np.random.default_rng(0).normal(size=(8, 4, 6)).astype(np.float32)
+    coefficients[:MEANS, :, :3], coefficients[:MEANS, :, 3:] = 1.0, 3.0
+    hidden = np.zeros((4, 6), np.bool_)
+    hidden[1:3, 1] = hidden[1:3, 4] = True
+    given = coefficients.copy()
+    coefficients[:, hidden] = 0
+
+    filled = fill_hidden(coefficients, hidden)
+
+    assert np.array_equal(filled[:, ~hidden], given[:, ~hidden])
+    assert filled[:MEANS, 1:3, 1] == pytest.approx(1.0, abs=0.6)
+    assert filled[:MEANS, 1:3, 4] == pytest.approx(3.0, abs=0.6)
+    assert (filled[MEANS:, hidden] == 0).all()
 
 
 def test_a_model_file_without_steps_or_policy_is_refused(model):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A detector fine-tuned on decoded images: labels, images made once, runs that go on, weights."""
+"""A detector that learns decoded images: pairs, images made once, runs that go on, weights."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -16,20 +15,17 @@ import pytest
 
 from roi_codec_ros.cli import main
 from roi_codec_ros.codec.models import load_model, untrained_model
-from roi_codec_ros.common.errors import RoiCodecError, UsageError
+from roi_codec_ros.common.errors import RoiCodecError
 from roi_codec_ros.common.files import is_ours
 from roi_codec_ros.lab.datasets.annotations import Annotation
-from roi_codec_ros.lab.datasets.annotations_odgt import read_odgt
 from roi_codec_ros.lab.training.detector_data import (
-    IGNORED_GREY,
+    PADDING_GREY,
+    PairBatches,
+    PairCrops,
+    by_turns,
     divide,
-    hide_ignored,
-    some,
     write_images,
-    write_yolo_data,
-    yolo_label,
 )
-from roi_codec_ros.lab.training.detector_training import FineTuning, fine_tune, interpolate
 
 DETECTOR = os.environ.get("ROI_CODEC_TEST_DETECTOR", "")
 needs_detector = pytest.mark.skipif(
@@ -60,47 +56,6 @@ def annotation(
     )
 
 
-# Labels
-
-
-def test_a_label_is_the_centre_and_size_in_shares_of_the_image() -> None:
-    label = yolo_label(annotation(persons=boxes((10, 20, 50, 80), (0, 0, 200, 100))))
-    assert (
-        label == "0 0.150000 0.500000 0.200000 0.600000\n0 0.500000 0.500000 1.000000 1.000000\n"
-    )
-
-
-def test_a_box_ends_at_the_border_and_one_beyond_it_is_none() -> None:
-    label = yolo_label(annotation(persons=boxes((-20, 40, 30, 120), (210, 10, 240, 50))))
-    assert label == "0 0.075000 0.700000 0.150000 0.600000\n"
-
-
-def test_an_image_without_persons_has_an_empty_label() -> None:
-    assert yolo_label(annotation()) == ""
-
-
-def test_bodies_that_were_estimated_are_hidden_and_no_label(tmp_path: Path) -> None:
-    """Neither a person nor background: grey, except where somebody is marked."""
-    (tmp_path / "images" / "train").mkdir(parents=True)
-    body: dict[str, object] = {"tag": "person", "vbox": [20, 10, 40, 80]}
-    guessed = {"tag": "person", "vbox": [50, 10, 40, 60], "extra": {"estimated": 1}}
-    crowd = {"tag": "mask", "vbox": [150.5, 50, 49, 49], "extra": {"ignore": 1}}
-    line = {"ID": "a", "gtboxes": [body, guessed, crowd], "width": 200, "height": 100}
-    (tmp_path / "annotation_train.odgt").write_text(json.dumps(line) + "\n")
-    (item,) = read_odgt(tmp_path, "train")
-
-    white = np.full((100, 200, 3), 255, np.uint8)
-    shown = hide_ignored(white, item)
-
-    assert yolo_label(item) == "0 0.200000 0.500000 0.200000 0.800000\n"
-    grey = (shown == IGNORED_GREY).all(axis=2)
-    assert grey[10:70, 60:90].all(), "the guessed body beside the marked one"
-    assert not grey[:, 20:60].any(), "the marked person"
-    assert grey[50:99, 150:200].all(), "the crowd, to the whole pixel"
-    assert grey.sum() == 60 * 30 + 49 * 50
-    assert white.min() == 255, "the image given stays as it is"
-
-
 # Which photographs
 
 
@@ -111,27 +66,29 @@ def test_a_part_is_held_out_that_people_have_marked() -> None:
 
     division = divide([*machine, *human, *nobody])
 
-    assert division.unknown == 7
-    assert (len(division.train), len(division.held_out)) == (94, 6)
+    assert (len(division.train), len(division.held_out)) == (101, 6)
     assert {item.person_boxes for item in division.held_out} == {"human"}
+    assert sum(item.person_boxes == "none" for item in division.train) == 7, "no box is needed"
     assert not {i.image_id for i in division.train} & {i.image_id for i in division.held_out}
-    again = divide([*human[::-1], *machine])
+    again = divide([*nobody, *human[::-1], *machine])
     assert {i.image_id for i in again.held_out} == {i.image_id for i in division.held_out}
     assert len(divide(human, limit=10).train) == 9
     assert {i.person_boxes for i in divide(machine).held_out} == {"teacher"}, "better than none"
 
 
-def test_photographs_whose_persons_are_unknown_are_nothing_to_train_on() -> None:
-    with pytest.raises(RoiCodecError, match=r"at least two .* found 1 and 2 whose persons"):
-        divide([annotation("a"), annotation("b", made_by="none"), annotation("c", made_by="none")])
+def test_without_a_photograph_to_judge_by_there_is_no_training() -> None:
+    with pytest.raises(RoiCodecError, match="judge by; found 2, 0 of them with boxes"):
+        divide([annotation("b", made_by="none"), annotation("c", made_by="none")])
+    with pytest.raises(RoiCodecError, match="at least two photographs"):
+        divide([annotation("a")])
 
 
-def test_a_share_of_originals_is_always_the_same() -> None:
-    items = [annotation(str(i)) for i in range(40)]
-    quarter = {i.image_id for i in some(items, 0.25)}
-    assert len(quarter) == 10
-    assert quarter == {i.image_id for i in some(items[::-1], 0.25)}
-    assert some(items, 0) == []
+def test_photographs_take_turns_by_their_names() -> None:
+    items = [annotation(str(i)) for i in range(200)]
+    turns = by_turns(items, (0.0, 0.0, 3.0))
+    assert 100 < len(turns[0.0]) < 170 and len(turns[0.0]) + len(turns[3.0]) == 200
+    again = by_turns(items[::-1], (0.0, 0.0, 3.0))
+    assert {i.image_id for i in again[3.0]} == {i.image_id for i in turns[3.0]}
 
 
 # Images made once
@@ -167,14 +124,11 @@ def test_what_was_decoded_is_not_decoded_again(
     assert (first.made, decode.calls) == (3, 3)
     path = first.images[0][1]
     assert cv2.imread(str(path))[0, 0].tolist() == [30, 20, 10]
-    label = path.parents[1] / "labels" / f"{path.stem}.txt"
-    assert label.read_text() == "0 0.150000 0.500000 0.200000 0.600000\n"
 
     moved = [dataclasses.replace(photographs[0], persons=boxes()), *photographs[1:]]
     second = write_images(moved, tmp_path / "decoded-1", decode)
     assert (second.made, decode.calls) == (0, 3)
     assert [p for _, p in second.images] == [p for _, p in first.images]
-    assert label.read_text() == "", "boxes may change without decoding"
 
 
 def test_another_codec_or_photograph_is_decoded(
@@ -184,9 +138,7 @@ def test_another_codec_or_photograph_is_decoded(
     write_images(photographs, tmp_path / "decoded-1", decode)
     assert write_images(photographs, tmp_path / "decoded-2", decode).made == 3
     cv2.imwrite(str(photographs[1].image_path), np.zeros((100, 200, 3), np.uint8))
-    hidden = dataclasses.replace(photographs[2], ignored=boxes((0, 0, 9, 9)))
-    changed = [photographs[0], photographs[1], hidden]
-    assert write_images(changed, tmp_path / "decoded-1", decode).made == 2
+    assert write_images(photographs, tmp_path / "decoded-1", decode).made == 1
 
 
 def test_a_photograph_that_breaks_is_left_out_and_named(
@@ -204,6 +156,31 @@ def test_a_photograph_that_breaks_is_left_out_and_named(
         ("b", "expected an image, found noise"),
         ("c", "expected an image, found: No such file or directory"),
     ]
+
+
+# Crops
+
+
+def test_both_crops_of_a_pair_show_the_same_place(
+    photographs: list[Annotation], tmp_path: Path
+) -> None:
+    def darker(item: Annotation) -> np.ndarray:
+        return cv2.imread(str(item.image_path))[:, :, ::-1] // 2
+
+    pairs = write_images(photographs, tmp_path / "decoded", darker).images
+    crops = PairCrops(size=64, longest_px=200, originals=0.5)
+    batch = PairBatches(pairs, crops).batch(16, np.random.default_rng(3))
+
+    assert batch.originals.shape == batch.decoded.shape == (16, 64, 64, 3)
+    clear = [np.array_equal(a, b) for a, b in zip(batch.originals, batch.decoded, strict=True)]
+    assert 2 < sum(clear) < 14
+    for original, decoded, same in zip(batch.originals, batch.decoded, clear, strict=True):
+        if not same:
+            outside = (original == PADDING_GREY).all(2) & (decoded == PADDING_GREY).all(2)
+            difference = np.abs(original / 2.0 - decoded)[~outside]
+            assert difference.max() < 3
+    again = PairBatches(pairs, crops).batch(16, np.random.default_rng(3))
+    assert np.array_equal(again.originals, batch.originals)
 
 
 # The command
@@ -239,11 +216,9 @@ def site(tmp_path: Path) -> Path:
         ({"--codec": "barn"}, 1, "found 'barn'"),
         ({"--split": "empty"}, 1, "expected annotated images in"),
         ({"--split": "val"}, 1, "expected annotation_val.odgt"),
-        ({"--image-size": "100"}, 2, "a multiple of 32 as image size, found 100"),
+        ({"--crop-size": "100"}, 2, "a multiple of 32 for --crop-size, found 100"),
         ({"--originals": "2"}, 2, "a share of 0 to 1 for --originals, found 2"),
-        ({"--tuned-share": "-1"}, 2, "a share of 0 to 1 for --tuned-share, found -1"),
-        ({"--freeze": "-1"}, 2, "expected 0 or more layers"),
-        ({"--out": "{tmp}/it's/tuned.pt"}, 2, "without an apostrophe"),
+        ({"--teacher": "absent.pt"}, 1, "expected YOLO weights at absent.pt"),
         ({"--out": "{tmp}/tuned.onnx"}, 2, "expected --out to end in .pt"),
     ],
 )
@@ -278,13 +253,6 @@ def test_what_can_not_work_is_one_line(
     assert not (tmp_path / "tuned.pt").exists()
 
 
-def test_a_budget_is_epochs_or_minutes() -> None:
-    with pytest.raises(UsageError, match="either epochs or minutes"):
-        FineTuning()
-    with pytest.raises(UsageError, match="either epochs or minutes"):
-        FineTuning(epochs=1, minutes=1)
-
-
 @needs_detector
 def test_a_tiny_run_gives_weights_with_a_card(
     site: Path, codec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -294,15 +262,14 @@ def test_a_tiny_run_gives_weights_with_a_card(
 
     out = tmp_path / "models" / "person-site.pt"
     command = ["train-detector", "--codec", str(codec), "--data", str(site), "--weights", DETECTOR]
-    command += ["--out", str(out), "--epochs", "1", "--image-size", "64", "--batch-size", "2"]
-    command += ["--originals", "0.34", "--threads", "1"]
+    command += ["--out", str(out), "--epochs", "1", "--crop-size", "64", "--batch-size", "2"]
+    command += ["--learning-rate", "0.01", "--threads", "1"]
     assert main(command) == 0
     assert "4 decoded now" in capsys.readouterr().out
 
-    detector = PersonDetector(out, image_size=64)
-    detector.detect(np.zeros((64, 64, 3), np.uint8))
+    PersonDetector(out).detect(np.zeros((64, 64, 3), np.uint8))
     tuned, started_from = (load_network(Path(p)).model.state_dict() for p in (out, DETECTOR))
-    assert load_network(out).names == {0: "person"}
+    assert load_network(out).names == load_network(Path(DETECTOR)).names
     assert out.stat().st_size < 0.6 * 4 * sum(v.numel() for v in tuned.values()), "half precision"
     assert str(tmp_path).encode() not in out.read_bytes(), "no paths of this machine"
     for name, value in tuned.items():
@@ -318,9 +285,9 @@ def test_a_tiny_run_gives_weights_with_a_card(
     assert card["codec"]["id"] == load_model(str(codec)).id.hex()
     assert "AGPL-3.0" in card["licence"]
     assert card["data"] == {"name": "site", "split": "train"}
-    assert (card["epochs"], card["steps"], card["image_size"]) == (1.0, 2, 64)
-    counts = {key: card["images"][key] for key in ("decoded", "originals", "held_out", "persons")}
-    assert counts == {"decoded": 3, "originals": 1, "held_out": 1, "persons": 3}
+    assert card["teacher"] == card["started_from"]
+    assert (card["steps"], card["history"][0]["config"]["crops"]["size"]) == (2, 64)
+    assert (card["images"]["decoded"], card["images"]["held_out"]) == (3, 1)
     for kind in ("decoded", "originals"):
         assert 0 <= card["held_out_person_ap50"][kind]["before"] <= 1
         assert 0 <= card["held_out_person_ap50"][kind]["after"] <= 1
@@ -353,59 +320,42 @@ def test_paths_may_be_relative_and_weights_lie_anywhere(
     weights.parent.mkdir()
     shutil.copy(DETECTOR, weights)
     command = ["train-detector", "--codec", str(codec), "--data", str(site), "--epochs", "1"]
-    command += ["--weights", str(weights), "--out", "models/p ñ.pt", "--image-size", "32"]
+    command += ["--weights", str(weights), "--out", "models/p ñ.pt", "--crop-size", "32"]
     assert main([*command, "--batch-size", "4", "--originals", "0", "--threads", "1"]) == 0
     assert is_ours(tmp_path / "models" / "p ñ.pt")
     assert not elsewhere.exists()
 
 
 @needs_detector
-def test_the_result_stands_between_what_it_was_and_what_it_became() -> None:
-    pytest.importorskip("ultralytics")
-    import torch
-
-    from roi_codec_ros.perception.person_detector import load_network
-
-    network = load_network(Path(DETECTOR)).model.float()
-    name, weights = next(iter(network.named_parameters()))
-    began = weights.detach().clone()
-    with torch.no_grad():
-        weights += 4.0
-    assert interpolate(network, Path(DETECTOR), 0.25) == 0.25
-    assert network.state_dict()[name].allclose(began + 1.0, atol=1e-5)
-
-    network.model[-1].cv3[0][-1] = torch.nn.Conv2d(80, 3, 1)  # as for three classes
-    with torch.no_grad():
-        dict(network.named_parameters())[name].add_(1.0)
-    assert interpolate(network, Path(DETECTOR), 0.25) == 1.0
-    assert network.state_dict()[name].allclose(began + 2.0, atol=1e-5)
-
-
-@needs_detector
-def test_a_run_that_was_stopped_goes_on_from_its_last_epoch(
+def test_a_run_that_was_stopped_goes_on_and_no_other_does(
     photographs: list[Annotation], tmp_path: Path
 ) -> None:
     pytest.importorskip("ultralytics")
-    written = write_images(photographs, tmp_path / "decoded", Decode())
-    files = [path for _, path in written.images]
-    data = write_yolo_data(tmp_path, files, files[:1])
+    from roi_codec_ros.lab.training.detector_training import (
+        DetectorTrainer,
+        DetectorTrainingConfig,
+    )
 
-    def tune(on_step: Callable[[float], None], **options: object) -> int:
-        config = FineTuning(epochs=2, image_size=64, batch_size=1)
-        folder = tmp_path / "run"
-        tuned = fine_tune(
-            Path(DETECTOR), data, config, folder, threads=1, on_step=on_step, **options
-        )  # type: ignore[arg-type]
-        return tuned.steps
+    pairs = write_images(photographs, tmp_path / "decoded", Decode()).images
 
-    def stop_in_the_second_epoch(progress: float) -> None:
-        if progress > 0.8:
-            raise KeyboardInterrupt
+    def trainer(steps: int, images: str) -> DetectorTrainer:
+        crops = PairCrops(size=64, longest_px=200)
+        config = DetectorTrainingConfig(steps=steps, batch_size=1, crops=crops)
+        return DetectorTrainer(
+            config,
+            PairBatches(pairs, crops),
+            tmp_path / "checkpoint.pt",
+            Path(DETECTOR),
+            Path(DETECTOR),
+            about={"images": images},
+        )
 
-    with pytest.raises(KeyboardInterrupt):
-        tune(stop_in_the_second_epoch)
-    seen: list[float] = []
+    losses: list[float] = []
+    trainer(2, "these").run(lambda report: losses.append(report.figures["loss"]))
     with pytest.raises(RoiCodecError, match="found another; start anew without --resume"):
-        tune(seen.append, resume=True, identity="other images")
-    assert tune(seen.append, resume=True) == 6
-    assert seen == pytest.approx([4 / 6, 5 / 6, 1])
+        trainer(4, "others").resume()
+    second = trainer(4, "these")
+    second.resume()
+    second.run(lambda report: losses.append(report.figures["loss"]))
+    assert (second.step, len(losses)) == (4, 4)
+    assert all(np.isfinite(losses)) and min(losses) > 0

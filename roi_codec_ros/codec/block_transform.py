@@ -18,7 +18,9 @@ from roi_codec_ros.codec.entropy import FIRST_CLASS
 from roi_codec_ros.codec.ladder import frequencies, quantised
 from roi_codec_ros.codec.model_file import Model
 from roi_codec_ros.common.errors import ModelFileError
+from roi_codec_ros.regions.paint import fill_unknown
 
+MEANS = 3  # channels that are the means of a block, one of each colour
 STEPS = "steps"  # the tensor of a model file: float32 [L, C]
 _GREY = 127.5
 _COLOURS = ((1.0, 1.0, 1.0), (1.0, 0.0, -1.0), (1.0, -2.0, 1.0))  # of RGB: brightness, two more
@@ -97,11 +99,32 @@ class BlockTransform:
         return image.reshape(rows, size, columns, 3 * size).transpose(1, 0, 2, 3)
 
     def coefficients(
-        self, symbols: NDArray[np.int16], level_of: NDArray[np.uint8]
+        self,
+        symbols: NDArray[np.int16],
+        level_of: NDArray[np.uint8],
+        hidden: NDArray[np.bool_],
     ) -> NDArray[np.float32]:
-        """What a decoder takes symbols [C, h, w] of blocks at these levels [h, w] for."""
+        """What a decoder takes symbols [C, h, w] of blocks at these levels [h, w] for.
+
+        hidden: bool [h, w]; those blocks get the means of what surrounds them.
+        """
         steps = self.steps[level_of].transpose(2, 0, 1)
-        return np.asarray(symbols * steps, np.float32)
+        return fill_hidden(np.asarray(symbols * steps, np.float32), hidden)
+
+
+def fill_hidden(
+    coefficients: NDArray[np.float32], hidden: NDArray[np.bool_]
+) -> NDArray[np.float32]:
+    """Coefficients whose hidden blocks have the means of the blocks around them.
+
+    coefficients: float32 [C, h, w], changed in place. hidden: bool [h, w].
+    """
+    if hidden.any():
+        means = np.ascontiguousarray(coefficients[:MEANS].transpose(1, 2, 0))
+        known = (~hidden).astype(np.float32)
+        filled = fill_unknown(means * known[..., None], known, 0.0)
+        coefficients[:MEANS] = filled.transpose(2, 0, 1)
+    return coefficients
 
 
 class _SeparableBasis:

@@ -229,7 +229,7 @@ class Decoder:
             mean = model.tensors["latent_mean"].astype(np.float32)
             symbols = np.stack([picture.symbols for picture in pictures])
             return [symbols.astype(np.float32) + mean[:, None, None]]
-        y = [transform.coefficients(p.symbols, p.level_of) for p in pictures]
+        y = [transform.coefficients(p.symbols, p.level_of, p.hidden) for p in pictures]
         planes = [np.stack([p.level_of for p in pictures]), np.stack([p.hidden for p in pictures])]
         return [np.stack(y), *(plane[:, None].astype(np.float32) for plane in planes)]
 

@@ -14,7 +14,10 @@ FINEST_STEP = 0.12  # of orthonormal coefficients of pixels in [0, 1]
 COLOUR_FACTOR = 1.3  # steps of colour differences, relative to those of brightness
 # Means and slow slopes of a block become coarse more slowly: without them a coarse background
 # falls apart into tiles.
-LOWEST_SHARE, FULL_FROM = 0.55, 3.0
+LOWEST_SHARE, FULL_FROM = 0.45, 3.0
+# From the first of these levels on a block is smoothed by its neighbours, from the second wholly.
+SMOOTH_FROM, SMOOTH_WHOLLY = 14, 20
+SMOOTH_CHANNELS = 16  # of the lowest frequencies, that this looks at
 
 
 def frequencies(channels: int, size: int) -> list[tuple[int, int, int]]:
@@ -59,7 +62,7 @@ def relative_steps() -> NDArray[np.int32]:
     return np.rint(256 * 2.0**octaves).astype(np.int32)
 
 
-FEWEST_CHANNELS, FINE_LEVEL, COARSE_LEVEL = 16, 9, 20
+FEWEST_CHANNELS, FINE_LEVEL, COARSE_LEVEL = 8, 9, 20
 
 
 def coded_channels(channels: int) -> NDArray[np.int32]:

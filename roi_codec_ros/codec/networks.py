@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from roi_codec_ros.codec.block_transform import block_basis
-from roi_codec_ros.codec.ladder import LEVELS
+from roi_codec_ros.codec.block_transform import MEANS, block_basis
+from roi_codec_ros.codec.ladder import LEVELS, SMOOTH_CHANNELS, SMOOTH_FROM, SMOOTH_WHOLLY
 from roi_codec_ros.codec.presets import Preset
 from roi_codec_ros.common.errors import UsageError
 
@@ -217,14 +217,31 @@ class BlockAnalysis(nn.Module):
         return torch.as_tensor(self.basis(x))
 
 
+def smooth_share(levels: Tensor) -> Tensor:
+    """How far a block of a level, as a float, is interpolated from its neighbours: 0 to 1."""
+    return ((levels - SMOOTH_FROM) / (SMOOTH_WHOLLY - SMOOTH_FROM)).clamp(0.0, 1.0)
+
+
+def _spline_through_means() -> Tensor:
+    """Weights [3 · 16 · 16, SMOOTH_CHANNELS, 3, 3]: quadratic B-splines over means of blocks."""
+    t = (torch.arange(16) + 0.5) / 16 - 0.5
+    waves = torch.stack([(0.5 - t) ** 2 / 2, 0.75 - t**2, (0.5 + t) ** 2 / 2])
+    basis = lowest_frequencies(SMOOTH_CHANNELS, 16)[:MEANS]
+    weight = torch.zeros(3, 16, 16, SMOOTH_CHANNELS, 3, 3)
+    weight[:, :, :, :MEANS] = torch.einsum("kcyx,iy,jx->cyxkij", basis, waves, waves)
+    return weight.reshape(3 * 16 * 16, SMOOTH_CHANNELS, 3, 3)
+
+
 class BlockSynthesis(nn.Module):
     """From dequantised blocks, told how coarse and how hidden each is, to pixels.
 
     y ─┬─► stem ─► blocks (stride 16) ─► blocks (stride 8) ─► blocks (stride 4) ─► head ─► + ─► x̂
-       └─────────────────────────── inverse transform ──────────────────────────────────►─┘
+       └── inverse transform of fine blocks, interpolation of coarse and hidden ones ───►─┘
 
-    It starts as the inverse of the analysis and learns to smooth what was coded coarsely, to
-    sharpen what a person detector looks at, and to fill what was hidden.
+    It starts from the inverse of the analysis where blocks are fine and from a quadratic spline
+    through their means where they are coarse; both stay as they are. What it learns is added to
+    that: to sharpen what a person detector looks at, and to draw what stands for a hidden head. To
+    coarse and hidden blocks it adds nothing finer than an interpolation of every fourth pixel.
     """
 
     def __init__(
@@ -239,6 +256,9 @@ class BlockSynthesis(nn.Module):
     ) -> None:
         super().__init__()
         self.base = nn.Conv2d(latent_channels, 3 * 16 * 16, 1)
+        self.smooth = nn.Conv2d(SMOOTH_CHANNELS, 3 * 16 * 16, 3, bias=False)
+        for fixed in (self.base, self.smooth):
+            fixed.requires_grad_(False)
         self.stem = nn.Conv2d(latent_channels + 2, coarse_width, 3, padding=1)
         self.coarse = nn.Sequential(*(ResidualBlock(coarse_width) for _ in range(coarse_blocks)))
         self.to_middle = nn.Conv2d(coarse_width, 4 * middle_width, 1)
@@ -246,33 +266,41 @@ class BlockSynthesis(nn.Module):
         self.to_fine = nn.Conv2d(middle_width, 4 * fine_width, 1)
         self.fine = nn.Sequential(*(ResidualBlock(fine_width) for _ in range(fine_blocks)))
         self.head = nn.Conv2d(fine_width + 3, 3 * 4 * 4, 3, padding=1)
+        self.soft_head = nn.Conv2d(fine_width + 3, 3, 3, padding=1)
         if not self.head.weight.is_meta:
-            nn.init.zeros_(self.head.weight)
-            _set_bias(self.head, 0.0)
+            for head in (self.head, self.soft_head):
+                nn.init.zeros_(head.weight)
+                _set_bias(head, 0.0)
             with torch.no_grad():
                 basis = lowest_frequencies(latent_channels, 16).flatten(1)
                 self.base.weight.copy_(basis.T[:, :, None, None])
+                self.smooth.weight.copy_(_spline_through_means())
             _set_bias(self.base, 0.5)
-
-    def linear_parameters(self) -> list[nn.Parameter]:
-        """What starts as a transform of many small weights, and wants smaller steps."""
-        return list(self.base.parameters())
 
     def forward(self, y: Tensor, levels: Tensor, hidden: Tensor) -> Tensor:
         """Images [B, 3, 16 h, 16 w], not clipped.
 
         Args:
-            y: dequantised coefficients [B, C, h, w], 0 where nothing is known.
+            y: dequantised coefficients [B, C, h, w], the means of hidden blocks filled in
+                (`block_transform.fill_hidden`), 0 where nothing is known.
             levels: [B, 1, h, w], of `ladder`, as floats.
             hidden: [B, 1, h, w], 1 where a block is hidden, else 0.
         """
-        base = functional.pixel_shuffle(self.base(y), 16)
+        share = torch.maximum(smooth_share(levels), hidden)
+        around = functional.pad(y[:, :SMOOTH_CHANNELS], (1, 1, 1, 1), mode="replicate")
+        blocks = self.base(y * (1 - share)) + self.smooth(around) * share
+        base = functional.pixel_shuffle(blocks, 16)
         told = torch.cat([0.5 * y, levels / LEVELS, hidden], dim=1)
         x = self.coarse(functional.relu(self.stem(told)))
         x = self.middle(functional.relu(functional.pixel_shuffle(self.to_middle(x), 2)))
         x = self.fine(functional.relu(functional.pixel_shuffle(self.to_fine(x), 2)))
         seen = torch.cat([x, functional.avg_pool2d(base, 4)], dim=1)
-        return base + functional.pixel_shuffle(self.head(seen), 4)
+        share = functional.interpolate(share, scale_factor=4.0, mode="nearest")
+        details = functional.pixel_shuffle(self.head(seen) * (1 - share), 4)
+        soft = functional.interpolate(
+            self.soft_head(seen) * share, scale_factor=4.0, mode="bilinear"
+        )
+        return base + details + soft
 
 
 @register_architecture("blocks")

@@ -32,7 +32,7 @@ class StepPolicy:
         person: from which score, 0 to 1, a block counts as part of a person.
     """
 
-    levels: tuple[float, float, float, float] = (23.0, 17.0, 8.0, 7.0)
+    levels: tuple[float, float, float, float] = (23.0, 20.0, 8.0, 8.0)
     person: float = 0.3
 
     def classes(self, plan: BlockPlan) -> NDArray[np.uint8]:

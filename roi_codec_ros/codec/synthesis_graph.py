@@ -9,8 +9,8 @@ a picture goes. Built from the weights by name, so it needs NumPy and onnx, no t
 
 It is the network's function, arranged for runtimes: what is concatenated there is added here
 behind one convolution for each part, whose channels then fill vectors; activations stand before
-shuffles, where they join their convolution; and the inverse transform is shuffled as far as the
-head's output lies before both are added.
+shuffles, where they join their convolution; and blocks are shuffled as far as the head's output
+lies before both are added.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from roi_codec_ros.codec.ladder import LEVELS
+from roi_codec_ros.codec.ladder import LEVELS, SMOOTH_CHANNELS, SMOOTH_FROM, SMOOTH_WHOLLY
 from roi_codec_ros.codec.model_file import Model
 from roi_codec_ros.codec.presets import BLOCKS
 from roi_codec_ros.common.errors import ModelFileError, UsageError
@@ -31,11 +31,19 @@ if TYPE_CHECKING:
 
 COEFFICIENTS, TOLD, PLANES = "coefficients", "told", "planes"
 SYNTHESIS_KEY = "roi_codec_synthesis"
-GRAPH_VERSION = 1  # of what is built here: graphs of other versions in a cache are not used
+GRAPH_VERSION = 2  # of what is built here: graphs of other versions in a cache are not used
 TESTED_BLOCKS = (2, 3)
 # Their inputs have the range of whole blocks' brightness, and every error is one of the picture.
 INT8_OPERATORS = ("Conv", "DepthToSpace", "Add")
-IN_FLOAT = ("base", "mean", "stem.first", "stem.second")
+IN_FLOAT = (
+    "base",
+    "base.smooth",
+    "mean",
+    "mean.smooth",
+    "share",
+    "stem.first",
+    "stem.second",
+)
 _STRIDE, _PATCH = 16, 4  # of blocks; pixels of the finest features
 
 
@@ -107,6 +115,22 @@ def _synthesis(graph: GraphBuilder, channels: int) -> None:
     def shuffled(x: str, size: int) -> str:
         return graph.node("DepthToSpace", x, blocksize=size, mode="CRD")
 
+    def smooth_share() -> str:
+        """As `networks.smooth_share`, 1 where a block is hidden: [B, 1, h, w]."""
+        of_level = 1 / (SMOOTH_WHOLLY - SMOOTH_FROM)
+        weight = np.array([of_level, 1 + SMOOTH_FROM * of_level], np.float32)[None, :, None, None]
+        bias = np.array([-SMOOTH_FROM * of_level], np.float32)
+        told = graph.convolution(TOLD, weight, bias, name="share")
+        return graph.node("Clip", told, *bounds)
+
+    def neighbourhood() -> str:
+        """The low frequencies of blocks, the border repeated: [B, ., h + 2, w + 2]."""
+        low = graph.node(
+            "Slice", COEFFICIENTS, *(graph.constant([n]) for n in (0, SMOOTH_CHANNELS, 1))
+        )
+        return graph.node("Pad", low, graph.constant([0, 0, 1, 1, 0, 0, 1, 1]), mode="edge")
+
+    bounds = [graph.constant(np.float32(value)) for value in (0, 1)]
     gains = np.concatenate([np.full(channels, 0.5), [1 / LEVELS, 1]]).astype(np.float32)
     stem = graph.weight("stem.weight") * gains[:, None, None]
     x = graph.node("Relu", of_both(COEFFICIENTS, TOLD, channels, "stem", stem))
@@ -115,31 +139,60 @@ def _synthesis(graph: GraphBuilder, channels: int) -> None:
     x = residual_blocks(x, "middle")
     x = shuffled(graph.node("Relu", layer(x, "to_fine")), 2)
     x = residual_blocks(x, "fine")
-    base, mean = _inverse_transform(*parameters("base"))
+    share = smooth_share()
+    fine = graph.node("Mul", COEFFICIENTS, graph.node("Sub", graph.constant(np.float32(1)), share))
+    around = neighbourhood()
+    base = _by_patches(*parameters("base"))
+    smooth_weight = graph.weight("smooth.weight")
+    smooth = _by_patches(smooth_weight, np.zeros(len(smooth_weight), np.float32))
+
+    def of_blocks(part: int, name: str) -> str:
+        """Blocks from their own coefficients as far as they are fine, else from those around."""
+        own = convolution(fine, name, *base[part])
+        others = graph.convolution(around, *smooth[part], name=f"{name}.smooth")
+        return shuffled(
+            graph.node("Add", own, graph.node("Mul", others, share)), _STRIDE // _PATCH
+        )
+
     head = graph.weight("head.weight")
-    colours = shuffled(convolution(COEFFICIENTS, "mean", *mean), _STRIDE // _PATCH)
+
+    def enlarged(x: str, mode: str) -> str:
+        """Four times as high and wide."""
+        rule = "asymmetric" if mode == "nearest" else "half_pixel"
+        extra = {"nearest_mode": "floor"} if mode == "nearest" else {}
+        scales = graph.constant(np.array([1, 1, _PATCH, _PATCH], np.float32))
+        return graph.node(
+            "Resize", x, "", scales, mode=mode, coordinate_transformation_mode=rule, **extra
+        )
+
+    colours, patches = of_blocks(1, "mean"), of_blocks(0, "base")
+    soft_share = enlarged(share, "nearest")
+    fine_share = graph.node("Sub", graph.constant(np.float32(1)), soft_share)
     details = of_both(x, colours, head.shape[1] - 3, "head", head)
-    patches = shuffled(convolution(COEFFICIENTS, "base", *base), _STRIDE // _PATCH)
+    details = graph.node("Mul", details, fine_share)
+    soft = of_both(x, colours, head.shape[1] - 3, "soft_head", graph.weight("soft_head.weight"))
+    soft = enlarged(graph.node("Mul", soft, soft_share), "linear")
     picture = shuffled(graph.node("Add", details, patches), _PATCH)
-    bounds = (graph.constant(np.float32(value)) for value in (0, 1))
+    picture = graph.node("Add", picture, soft)
     graph.node("Clip", picture, *bounds, output=PLANES)
 
 
-def _inverse_transform(
+def _by_patches(
     weight: np.ndarray, bias: np.ndarray
 ) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """Weights and biases of the inverse transform, and of the means of its patches.
+    """Weights and biases of a layer that makes blocks, and of the means of its patches.
 
-    weight: [3 · 16 · 16, C, 1, 1], bias: [3 · 16 · 16], to be shuffled by 16. Both results are to
+    weight: [3 · 16 · 16, C, k, k], bias: [3 · 16 · 16], to be shuffled by 16. Both results are to
     be shuffled by 4: the first into 3 · 4 · 4 channels of patches, the second into 3.
     """
     count = _STRIDE // _PATCH
     # colour, (row of the patch, row in it), (column of the patch, column in it)
-    split = (3, count, _PATCH, count, _PATCH)
-    weight = weight.reshape(*split, -1).transpose(0, 2, 4, 1, 3, 5)
-    bias = bias.reshape(split).transpose(0, 2, 4, 1, 3)
-    channels = weight.shape[-1]
+    split, order = (3, count, _PATCH, count, _PATCH), (0, 2, 4, 1, 3)
+    seen = weight.shape[1:]
+    weight = weight.reshape(*split, *seen).transpose(*order, 5, 6, 7)
+    bias = bias.reshape(split).transpose(order)
+    means = weight.mean(axis=(1, 2)), bias.mean(axis=(1, 2))
     return (
-        (weight.reshape(-1, channels, 1, 1), bias.reshape(-1)),
-        (weight.mean(axis=(1, 2)).reshape(-1, channels, 1, 1), bias.mean(axis=(1, 2)).reshape(-1)),
+        (weight.reshape(-1, *seen), bias.reshape(-1)),
+        (means[0].reshape(-1, *seen), means[1].reshape(-1)),
     )

@@ -91,7 +91,7 @@ class PersonDetector(PersonFinder):
 def feature_pyramid(weights: str | os.PathLike[str], layers: Sequence[int]) -> Any:
     """A `torch.nn.Module` from images [B, 3, H, W] to the outputs of some layers of a YOLOv8.
 
-    For feature losses; what stands behind the last of `layers` is left out.
+    For losses on what a detector sees; what stands behind the last of `layers` is left out.
     Raises RoiCodecError if ultralytics is not installed, or the weights cannot be used or have
     no such layers.
     """
@@ -110,6 +110,7 @@ def feature_pyramid(weights: str | os.PathLike[str], layers: Sequence[int]) -> A
             super().__init__()
             self.network = nn.ModuleList(network[: last + 1])
             self.detect = network[-1]
+            self.whole = [detector]  # the same modules and those left out; none of this one
 
         def forward(self, x: Tensor) -> list[Tensor]:
             outputs: list[Tensor] = []

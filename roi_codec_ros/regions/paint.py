@@ -43,7 +43,7 @@ def paint_plane(plane: NDArray[Any], hidden: NDArray[np.bool_], block: Block) ->
     deep = plane.reshape(*plane.shape[:2], -1)
     known = (~hidden).astype(np.float32)
     means = _block_means(deep, hidden.shape, block) * known[..., None]
-    filled = _pull_push(means, known, np.iinfo(plane.dtype).max / 2)
+    filled = fill_unknown(means, known, np.iinfo(plane.dtype).max / 2)
     painted = deep.copy()
     for rows, columns in _patches(hidden):
         down = slice(rows[0] * block[0], (rows[-1] + 1) * block[0])
@@ -81,7 +81,7 @@ def _block_means(plane: NDArray[Any], grid: tuple[int, ...], block: Block) -> ND
     return np.asarray(means, np.float32).reshape(rows, columns, channels)
 
 
-def _pull_push(
+def fill_unknown(
     values: NDArray[np.float32], known: NDArray[np.float32], middle: float
 ) -> NDArray[np.float32]:
     """Unknown entries from ever coarser means of the known ones (pull-push, Gortler et al. 1996).
@@ -103,7 +103,7 @@ def _pull_push(
 
     weight = halved(fine_known[..., None])
     coarse = halved(fine) / np.maximum(weight, 1e-6)
-    filled = _pull_push(coarse, (weight[..., 0] > 0).astype(np.float32), middle)
+    filled = fill_unknown(coarse, (weight[..., 0] > 0).astype(np.float32), middle)
     doubled = cv2.resize(
         filled, (fine.shape[1], fine.shape[0]), interpolation=cv2.INTER_LINEAR
     ).reshape(fine.shape)[:height, :width]

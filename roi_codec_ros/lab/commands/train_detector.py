@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fine-tune a YOLOv8 person detector on images that a codec decoded, with some originals.
+"""Teach a YOLOv8 person detector to see in decoded photographs what it sees in the originals.
 
 example:
   roi-codec train-detector --codec fast --data DATA --weights yolov8n.pt --minutes 30 \\
@@ -7,8 +7,10 @@ example:
 
 DIR is a data set in CrowdHuman's, COCO's or YOLO's layout. Its photographs are coded and decoded
 whole, as the evaluation does it, into a folder beside --out, where the next run finds them again.
-A few are held out, on which the detector is measured before and after; the card beside the weights
-(FILE.json) has the figures. The weights are under ultralytics' licence, AGPL-3.0.
+The detector learns to find in them what a teacher, by default itself as it began, finds in the
+originals; boxes serve only to measure it on a few photographs that are held out, before and after.
+The card beside the weights (FILE.json) has the figures. The weights are under ultralytics'
+licence, AGPL-3.0.
 """
 
 from __future__ import annotations
@@ -26,12 +28,12 @@ from roi_codec_ros.commands.arguments import (
     positive,
     positive_real,
 )
-from roi_codec_ros.commands.progress_bar import ProgressBar
 
 if TYPE_CHECKING:
     from roi_codec_ros.lab.training.detector_run import DetectorOptions, DetectorResult
 
 FAILURES_SHOWN = 20
+STRIDE_PX = 32
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,40 +56,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="minutes of training, not counting the decoding before it",
     )
     parser.add_argument(
-        "--image-size", type=positive, default=640, metavar="PX", help="default: 640"
+        "--teacher",
+        default="",
+        metavar="FILE",
+        help="YOLO weights of the same size that know originals (default: those of --weights)",
     )
-    parser.add_argument("--batch-size", type=positive, default=8, metavar="N", help="default: 8")
     parser.add_argument(
-        "--learning-rate", type=positive_real, default=2e-4, metavar="RATE", help="default: 0.0002"
+        "--crop-size",
+        type=positive,
+        default=416,
+        metavar="PX",
+        help="size of the crops to learn from, a multiple of 32 (default: %(default)s)",
     )
+    parser.add_argument("--batch-size", type=positive, default=4, metavar="N", help="default: 4")
     parser.add_argument(
-        "--freeze",
-        type=int,
-        default=0,
-        metavar="N",
-        help="number of first layers to freeze (default: 0; 10 is YOLOv8's whole backbone)",
+        "--learning-rate", type=positive_real, default=1e-4, metavar="RATE", help="default: 0.0001"
     )
     parser.add_argument(
         "--originals",
         type=float,
-        default=0.25,
+        default=0.15,
         metavar="SHARE",
-        help="share of the photographs, 0 to 1, to train on undecoded as well (default: 0.25)",
-    )
-    parser.add_argument(
-        "--tuned-share",
-        type=float,
-        default=0.5,
-        metavar="SHARE",
-        help="share of the fine-tuned weights in the result, the rest being those that "
-        "it started from; 1 forgets most (default: 0.5)",
+        help="share of the crops, 0 to 1, to learn from undecoded, so as not to forget what "
+        "a clear picture looks like (default: %(default)s)",
     )
     parser.add_argument("--limit", type=positive, metavar="N", help="use only N photographs")
     parser.add_argument("--seed", type=not_negative, default=1, help="default: %(default)s")
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="continue from the last epoch of a run that was stopped",
+        help="continue from the checkpoint of a run that was stopped",
     )
     parser.add_argument(
         "--threads", type=positive, metavar="N", help="CPU threads (default: one per core)"
@@ -101,18 +99,25 @@ def run(args: argparse.Namespace) -> None:
     """Run the verb. Raises RoiCodecError for whatever a user can cause."""
     os.environ.setdefault("YOLO_OFFLINE", "1")  # before ultralytics is imported
 
+    from roi_codec_ros.common.errors import UsageError
     from roi_codec_ros.common.machine import usable_cores
+    from roi_codec_ros.lab.training.detector_data import PairCrops
     from roi_codec_ros.lab.training.detector_run import DetectorOptions, train_detector
-    from roi_codec_ros.lab.training.detector_training import FineTuning
+    from roi_codec_ros.lab.training.detector_training import DetectorTrainingConfig
 
+    if not 0.0 <= args.originals <= 1.0:
+        raise UsageError(f"expected a share of 0 to 1 for --originals, found {args.originals:g}")
+    if args.crop_size % STRIDE_PX:
+        raise UsageError(
+            f"expected a multiple of {STRIDE_PX} for --crop-size, found {args.crop_size}"
+        )
     options = DetectorOptions(
         codec=args.codec,
         data=args.data,
         split=args.split,
         weights=args.weights,
+        teacher=args.teacher,
         out=args.out,
-        originals=args.originals,
-        tuned_share=args.tuned_share,
         device=args.device,
         threads=args.threads or usable_cores(),
         limit=args.limit,
@@ -120,18 +125,15 @@ def run(args: argparse.Namespace) -> None:
         force=args.force,
         json=args.json,
     )
-    config = FineTuning(
+    config = DetectorTrainingConfig(
         epochs=args.epochs,
         minutes=args.minutes,
-        image_size=args.image_size,
         batch_size=args.batch_size,
         learning_rate=args.learning_rate,
-        freeze=args.freeze,
         seed=args.seed,
+        crops=PairCrops(size=args.crop_size, originals=args.originals),
     )
-    with ProgressBar() as bar:
-        result = train_detector(options, config, lambda share: bar.show(100.0 * share, 100.0, "%"))
-    _report(result, options)
+    _report(train_detector(options, config), options)
 
 
 def _report(result: DetectorResult, options: DetectorOptions) -> None:
@@ -140,17 +142,14 @@ def _report(result: DetectorResult, options: DetectorOptions) -> None:
     card, images = result.card, result.images
     summary = card["images"]
     print(
-        f"{summary['decoded']} decoded images and {summary['originals']} originals to train on, "
-        f"{summary['held_out']} held out; {images.made} decoded now, the others before"
+        f"{summary['decoded']} decoded images to train on, {summary['held_out']} held out; "
+        f"{images.made} decoded now, the others before"
     )
-    unknown = summary["left_out_persons_unknown"]
-    if unknown:
-        print(f"left out: {unknown} photographs whose persons nobody has marked")
     for sentence in shortfall(result.annotations):
         print(sentence, file=sys.stderr)
     for image_id, reason in images.failures[:FAILURES_SHOWN]:
         print(f"left out: {image_id}: {reason}", file=sys.stderr)
-    print(f"{card['steps']} steps, {card['epochs']} epochs, {card['minutes']} minutes")
+    print(f"{card['steps']} steps, {card['minutes']} minutes")
     for kind, score in card["held_out_person_ap50"].items():
         print(f"person AP@0.5, held out, {kind}: {score['before']} before, {score['after']} after")
     print(f"wrote {options.out} and {options.card_file}")

@@ -149,8 +149,9 @@ class FrozenCodec:
         """Latents [1, C + 2, h, w] of one frame of a model that codes blocks."""
         assert self._transform is not None
         level_of = self._transform.level_of(blocks, levels)
-        y = self._transform.coefficients(symbols, level_of)
-        planes = np.stack([level_of, blocks == HIDDEN]).astype(np.float32)
+        hidden = blocks == HIDDEN
+        y = self._transform.coefficients(symbols, level_of, hidden)
+        planes = np.stack([level_of, hidden]).astype(np.float32)
         return torch.from_numpy(np.concatenate([y, planes]))[None].to(self.device)
 
 

@@ -8,8 +8,11 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from roi_codec_ros.codec.ladder import LEVELS
+from roi_codec_ros.codec.networks import smooth_share
 from roi_codec_ros.codec.policy import StepPolicy, levels_of
 from roi_codec_ros.lab.datasets.annotations import Annotation
 from roi_codec_ros.lab.training.data import CropSampler
@@ -24,6 +27,8 @@ from roi_codec_ros.regions import (
 from roi_codec_ros.regions.blocks import touched_blocks
 from roi_codec_ros.regions.plan import HIDDEN_SHARE
 
+SOFT_PX = 7.0  # standard deviation of the blur that coarse blocks are to look like
+OVAL_WIDTH = 0.85  # of heads, relative to their boxes
 HEAD_CELLS = 3  # colours of the head that stands for all, in each direction
 
 
@@ -116,23 +121,45 @@ class BlockBatches:
         quality = rng.normal(0.0, settings.quality_spread)
         levels = np.array(self._policy.levels) - quality
         levels = levels + rng.normal(0.0, settings.class_spread, len(levels))
+        level_of = levels_of(levels)[classes]
+        level_of[hidden] = LEVELS - 1  # as of all that is not coded
         return (
-            self._wanted(image, hidden, heads),
-            levels_of(levels)[classes],
+            self._wanted(image, hidden, level_of, heads),
+            level_of,
             hidden,
             box_share(persons, shape),
             box_share(heads, shape),
         )
 
     def _wanted(
-        self, image: NDArray[np.uint8], hidden: NDArray[np.bool_], heads: NDArray[np.float32]
+        self,
+        image: NDArray[np.uint8],
+        hidden: NDArray[np.bool_],
+        level_of: NDArray[np.uint8],
+        heads: NDArray[np.float32],
     ) -> NDArray[np.uint8]:
-        """Hidden blocks painted over, and in them the constant head where a head is."""
+        """What is coarse out of focus, what is hidden as well, with constant heads in it."""
         painted = paint_over(image, hidden)
-        with_heads = draw_heads(painted, heads, self._head)
+        blurred = cv2.GaussianBlur(painted, (0, 0), SOFT_PX, borderType=cv2.BORDER_REPLICATE)
+        soft = np.asarray(blurred, np.uint8)
+        share = smooth_share(torch.from_numpy(level_of).float()).numpy()
+        share = pixels_of(np.where(hidden, 1.0, share).astype(np.float32), image)
+        wanted = painted + share[..., None] * (soft.astype(np.float32) - painted)
+        with_heads = draw_heads(soft, heads, self._head)
         mask = hidden.repeat(BLOCK_PX, 0).repeat(BLOCK_PX, 1)[: image.shape[0], : image.shape[1]]
-        painted[mask] = with_heads[mask]
-        return painted
+        wanted[mask] = with_heads[mask]
+        return np.rint(wanted).astype(np.uint8)
+
+
+def pixels_of(share: NDArray[np.float32], image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Shares of blocks [h, w] for the pixels of an image, [H, W].
+
+    They change gradually towards blocks of a smaller share, and are never above their block's.
+    """
+    size = (share.shape[1] * BLOCK_PX, share.shape[0] * BLOCK_PX)
+    own = cv2.resize(share, size, interpolation=cv2.INTER_NEAREST)
+    gradual = cv2.resize(share, size, interpolation=cv2.INTER_LINEAR)
+    return np.asarray(np.minimum(own, gradual)[: image.shape[0], : image.shape[1]], np.float32)
 
 
 def box_share(
@@ -145,7 +172,7 @@ def box_share(
 def draw_heads(
     image: NDArray[np.uint8], heads: NDArray[np.float32], colours: NDArray[np.float32]
 ) -> NDArray[np.uint8]:
-    """A copy of the image with the constant head, [3, 3, 3], drawn smoothly into each box."""
+    """A copy of the image with the constant head, [3, 3, 3], as a soft oval in each box."""
     drawn = image.copy()
     height, width = image.shape[:2]
     for box in heads:
@@ -155,10 +182,20 @@ def draw_heads(
         left, top, right, bottom = max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
         if left >= right or top >= bottom:
             continue
+        rows, columns = slice(top - y0, bottom - y0), slice(left - x0, right - x0)
         head = cv2.resize(colours, (x1 - x0, y1 - y0), interpolation=cv2.INTER_CUBIC)
-        part = head[top - y0 : bottom - y0, left - x0 : right - x0]
+        share = _oval(y1 - y0, x1 - x0)[rows, columns, None]
+        under = drawn[top:bottom, left:right]
+        part = under + share * (head[rows, columns] - under)
         drawn[top:bottom, left:right] = np.rint(part).clip(0, 255).astype(np.uint8)
     return drawn
+
+
+def _oval(height: int, width: int) -> NDArray[np.float32]:
+    """1 within an ellipse a little narrower than the box, 0 outside, soft between: [h, w]."""
+    down, across = (2 * (np.arange(n) + 0.5) / n - 1 for n in (height, width))
+    reach = np.hypot(down[:, None], across[None] / OVAL_WIDTH)
+    return np.clip((1.05 - reach) * 6, 0, 1).astype(np.float32)
 
 
 def constant_head(

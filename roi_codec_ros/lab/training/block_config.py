@@ -24,6 +24,8 @@ class BlockTrainingConfig:
             of persons and elsewhere.
         head_weight, hidden_weight: the same in hidden blocks, where a head is and beside it: there
             the wanted picture is the constant head, and what surrounds.
+        flat_weight: what is added to the price of errors, relative to it, where nothing is hidden
+            and the picture does not change: the eye sees them there first.
         feature_weight, detection_weight: prices of the distances that a person detector sees
             (`features.DetectorDistance`).
         detector_share: share of each batch that the detector looks at.
@@ -39,12 +41,13 @@ class BlockTrainingConfig:
     """
 
     preset: str = "fast"
-    person_weight: float = number(30.0, 0.0)
-    background_weight: float = number(10.0, 0.0)
-    head_weight: float = number(20.0, 0.0)
-    hidden_weight: float = number(8.0, 0.0)
+    person_weight: float = number(40.0, 0.0)
+    background_weight: float = number(15.0, 0.0)
+    head_weight: float = number(8.0, 0.0)
+    hidden_weight: float = number(5.0, 0.0)
+    flat_weight: float = number(8.0, 0.0)
     feature_weight: float = number(0.5, 0.0)
-    detection_weight: float = number(0.08, 0.0)
+    detection_weight: float = number(0.15, 0.0)
     detector_share: float = number(0.5, 0.0, 1.0)
     detector_from: float = number(0.25, 0.0, 1.0)
     minutes: float | None = positive(None)

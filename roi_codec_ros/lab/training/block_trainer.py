@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from roi_codec_ros.codec.block_transform import fill_hidden
 from roi_codec_ros.codec.ladder import ROUND_UP_FROM, coded_channels, ladder_steps
 from roi_codec_ros.codec.networks import BlockAnalysis, BlockSynthesis, build_transforms
 from roi_codec_ros.codec.presets import get_preset
@@ -26,6 +27,8 @@ from roi_codec_ros.lab.training.block_config import BlockTrainingConfig
 from roi_codec_ros.lab.training.engine import learning_rate_share
 from roi_codec_ros.lab.training.step import DetectorTerm
 from roi_codec_ros.lab.training.training_run import TrainingRun
+
+FLAT = (4 / 255) ** 2  # variance from which on texture hides an error
 
 
 class BlockTrainer(TrainingRun[BlockBatch]):
@@ -56,15 +59,8 @@ class BlockTrainer(TrainingRun[BlockBatch]):
         counts = torch.from_numpy(coded_channels(preset.latent_channels))
         coded = torch.arange(preset.latent_channels)[None] < counts[:, None]
         self._coded = coded.float().to(self._device)
-        linear = {id(p) for p in self.synthesis.linear_parameters()}
-        others = [p for p in self.synthesis.parameters() if id(p) not in linear]
-        optimizer = torch.optim.Adam(
-            [
-                {"params": others, "scale": 1.0},
-                {"params": self.synthesis.linear_parameters(), "scale": 0.05},
-            ],
-            lr=config.learning_rate,
-        )
+        self._learnt = [p for p in self.synthesis.parameters() if p.requires_grad]
+        optimizer = torch.optim.Adam(self._learnt, lr=config.learning_rate)
         self._start(self.synthesis, {"optimizer": optimizer})
 
     @property
@@ -78,7 +74,7 @@ class BlockTrainer(TrainingRun[BlockBatch]):
         share = learning_rate_share(progress, self.step, config.warm_up_steps)
         optimizer = self._optimizers["optimizer"]
         for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate * share * group["scale"]
+            group["lr"] = config.learning_rate * share
         photographs, wanted = (self._pixels(x) for x in (batch.images, batch.wanted))
         levels = torch.from_numpy(batch.levels).to(self._device)
         hidden = self._plane(batch.hidden)
@@ -93,7 +89,8 @@ class BlockTrainer(TrainingRun[BlockBatch]):
             + (config.head_weight * heads + config.hidden_weight * (1 - heads)) * hidden
         )
         squared = (x_hat - wanted).square().mean(dim=1, keepdim=True)
-        error = (squared * _enlarged(prices)).mean()
+        flat = 1 + config.flat_weight * _flatness(wanted) * _enlarged(1 - hidden)
+        error = (squared * _enlarged(prices) * flat).mean()
         loss, terms = error, {"error": error}
         if self._distance is not None and progress >= config.detector_from:
             looked_at = max(1, round(len(x_hat) * config.detector_share))
@@ -113,7 +110,7 @@ class BlockTrainer(TrainingRun[BlockBatch]):
         self._check_finite("loss", figures["loss"], *figures.values())
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(self.synthesis.parameters(), config.gradient_clip)
+        nn.utils.clip_grad_norm_(self._learnt, config.gradient_clip)
         optimizer.step()
         figures["psnr_db"] = -10.0 * math.log10(max(figures.pop("person_mse"), 1e-10))
         return figures
@@ -124,7 +121,10 @@ class BlockTrainer(TrainingRun[BlockBatch]):
         steps, coded = (x[places].permute(0, 3, 1, 2) for x in (self._steps, self._coded))
         values = self._analysis(images) / steps
         symbols = torch.trunc(values + torch.copysign(torch.tensor(1 - ROUND_UP_FROM), values))
-        return torch.as_tensor(symbols * steps * coded * (1 - hidden))
+        y = (symbols * steps * coded * (1 - hidden)).cpu().numpy()
+        for coefficients, mask in zip(y, hidden[:, 0].bool().cpu().numpy(), strict=True):
+            fill_hidden(coefficients, mask)
+        return torch.from_numpy(y).to(self._device)
 
     def _pixels(self, images: np.ndarray) -> Tensor:
         pixels = torch.from_numpy(images).to(self._device).permute(0, 3, 1, 2)
@@ -132,6 +132,16 @@ class BlockTrainer(TrainingRun[BlockBatch]):
 
     def _plane(self, values: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(values)).to(self._device)[:, None].float()
+
+
+def _flatness(images: Tensor) -> Tensor:
+    """Near 1 where an image does not change over 9 pixels, near 0 in texture: [B, 1, H, W]."""
+    grey = images.mean(dim=1, keepdim=True)
+    mean, square = (
+        functional.avg_pool2d(x, 9, stride=1, padding=4, count_include_pad=False)
+        for x in (grey, grey.square())
+    )
+    return FLAT / (FLAT + (square - mean.square()).clamp_min(0))
 
 
 def _enlarged(plane: Tensor) -> Tensor:

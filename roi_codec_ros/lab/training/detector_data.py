@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Photographs as a codec decodes them, in the layout that YOLO's trainer reads.
+"""Photographs and what a codec makes of them, side by side, as a detector learns from them.
 
-```
-  photograph ──┬► encode ─► decode ─┬► ignored regions in grey ─► decoded-<codec>/images/*.png
-               └────────────────────┴► (a share of them)       ─► originals/images/*.png
-  visible persons ───────────────────► labels/*.txt, beside either
-```
+    photograph ─► encode ─► decode ─► decoded-<codec>/*.png, once
+        └─────────────┬────────────────┘
+                      ▼
+              crops of the same place
+
 What the file of an image is called says what it was made of, so that what is there is used again.
 """
 
@@ -16,19 +16,22 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from roi_codec_ros.common.errors import RoiCodecError
 from roi_codec_ros.common.files import write_whole
-from roi_codec_ros.lab.datasets.annotations import Annotation, clip_boxes
+from roi_codec_ros.common.photographs import read_photograph
+from roi_codec_ros.lab.datasets.annotated_images import read_annotated
+from roi_codec_ros.lab.datasets.annotations import Annotation
+from roi_codec_ros.lab.training.settings import number
 
 ImageArray = NDArray[np.uint8]
 
 HUMAN_MADE = "human"
-UNKNOWN = "none"  # nobody looked for persons: an empty list says nothing
-PERSON = 0  # the one class
-IGNORED_GREY = 114  # what YOLO's trainer pads its images with
+UNKNOWN = "none"  # nobody looked for persons: good to learn from, no truth to judge by
+PADDING_GREY = 114  # what YOLO pads its images with
 HELD_OUT_SHARE = 0.06
 MOST_HELD_OUT = 100
 _RECIPE = b"as shown"  # how files become pixels; what was made otherwise is made again
@@ -36,15 +39,10 @@ _RECIPE = b"as shown"  # how files become pixels; what was made otherwise is mad
 
 @dataclass(frozen=True, eq=False)
 class Division:
-    """The photographs to train on, those held out to judge the training, and what is left out.
-
-    unknown: photographs whose persons nobody has marked; as background they would teach a detector
-    to overlook people.
-    """
+    """The photographs to train on, and those held out to judge the training."""
 
     train: tuple[Annotation, ...]
     held_out: tuple[Annotation, ...]
-    unknown: int
 
 
 @dataclass
@@ -63,71 +61,37 @@ class Written:
 def divide(annotations: Sequence[Annotation], limit: int | None = None) -> Division:
     """Hold a part of the photographs out: 6 % of them, at least one and no more than 100.
 
-    Human-made boxes are held out before machine-made ones, which are good enough to learn from and
-    no truth to judge by. Which ones depends on their names alone. limit: only so many photographs,
-    spread evenly. Raises RoiCodecError for fewer than two photographs whose persons are known.
+    Human-made boxes are held out before machine-made ones, and those whose persons nobody has
+    marked never. Which ones depends on their names alone. limit: only so many photographs, spread
+    evenly. Raises RoiCodecError for fewer than two photographs, or none to judge by.
     """
-    known = [item for item in annotations if item.person_boxes != UNKNOWN]
-    unknown = len(annotations) - len(known)
-    if limit is not None and limit < len(known):
-        known = [
-            known[index] for index in np.linspace(0, len(known) - 1, limit).round().astype(int)
-        ]
-    if len(known) < 2:
+    items = list(annotations)
+    if limit is not None and limit < len(items):
+        chosen = np.linspace(0, len(items) - 1, limit).round().astype(int)
+        items = [items[index] for index in chosen]
+    known = [item for item in items if item.person_boxes != UNKNOWN]
+    if len(items) < 2 or not known:
         raise RoiCodecError(
-            f"expected at least two photographs with person boxes, found {len(known)}"
-            + (f" and {unknown} whose persons are unknown" if unknown else "")
+            "expected at least two photographs, one of them with person boxes to judge by; found "
+            f"{len(items)}, {len(known)} of them with boxes"
         )
     ranked = sorted(known, key=lambda item: (item.person_boxes != HUMAN_MADE, _name_digest(item)))
-    count = min(MOST_HELD_OUT, max(1, round(HELD_OUT_SHARE * len(known))))
+    count = min(MOST_HELD_OUT, max(1, round(HELD_OUT_SHARE * len(items))), len(items) - 1)
     human = sum(item.person_boxes == HUMAN_MADE for item in known)
-    held_out = ranked[: min(count, human) if human > 1 else count]
+    held_out = ranked[: min(count, human) if human else count]
     names = {id(item) for item in held_out}
-    return Division(
-        tuple(item for item in known if id(item) not in names), tuple(held_out), unknown
-    )
+    return Division(tuple(item for item in items if id(item) not in names), tuple(held_out))
 
 
-def some(annotations: Sequence[Annotation], share: float) -> list[Annotation]:
-    """A share (0 to 1) of the photographs, always the same ones."""
-    chosen = sorted(annotations, key=_name_digest)[: round(share * len(annotations))]
-    names = {id(item) for item in chosen}
-    return [item for item in annotations if id(item) in names]
-
-
-def yolo_label(annotation: Annotation) -> str:
-    """The visible persons as YOLO's label file: class, centre x, centre y, width, height.
-
-    All but the class in shares of the image, 0 to 1; a box ends at the border. Empty for an image
-    without persons. Ignored regions, and bodies that were only estimated from a head, are none.
-    """
-    size = np.array([annotation.width, annotation.height], np.float64)
-    boxes = [tuple(map(float, box)) for box in annotation.persons.reshape(-1, 4)]
-    persons, _ = clip_boxes(boxes, annotation.width, annotation.height)  # type: ignore[arg-type]
-    lines = []
-    for x1, y1, x2, y2 in persons.astype(np.float64):
-        x, y = np.array([(x1 + x2) / 2, (y1 + y2) / 2]) / size
-        width, height = np.array([x2 - x1, y2 - y1]) / size
-        lines.append(f"{PERSON} {x:.6f} {y:.6f} {width:.6f} {height:.6f}\n")
-    return "".join(lines)
-
-
-def hide_ignored(image: ImageArray, annotation: Annotation) -> ImageArray:
-    """``image`` with its ignored regions in grey, except where a marked person is.
-
-    YOLO's loss knows no regions to ignore: what it sees there without a box it learns to overlook.
-    image: uint8 [H, W, 3] of the annotated size.
-    """
-    if not len(annotation.ignored):
-        return image
-    hidden = np.zeros(image.shape[:2], np.bool_)
-    for boxes, value in ((annotation.ignored, True), (annotation.persons, False)):
-        for x1, y1, x2, y2 in boxes.reshape(-1, 4):
-            rows = slice(int(np.floor(y1)), int(np.ceil(y2)))
-            hidden[rows, int(np.floor(x1)) : int(np.ceil(x2))] = value
-    image = image.copy()
-    image[hidden] = IGNORED_GREY
-    return image
+def by_turns(
+    annotations: Sequence[Annotation], values: Sequence[float]
+) -> dict[float, list[Annotation]]:
+    """Photographs by one of the values each, chosen by their names."""
+    chosen: dict[float, list[Annotation]] = {}
+    for item in annotations:
+        index = int.from_bytes(_name_digest(item)[:4], "big") % len(values)
+        chosen.setdefault(values[index], []).append(item)
+    return chosen
 
 
 def write_images(
@@ -137,44 +101,96 @@ def write_images(
     *,
     on_image: Callable[[], None] = lambda: None,
 ) -> Written:
-    """Each photograph as ``make`` gives it, RGB [H, W, 3], in ``folder``, with its label file.
+    """Each photograph as ``make`` gives it, RGB [H, W, 3], in ``folder``.
 
-    A photograph that is there already, with the same content and ignored regions, is not made
-    again. One for which ``make`` raises RoiCodecError is left out. Raises RoiCodecError where
-    nothing can be written. on_image is called after each.
+    A photograph that is there already, with the same content, is not made again. One for which
+    ``make`` raises RoiCodecError is left out. Raises RoiCodecError where nothing can be written.
+    on_image is called after each.
     """
     written = Written()
     for annotation in annotations:
         try:
             name = annotation.image_id.replace("/", "__")
-            path = folder / "images" / f"{name}-{_content_digest(annotation)}.png"
+            path = folder / f"{name}-{_content_digest(annotation)}.png"
             if not path.is_file():
-                _write(path, _png(hide_ignored(make(annotation), annotation)))
+                _write(path, _png(make(annotation)))
                 written.made += 1
         except _NotWrittenError as error:
             raise RoiCodecError(str(error)) from error
         except RoiCodecError as error:
             written.failures.append((annotation.image_id, str(error)))
         else:
-            label = folder / "labels" / f"{path.stem}.txt"
-            _write(label, yolo_label(annotation).encode())
             written.images.append((annotation, path))
         on_image()
     return written
 
 
-def write_yolo_data(folder: Path, train: Sequence[Path], held_out: Sequence[Path]) -> Path:
-    """The lists of images and the `data.yaml` that names them and the one class; its path."""
-    for name, files in (("train", train), ("val", held_out)):
-        _write(folder / f"{name}.txt", "".join(f"{f.resolve()}\n" for f in files).encode())
-    for stale in folder.glob("*/labels.cache"):  # ultralytics looks at names and sizes only
-        stale.unlink()
-    data = folder / "data.yaml"
-    _write(
-        data,
-        f"path: {folder.resolve()}\ntrain: train.txt\nval: val.txt\nnames: [person]\n".encode(),
-    )
-    return data
+# --------------------------------------------------------------------------------------- batches
+
+
+@dataclass(frozen=True)
+class PairCrops:
+    """How crops are drawn.
+
+    Attributes:
+        size: of a crop in px, a multiple of 32.
+        longest_px: of a photograph's longer side at zoom 1, as a detector is given it.
+        min_zoom, max_zoom: within which a photograph is scaled, evenly drawn.
+        originals: share of crops that the student is given undecoded, so that it does not forget
+            what a clear picture looks like.
+    """
+
+    size: int = number(416, 32, 4096)
+    longest_px: int = number(640, 32, 4096)
+    min_zoom: float = number(0.75, 0.1, 4.0)
+    max_zoom: float = number(1.35, 0.1, 4.0)
+    originals: float = number(0.15, 0.0, 1.0)
+
+
+@dataclass(frozen=True, eq=False)
+class PairBatch:
+    """One step's crops, uint8 [B, S, S, 3] each: of photographs, and of what was made of them."""
+
+    originals: ImageArray
+    decoded: ImageArray
+
+
+class PairBatches:
+    """Draws batches; the same seed and number give the same batch."""
+
+    def __init__(self, pairs: Sequence[tuple[Annotation, Path]], crops: PairCrops) -> None:
+        self._pairs, self._crops = list(pairs), crops
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def batch(self, size: int, rng: np.random.Generator) -> PairBatch:
+        """``size`` crops, drawn with ``rng``. Raises RoiCodecError for files that are gone."""
+        drawn = [self._one(rng) for _ in range(size)]
+        originals, decoded = (np.stack(images) for images in zip(*drawn, strict=True))
+        return PairBatch(originals, decoded)
+
+    def _one(self, rng: np.random.Generator) -> tuple[ImageArray, ImageArray]:
+        annotation, path = self._pairs[rng.integers(len(self._pairs))]
+        crops = self._crops
+        original = read_annotated(annotation)
+        clear = rng.random() < crops.originals
+        decoded = original if clear else read_photograph(path)
+        zoom = rng.uniform(crops.min_zoom, crops.max_zoom)
+        scale = zoom * crops.longest_px / max(original.shape[:2])
+        height, width = (max(1, round(side * scale)) for side in original.shape[:2])
+        top = int(rng.integers(max(1, height - crops.size + 1)))
+        left = int(rng.integers(max(1, width - crops.size + 1)))
+        mirrored = rng.random() < 0.5
+
+        def cut(image: ImageArray) -> ImageArray:
+            scaled = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+            part = scaled[top : top + crops.size, left : left + crops.size]
+            whole = np.full((crops.size, crops.size, 3), PADDING_GREY, np.uint8)
+            whole[: part.shape[0], : part.shape[1]] = part
+            return whole[:, ::-1] if mirrored else whole
+
+        return cut(original), cut(decoded)
 
 
 class _NotWrittenError(RoiCodecError):
@@ -189,8 +205,6 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _png(image: ImageArray) -> bytes:
-    import cv2
-
     # Without loss: what the detector learns from is what it will be given. Little effort is spent
     # on size, since the files are read far more often than they are carried.
     bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
@@ -202,11 +216,9 @@ def _name_digest(annotation: Annotation) -> bytes:
 
 
 def _content_digest(annotation: Annotation) -> str:
-    """Of all that the made image depends on besides the codec."""
+    """Of all that the made image depends on besides the codec and its quality."""
     try:
         digest = hashlib.sha256(_RECIPE + annotation.image_path.read_bytes())
     except OSError as error:
         raise RoiCodecError(f"expected an image, found: {error.strerror}") from error
-    if len(annotation.ignored):
-        digest.update(annotation.ignored.tobytes() + annotation.persons.tobytes())
     return digest.hexdigest()[:16]

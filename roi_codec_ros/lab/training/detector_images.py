@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The images of a detector's fine-tuning, decoded and original, and its scores on some of them."""
+"""The photographs of a detector's training as a codec decodes them, and its scores on some."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,87 +20,78 @@ from roi_codec_ros.lab.datasets.annotated_images import read_annotated, resize
 from roi_codec_ros.lab.datasets.annotations import Annotation
 from roi_codec_ros.lab.evaluation.measurement import person_ap50
 from roi_codec_ros.lab.evaluation.methods import ModelMethod
-from roi_codec_ros.lab.training.detector_data import Division, Written, some, write_images
+from roi_codec_ros.lab.training.detector_data import Division, by_turns, write_images
 from roi_codec_ros.perception.person_detector import PersonDetector
+
+QUALITIES = (0.0, 0.0, 0.0, -3.0, 3.0)  # of training photographs in turn, for models that know any
 
 
 class DetectorImages:
-    """The decoded photographs and some originals, in a folder that a later run uses again.
+    """Photographs and what a codec makes of them, in a folder that a later run uses again.
 
-    originals: share of the training photographs that are also used undecoded, 0 to 1. device and
-    threads are the codec's. Raises RoiCodecError where no photograph can be used.
+    pairs: (photograph, file of the decoded one), to train on. device and threads are the codec's.
+    Raises RoiCodecError where no photograph can be used.
     """
 
     def __init__(
-        self,
-        folder: Path,
-        model: Model,
-        division: Division,
-        *,
-        originals: float,
-        device: str,
-        threads: int,
+        self, folder: Path, model: Model, division: Division, *, device: str, threads: int
     ) -> None:
-        method = ModelMethod(model, device=device, threads=threads)
-
-        def decoded(annotation: Annotation) -> Any:
-            image = read_annotated(annotation)
-            return resize(method.decode(method.encode(image)), annotation.width, annotation.height)
-
-        kept = some(division.train, originals)
-        jobs: list[tuple[Sequence[Annotation], str, Callable[[Annotation], Any]]] = [
-            (division.train, f"decoded-{model.id.hex()}", decoded),
-            (division.held_out, f"decoded-{model.id.hex()}", decoded),
-            (kept, "originals", read_annotated),
-            (division.held_out, "originals", read_annotated),
+        qualities = QUALITIES if model.codes_blocks else (0.0,)
+        jobs: list[tuple[str, float, Sequence[Annotation]]]
+        jobs = [(f"decoded-{model.id.hex()}", 0.0, division.held_out)]
+        jobs += [
+            (f"decoded-{model.id.hex()}{quality:+g}", quality, some)
+            for quality, some in by_turns(division.train, qualities).items()
         ]
-        written: list[Written] = []
-        total = sum(len(annotations) for annotations, _, _ in jobs)
+        self.pairs: list[tuple[Annotation, Path]] = []
+        self.failures: list[tuple[str, str]] = []
+        self.made = 0
+        total = len(division.held_out) + len(division.train)
         with tqdm(total=total, unit="image", desc="decode", disable=None) as bar:
-            for annotations, name, make in jobs:
-                written.append(write_images(annotations, folder / name, make, on_image=bar.update))
-        train, self._held_out, kept_originals, self._held_out_originals = written
-        self.failures = [failure for part in written[:2] for failure in part.failures]
-        self.train_files = [path for part in (train, kept_originals) for _, path in part.images]
-        self.held_out_files = [path for _, path in self._held_out.images]
-        if not train.images or not self.held_out_files:
+            for index, (name, quality, annotations) in enumerate(jobs):
+                method = ModelMethod(model, quality=quality, device=device, threads=threads)
+                decode = partial(_decoded, method)
+                written = write_images(annotations, folder / name, decode, on_image=bar.update)
+                self.failures += written.failures
+                self.made += written.made
+                if index == 0:
+                    self._held_out = written.images
+                else:
+                    self.pairs += written.images
+        if not self.pairs or not self._held_out:
             raise RoiCodecError(
                 f"expected photographs to decode, found {len(self.failures)} that failed; "
                 f"the first: {': '.join(self.failures[0])}"
             )
         self.summary = {
-            "decoded": len(train.images),
-            "originals": len(kept_originals.images),
-            "held_out": len(self.held_out_files),
-            "persons": sum(len(item.persons) for item, _ in train.images),
-            "machine_made_boxes": sum(item.person_boxes != "human" for item, _ in train.images),
-            "with_hidden_regions": sum(len(item.ignored) > 0 for item, _ in train.images),
-            "left_out_persons_unknown": division.unknown,
+            "decoded": len(self.pairs),
+            "held_out": len(self._held_out),
             "left_out_failed": len(self.failures),
         }
-        self.made = train.made + self._held_out.made
-        listed = "\n".join(str(path.relative_to(folder)) for path in self.train_files)
+        listed = "\n".join(str(path.relative_to(folder)) for _, path in self.pairs)
         self.digest = hashlib.sha256(listed.encode()).hexdigest()
 
     def held_out(self) -> dict[str, list[Annotation]]:
-        """The held-out images by kind, their boxes with the files in the work folder."""
+        """The held-out photographs by kind, the decoded ones with their files."""
         return {
-            kind: [replace(item, image_path=path) for item, path in part.images]
-            for kind, part in (
-                ("decoded", self._held_out),
-                ("originals", self._held_out_originals),
-            )
+            "decoded": [replace(item, image_path=path) for item, path in self._held_out],
+            "originals": [item for item, _ in self._held_out],
         }
 
 
+def _decoded(method: ModelMethod, annotation: Annotation) -> Any:
+    image = read_annotated(annotation)
+    return resize(method.decode(method.encode(image)), annotation.width, annotation.height)
+
+
 def held_out_scores(
-    images: DetectorImages, weights: Path, *, image_size: int, device: str, threads: int
+    images: DetectorImages, weights: Path, *, device: str, threads: int
 ) -> dict[str, float | None]:
     """Person AP50 of a detector on the held-out images, decoded and original; None for NaN.
 
     Raises RoiCodecError for weights or a device that cannot be used.
     """
-    detector = PersonDetector(weights, device=device, image_size=image_size)
+    detector = PersonDetector(weights, device=device)
     torch.set_num_threads(threads)  # ultralytics has set them to its own taste
     scores: dict[str, float | None] = {}
     for kind, held_out in images.held_out().items():

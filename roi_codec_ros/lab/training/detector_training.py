@@ -1,285 +1,181 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fine-tuning of a YOLOv8 person detector on images that a codec decoded.
+"""A person detector that learns to see in decoded photographs what it saw in the originals.
 
-ultralytics' trainer does the work, offline. Ours are the data set (`detector_data`), a check that
-a resumed run is the same one, and batch normalisation that keeps its statistics.
+    photograph ─► teacher, frozen ─► features, persons ─┐
+       decoded ─► student ─────────► features, persons ─┴─► how far they are apart
+
+No box is needed, so photographs count whose persons nobody has marked; and what the teacher
+learnt from many more photographs than these is kept.
 """
 
 from __future__ import annotations
 
 import io
-import json
-import math
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from roi_codec_ros.common.devices import torch_device
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from roi_codec_ros.common.devices import settle, torch_device
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
-from roi_codec_ros.common.files import GENERATOR, write
-from roi_codec_ros.perception.person_detector import PERSON_CLASS, load_network
+from roi_codec_ros.common.files import GENERATOR
+from roi_codec_ros.lab.training.checkpoints import read_checkpoint
+from roi_codec_ros.lab.training.detector_data import PairBatch, PairBatches, PairCrops
+from roi_codec_ros.lab.training.engine import learning_rate_share
+from roi_codec_ros.lab.training.features import (
+    COMPARED_LAYERS,
+    detection_distance,
+    feature_distance,
+)
+from roi_codec_ros.lab.training.settings import number, positive, settle_budget
+from roi_codec_ros.lab.training.training_run import TrainingRun
+from roi_codec_ros.perception.person_detector import feature_pyramid
 
 LICENCE = (
     "AGPL-3.0: made with ultralytics from its weights; not under the Apache-2.0 licence of this "
     "package. Who passes them on, or lets others use them over a network, should read it."
 )
-STATE_FILE = "state.json"
-STRIDE_PX = 32
-NO_END = 1_000_000  # epochs, where minutes are the budget
-
-# Gentle: the artefacts of a codec have a size in pixels that should stay what it is.
-AUGMENTATION = {
-    "mosaic": 0.0,
-    "close_mosaic": 0,
-    "scale": 0.25,
-    "translate": 0.1,
-    "fliplr": 0.5,
-    "hsv_h": 0.01,
-    "hsv_s": 0.3,
-    "hsv_v": 0.2,
-}
+IMAGE_SIZE = 640  # longer side in px that the weights are for
 
 
 @dataclass(frozen=True)
-class FineTuning:
-    """How to fine-tune: for so many epochs, or for so many minutes of training.
+class DetectorTrainingConfig:
+    """A run.
 
-    image_size: longer side in px of the network's input, a multiple of 32. freeze: layers of
-    the network, from its input, that stay as they are. Raises UsageError for invalid values.
+    Attributes:
+        feature_weight: price of the distance of features, relative to that of detections.
+        minutes, steps, epochs: the budget, one of them; the learning rate follows one cosine over
+            it.
+        batch_size: crops of a step.
+        gradient_clip: greatest norm of a step's gradient.
+        checkpoint_every_s: seconds between checkpoints.
+        workers: threads that make crops, 0 lets the number of CPUs decide.
+        crops: how they are drawn.
     """
 
-    epochs: int | None = None
-    minutes: float | None = None
-    image_size: int = 640
-    batch_size: int = 8
-    learning_rate: float = 2e-4
-    freeze: int = 0
-    seed: int = 1
+    feature_weight: float = number(0.5, 0.0)
+    minutes: float | None = positive(None)
+    steps: int | None = number(None, 1)
+    epochs: float | None = positive(None)
+    learning_rate: float = positive(1e-4)
+    warm_up_steps: int = number(50, 1)
+    batch_size: int = number(4, 1)
+    gradient_clip: float = positive(10.0)
+    ema_decay: float = number(0.998, 0.0, 1.0)
+    seed: int = number(1, 0)
+    checkpoint_every_s: float = number(120.0, 0.0)
+    workers: int = number(0, 0, 256)
+    crops: PairCrops = field(default_factory=PairCrops)
 
     def __post_init__(self) -> None:
-        if (self.epochs is None) == (self.minutes is None):
-            raise UsageError("expected either epochs or minutes")
-        if self.image_size < STRIDE_PX or self.image_size % STRIDE_PX:
-            raise UsageError(
-                f"expected a multiple of {STRIDE_PX} as image size, found {self.image_size}"
-            )
-        if self.freeze < 0:
-            raise UsageError(f"expected 0 or more layers to freeze, found {self.freeze}")
-
-    def fixed(self) -> dict[str, Any]:
-        """The settings that a resumed run must have in common; its minutes may grow."""
-        return {key: value for key, value in asdict(self).items() if key != "minutes"}
+        settle_budget(self)
 
 
-@dataclass
-class FineTuned:
-    """The network (an ultralytics DetectionModel, averaged weights) and what made it."""
+class DetectorTrainer(TrainingRun[PairBatch]):
+    """Runs a `DetectorTrainingConfig` on pairs of photographs."""
 
-    network: Any = None
-    steps: int = 0
-    epochs: float = 0.0
-    minutes: float = 0.0
-
-
-def fine_tune(
-    weights: Path,
-    data: Path,
-    config: FineTuning,
-    folder: Path,
-    *,
-    device: str = "cpu",
-    threads: int | None = None,
-    resume: bool = False,
-    identity: str = "",
-    on_step: Callable[[float], None] = lambda progress: None,
-) -> FineTuned:
-    """Fine-tune ``weights`` on a YOLO data set (``data``: its `data.yaml`) of the class person.
-
-    folder: for checkpoints, one per epoch. identity: what else a run depends on (its images, the
-    weights it started from), in one string. resume: continue from the checkpoint in ``folder`` if
-    there is one. threads: of torch; None: its own choice. on_step: called after each step with the
-    share of the budget that is spent.
-    Raises RoiCodecError for weights or a device that cannot be used, a checkpoint of another run,
-    a loss that is not finite, and whatever ultralytics raises, in one line.
-    """
-    place = torch_device(device)
-    run = _Run(config, folder.resolve(), identity, threads, on_step)
-    resumed = resume and run.restore()
-    network = load_network(run.checkpoint if resumed else weights)
-    if run.progress < 1.0:
-        settings: dict[str, Any] = {
-            "data": str(data),
-            "imgsz": config.image_size,
-            "batch": config.batch_size,
-            "nbs": config.batch_size,  # a step for each batch
-            "device": str(place.index or 0) if place.type == "cuda" else device,
-            "optimizer": "AdamW",
-            "lr0": config.learning_rate,
-            "lrf": 0.02,
-            "cos_lr": True,
-            "weight_decay": 5e-4,
-            "warmup_epochs": 0,
-            "freeze": config.freeze or None,
-            "seed": config.seed,
-            "deterministic": False,
-            "amp": False,  # its check fetches weights
-            "project": str(run.folder.parent),  # a relative one would be put elsewhere
-            "name": run.folder.name,
-            "exist_ok": True,
-            "val": False,
-            "plots": False,
-            "verbose": False,
-            "resume": resumed,
-            **run.budget(),
-            **AUGMENTATION,
-        }
-        for event in ("on_train_start", "on_train_batch_start", "on_train_batch_end"):
-            network.add_callback(event, getattr(run, event))
-        network.add_callback("on_model_save", run.on_model_save)
-        try:
-            network.train(trainer=_offline(network.task_map["detect"]["trainer"]), **settings)
-        except RoiCodecError:
-            raise
-        except Exception as error:  # ultralytics and torch raise a dozen kinds
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise RoiCodecError(f"expected training to succeed, found: {reason[:300]}") from error
-    run.done.network = network.model
-    return run.done
-
-
-def _offline(base: Any) -> Any:
-    """ultralytics' trainer, which would fetch a font for its plots."""
-
-    class Trainer(base):
-        def get_dataset(self) -> dict[str, Any]:
-            folder = Path(self.args.data).parent
-            lists = {"train": str(folder / "train.txt"), "val": str(folder / "val.txt")}
-            return {"path": folder, **lists, "nc": 1, "names": {0: PERSON_CLASS}, "channels": 3}
-
-    return Trainer
-
-
-class _Run:
-    """What ultralytics' trainer calls back, and the state by which a resumed run is recognised."""
+    config: DetectorTrainingConfig
 
     def __init__(
         self,
-        config: FineTuning,
-        folder: Path,
-        identity: str,
-        threads: int | None,
-        on_step: Callable[[float], None],
+        config: DetectorTrainingConfig,
+        pairs: PairBatches,
+        checkpoint: Path,
+        weights: Path,
+        teacher: Path,
+        device: str = "cpu",
+        about: Mapping[str, Any] | None = None,
     ) -> None:
-        self.folder = folder
-        self.checkpoint = folder / "weights" / "last.pt"
-        self.done = FineTuned()
-        self._config = config
-        self._about = {"settings": config.fixed(), "identity": identity}
-        self._threads = threads
-        self._on_step = on_step
+        """weights: YOLOv8 to start from. teacher: one of the same size, which knows originals.
+
+        about: what a resumed run must have in common, and the card shall say. Raises RoiCodecError
+        for weights or a device that cannot be used, UsageError where both differ in size.
+        """
+        super().__init__(config, "person-detector", pairs, checkpoint, about)
+        self._device = torch_device(device)
+        torch.manual_seed(config.seed)
+        self._teacher: Any = settle(feature_pyramid(teacher, COMPARED_LAYERS), self._device)
+        student: Any = settle(feature_pyramid(weights, COMPARED_LAYERS), self._device)
+        _check_sizes(student, self._teacher, teacher)
+        for network in (self._teacher, student):
+            network.to(memory_format=torch.channels_last)
+        parameters = list(student.requires_grad_(True).parameters())
+        optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=1e-4)
+        self._start(student, {"optimizer": optimizer})
 
     @property
-    def progress(self) -> float:
-        """Share of the budget that is spent."""
-        if self._config.minutes is not None:
-            return self.done.minutes / self._config.minutes
-        return self.done.epochs / (self._config.epochs or 1)
+    def device(self) -> torch.device:
+        """Where it trains."""
+        return self._device
 
-    def budget(self) -> dict[str, Any]:
-        """The budget, or what is left of it, as ultralytics takes it."""
-        if self._config.minutes is None:
-            return {"epochs": self._config.epochs}
-        return {"time": (self._config.minutes - self.done.minutes) / 60.0}
-
-    def restore(self) -> bool:
-        """Take over the counts of an interrupted run; False if there is none."""
-        state = self.folder / STATE_FILE
-        if not (self.checkpoint.is_file() and state.is_file()):
-            return False
-        try:
-            content = json.loads(state.read_text(encoding="utf-8"))
-            about, self.done = content["about"], FineTuned(**content["done"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+    def resume(self) -> None:
+        """Go on from the checkpoint. Raises RoiCodecError when it is of another run."""
+        began = read_checkpoint(self.checkpoint, self.device).get("about")
+        if began != self.about:
             raise RoiCodecError(
-                f"expected the state of a run in {state}, found: {error!r}"
-            ) from error
-        if about != self._about:
-            raise RoiCodecError(
-                f"expected a run with these settings, images and weights in {self.folder}, "
+                f"expected a run with these images and weights in {self.checkpoint.parent}, "
                 "found another; start anew without --resume"
             )
-        return True
+        super().resume()
 
-    def on_train_start(self, trainer: Any) -> None:
-        """Set the threads, which ultralytics has set by now, and start the clock."""
-        import torch
-
-        if self._threads:
-            torch.set_num_threads(self._threads)
-        self._began_s = time.monotonic() - 60.0 * self.done.minutes
-
-    def on_train_batch_start(self, trainer: Any) -> None:
-        """Keep batch normalisation's statistics: those of a few images are worse."""
-        from torch import nn
-
-        for module in trainer.model.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.eval()
-
-    def on_train_batch_end(self, trainer: Any) -> None:
-        """Count the step. Raises RoiCodecError for a loss that is not finite."""
-        loss = float(trainer.loss.detach())
-        if not math.isfinite(loss):
-            raise RoiCodecError(
-                f"expected a finite loss, found {loss} at step {self.done.steps}; "
-                "try a lower learning rate"
-            )
-        self.done.steps += 1
-        self.done.epochs = self.done.steps / len(trainer.train_loader)
-        self.done.minutes = (time.monotonic() - self._began_s) / 60.0
-        self._on_step(min(self.progress, 1.0))
-
-    def on_model_save(self, trainer: Any) -> None:
-        """Write the state beside the checkpoint."""
-        self.done.minutes = (time.monotonic() - self._began_s) / 60.0
-        content = {"about": self._about, "done": vars(self.done)}
-        write(self.folder / STATE_FILE, (json.dumps(content) + "\n").encode())
-
-
-def interpolate(network: Any, weights: Path, share: float) -> float:
-    """Make ``network`` a mean of itself (``share``, 0 to 1) and of the ``weights`` it began as.
-
-    Half-way between a network and what it was fine-tuned to, much of what was learnt stands, and
-    most of what was forgotten is back (Wortsman et al., Robust fine-tuning of zero-shot models,
-    2022). Weights with other classes have another last layer: ``network`` then stays as it is.
-    Returns the share that was taken. Raises RoiCodecError for weights that cannot be read.
-    """
-    began: Any = load_network(weights).model.float().state_dict()
-    network.float()
-    tuned = network.state_dict()
-    if any(began[key].shape != tuned[key].shape for key in tuned):
-        return 1.0
-    network.load_state_dict(
-        {
-            key: value if not value.is_floating_point() else began[key].lerp(value.cpu(), share)
-            for key, value in tuned.items()
+    def _train_step(self, batch: PairBatch, progress: float) -> dict[str, float]:
+        config, student = self.config, self.model
+        student.eval()  # batch normalisation keeps its statistics: those of a few crops are worse
+        optimizer = self._optimizers["optimizer"]
+        share = learning_rate_share(progress, self.step, config.warm_up_steps)
+        for group in optimizer.param_groups:
+            group["lr"] = config.learning_rate * share
+        with torch.no_grad():
+            wanted = self._teacher(self._pixels(batch.originals))
+            found = self._teacher.predictions(wanted)
+        features = student(self._pixels(batch.decoded))
+        detections = detection_distance(found, student.predictions(features))  # type: ignore
+        seen = feature_distance(wanted, features)
+        loss = detections + config.feature_weight * seen
+        figures = {
+            "loss": float(loss.detach()),
+            "detections": float(detections.detach()),
+            "features": float(seen.detach()),
         }
-    )
-    return share
+        self._check_finite("loss", figures["loss"])
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(student.parameters(), config.gradient_clip)
+        optimizer.step()
+        return figures
+
+    def _pixels(self, images: np.ndarray) -> Tensor:
+        pixels = torch.from_numpy(images).to(self._device).permute(0, 3, 1, 2)
+        return pixels.float().div_(255.0).contiguous(memory_format=torch.channels_last)
+
+    def weights_file(self) -> memoryview:
+        """The averaged weights as `weights_bytes` writes them."""
+        self.model.load_state_dict(self.average)
+        whole: Any = self.model.whole
+        return weights_bytes(whole[0], IMAGE_SIZE)
+
+
+def _check_sizes(student: nn.Module, teacher: nn.Module, file: Path) -> None:
+    sizes = [{k: v.shape for k, v in net.state_dict().items()} for net in (student, teacher)]
+    other = [key for key, shape in sizes[0].items() if sizes[1].get(key) != shape]
+    other = [key for key in other if ".cv3." not in key]  # its classes may be others
+    if other:
+        raise UsageError(
+            f"expected a teacher of the size of the weights, found another in {file}: {other[0]}"
+        )
 
 
 def weights_bytes(network: Any, image_size: int) -> memoryview:
     """An ultralytics weights file: half precision, no optimizer, no paths of this machine."""
-    import torch
-
     network = network.half().eval().requires_grad_(False).to("cpu")
     settings = {"task": "detect", "imgsz": image_size}
     network.args = settings
-    network.names = {0: PERSON_CLASS}
     network.criterion = None
     vars(network).pop("pt_path", None)
     content = {

@@ -15,7 +15,7 @@ from roi_codec_ros.perception.person_detector import feature_pyramid
 
 # Layers of YOLOv8 whose outputs are compared: strides 8 and 16 of the backbone, and what the
 # detection head is given at strides 8, 16 and 32.
-_COMPARED_LAYERS = (4, 6, 15, 18, 21)
+COMPARED_LAYERS = (4, 6, 15, 18, 21)
 _SIDES = 4  # of a box
 
 
@@ -39,7 +39,7 @@ class DetectorDistance(nn.Module):
         """Raises RoiCodecError when ``weights`` is no YOLOv8 that ``ultralytics`` can load."""
         super().__init__()
         target = torch_device(device)
-        self.pyramid: Any = settle(feature_pyramid(weights, _COMPARED_LAYERS), target)
+        self.pyramid: Any = settle(feature_pyramid(weights, COMPARED_LAYERS), target)
         self.pyramid.to(memory_format=torch.channels_last)
         self._device_type = target.type
         # On a CPU without tiles for bfloat16, float32 is half as slow.

@@ -44,24 +44,14 @@ class TrainableCodec(nn.Module):
             x_hat = self.synthesis(y_hat)
         return torch.as_tensor(x_hat.float())
 
-    def linear_parameters(self) -> list[nn.Parameter]:
-        """Parameters of both networks that start as a linear transform coder; may be none."""
-        parameters: list[nn.Parameter] = []
-        for network in (self.analysis, self.synthesis):
-            own = getattr(network, "linear_parameters", None)
-            parameters += own() if callable(own) else []
-        return parameters
-
     def density_parameters(self) -> list[nn.Parameter]:
         """The entropy model's, without the quantiles, whose loss is another."""
         named = self.bottleneck.named_parameters()
         return [p for name, p in named if not name.endswith("quantiles")]
 
     def transform_parameters(self) -> list[nn.Parameter]:
-        """Those of both networks that are not linear parameters."""
-        linear = {id(parameter) for parameter in self.linear_parameters()}
-        both = [*self.analysis.parameters(), *self.synthesis.parameters()]
-        return [parameter for parameter in both if id(parameter) not in linear]
+        """Those of both networks."""
+        return [*self.analysis.parameters(), *self.synthesis.parameters()]
 
     def means(self) -> Tensor:
         """The value of symbol 0 in each latent channel, [C]."""

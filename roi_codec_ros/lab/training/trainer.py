@@ -105,7 +105,6 @@ def _make_optimizers(
     """
     groups = [
         {"params": codec.transform_parameters(), "scale": 1.0},
-        {"params": codec.linear_parameters(), "scale": 0.05},
         {"params": codec.density_parameters(), "scale": 10.0},
     ]
     return {
