@@ -265,7 +265,7 @@ def test_a_background_is_soft_and_shows_no_blocks(model, encoder, astronaut):
     background = coded.blocks == FIRST_CLASS + BACKGROUND
 
     assert background.mean() > 0.2
-    assert across_borders(decoded, background) < 1.2
+    assert across_borders(decoded, background) < 1.4  # a spline is steepest there
     mosaic = astronaut.reshape(32, 16, 32, 16, 3).mean((1, 3), keepdims=True)
     tiled = np.broadcast_to(mosaic, (32, 16, 32, 16, 3)).reshape(astronaut.shape)
     assert across_borders(tiled + 0.1 * astronaut, background) > 3

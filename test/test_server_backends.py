@@ -22,6 +22,7 @@ from roi_codec_ros.codec import (
     load_model,
     untrained_model,
 )
+from roi_codec_ros.codec.synthesis_graph import GRAPH_VERSION
 from roi_codec_ros.common import graph_choice
 from roi_codec_ros.common.errors import RoiCodecError
 from roi_codec_ros.common.graph_choice import add_self_test, deviation, fastest
@@ -230,7 +231,9 @@ def test_a_graph_of_other_weights_is_not_taken(cache, model, payloads):
     """Whatever its file is called."""
     Decoder(model, backend="onnxruntime", threads=1)
     other = untrained_model("fast", seed=1)
-    mine, others = (cache / f"decoder-{m.identity.hex()[:32]}-1.onnx" for m in (model, other))
+    mine, others = (
+        cache / f"decoder-{m.identity.hex()[:32]}-{GRAPH_VERSION}.onnx" for m in (model, other)
+    )
     others.write_bytes(mine.read_bytes())
 
     Decoder(other, backend="onnxruntime", threads=1)
@@ -360,11 +363,14 @@ def test_persons_are_torchs(backend, pictures):
 def test_planes_and_their_image_show_the_same_persons(pictures):
     detector = open_detector(WEIGHTS, "onnxruntime", threads=1)
     for planes in pictures:
-        straight = detector.detect(planes)
-        by_image = detector.detect(as_image(planes))
+        straight = detector.detect(planes, confidence=0.4)
+        by_image = detector.detect(as_image(planes), confidence=0.4)
 
-        assert straight.xyxy == pytest.approx(by_image.xyxy, abs=1.0)
-        assert straight.score == pytest.approx(by_image.score, abs=0.02)
+        assert len(straight) >= 1
+
+        assert straight.score == pytest.approx(by_image.score, abs=0.03)
+        for box, other in zip(straight.xyxy, by_image.xyxy, strict=True):
+            assert intersection_over_union([box], [other])[0, 0] > 0.9
 
 
 @needs_detector

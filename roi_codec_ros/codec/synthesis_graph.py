@@ -37,9 +37,13 @@ TESTED_BLOCKS = (2, 3)
 INT8_OPERATORS = ("Conv", "DepthToSpace", "Add")
 IN_FLOAT = (
     "base",
+    "base.both",
     "base.smooth",
     "mean",
+    "mean.both",
     "mean.smooth",
+    "picture.fine",
+    "picture.whole",
     "share",
     "stem.first",
     "stem.second",
@@ -150,9 +154,8 @@ def _synthesis(graph: GraphBuilder, channels: int) -> None:
         """Blocks from their own coefficients as far as they are fine, else from those around."""
         own = convolution(fine, name, *base[part])
         others = graph.convolution(around, *smooth[part], name=f"{name}.smooth")
-        return shuffled(
-            graph.node("Add", own, graph.node("Mul", others, share)), _STRIDE // _PATCH
-        )
+        others = graph.node("Mul", others, share)
+        return shuffled(graph.node("Add", own, others, output=f"{name}.both"), _STRIDE // _PATCH)
 
     head = graph.weight("head.weight")
 
@@ -172,8 +175,8 @@ def _synthesis(graph: GraphBuilder, channels: int) -> None:
     details = graph.node("Mul", details, fine_share)
     soft = of_both(x, colours, head.shape[1] - 3, "soft_head", graph.weight("soft_head.weight"))
     soft = enlarged(graph.node("Mul", soft, soft_share), "linear")
-    picture = shuffled(graph.node("Add", details, patches), _PATCH)
-    picture = graph.node("Add", picture, soft)
+    picture = shuffled(graph.node("Add", details, patches, output="picture.fine"), _PATCH)
+    picture = graph.node("Add", picture, soft, output="picture.whole")
     graph.node("Clip", picture, *bounds, output=PLANES)
 
 
