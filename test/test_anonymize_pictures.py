@@ -13,10 +13,11 @@ import pytest
 from PIL import Image
 
 from roi_codec_ros.cli import main
+from roi_codec_ros.common.graph_runtime import find_graph
 from roi_codec_ros.common.photographs import read_photograph
+from roi_codec_ros.recordings.film_finder import film_finders
 from roi_codec_ros.recordings.hiding import judge
 from roi_codec_ros.recordings.jpegs import without_metadata
-from roi_codec_ros.regions import load_regions
 
 pytest.importorskip("av")
 FACE = (slice(80, 160), slice(185, 265))  # of the astronaut, rows and columns in pixels
@@ -44,7 +45,8 @@ def outside(pixels: np.ndarray, source: Path) -> np.ndarray:
     """The pixels that are in no block, nor beside one, of which the network says it is a head."""
     image = read_photograph(source)
     # By either form of the model: the command takes what is faster here.
-    finders = [load_regions(name, threads=1) for name in ("regions", "regions-int8")]
+    graphs = [find_graph(name) for name in ("regions", "regions-int8")]
+    finders = [film_finders(graph, integers=False)() for graph in graphs]
     hidden = np.logical_or.reduce([judge(image, finder).found for finder in finders])
     around = cv2.dilate(hidden.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     mask = around.repeat(16, axis=0).repeat(16, axis=1)[: image.shape[0], : image.shape[1]]

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from roi_codec_ros.common.errors import ModelFileError, RoiCodecError
+from roi_codec_ros.common.graph_runtime import find_graph
 from roi_codec_ros.common.model_files import find_file
+from roi_codec_ros.recordings.film_finder import film_finders
 from roi_codec_ros.regions import (
     MaskMemory,
     RegionFinder,
@@ -302,6 +304,26 @@ def test_a_frame_of_another_size_is_judged_whole(finder):
     second = follower.find(FRAME[:16], 1.05)
 
     assert first.persons.shape == (2, 2) and second.persons.shape == (1, 2)
+
+
+@pytest.mark.parametrize("side", [90, 70, 60])
+def test_recordings_have_faces_of_ten_pixels_hidden(side, finder, astronaut):
+    """Faces are looked for on every pixel there."""
+    cv2 = pytest.importorskip("cv2")
+    frame = np.full((160, 288, 3), 114, np.uint8)
+    frame[16 : 16 + side, 40 : 40 + side] = cv2.resize(
+        astronaut, (side, side), interpolation=cv2.INTER_AREA
+    )
+    recordings = film_finders(find_graph("regions"))()
+
+    found = recordings.find_faces(frame).faces
+    best = found.xyxy[found.score.argmax()]
+
+    assert found.score.max() > 0.6
+    if side <= 70:
+        assert finder.find_faces(frame).faces.score.max(initial=0) < found.score.max() - 0.3
+    wanted = 40 + side * (FACE[1].start + FACE[1].stop) / 1024
+    assert abs((best[0] + best[2]) / 2 - wanted) < 4, "in pixels of the frame"
 
 
 def test_thresholds_are_shares_and_doubt_begins_before_certainty():

@@ -106,9 +106,16 @@ class RegionGraph(Protocol):
 class RegionFinder:
     """Runs a regions model; one frame at a time."""
 
-    def __init__(self, maps: RegionGraph, faces: RegionGraph) -> None:
-        """maps, faces: of a regions file. Raises ModelFileError for any other."""
+    def __init__(
+        self, maps: RegionGraph, faces: RegionGraph, *, small_faces: bool = False
+    ) -> None:
+        """maps, faces: of a regions file. Raises ModelFileError for any other.
+
+        small_faces: look for faces on every pixel instead of half of them in each direction, in
+        four times the time.
+        """
         self._maps, self._of_faces = maps, faces
+        self._small_faces = small_faces
         self.name = maps.name
         self.card = _read_card(maps.metadata.get(METADATA_KEY, ""), maps.where)
         self.thresholds = _read_thresholds(self.card, maps.where)
@@ -129,16 +136,22 @@ class RegionFinder:
                     f"expected {name} of {size[0]}×{size[1]} blocks from {self._maps.where}, "
                     f"found {list(plane.shape)}"
                 )
-        return Regions(*maps, self._faces(half))
+        return Regions(*maps, self._faces(image, half))
 
     def find_faces(self, image: NDArray[np.uint8]) -> Regions:
-        """As `find` in a third of its time, but heads and persons are 0 everywhere."""
+        """As `find` in less time, but heads and persons are 0 everywhere."""
         nothing = np.zeros(grid_size(image.shape[0], image.shape[1]), np.float32)
-        return Regions(nothing, nothing, self._faces(halved(image)))
+        return Regions(nothing, nothing, self._faces(image))
 
-    def _faces(self, half: NDArray[np.uint8]) -> Faces:
-        found = _finite(self._of_faces.run(half), self._of_faces.where)
-        return _faces(found, self.thresholds.doubtful_face)
+    def _faces(self, image: NDArray[np.uint8], half: NDArray[np.uint8] | None = None) -> Faces:
+        if self._small_faces:
+            height, width = image.shape[:2]
+            seen = _bordered(image, -height % MULTIPLE, -width % MULTIPLE)
+        else:
+            seen = halved(image) if half is None else half
+        found = _finite(self._of_faces.run(seen), self._of_faces.where)
+        faces = _faces(found, self.thresholds.doubtful_face)
+        return Faces(faces.xyxy / 2, faces.score) if self._small_faces else faces
 
 
 def _finite(found: Mapping[str, np.ndarray], where: str) -> Mapping[str, np.ndarray]:
@@ -199,8 +212,12 @@ def open_regions(
     backend: str = "onnxruntime",
     device: str = "cpu",
     threads: int | None = None,
+    small_faces: bool = False,
 ) -> RegionFinder:
-    """A finder by the content of its file; arguments and errors as of `load_regions`."""
+    """A finder by the content of its file; arguments and errors as of `load_regions`.
+
+    small_faces: as of `RegionFinder`.
+    """
     options: dict[str, Any] = {"backend": backend, "device": device, "threads": threads}
     maps = open_graph(content, where=where, metadata_keys=[METADATA_KEY, FACES_KEY], **options)
     try:
@@ -212,7 +229,8 @@ def open_regions(
             f"expected {where} to be a regions model with metadata {METADATA_KEY!r} and "
             f"{FACES_KEY!r}, found none"
         )
-    return RegionFinder(maps, open_graph(faces, where=f"{where} ({FACES_KEY})", **options))
+    of_faces = open_graph(faces, where=f"{where} ({FACES_KEY})", **options)
+    return RegionFinder(maps, of_faces, small_faces=small_faces)
 
 
 def _faces(found: Mapping[str, np.ndarray], least: float) -> Faces:
