@@ -42,7 +42,7 @@ def test_a_damaged_network_is_one_line(tmp_path: Path) -> None:
 
 
 def test_a_missing_package_says_what_to_type() -> None:
-    with pytest.raises(RoiCodecError, match=r"no_such_module for counting.*: pip install it$"):
+    with pytest.raises(RoiCodecError, match=r"no_such_module, for counting.*: pip install it$"):
         optional("no_such_module", needed_for="counting", install="pip install it")
 
 

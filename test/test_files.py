@@ -337,7 +337,6 @@ BESIDES = {
     # In a folder of a run, which is marked and locked (`RunFolder`).
     "lab/training/codec_run.py": {"unlink"},
     "lab/training/progress.py": {"open a"},
-    "lab/training/detector_data.py": {"unlink"},
     "lab/demo/processes.py": {"open wb"},
     # Locked, and never but added to.
     "lab/evaluation/cache.py": {"open a+"},

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "roi_codec_ros"
 
 # Imported where they are installed; the package works without them.
-OPTIONAL_ROS = {"cv_bridge", "sensor_msgs_py", "tf2_ros", "vision_msgs"}
+OPTIONAL_ROS = {"bondpy", "cv_bridge", "sensor_msgs_py", "tf2_msgs", "tf2_ros", "vision_msgs"}
 # Asks for an old torch, so that no extra can name it: scripts/bootstrap installs it apart.
 UNDECLARED = {"facenet-pytorch"}
 DISTRIBUTIONS = {

@@ -463,7 +463,7 @@ def _image(nodes: Nodes, camera: str, taker: Taker) -> None:
     layout = "<I" if taker.small(15) == 15 else "B"
     message.height, message.width, message.step = (taker.take(layout) for _ in range(3))
     message.data = taker.bytes(4096)
-    nodes.detector._on_image(nodes.detector._cameras[camera], message)
+    nodes.detector._leave(nodes.detector._cameras[camera], message)
     nodes.detector._detect_next()
 
 
