@@ -122,7 +122,7 @@ def fill_hidden(
     if hidden.any():
         means = np.ascontiguousarray(coefficients[:MEANS].transpose(1, 2, 0))
         known = (~hidden).astype(np.float32)
-        filled = fill_unknown(means * known[..., None], known, 0.0)
+        filled = fill_unknown(means, known, 0.0)
         coefficients[:MEANS] = filled.transpose(2, 0, 1)
     return coefficients
 

@@ -18,19 +18,18 @@ LARGEST_DEPTH = 10_000
 # Profiles are made anew each time: an override is written into the profile it applies to.
 def latents() -> QoSProfile:
     """Latents: a few may wait, so that none is lost that a later one builds on."""
-    return QoSProfile(
-        history=HistoryPolicy.KEEP_LAST,
-        depth=10,
-        reliability=ReliabilityPolicy.BEST_EFFORT,
-        durability=DurabilityPolicy.VOLATILE,
-    )
+    return _best_effort(depth=10)
 
 
 def newest() -> QoSProfile:
     """What goes with latents: only the newest counts."""
+    return _best_effort(depth=1)
+
+
+def _best_effort(depth: int) -> QoSProfile:
     return QoSProfile(
         history=HistoryPolicy.KEEP_LAST,
-        depth=1,
+        depth=depth,
         reliability=ReliabilityPolicy.BEST_EFFORT,
         durability=DurabilityPolicy.VOLATILE,
     )

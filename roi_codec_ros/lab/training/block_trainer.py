@@ -24,7 +24,6 @@ from roi_codec_ros.codec.presets import get_preset
 from roi_codec_ros.common.devices import torch_device
 from roi_codec_ros.lab.training.block_batches import BlockBatch, BlockBatches
 from roi_codec_ros.lab.training.block_config import BlockTrainingConfig
-from roi_codec_ros.lab.training.engine import learning_rate_share
 from roi_codec_ros.lab.training.step import DetectorTerm
 from roi_codec_ros.lab.training.training_run import TrainingRun
 
@@ -71,10 +70,8 @@ class BlockTrainer(TrainingRun[BlockBatch]):
     def _train_step(self, batch: BlockBatch, progress: float) -> dict[str, float]:
         config = self.config
         self.synthesis.train()
-        share = learning_rate_share(progress, self.step, config.warm_up_steps)
         optimizer = self._optimizers["optimizer"]
-        for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate * share
+        self._set_learning_rate(progress)
         photographs, wanted = (self._pixels(x) for x in (batch.images, batch.wanted))
         levels = torch.from_numpy(batch.levels).to(self._device)
         hidden = self._plane(batch.hidden)
@@ -125,10 +122,6 @@ class BlockTrainer(TrainingRun[BlockBatch]):
         for coefficients, mask in zip(y, hidden[:, 0].bool().cpu().numpy(), strict=True):
             fill_hidden(coefficients, mask)
         return torch.from_numpy(y).to(self._device)
-
-    def _pixels(self, images: np.ndarray) -> Tensor:
-        pixels = torch.from_numpy(images).to(self._device).permute(0, 3, 1, 2)
-        return pixels.float().div_(255.0).contiguous(memory_format=torch.channels_last)
 
     def _plane(self, values: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(values)).to(self._device)[:, None].float()

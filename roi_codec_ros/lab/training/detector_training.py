@@ -18,16 +18,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from roi_codec_ros.common.devices import settle, torch_device
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
 from roi_codec_ros.common.files import GENERATOR
 from roi_codec_ros.lab.training.checkpoints import read_checkpoint
 from roi_codec_ros.lab.training.detector_data import PairBatch, PairBatches, PairCrops
-from roi_codec_ros.lab.training.engine import learning_rate_share
 from roi_codec_ros.lab.training.features import (
     COMPARED_LAYERS,
     detection_distance,
@@ -128,9 +126,7 @@ class DetectorTrainer(TrainingRun[PairBatch]):
         config, student = self.config, self.model
         student.eval()  # batch normalisation keeps its statistics: those of a few crops are worse
         optimizer = self._optimizers["optimizer"]
-        share = learning_rate_share(progress, self.step, config.warm_up_steps)
-        for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate * share
+        self._set_learning_rate(progress)
         with torch.no_grad():
             wanted = self._teacher(self._pixels(batch.originals))
             found = self._teacher.predictions(wanted)
@@ -149,10 +145,6 @@ class DetectorTrainer(TrainingRun[PairBatch]):
         nn.utils.clip_grad_norm_(student.parameters(), config.gradient_clip)
         optimizer.step()
         return figures
-
-    def _pixels(self, images: np.ndarray) -> Tensor:
-        pixels = torch.from_numpy(images).to(self._device).permute(0, 3, 1, 2)
-        return pixels.float().div_(255.0).contiguous(memory_format=torch.channels_last)
 
     def weights_file(self) -> memoryview:
         """The averaged weights as `weights_bytes` writes them."""

@@ -13,7 +13,6 @@ from torch import nn
 from torch.nn import functional
 
 from roi_codec_ros.common.devices import torch_device
-from roi_codec_ros.lab.training.engine import learning_rate_share
 from roi_codec_ros.lab.training.region_batches import (
     RegionBatch,
     RegionBatches,
@@ -102,9 +101,7 @@ class RegionTrainer(TrainingRun[RegionBatch]):
     def _train_step(self, batch: RegionBatch, progress: float) -> dict[str, float]:
         """Figures: weighed cross entropies of heads and persons, nats a block."""
         config, optimizer = self.config, self._optimizers["optimizer"]
-        share = learning_rate_share(progress, self.step, config.warm_up_steps)
-        for group in optimizer.param_groups:
-            group["lr"] = group["rate"] * share
+        self._set_learning_rate(progress)
         images = torch.from_numpy(batch.images).to(self._device).permute(0, 3, 1, 2).float()
         wanted, prices = (
             torch.from_numpy(x).to(self._device) for x in (batch.wanted, batch.prices)

@@ -13,7 +13,7 @@ from torch import nn
 
 from roi_codec_ros.lab.training.config import TrainingConfig
 from roi_codec_ros.lab.training.data import Batch, CropSampler
-from roi_codec_ros.lab.training.engine import learning_rate_share, start_engine
+from roi_codec_ros.lab.training.engine import start_engine
 from roi_codec_ros.lab.training.step import CodecLoss, DetectorTerm
 from roi_codec_ros.lab.training.trainable import TrainableCodec
 from roi_codec_ros.lab.training.training_run import TrainingRun
@@ -68,9 +68,7 @@ class Trainer(TrainingRun[Batch]):
     def _train_step(self, batch: Batch, progress: float) -> dict[str, float]:
         self._loss.train()
         stage = self.config.stage(progress)
-        share = learning_rate_share(progress, self.step, self.config.warm_up_steps)
-        for group in self._optimizers["optimizer"].param_groups:
-            group["lr"] = self.config.learning_rate * share * group["scale"]
+        self._set_learning_rate(progress)
         # Noise, as crops, depends on seed, step and process alone.
         torch.manual_seed(
             self.config.seed * _SEEDS_PER_RUN + self.step + self._rank * _SEEDS_PER_PROCESS

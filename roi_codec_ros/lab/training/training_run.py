@@ -11,11 +11,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from roi_codec_ros.common.errors import RoiCodecError
 from roi_codec_ros.lab.training.checkpoints import read_checkpoint, write_checkpoint
+from roi_codec_ros.lab.training.engine import learning_rate_share
 from roi_codec_ros.lab.training.loader import Prefetcher
 from roi_codec_ros.lab.training.photograph_store import worker_threads
 
@@ -87,6 +89,22 @@ class TrainingRun(ABC, Generic[Drawn]):
     @abstractmethod
     def _train_step(self, batch: Drawn, progress: float) -> dict[str, float]:
         """One step of the optimizers; its figures, ``loss`` among them."""
+
+    def _set_learning_rate(self, progress: float) -> None:
+        """The rate of this step, half a cosine over the budget, warmed up.
+
+        A group of parameters may have a ``rate`` of its own in place of the configured one, and
+        a ``scale`` of it.
+        """
+        share = learning_rate_share(progress, self.step, self.config.warm_up_steps)
+        for group in self._optimizers["optimizer"].param_groups:
+            rate = group.get("rate", self.config.learning_rate)
+            group["lr"] = rate * share * group.get("scale", 1.0)
+
+    def _pixels(self, images: np.ndarray) -> Tensor:
+        """Images uint8 [B, S, S, 3] as a network takes them: float32 [B, 3, S, S], 0 to 1."""
+        pixels = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2)
+        return pixels.float().div_(255.0).contiguous(memory_format=torch.channels_last)
 
     # ------------------------------------------------------------------------------- checkpoints
 
