@@ -7,6 +7,8 @@ import importlib.util
 import json
 import subprocess
 import sys
+import time
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -304,21 +306,26 @@ def test_a_runtime_that_computes_something_else_is_not_taken():
 
 def test_of_those_that_agree_the_fastest_is_taken(monkeypatch):
     seconds = {"onnxruntime-int8": 0.03, "onnxruntime": 0.02, "openvino": 0.04}
-    opened = {}
+    monkeypatch.setattr(graph_choice, "least_seconds", lambda steps: list(seconds.values()))
 
-    def tagged(name):
-        def open_it():
-            opened[id(session := opener(small_graph())())] = seconds[name]
-            return session
-
-        return open_it
-
-    monkeypatch.setattr(graph_choice, "_seconds", lambda session, inputs: opened[id(session)])
-
-    taken = fastest({name: tagged(name) for name in seconds}, {"x": [4, 4]}, what="small")
+    taken = fastest({name: opener(small_graph()) for name in seconds}, {"x": [4, 4]}, what="small")
 
     assert taken is not None
     assert taken[0] == "onnxruntime"
+
+
+def test_steps_are_timed_by_turns():
+    """So that what starts meanwhile slows none of them alone."""
+    taken = []
+
+    def step(name, seconds):
+        taken.append(name)
+        time.sleep(seconds)
+
+    least = graph_choice.least_seconds([partial(step, "a", 0.002), partial(step, "b", 0.02)])
+
+    assert taken == ["a", "b"] * (graph_choice.TIMED_ROUNDS + 1)
+    assert 0.002 <= least[0] < least[1]
 
 
 def test_a_graph_without_a_self_test_is_refused():

@@ -12,18 +12,18 @@ instructions for them.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from roi_codec_ros.common.graph_choice import least_seconds
 from roi_codec_ros.common.graph_runtime import GRAPH_SUFFIX, find_graph, read_graph
 from roi_codec_ros.regions import RegionFinder, open_regions
 
 INT8 = "-int8"  # ends the name of a model's 8-bit form
 TIMED_SIZE = (720, 1280)
-TIMED_RUNS = 3
 MOST_APART = 0.1  # mean difference of a probability: a processor whose integers overflow has more
 
 
@@ -58,16 +58,9 @@ def _faster(exact: bytes, small: bytes, opened: Callable[[bytes], RegionFinder])
         rows[:, None] + 0 * columns,
     ]
     image = np.stack(ramps, axis=-1).astype(np.uint8)
-    seconds, found = [], []
-    for content in (exact, small):
-        finder = opened(content)
-        found.append(finder.find(image))
-        taken = []
-        for _ in range(TIMED_RUNS):
-            started = time.perf_counter()
-            finder.find(image)
-            taken.append(time.perf_counter() - started)
-        seconds.append(min(taken))
+    finders = [opened(content) for content in (exact, small)]
+    found = [finder.find(image) for finder in finders]
+    seconds = least_seconds([partial(finder.find, image) for finder in finders])
     pairs = [(regions.heads, regions.persons) for regions in found]
     apart = max(float(np.abs(a - b).mean()) for a, b in zip(*pairs, strict=True))
     return small if seconds[1] < seconds[0] and apart <= MOST_APART else exact
