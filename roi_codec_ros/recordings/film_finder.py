@@ -2,12 +2,13 @@
 """The finders of films: what finds heads and persons by what is fastest here.
 
     frame ─┬─► faces of the model ────────────────────────────────► every frame
-           └─► its heads and persons, or those of its 8-bit form ──► frames some time apart
+           └─► small faces; its heads and persons, or those of
+               its 8-bit form ────────────────────────────────────► frames some time apart
 
-Faces, which people are known by, are looked for on every pixel, with the same numbers in both
-forms. The other network, which finds heads from behind and persons, sees half of the pixels in
-each direction, and takes a third of its time in 8-bit integers, where this processor has
-instructions for them.
+Faces, which people are known by, are looked for with the same numbers in both forms: on half of
+the pixels in each direction in every frame, and on every pixel in frames that are judged whole.
+The other network, which finds heads from behind and persons, sees half of them, and takes a third
+of its time in 8-bit integers, where this processor has instructions for them.
 """
 
 from __future__ import annotations

@@ -111,8 +111,8 @@ class RegionFinder:
     ) -> None:
         """maps, faces: of a regions file. Raises ModelFileError for any other.
 
-        small_faces: look for faces on every pixel instead of half of them in each direction, in
-        four times the time.
+        small_faces: `find` looks for faces on every pixel instead of half of them in each
+        direction, in four times the time.
         """
         self._maps, self._of_faces = maps, faces
         self._small_faces = small_faces
@@ -136,22 +136,22 @@ class RegionFinder:
                     f"expected {name} of {size[0]}×{size[1]} blocks from {self._maps.where}, "
                     f"found {list(plane.shape)}"
                 )
-        return Regions(*maps, self._faces(image, half))
+        if not self._small_faces:
+            return Regions(*maps, self._faces(half))
+        height, width = image.shape[:2]
+        faces = self._faces(_bordered(image, -height % MULTIPLE, -width % MULTIPLE))
+        return Regions(*maps, Faces(faces.xyxy / 2, faces.score))
 
     def find_faces(self, image: NDArray[np.uint8]) -> Regions:
-        """As `find` in less time, but heads and persons are 0 everywhere."""
+        """As `find` in less time, but small faces are not looked for, and heads and persons are 0
+        everywhere."""
         nothing = np.zeros(grid_size(image.shape[0], image.shape[1]), np.float32)
-        return Regions(nothing, nothing, self._faces(image))
+        return Regions(nothing, nothing, self._faces(halved(image)))
 
-    def _faces(self, image: NDArray[np.uint8], half: NDArray[np.uint8] | None = None) -> Faces:
-        if self._small_faces:
-            height, width = image.shape[:2]
-            seen = _bordered(image, -height % MULTIPLE, -width % MULTIPLE)
-        else:
-            seen = halved(image) if half is None else half
+    def _faces(self, seen: NDArray[np.uint8]) -> Faces:
+        """Faces of a picture at half of a frame's size, in pixels of the frame."""
         found = _finite(self._of_faces.run(seen), self._of_faces.where)
-        faces = _faces(found, self.thresholds.doubtful_face)
-        return Faces(faces.xyxy / 2, faces.score) if self._small_faces else faces
+        return _faces(found, self.thresholds.doubtful_face)
 
 
 def _finite(found: Mapping[str, np.ndarray], where: str) -> Mapping[str, np.ndarray]:
