@@ -57,8 +57,8 @@ def _threads() -> Any:
 def _server_backend(network: str, graph: str) -> Any:
     return parameter(
         "auto",
-        f"Runtime of the {network}. auto: the fastest that is installed and gives what it should "
-        f"in a test at start. -int8: in 8-bit integers, where {graph}-int8.onnx lies beside it.",
+        f"Runtime of the {network}. auto: the fastest installed one that passes a self-test at "
+        f"start. -int8: in 8-bit integers, where {graph}-int8.onnx lies beside it.",
         choices=SERVER_BACKENDS,
     )
 
@@ -137,37 +137,36 @@ class EncoderParameters(NodeParameters):
     )
     target_kbit_s: float = parameter(
         0.0,
-        "Bit rate to hold, in kbit/s, by the quality, which begins at the one that is set: "
-        "within 10 % over five seconds, from a second after a change of the scene on. 0: the "
-        "quality that is set.",
+        "Target bit rate in kbit/s. quality is where it starts, and is adjusted to hold the rate "
+        "within 10 % over five seconds, from one second after a change of scene. 0: constant "
+        "quality.",
         range=(0.0, 1e6),
         live=True,
     )
     skip: str = parameter(
         "auto",
-        "Whether blocks that have not changed are left out, for cameras that stand still; each is "
-        "sent anew once a second, those with persons in every frame. auto: for devices, streams "
-        "and topics, not for files and folders.",
+        "Skip unchanged blocks, for static cameras. Every block is refreshed once a second; "
+        "blocks with persons are sent in every frame. auto: on for devices, streams and topics, "
+        "off for files and folders.",
         choices=("auto", "on", "off"),
     )
     predict: bool = parameter(
         False,
-        "Where unchanged blocks are left out, send of others what has changed in them. It takes "
-        "fewer bits, but a frame that is lost then leaves persons, too, unknown for up to a "
-        "second.",
+        "With skip: send changed blocks as differences to what was sent before. Takes fewer bits, "
+        "but after a lost frame persons, too, may be unknown for up to a second.",
     )
     hide_memory_s: float = parameter(
         0.5,
-        "How long a block that was hidden stays hidden while a person is still seen there, in "
-        "seconds, so that a head missed in one frame is not shown. 0: no memory.",
+        "Time in seconds for which a hidden block stays hidden while a person is still seen "
+        "there, so that a head missed in one frame is not shown. 0: no memory.",
         range=(0.0, 10.0),
     )
     persons_every: int = parameter(
         2,
-        "Of devices, streams and topics, in one frame of so many persons, and heads from behind, "
-        "are looked for, and taken to be there or beside it until the next; faces are looked for "
-        "in every frame. Frames more than 0.08 s after the last such one are judged whole, as are "
-        "those of files and folders.",
+        "For devices, streams and topics: search every n-th frame in full, for persons and for "
+        "heads seen from behind; in between they are assumed to be where they were, or one block "
+        "beside it. Faces are searched for in every frame. A frame more than 0.08 s after the "
+        "last full search is searched in full, as are all frames of files and folders.",
         range=(1, 4),
     )
     device: str = _device()
@@ -237,8 +236,8 @@ class EncoderParameters(NodeParameters):
     )
     stamp_offset_s: float = parameter(
         0.0,
-        "Seconds to add to each stamp: less than 0 by the delay that nothing tells of, from the "
-        "light to the driver's or the stream's time, or to the arrival.",
+        "Offset in seconds added to each stamp. Negative: makes up for a constant delay between "
+        "the exposure and the driver's or the stream's time, or the arrival.",
         range=(-10.0, 10.0),
         live=True,
     )
@@ -253,15 +252,15 @@ class DecoderParameters(NodeParameters):
         ["fast"],
         "Names or paths of the models to accept; payloads of other models are rejected.",
     )
-    backend: str = _server_backend("network that makes pictures", "MODEL-decoder")
+    backend: str = _server_backend("decoder's network", "MODEL-decoder")
     device: str = _device()
     threads: int = _threads()
     max_batch: int = _max_batch()
     deadline_ms: float = parameter(
         0.0,
         "Latents that can no longer become persons (without a detector in the same process: an "
-        "image) within this time of their arrival, by how long the last ones took, are not "
-        "decoded; what their blocks say of the stream is kept. 0: no deadline.",
+        "image) within this time of their arrival, judging by how long recent ones took, are not "
+        "decoded to pixels; later frames can still build on them. 0: no deadline.",
         range=(0.0, 60000.0),
         live=True,
     )
@@ -357,8 +356,8 @@ class TrackerParameters(NodeParameters):
     )
     tf_timeout_s: float = parameter(
         0.2,
-        "How long a frame of a camera whose pose is in TF waits for the transform of its moment, "
-        "in seconds; longer than TF lags behind the images of cameras that move. 0: not at all.",
+        "If a camera's pose comes from TF: how long a frame waits for the transform at its stamp, "
+        "in seconds; for moving cameras, more than TF lags behind the images. 0: no waiting.",
         range=(0.0, 5.0),
         live=True,
     )
@@ -428,37 +427,37 @@ class WatchdogParameters(NodeParameters):
 
     cloud_timeout_s: float = parameter(
         1.0,
-        "The robot is to stop when persons/cloud is silent for this long, or what comes is older "
-        "than this by this machine's clock.",
+        "Stop the robot when persons/cloud has been silent for this long, in seconds, or when its "
+        "stamps are older than this by this machine's clock.",
         range=(0.05, 60.0),
         live=True,
     )
     coverage_timeout_s: float = parameter(
         3.0,
-        "The same for persons/coverage, which comes once a second. 0: it does not count.",
+        "The same for persons/coverage, which is published once a second. 0: ignore it.",
         range=(0.0, 60.0),
         live=True,
     )
     required_cameras: list[str] = parameter(
         [""],
-        "Cameras without which the robot is to stop, by persons/health; *: every one that the "
-        "tracker has. None: the robot goes on as long as any camera watches.",
+        "Cameras that must be watching, by persons/health, or the robot stops; *: every camera of "
+        "the tracker. None: the robot may drive as long as any camera watches.",
     )
     base_frame: str = parameter(
         "base_link",
-        "Frame of the robot, around which the obstacles stand.",
+        "Frame of the robot, around which the obstacles are published.",
         live=True,
     )
     ring_radius_m: float = parameter(
         0.3,
-        "Radius of the ring of obstacles around the robot; inside of the stop zone of its "
-        "collision monitor.",
+        "Radius in metres of the ring of obstacles around the robot; it must lie within the stop "
+        "zone of its collision monitor.",
         range=(0.01, 5.0),
         live=True,
     )
     rate_hz: float = parameter(
         10.0,
-        "How often the watchdog judges and publishes.",
+        "Rate in Hz at which the watchdog checks its inputs and publishes.",
         range=(1.0, 100.0),
     )
 
