@@ -24,7 +24,7 @@ from roi_codec_ros.common.graph_runtime import GRAPH_SUFFIX, find_graph, read_gr
 from roi_codec_ros.regions import RegionFinder, open_regions
 
 INT8 = "-int8"  # ends the name of a model's 8-bit form
-TIMED_SIZE = (720, 1280)
+TIMED_SIZE = (360, 640)  # small: each command waits for it, and the ratio is that of large frames
 MOST_APART = 0.1  # mean difference of a probability: a processor whose integers overflow has more
 
 
