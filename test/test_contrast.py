@@ -24,9 +24,12 @@ def test_one_brightness_with_a_sensors_noise_and_a_lamp_shows_nothing(level, for
     assert shows_nothing(form(image))
 
 
-@pytest.mark.parametrize("form", [lambda image: image, planes])
-def test_an_empty_room_shows_something_by_night_too(form):
-    room = Stage(["camera"], persons=1).film("camera", 0.0)
+@pytest.fixture(scope="module")
+def room():
+    return Stage(["camera"], persons=1).film("camera", 0.0)
 
+
+@pytest.mark.parametrize("form", [lambda image: image, planes])
+def test_an_empty_room_shows_something_by_night_too(room, form):
     assert not shows_nothing(form(room))
     assert not shows_nothing(form((room // 5).astype(np.uint8)))
