@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -84,9 +85,10 @@ def room_of(parts: Sequence[str]) -> str:
     return "/".join(parts[: 2 if parts[0] == "lab" else 1])
 
 
-def imports(path: Path, *, only_at_import_time: bool = False) -> Iterator[str]:
+@cache
+def imports(path: Path, *, only_at_import_time: bool = False) -> tuple[str, ...]:
     """Dotted names that a module imports, those for type checkers left out."""
-    yield from _imports(ast.parse(path.read_text(encoding="utf-8")), only_at_import_time)
+    return tuple(_imports(ast.parse(path.read_text(encoding="utf-8")), only_at_import_time))
 
 
 def _imports(node: ast.AST, only_at_import_time: bool) -> Iterator[str]:

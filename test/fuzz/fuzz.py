@@ -5,7 +5,7 @@
                                                                     model, photograph, data_set,
                                                                     driver_image or messages
     python test/fuzz/fuzz.py TARGET --seeds FOLDER                  write what to start from
-    python test/fuzz/fuzz.py TARGET --replay FOLDER                 run all files once
+    python test/fuzz/fuzz.py --replay CORPUS TARGET...              run all files of CORPUS/TARGET
 
 For example `mkdir found; python test/fuzz/fuzz.py roic -max_total_time=600 found
 test/fuzz/corpus/roic`.
@@ -21,13 +21,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 def main() -> None:
     name, *rest = sys.argv[1:]
-    if rest[:1] == ["--replay"]:
+    if name == "--replay":
         from targets import TARGETS
 
-        files = sorted(Path(rest[1]).iterdir())
-        for file in files:
-            TARGETS[name](file.read_bytes())
-        sys.stdout.write(f"{len(files)} inputs\n")
+        corpus, *names = rest
+        for name in names:
+            files = sorted((Path(corpus) / name).iterdir())
+            for file in files:
+                TARGETS[name](file.read_bytes())
+            sys.stdout.write(f"{name}: {len(files)} inputs\n")
     elif rest[:1] == ["--seeds"]:
         from seeds import write_seeds
 
