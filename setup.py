@@ -45,30 +45,31 @@ def shared_files() -> list[tuple[str, list[str]]]:
     ]
 
 
-def kernel() -> Extension:
-    """The C++ entropy coder; where it is not wanted the NumPy one takes its place."""
+def kernel(name: str) -> Extension:
+    """A C++ kernel, src/NAME.cpp; where it is not wanted NumPy takes its place."""
+    module, sources = f"{NAME}.codec._{name}", [f"src/{name}.cpp"]
     try:
         from pybind11.setup_helpers import Pybind11Extension
     except ImportError:
-        return Extension(f"{NAME}.codec._rans", ["src/rans.cpp"], optional=True)
+        return Extension(module, sources, optional=True)
     return Pybind11Extension(
-        f"{NAME}.codec._rans",
-        ["src/rans.cpp"],
+        module,
+        sources,
         cxx_std=17,
-        extra_compile_args=["-O3"],
+        extra_compile_args=["-O3", "-ffp-contract=off"],  # the same numbers everywhere
         optional=True,
     )
 
 
-class BuildKernel(build_ext):
-    """build_ext that goes without the kernel only where it was told to.
+class BuildKernels(build_ext):
+    """build_ext that goes without the kernels only where it was told to.
 
     pip shows what a build says only where it fails, so that a warning would not be read.
     """
 
     def run(self) -> None:
         if WITHOUT_KERNEL:
-            sys.stderr.write(f"WARNING: built without the C++ entropy coder: {SLOW}\n")
+            sys.stderr.write(f"WARNING: built without the C++ kernels: {SLOW}\n")
             return
         super().run()
         names = [extension.name for extension in self.extensions]
@@ -87,8 +88,8 @@ setup(
     package_dir={"": "."},
     include_package_data=True,
     package_data={NAME: ["lab/*/*.j2", "recordings/*.j2"]},
-    ext_modules=[kernel()],
-    cmdclass={"build_ext": BuildKernel},
+    ext_modules=[kernel("rans"), kernel("transform")],
+    cmdclass={"build_ext": BuildKernels},
     entry_points={"console_scripts": executables()},
     data_files=shared_files(),
     zip_safe=False,

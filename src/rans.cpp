@@ -281,6 +281,27 @@ struct Size
   std::size_t area() const {return height * width;}
 };
 
+// How far symbols of neighbours lie apart in memory.
+struct Strides
+{
+  std::ptrdiff_t channel;
+  std::ptrdiff_t row;
+  std::ptrdiff_t column;
+
+  // Channels one after the other, each row by row.
+  static Strides of_planes(const Size & size)
+  {
+    return {
+      static_cast<std::ptrdiff_t>(size.area()), static_cast<std::ptrdiff_t>(size.width), 1};
+  }
+
+  std::ptrdiff_t of(std::size_t c, std::size_t y, std::size_t x) const
+  {
+    return static_cast<std::ptrdiff_t>(c) * channel + static_cast<std::ptrdiff_t>(y) * row +
+           static_cast<std::ptrdiff_t>(x) * column;
+  }
+};
+
 // Bytes that a coder wrote into a buffer.
 struct Body
 {
@@ -492,19 +513,33 @@ public:
     }
   }
 
+  // As much as is coded anywhere of symbols with these distances in memory.
+  void fill(const std::int16_t * symbols, const Strides & strides) const
+  {
+    if (strides.channel != 1) {
+      each(symbols, strides, [](std::int16_t symbol, std::int16_t & place) {place = symbol;});
+      return;
+    }
+    for (std::size_t y = 0; y < size_.height; ++y) {
+      for (std::size_t x = 0; x < size_.width; ++x) {
+        std::copy_n(symbols + strides.of(0, y, x), depth_, at(y, x));
+      }
+    }
+  }
+
   // Calls move(channel's symbol, grid's symbol) for all symbols, tile by tile.
   template<typename Value, typename Move>
-  void each(Value * symbols, Move && move) const
+  void each(Value * symbols, const Strides & strides, Move && move) const
   {
     constexpr std::size_t kTile = 16;
     for (std::size_t y = 0; y < size_.height; ++y) {
       for (std::size_t x = 0; x < size_.width; x += kTile) {
         const std::size_t columns = std::min(kTile, size_.width - x);
         for (std::size_t c = 0; c < depth_; ++c) {
-          Value * const from = symbols + c * size_.area() + y * size_.width + x;
+          Value * const from = symbols + strides.of(c, y, x);
           std::int16_t * const to = at(y, x) + c;
           for (std::size_t i = 0; i < columns; ++i) {
-            move(from[i], to[i * depth_]);
+            move(from[static_cast<std::ptrdiff_t>(i) * strides.column], to[i * depth_]);
           }
         }
       }
@@ -574,10 +609,12 @@ public:
   }
 
   // Fills `buffer` (layout.bound() + kWordBytes bytes) from its end; returns where the body lies.
-  Body encode(const std::int16_t * symbols, const Layout & layout, std::uint8_t * buffer) const
+  Body encode(
+    const std::int16_t * symbols, const Strides & strides, const Layout & layout,
+    std::uint8_t * buffer) const
   {
     const Grid grid(layout);
-    grid.each(symbols, [](std::int16_t symbol, std::int16_t & place) {place = symbol;});
+    grid.fill(symbols, strides);
     grid.clear(layout, coded_);
     Writer writer{buffer + layout.bound() + kWordBytes};
     const std::uint8_t * end = writer.front;
@@ -685,7 +722,9 @@ public:
       }
     }
     tail.finish(reader, states);
-    grid.each(symbols, [](std::int16_t & symbol, std::int16_t place) {symbol = place;});
+    grid.each(
+      symbols, Strides::of_planes(layout.size),
+      [](std::int16_t & symbol, std::int16_t place) {symbol = place;});
     const std::size_t plane = layout.size.area();
     std::fill_n(
       symbols + layout.depth * plane, (channels_ - layout.depth) * plane, std::int16_t{0});
@@ -960,6 +999,7 @@ private:
 
 using Int32Array = py::array_t<std::int32_t, py::array::c_style>;
 using Int16Array = py::array_t<std::int16_t, py::array::c_style>;
+using SymbolArray = py::array_t<std::int16_t, 0>;  // in any layout
 using ByteArray = py::array_t<std::uint8_t, py::array::c_style>;
 
 Numbers numbers_of(const Int32Array & array)
@@ -1056,6 +1096,19 @@ std::uint8_t * memory_of(std::size_t size)
   return buffer.data() + (buffer.size() - size);
 }
 
+Strides checked_strides(const SymbolArray & symbols)
+{
+  constexpr auto bytes = static_cast<py::ssize_t>(sizeof(std::int16_t));
+  bool aligned = reinterpret_cast<std::uintptr_t>(symbols.data()) % alignof(std::int16_t) == 0;
+  for (py::ssize_t axis = 0; axis < 3; ++axis) {
+    aligned = aligned && symbols.strides(axis) % bytes == 0;
+  }
+  if (!aligned) {
+    throw py::value_error("expected symbols that are aligned");
+  }
+  return {symbols.strides(0) / bytes, symbols.strides(1) / bytes, symbols.strides(2) / bytes};
+}
+
 py::bytes bytes_of(const Body & body)
 {
   return py::bytes(
@@ -1063,7 +1116,7 @@ py::bytes bytes_of(const Body & body)
 }
 
 py::tuple encode(
-  const Coder & coder, const Int16Array & symbols, const ByteArray & blocks,
+  const Coder & coder, const SymbolArray & symbols, const ByteArray & blocks,
   const ByteArray & levels)
 {
   if (symbols.ndim() != 3 || static_cast<std::size_t>(symbols.shape(0)) != coder.channels()) {
@@ -1071,6 +1124,7 @@ py::tuple encode(
             "expected symbols [" + std::to_string(coder.channels()) + ", H, W]");
   }
   const Size size = checked_size(coder, symbols.shape(1), symbols.shape(2));
+  const Strides strides = checked_strides(symbols);
   const Blocks map = checked_blocks(coder, blocks, size);
   const auto level_of_class = checked_levels(coder, levels);
   const std::int16_t * values = symbols.data();
@@ -1081,7 +1135,7 @@ py::tuple encode(
     const Layout layout = coder.layout(map, size, level_of_class);
     coded_map = coder.map().encode(
       map, size, memory_of<0>(MapCoder::bound(size) + kWordBytes));
-    body = coder.encode(values, layout, memory_of<1>(layout.bound() + kWordBytes));
+    body = coder.encode(values, strides, layout, memory_of<1>(layout.bound() + kWordBytes));
   }
   return py::make_tuple(bytes_of(coded_map), bytes_of(body));
 }

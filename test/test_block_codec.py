@@ -8,8 +8,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from roi_codec_ros.codec import Decoder, Encoder, load_encoder, load_model, untrained_model
-from roi_codec_ros.codec.block_transform import MEANS, STEPS, BlockTransform, fill_hidden
+from roi_codec_ros.codec import Decoder, Encoder, load_encoder, load_model
+from roi_codec_ros.codec.block_transform import MEANS, STEPS, fill_hidden
 from roi_codec_ros.codec.entropy import FIRST_CLASS, HIDDEN
 from roi_codec_ros.codec.ladder import LEVELS, coded_channels, ladder_steps
 from roi_codec_ros.codec.model_file import Model
@@ -114,28 +114,6 @@ def test_models_without_levels_take_no_quality():
 def test_a_model_that_codes_blocks_runs_no_network_in_torch():
     with pytest.raises(UsageError, match="expected a backend among auto, onnxruntime"):
         load_encoder("fast", backend="torch")
-
-
-def test_training_and_camera_compute_the_same_symbols(astronaut):
-    import torch
-
-    from roi_codec_ros.codec.networks import BlockAnalysis
-
-    small = untrained_model("nano")
-    transform = BlockTransform(small)
-    blocks = np.full((32, 32), FIRST_CLASS, np.uint8)
-    x = torch.from_numpy(astronaut.copy()).permute(2, 0, 1)[None].float() / 255
-
-    symbols = transform.symbols(astronaut, blocks, np.array([0, 0, 0, 0], np.uint8))
-
-    channels = small.preset.latent_channels
-    with torch.inference_mode():
-        values = (
-            BlockAnalysis(channels)(x)[0].numpy() / ladder_steps(channels, 16)[0][:, None, None]
-        )
-    wanted = np.trunc(values + np.copysign(0.4, values))
-    assert (symbols != wanted).mean() < 1e-3
-    assert np.abs(symbols - wanted).max() <= 1
 
 
 def test_frames_of_any_size_are_coded_to_their_border(model, encoder, astronaut):

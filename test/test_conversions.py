@@ -19,6 +19,7 @@ from builtin_interfaces.msg import Time
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
+from roi_codec_ros.codec import kernels
 from roi_codec_ros.common.errors import RoiCodecError
 from roi_codec_ros.common.image_messages import (
     ENCODINGS,
@@ -357,7 +358,7 @@ def test_stamp_in_nanoseconds():
 
 
 def test_a_kernel_that_was_left_out_is_a_warning_of_its_own(monkeypatch):
-    monkeypatch.setattr("roi_codec_ros.codec.rans._kernel", None)
+    monkeypatch.delitem(kernels.KERNELS, kernels.ENTROPY_CODER)
 
     (status,) = coder_statuses()
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from test_cli import roi_codec
 
+from roi_codec_ros.codec import kernels
 from roi_codec_ros.commands import doctor, doctor_network
 
 
@@ -31,7 +32,7 @@ def test_a_page_says_what_is_here_and_what_works(tmp_path: Path) -> None:
 
 
 def test_a_kernel_that_was_left_out_is_named(monkeypatch) -> None:
-    monkeypatch.setattr("roi_codec_ros.codec.rans._kernel", None)
+    monkeypatch.delitem(kernels.KERNELS, kernels.ENTROPY_CODER)
 
     (finding,) = doctor._kernel()
 

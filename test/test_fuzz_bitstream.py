@@ -22,7 +22,8 @@ import pytest
 from roi_codec_ros.codec.bitstream import HEADER_BYTES, Payload
 from roi_codec_ros.codec.entropy import EntropyTables
 from roi_codec_ros.codec.frequencies import neighbourly_map_cdf
-from roi_codec_ros.codec.rans import RansCoder, available_implementations
+from roi_codec_ros.codec.kernels import available_implementations
+from roi_codec_ros.codec.rans import RansCoder
 from roi_codec_ros.common.errors import BitstreamError
 
 STRIDE = 16

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from roi_codec_ros.codec import rans
 from roi_codec_ros.codec.entropy import (
     FIRST_CLASS,
     HIDDEN,
@@ -18,7 +17,8 @@ from roi_codec_ros.codec.entropy import (
     map_contexts_of,
 )
 from roi_codec_ros.codec.frequencies import map_cdf_of, neighbourly_map_cdf
-from roi_codec_ros.codec.rans import RansCoder, available_implementations
+from roi_codec_ros.codec.kernels import ENTROPY_CODER, KERNELS, available_implementations
+from roi_codec_ros.codec.rans import RansCoder
 from roi_codec_ros.common.errors import BitstreamError
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "rans.json").read_text())
@@ -427,7 +427,7 @@ def test_absurd_sizes_are_refused_before_anything_is_allocated(implementation, s
 
 
 def test_the_reference_stands_in_for_a_missing_kernel(monkeypatch):
-    monkeypatch.setattr(rans, "_kernel", None)
+    monkeypatch.delitem(KERNELS, ENTROPY_CODER)
     assert RansCoder(EntropyTables.laplace(1)).implementation == "numpy"
     with pytest.raises(ValueError, match=r"expected .* numpy, found c\+\+"):
         RansCoder(EntropyTables.laplace(1), "c++")
@@ -437,7 +437,7 @@ def test_the_reference_stands_in_for_a_missing_kernel(monkeypatch):
 def test_the_kernel_trusts_no_tables_either():
     def coder(cdf, lengths, offsets, bounds, coded=(2,), ladder=(1,), map_cdf=None):
         rest = neighbourly_map_cdf(1) if map_cdf is None else map_cdf
-        return rans._kernel.Coder(
+        return KERNELS[ENTROPY_CODER].Coder(
             *(np.array(a, np.int32) for a in (cdf, lengths, offsets, bounds, coded, ladder, rest))
         )
 
@@ -479,7 +479,7 @@ def test_the_kernel_trusts_no_tables_either():
 
 @needs_kernel
 def test_the_kernel_trusts_no_arrays_either():
-    coder = rans._kernel.Coder(
+    coder = KERNELS[ENTROPY_CODER].Coder(
         *(
             getattr(stepped(), name)
             for name in ("cdf", "lengths", "offsets", "bounds", "coded_channels", "ladder")

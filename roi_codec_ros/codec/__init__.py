@@ -9,10 +9,11 @@ from roi_codec_ros.codec.bitstream import FORMAT, Payload
 from roi_codec_ros.codec.decoding import DecodedFrame, Decoder, ReadFrame
 from roi_codec_ros.codec.encoding import EncodedFrame, Encoder, load_encoder
 from roi_codec_ros.codec.entropy import FIRST_CLASS, HIDDEN, SKIPPED, EntropyTables
+from roi_codec_ros.codec.kernels import available_implementations, kernel_complaint
 from roi_codec_ros.codec.model_file import Model
 from roi_codec_ros.codec.models import find_model, list_models, load_model, untrained_model
 from roi_codec_ros.codec.presets import PRESETS, Preset, get_preset
-from roi_codec_ros.codec.rans import RansCoder, available_implementations, kernel_complaint
+from roi_codec_ros.codec.rans import RansCoder
 from roi_codec_ros.codec.skipping import Place
 from roi_codec_ros.codec.stream_state import StreamState
 from roi_codec_ros.common.errors import (

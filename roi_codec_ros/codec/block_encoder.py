@@ -102,9 +102,9 @@ class BlockEncoder:
         self, image: NDArray[np.uint8], plan: FramePlan, stamp_s: float | None
     ) -> FrameSymbols:
         """What of a frame is to be sent; it counts as sent from then on."""
-        values = self._transform.values(image, plan.blocks, np.array(plan.levels, np.uint8))
         if self._skipper is None or stamp_s is None:
-            return FrameSymbols(self._transform.rounded(values), plan.blocks)
+            return FrameSymbols(self.symbols(image, plan.blocks, plan.levels), plan.blocks)
+        values = self._transform.values(image, plan.blocks, np.array(plan.levels, np.uint8))
         return self._skipper.send(plan.blocks, plan.levels, values, plan.persons, stamp_s)
 
     def symbols(

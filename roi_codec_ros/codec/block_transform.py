@@ -3,26 +3,29 @@
 
     frame ─► blocks of 16×16 ─► inner products with a fixed basis ─► ÷ step ─► round ─► symbols
 
-In NumPy alone, so that a camera needs no torch. A hidden block's pixels are never read.
+In C++, or NumPy, so that a camera needs no torch. A hidden block's pixels are never read. Every
+machine gives the same symbols.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from roi_codec_ros.codec import transform_reference
 from roi_codec_ros.codec.entropy import FIRST_CLASS
-from roi_codec_ros.codec.ladder import frequencies, quantised
+from roi_codec_ros.codec.kernels import BLOCK_TRANSFORM, KERNELS, chosen_implementation
+from roi_codec_ros.codec.ladder import frequencies
 from roi_codec_ros.codec.model_file import Model
+from roi_codec_ros.codec.transform_reference import SIZE
 from roi_codec_ros.common.errors import ModelFileError
 from roi_codec_ros.regions.paint import fill_unknown
 
 MEANS = 3  # channels that are the means of a block, one of each colour
 STEPS = "steps"  # the tensor of a model file: float32 [L, C]
-_GREY = 127.5
 _COLOURS = ((1.0, 1.0, 1.0), (1.0, 0.0, -1.0), (1.0, -2.0, 1.0))  # of RGB: brightness, two more
 
 
@@ -32,14 +35,25 @@ class BlockTransform:
     steps: float32 [L, C], of each level and channel. coded: int64 [L], channels of each level.
     """
 
-    def __init__(self, model: Model) -> None:
-        """Raises ModelFileError where the model has no steps for its levels and channels."""
-        self._size = model.preset.stride
+    def __init__(
+        self, model: Model, implementation: str | None = None, instructions: str = ""
+    ) -> None:
+        """implementation: "c++" (the compiled kernel), "numpy" (the reference: the same numbers,
+        some forty times slower) or None, the best available. instructions: those that the
+        kernel uses, one of its `instructions()`; the best by default.
+
+        Raises ModelFileError where the model has no steps for its levels and channels, ValueError
+        where the implementation is not there.
+        """
         self.steps = model_steps(model)
         self.coded = model.tables.coded_channels.astype(np.int64)
-        self._bases = {
-            int(used): _SeparableBasis(int(used), self._size) for used in np.unique(self.coded)
-        }
+        self.implementation = chosen_implementation(BLOCK_TRANSFORM, implementation)
+        data = _forward_data(self.steps, self.coded)
+        self._forward: _Forward
+        if self.implementation == "c++":
+            self._forward = KERNELS[BLOCK_TRANSFORM].Transform(*data, instructions)
+        else:
+            self._forward = transform_reference.Transform(*data)
 
     def symbols(
         self, image: NDArray[np.uint8], blocks: NDArray[np.uint8], levels: NDArray[np.uint8]
@@ -52,9 +66,11 @@ class BlockTransform:
             levels: uint8 [P], the level of each class.
 
         Returns:
-            int16 [C, h, w], 0 where a block is not coded, and in channels that are not.
+            int16 [C, h, w], 0 where a block is not coded, and in channels that are not. Channels
+            lie beside each other in memory.
         """
-        return self.rounded(self.values(image, blocks, levels))
+        image, blocks = np.ascontiguousarray(image), np.ascontiguousarray(blocks)
+        return self._forward.symbols(image, blocks, levels).transpose(2, 0, 1)
 
     def values(
         self, image: NDArray[np.uint8], blocks: NDArray[np.uint8], levels: NDArray[np.uint8]
@@ -63,23 +79,8 @@ class BlockTransform:
 
         As `symbols` takes and gives them, but float32.
         """
-        rows, columns = blocks.shape
-        values = np.zeros((self.steps.shape[1], rows * columns), np.float32)
-        lines = self._lines(image, rows, columns)
-        coded = blocks >= FIRST_CLASS
-        level_of = self.level_of(blocks, levels)
-        for level in np.unique(level_of[coded]):
-            chosen = coded & (level_of == level)
-            used = int(self.coded[level])
-            of_level = self._bases[used].coefficients(lines[:, chosen])
-            of_level *= 1 / self.steps[level, :used, None]
-            values[:used, np.flatnonzero(chosen)] = of_level
-        return values.reshape(-1, rows, columns)
-
-    @staticmethod
-    def rounded(values: NDArray[np.float32]) -> NDArray[np.int16]:
-        """The symbols of values in steps, of any shape."""
-        return np.asarray(quantised(values).clip(-32768, 32767).astype(np.int16))
+        image, blocks = np.ascontiguousarray(image), np.ascontiguousarray(blocks)
+        return self._forward.values(image, blocks, levels).transpose(2, 0, 1)
 
     def level_of(
         self, blocks: NDArray[np.uint8], levels: Sequence[int] | NDArray[np.uint8]
@@ -88,15 +89,6 @@ class BlockTransform:
         by_value = np.full(FIRST_CLASS + len(levels), len(self.steps) - 1, np.uint8)
         by_value[FIRST_CLASS:] = levels
         return by_value[blocks]
-
-    def _lines(self, image: NDArray[np.uint8], rows: int, columns: int) -> NDArray[np.uint8]:
-        """Views of the lines of each block, [16, rows, columns, 48]; the border is repeated."""
-        height, width = image.shape[:2]
-        size = self._size
-        if (height, width) != (rows * size, columns * size):
-            down, right = rows * size - height, columns * size - width
-            image = np.pad(image, ((0, down), (0, right), (0, 0)), mode="edge")
-        return image.reshape(rows, size, columns, 3 * size).transpose(1, 0, 2, 3)
 
     def coefficients(
         self,
@@ -127,49 +119,30 @@ def fill_hidden(
     return coefficients
 
 
-class _SeparableBasis:
-    """Inner products with `block_basis`: down the columns first, then along what is left of lines.
+class _Forward(Protocol):
+    def symbols(
+        self, image: NDArray[np.uint8], blocks: NDArray[np.uint8], levels: NDArray[np.uint8]
+    ) -> NDArray[np.int16]: ...
 
-    That takes a seventh of the products of one matrix for both.
-    """
+    def values(
+        self, image: NDArray[np.uint8], blocks: NDArray[np.uint8], levels: NDArray[np.uint8]
+    ) -> NDArray[np.float32]: ...
 
-    def __init__(self, channels: int, size: int) -> None:
-        waves, colours = _waves(size), _colours()
-        of_u: dict[int, list[int]] = {}
-        chosen = frequencies(channels, size)
-        for channel, (_, u, _) in enumerate(chosen):
-            of_u.setdefault(u, []).append(channel)
-        # From bytes to coefficients of pixels in [0, 1].
-        self._down = (waves[: max(of_u) + 1] / 255).astype(np.float32)
-        self._along = [
-            (
-                of_u.get(u, []),
-                np.array(
-                    [
-                        np.outer(waves[v], colours[colour]).ravel()
-                        for colour, _, v in (chosen[channel] for channel in of_u.get(u, []))
-                    ],
-                    np.float32,
-                ).reshape(-1, 3 * size),
-            )
-            for u in range(len(self._down))
-        ]
-        # What a grey block would give: its coefficients are counted from there.
-        grey = np.full((size, 1, 3 * size), _GREY, np.float32)
-        self._channels = channels
-        self._of_grey = np.zeros((channels, 1), np.float32)
-        self._of_grey = self.coefficients(grey)
 
-    def coefficients(self, lines: NDArray[Any]) -> NDArray[np.float32]:
-        """Of blocks: their lines of 16 pixels, any kind [16, N, 48], to float32 [C, N]."""
-        size, count, length = lines.shape
-        pixels = lines.astype(np.float32, order="C").reshape(size, -1)
-        down = (self._down @ pixels).reshape(-1, count, length)
-        found = np.empty((self._channels, count), np.float32)
-        for (channels, along), of_u in zip(self._along, down, strict=True):
-            found[channels] = along @ of_u.T
-        found -= self._of_grey
-        return found
+def _forward_data(
+    steps: NDArray[np.float32], coded: NDArray[np.int64]
+) -> tuple[NDArray[Any], ...]:
+    """What `transform_reference.Transform` is made of."""
+    chosen = np.array(frequencies(steps.shape[1], SIZE), np.int32)
+    lengths = np.linalg.norm(np.array(_COLOURS), axis=1)
+    # From bytes to coefficients of pixels in [0, 1], in steps.
+    scales = 1 / (255 * lengths[chosen[:, 0]] * steps.astype(np.float64))
+    return (
+        _waves(SIZE).astype(np.float32),
+        chosen,
+        scales.astype(np.float32),
+        coded.astype(np.int32),
+    )
 
 
 def model_steps(model: Model) -> NDArray[np.float32]:

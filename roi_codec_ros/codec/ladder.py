@@ -82,3 +82,8 @@ ROUND_UP_FROM = 0.6  # of a step; halves and less are rarely worth their bits
 def quantised(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """Whole numbers near coefficients in steps; towards 0 up to `ROUND_UP_FROM`."""
     return np.trunc(values + np.copysign(np.float32(1 - ROUND_UP_FROM), values))
+
+
+def rounded(values: NDArray[np.float32]) -> NDArray[np.int16]:
+    """The symbols of coefficients in steps, of any shape."""
+    return np.asarray(quantised(values).clip(-32768, 32767).astype(np.int16))

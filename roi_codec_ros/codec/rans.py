@@ -13,16 +13,8 @@ import numpy as np
 
 from roi_codec_ros.codec import rans_reference
 from roi_codec_ros.codec.entropy import FIRST_CLASS, EntropyTables
+from roi_codec_ros.codec.kernels import ENTROPY_CODER, KERNELS, chosen_implementation
 from roi_codec_ros.common.errors import BitstreamError
-
-try:
-    import roi_codec_ros.codec._rans as _kernel
-except ImportError as error:  # installed without it, or built for another Python
-    _kernel = None
-    _fault = " ".join(str(error).split())
-else:
-    _fault = ""
-
 
 Buffer = bytes | bytearray | memoryview
 
@@ -50,18 +42,13 @@ class RansCoder:
     """
 
     def __init__(self, tables: EntropyTables, implementation: str | None = None) -> None:
-        available = available_implementations()
-        if implementation is not None and implementation not in available:
-            raise ValueError(
-                f"expected an implementation of {', '.join(available)}, found {implementation}"
-            )
-        self.implementation = implementation or available[0]
+        self.implementation = chosen_implementation(ENTROPY_CODER, implementation)
         self.channels = tables.channels
         self._classes = tables.classes
         self._levels = tables.levels
         self._coder: _Coder
         if self.implementation == "c++":
-            self._coder = _kernel.Coder(
+            self._coder = KERNELS[ENTROPY_CODER].Coder(
                 tables.cdf,
                 tables.lengths,
                 tables.offsets,
@@ -110,7 +97,7 @@ class RansCoder:
                 f"found {blocks.dtype} {list(blocks.shape)}"
             )
         return self._coder.encode(
-            np.ascontiguousarray(symbols, dtype=np.int16),
+            np.require(symbols, requirements="A"),
             np.ascontiguousarray(blocks),
             self._checked_levels(levels),
         )
@@ -161,18 +148,3 @@ class RansCoder:
                 f"classes, found {given}"
             )
         return np.array(given, np.uint8)
-
-
-def kernel_complaint() -> str:
-    """What whoever runs without the C++ kernel should know; empty where it is there."""
-    if _kernel is not None:
-        return ""
-    return (
-        f"expected the C++ entropy coder, found none ({_fault}): coding is some 100 times slower; "
-        "install a C++17 compiler and Python's headers, and install this package again"
-    )
-
-
-def available_implementations() -> tuple[str, ...]:
-    """Names that `RansCoder` takes here, the best first."""
-    return ("c++", "numpy") if _kernel is not None else ("numpy",)

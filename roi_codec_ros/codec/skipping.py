@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from roi_codec_ros.codec.bitstream import MAX_NUMBER
 from roi_codec_ros.codec.block_transform import BlockTransform
 from roi_codec_ros.codec.entropy import HIDDEN, SKIPPED
-from roi_codec_ros.codec.ladder import quantised
+from roi_codec_ros.codec.ladder import quantised, rounded
 from roi_codec_ros.codec.prediction import may_be_predicted
 
 REFRESH_S = 1.0  # every block is sent whole at least as often
@@ -111,12 +111,12 @@ class BlockSkipper:
         send = hidden | ~sent.known | (stamp_s - sent.person_s <= PERSON_S)
         limit = np.where(level_of == max(levels), COARSE_CHANGED, CHANGED)
         send |= self._changed(values, level_of, ~send, limit)
-        symbols = self._transform.rounded(values)
+        symbols = rounded(values)
         predicted = np.zeros(send.shape, np.bool_)
         if self._predict:
             predicted |= send & sent.known & ~hidden & (level_of == sent.level)
             predicted &= may_be_predicted(blocks, levels)
-        differences = self._transform.rounded(values[:, predicted] - sent.symbols[:, predicted])
+        differences = rounded(values[:, predicted] - sent.symbols[:, predicted])
         fewer = _bits(differences) < _bits(symbols[:, predicted])
         predicted[predicted] = fewer
         differences = differences[:, fewer]

@@ -92,10 +92,10 @@ def _machine() -> list[Finding]:
 
 
 def _kernel() -> list[Finding]:
-    from roi_codec_ros.codec.rans import kernel_complaint
+    from roi_codec_ros.codec.kernels import kernel_complaint
 
     complaint = kernel_complaint()
-    return [Finding("entropy coder", POOR if complaint else GOOD, complaint or "the C++ kernel")]
+    return [Finding("entropy coder", POOR if complaint else GOOD, complaint or "the C++ kernels")]
 
 
 def _opencv() -> list[Finding]:

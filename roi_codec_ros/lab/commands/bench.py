@@ -178,7 +178,7 @@ def _photographs(folder: Path | None, limit: int) -> list[np.ndarray]:
 
 
 def _run_entropy(report: Output | None) -> None:
-    from roi_codec_ros.codec.rans import available_implementations
+    from roi_codec_ros.codec.kernels import available_implementations
     from roi_codec_ros.common.machine import describe_machine
     from roi_codec_ros.lab.tools.entropy_bench import entropy_table, measure
 

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The compiled parts of the codec (`src/`). A reference in NumPy stands in for each."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+
+ENTROPY_CODER, BLOCK_TRANSFORM = "C++ entropy coder", "C++ block transform"
+_MODULES = {ENTROPY_CODER: "_rans", BLOCK_TRANSFORM: "_transform"}
+
+KERNELS: dict[str, ModuleType] = {}
+_faults: dict[str, str] = {}
+for _name, _module in _MODULES.items():
+    try:
+        KERNELS[_name] = import_module(f"roi_codec_ros.codec.{_module}")
+    except ImportError as error:  # installed without it, or built for another Python
+        _faults[_name] = " ".join(str(error).split())
+
+
+def available_implementations(kernel: str = ENTROPY_CODER) -> tuple[str, ...]:
+    """The implementations of what a kernel does that are here, the best first."""
+    return ("c++", "numpy") if kernel in KERNELS else ("numpy",)
+
+
+def chosen_implementation(kernel: str, implementation: str | None) -> str:
+    """The implementation, the best for None. Raises ValueError where there is no such one."""
+    available = available_implementations(kernel)
+    if implementation is not None and implementation not in available:
+        raise ValueError(
+            f"expected an implementation of {', '.join(available)}, found {implementation}"
+        )
+    return implementation or available[0]
+
+
+def kernel_complaint() -> str:
+    """What whoever runs without a C++ kernel should know; empty where all are there."""
+    missing = [name for name in _MODULES if name not in KERNELS]
+    if not missing:
+        return ""
+    faults = "; ".join(_faults[name] for name in missing if name in _faults)
+    return (
+        f"expected the {' and the '.join(missing)}, found none ({faults}): coding is some "
+        "100 times slower; install a C++17 compiler and Python's headers, and install this "
+        "package again"
+    )
