@@ -182,7 +182,7 @@ def test_the_robot_stands_while_all_lenses_are_covered(tmp_path, monkeypatch):
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("ROS_DOMAIN_ID", raising=False)
-    words = "simulate --drive --cameras 1 --pace 0.15 --rate 1 --minutes 0.08 --cover all@1-4"
+    words = "simulate --drive --cameras 1 --pace 0.15 --rate 1 --minutes 0.06 --cover all@1-3.2"
 
     assert cli.main([*words.split(), "--json", "drive.json"]) == 0
 

@@ -798,23 +798,39 @@ def signals_caught(pid):
     return mask if mask >> (signal.SIGTERM - 1) & 1 else 0
 
 
-@pytest.mark.parametrize(
-    ("overrides", "status", "sentence"),
-    [
-        ({"model": "no-such-model"}, 1, "no-such-model"),
-        ({"source": "/no/such/file.mp4"}, 1, "/no/such/file.mp4"),
-        ({"max_width": -1}, 2, "max_width"),
-        ({"device": "warp9"}, 2, "warp9"),
-        ({"device": "meta"}, 2, "found 'meta'"),
-        ({"source": "topic:/not a name"}, 2, "topic /not a name"),
-        ({"source": "topic:image", "camera_info_topic": "not a name"}, 1, "topic name must not"),
-    ],
-)
-def test_a_node_that_can_not_start_says_why_in_one_line(
-    graph, encoder_spec, overrides, status, sentence
-):
-    parameters = {**encoder_spec.parameters, **overrides}
-    process = graph.start(replace(encoder_spec, name="wrong", parameters=parameters))
+WRONG = {  # parameters of an encoder: its status, and what it says
+    "model": ({"model": "no-such-model"}, 1, "no-such-model"),
+    "source": ({"source": "/no/such/file.mp4"}, 1, "/no/such/file.mp4"),
+    "width": ({"max_width": -1}, 2, "max_width"),
+    "device": ({"device": "warp9"}, 2, "warp9"),
+    "torch's device": ({"device": "meta"}, 2, "found 'meta'"),
+    "topic": ({"source": "topic:/not a name"}, 2, "topic /not a name"),
+    "topic of infos": (
+        {"source": "topic:image", "camera_info_topic": "not a name"},
+        1,
+        "topic name must not",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def wrong_encoders(graph, encoder_spec):
+    """All of them at once: most of their time is one of imports."""
+    return {
+        name: graph.start(
+            replace(
+                encoder_spec,
+                name=f"wrong{number}",
+                parameters={**encoder_spec.parameters, **overrides},
+            )
+        )
+        for number, (name, (overrides, *_)) in enumerate(WRONG.items())
+    }
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_node_that_can_not_start_says_why_in_one_line(graph, wrong_encoders, name):
+    process, (_, status, sentence) = wrong_encoders[name], WRONG[name]
 
     assert graph.wait_for("its end", lambda: process.process.poll() is not None)
     assert process.process.returncode == status, process.log
