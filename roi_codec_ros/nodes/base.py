@@ -88,14 +88,14 @@ class ManagedNode(GuardedNode):
         """End what `activate` started, but for the workers, which have ended already."""
 
     def interrupt(self) -> None:
-        """Wake workers that wait for something, so that they see that they should end."""
+        """Wake waiting workers, so that they notice that they should end."""
 
     def statuses(self) -> list[diagnostics.Status]:
         """Diagnostics of an active node."""
         return []
 
     def check_settings(self, settings: NodeParameters) -> None:
-        """Refuse settings that are not to be taken live, by a RoiCodecError."""
+        """Raise RoiCodecError for settings that cannot be changed at run time."""
 
     def setting_changed(self, name: str, value: Value) -> None:
         """A live parameter has a new value; `settings` has it from now on."""
@@ -103,7 +103,7 @@ class ManagedNode(GuardedNode):
     # What a node uses
 
     def start_worker(self, name: str, step: Callable[[], None]) -> None:
-        """Call `step` again and again in a thread until the node is deactivated.
+        """Call `step` repeatedly in a thread until the node is deactivated.
 
         A step must return within a fraction of a second when there is nothing to do. One that
         raises is reported and the next one is tried: a node does not die of a bad frame.
@@ -164,7 +164,7 @@ class ManagedNode(GuardedNode):
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Lifecycle transition: lets go of what was configured."""
+        """Lifecycle transition: releases what was configured."""
         outcome = super().on_cleanup(state)
         self._release()
         return outcome

@@ -23,7 +23,7 @@ def bond_installed() -> bool:
 
 
 class Bond:
-    """From its making until `end`, which tells the manager that the node goes deliberately."""
+    """Held from construction until `end`, which says that the node stops on purpose."""
 
     def __init__(self, node: Any) -> None:
         """Needs bondpy. Without a manager nothing comes of it, and nothing is done about that."""

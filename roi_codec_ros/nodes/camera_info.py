@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CameraInfo: read from a calibration file, made that of the pixels at hand, as a camera model.
+"""CameraInfo: read from calibration files, adapted to the coded pixels, as a camera model.
 
 Intrinsics belong to the pixels that they describe. `info_of_pixels` is the one place that says
 which those are, field by field; where that cannot be known it refuses, and nothing is published.

@@ -21,9 +21,9 @@ class CameraSet(Mapping[str, Camera], Generic[Camera]):
         self._destroyers: dict[str, list[Callable[[], Any]]] = {}
 
     def become(self, names: Sequence[str]) -> None:
-        """Have cameras of these names: make those that are new, let go of the others.
+        """Keep exactly the cameras of these names: create new ones, release the others.
 
-        Those that stay go on as they are.
+        Cameras that stay are not touched.
         """
         cameras = {}
         for name in names:

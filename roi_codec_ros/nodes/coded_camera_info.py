@@ -14,7 +14,7 @@ from roi_codec_ros.nodes.guarded import GuardedNode
 
 
 class CodedCameraInfo:
-    """Publishes the camera of the coded picture where it is another one than before.
+    """Publishes the CameraInfo of the coded image whenever it changes.
 
     It has no size, and there is a fault, where it cannot be known.
 
@@ -59,7 +59,7 @@ class CodedCameraInfo:
         return bool(self.made is not None and any(self.made.k))
 
     def publish(self, header: Header, encoded: EncodedFrame) -> None:
-        """Publish for a frame, if anything has changed since the one before."""
+        """Publish for a frame, if anything has changed since the last one."""
         calibration = self._calibration
         # By identity: two messages of which one number differs count as equal.
         made_of = id(calibration), encoded.original_size, encoded.coded_size, calibration

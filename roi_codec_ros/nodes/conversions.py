@@ -52,7 +52,7 @@ def jpeg_from_rgb(pixels: Pixels, header: Header, quality: int) -> CompressedIma
 
 
 def moved_stamp(stamp: Time, seconds: float) -> Time:
-    """A stamp so much later, not before 0."""
+    """The stamp moved by an offset, never below 0."""
     ns = max(0, stamp.sec * 1_000_000_000 + stamp.nanosec + round(seconds * 1e9))
     return Time(sec=ns // 1_000_000_000, nanosec=ns % 1_000_000_000)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One camera of the decoder: its topics, its books and its figures."""
+"""One camera of the decoder: its topics, counters and statistics."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class DecodedCamera:
 
     @property
     def subscribed(self) -> bool:
-        """Whether somebody looks at its images."""
+        """Whether anyone subscribes to its images."""
         return self.images.get_subscription_count() > 0 or self.jpegs.get_subscription_count() > 0
 
     def publish_info(self, latent: CompressedLatent, decoded: DecodedFrame) -> None:
@@ -68,7 +68,7 @@ class DecodedCamera:
         decode_ms: float,
         jpeg_quality: int,
     ) -> None:
-        """Publish a decoded picture in every form that somebody asks for."""
+        """Publish a decoded image in every form that has subscribers."""
         # The frame's data go first: whoever gets the image finds them there already.
         if self.frames.get_subscription_count():
             self.frames.publish(_frame_message(latent, decoded, decode_ms))
@@ -78,7 +78,7 @@ class DecodedCamera:
             self.jpegs.publish(jpeg_from_rgb(decoded.image, latent.header, jpeg_quality))
 
     def count(self, latent: CompressedLatent, decoded: DecodedFrame, decode_ms: float) -> None:
-        """Enter a decoded picture into the books."""
+        """Count a decoded image in the statistics."""
         self.model, self.model_identity = decoded.model.name, decoded.model.identity.hex()
         height, width = decoded.coded_size
         self.bits_per_pixel.add(8.0 * len(latent.data) / (height * width))

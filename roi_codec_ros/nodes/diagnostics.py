@@ -58,7 +58,7 @@ def to_message(node_name: str, stamp: Time, statuses: Sequence[Status]) -> Diagn
 
 
 def as_text(value: Figure) -> str:
-    """Numbers with four digits that matter; an empty text where there is no figure yet."""
+    """Numbers with four significant digits; an empty text where there is no value yet."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A subscription that takes what the publishers of a topic offer: their type and their quality.
+"""A subscription that follows the type and QoS that the publishers of a topic offer.
 
 Best effort loses most large images of an ordinary driver, who offers reliability: one packet lost
 is an image lost. A reliable subscription hears nothing of a driver who does not offer it. ROS 2's
@@ -70,7 +70,7 @@ def way_to_take(offers: Sequence[Offer], types: Sequence[str], current: Way) -> 
 
 
 def unheard(offers: Sequence[Offer], types: Sequence[str], way: Way) -> str:
-    """Which publishers nothing is taken of, and why; empty where there are none."""
+    """The publishers whose messages are not received, and why; empty if there are none."""
     strangers = [offer for offer in offers if offer.type != way.type]
     if strangers:
         expected = " or ".join(types)
@@ -91,7 +91,7 @@ def _named(offers: Sequence[Offer], what: Callable[[Offer], str]) -> str:
 
 
 class FollowingSubscription:
-    """Follows a topic until `destroy`; whoever makes it calls `look` every LOOK_EVERY_S.
+    """Follows a topic until `destroy`; its owner calls `look` every LOOK_EVERY_S.
 
     A `look` that raises changed nothing; the next one tries again.
 
@@ -125,12 +125,12 @@ class FollowingSubscription:
 
     @property
     def types(self) -> list[str]:
-        """The types of messages that it takes."""
+        """The message types that it accepts."""
         return list(self._callbacks)
 
     @property
     def complaint(self) -> str:
-        """Why nothing is received, in one line; empty where nothing is wrong."""
+        """Why nothing is received, in one line; empty if nothing is wrong."""
         sentence = unheard(self.offers, self.types, self.way)
         return f"{self.topic}: {sentence}" if sentence else ""
 
@@ -140,7 +140,7 @@ class FollowingSubscription:
         return "reliable" if self.way.reliable else "best_effort"
 
     def look(self) -> None:
-        """See who publishes, and subscribe anew where they offer something else."""
+        """Check the publishers, and resubscribe if their offer has changed."""
         self.offers = [
             Offer(
                 f"{info.node_namespace.rstrip('/')}/{info.node_name}",
@@ -156,7 +156,7 @@ class FollowingSubscription:
             self._take(way)
 
     def destroy(self) -> None:
-        """Hear no more."""
+        """End the subscription."""
         if self._subscription is not None:
             self._node.destroy_subscription(self._subscription)
             self._subscription = None

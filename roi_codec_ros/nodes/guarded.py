@@ -172,7 +172,7 @@ class GuardedNode(LifecycleNode):
         self._entities.append(lambda: self.destroy_timer(timer))
 
     def timer(self, period_s: float, callback: Callable[[], None]) -> Any:
-        """A timer that goes on while simulated time stands still, and whatever a callback raises.
+        """A timer that keeps running while simulated time is paused, whatever a callback raises.
 
         For `destroy_timer` when it is not wanted any longer.
         """
@@ -204,7 +204,7 @@ class GuardedNode(LifecycleNode):
         timer = self.timer(GRACE_S, destroy)
 
     def each(self, step: Callable[[Item], None], items: Iterable[Item]) -> None:
-        """Do a step with each item; one that raises is reported and spoils no other."""
+        """Run a step for each item; if one raises, it is reported and the others still run."""
         for item in items:
             try:
                 step(item)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tracker says of frames: where its cameras are, and the frame of its cloud."""
+"""The tracker's TF frames: where its cameras are, and the frame of its cloud."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from roi_codec_ros.perception.ground import CameraPose
 
 
 class MapFrames:
-    """Broadcasts poses that are given, and finds the frame that clouds lose nothing in."""
+    """Broadcasts given poses, and chooses the frame in which a cloud keeps its precision."""
 
     def __init__(self, node: GuardedNode, settings: Callable[[], TrackerParameters]) -> None:
         """settings: those of now."""
@@ -29,7 +29,7 @@ class MapFrames:
         self._origin: NDArray[np.float64] | None = None
 
     def broadcast(self, camera: TrackedCamera, frame_id: str) -> None:
-        """Say in TF where a camera with a given pose is, once its frame id is known."""
+        """Broadcast the given pose of a camera on TF, once its frame id is known."""
         wanted = self._settings().broadcast_poses and self._node.active and frame_id
         if self._static is None or camera.pose is None or not wanted:
             return

@@ -42,7 +42,7 @@ def persons_from_tracks(tracks: Tracks, header: Header) -> PersonArray:
 
 
 def poses_from_persons(persons: PersonArray) -> PoseArray:
-    """Poses on the ground; those who walk look ahead, all others along the map's x."""
+    """Poses on the ground; walking persons face ahead, all others along the map's x."""
     return PoseArray(
         header=persons.header,
         poses=[
@@ -53,7 +53,7 @@ def poses_from_persons(persons: PersonArray) -> PoseArray:
 
 
 def heading(person: Person) -> Quaternion:
-    """A turn about z into the direction of the velocity; none for who hardly moves."""
+    """A rotation about z into the direction of the velocity; none below walking pace."""
     x, y = person.velocity.x, person.velocity.y
     yaw = math.atan2(y, x) if math.hypot(x, y) >= SLOWEST_HEADING_M_S else 0.0
     return Quaternion(x=0.0, y=0.0, z=math.sin(yaw / 2.0), w=math.cos(yaw / 2.0))
@@ -71,7 +71,7 @@ FAR_M = 1000.0  # there float32 counts in 0.06 mm; at the 5,000,000 m of UTM in 
 
 
 def origin_near(places: Sequence[ArrayLike]) -> NDArray[np.float64]:
-    """Where float32 can count from, of cameras at places [N, 2 or 3]: x and y in whole metres.
+    """An origin near cameras at places [N, 2 or 3], for float32 points: x and y in whole metres.
 
     The map's own origin while the middle camera is within FAR_M of it.
     """

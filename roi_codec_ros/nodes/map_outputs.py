@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The topics under `persons/`: what the tracker says of the map, and of persons outside of it."""
+"""The topics under `persons/`: the map, and persons outside of it."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class MapOutputs:
         self.restart()
 
     def restart(self) -> None:
-        """Forget what was said, as after an activation."""
+        """Forget what was published, as after an activation."""
         self.watched: tuple[str, ...] | None = None
         self.left_out: tuple[str, ...] = ()
         self._said: dict[str, int] = {}  # how many cells of each camera the last coverage has
@@ -100,7 +100,7 @@ class MapOutputs:
             )
 
     def shows_less(self, cameras: Iterable[TrackedCamera]) -> bool:
-        """Whether floor that was last said to be watched no longer is: that has to be said now.
+        """Whether floor last published as watched no longer is, so that coverage is due now.
 
         What is to be seen again waits for the next turn.
         """
@@ -112,7 +112,7 @@ class MapOutputs:
     def publish_coverage(
         self, cameras: Sequence[TrackedCamera], watching: tuple[str, ...]
     ) -> None:
-        """Say that those of the cameras that are `watching` watch what they see of the floor."""
+        """Publish the floor that the cameras in `watching` see."""
         known: dict[str, Cells] = {c.name: c.view.cells for c in cameras if c.view is not None}
         fit = fitting(known)
         seen: dict[str, Cells] = {
@@ -136,7 +136,7 @@ class MapOutputs:
         )
 
     def publish_health(self, statuses: list[Status]) -> None:
-        """Say how each camera does, where that has changed."""
+        """Publish the health of each camera, if it has changed."""
         if statuses == self._health_said:
             return
         self._health_said = statuses
@@ -151,5 +151,5 @@ def watching_health(camera: str) -> Status:
 
 
 def blind_health(camera: str, why: str) -> Status:
-    """Health of a camera from which nothing is known of the map."""
+    """Health of a camera that is blind."""
     return Status(camera, Level.ERROR, f"blind: {why}", {"watching": False}, camera)

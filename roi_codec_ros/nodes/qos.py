@@ -22,7 +22,7 @@ def latents() -> QoSProfile:
 
 
 def newest() -> QoSProfile:
-    """What goes with latents: only the newest counts."""
+    """For topics that accompany latents: only the newest message counts."""
     return _best_effort(depth=1)
 
 
@@ -70,7 +70,7 @@ def reliable() -> QoSProfile:
 
 
 def latched() -> QoSProfile:
-    """What changes seldom: who comes later gets the last one at once."""
+    """For what rarely changes: late subscribers get the last message at once."""
     return QoSProfile(
         history=HistoryPolicy.KEEP_LAST,
         depth=1,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who else publishes on a topic that is one node's alone."""
+"""Finds other publishers on topics that belong to one node."""
 
 from __future__ import annotations
 

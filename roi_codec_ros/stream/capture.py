@@ -21,7 +21,7 @@ CUT_OFF = 0.9  # of its frames; a film from the network that ends earlier did no
 
 
 class RateLimiter:
-    """Lets frames through at most at a rate on average; a little early is in time."""
+    """Passes frames at no more than a rate on average; slightly early frames count as on time."""
 
     EARLY = 0.1  # of a period, so that a camera's jitter does not halve its rate
 
@@ -93,7 +93,7 @@ class Capture:
 
     @property
     def state(self) -> SourceState:
-        """How the source does, for diagnostics."""
+        """State of the source, for diagnostics."""
         return self._state
 
     @property
@@ -103,7 +103,7 @@ class Capture:
 
     @loop.setter
     def loop(self, loop: bool) -> None:
-        """Also starts again what has ended already."""
+        """Also restarts a source that has already ended."""
         (self._again.set if loop else self._again.clear)()
 
     def start(self) -> None:

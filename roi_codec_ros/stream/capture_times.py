@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""When the light of a frame fell, by what its driver or its stream says of it.
+"""Capture times of frames, from what the driver or the stream says about them.
 
 No ROS here. All times are seconds of this machine's steady clock (`time.monotonic`).
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether what waits can still be done in time, by how long its like took lately."""
+"""Whether a waiting frame can still be processed in time, judging by recent ones."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Expectation:
 
     @property
     def ms(self) -> float:
-        """0 where nothing was done lately: then it is worth a try."""
+        """0 if there are no recent ones: then it is worth a try."""
         median = self._took_ms.percentile(50)
         return 0.0 if math.isnan(median) else median
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tells a camera's next frame from one that was recorded, delayed or sent by somebody else.
+"""Distinguishes a camera's next frame from recorded, delayed and forged ones.
 
 No ROS here. What a frame says of itself is all there is to judge by: without DDS security a forger
 picks newer numbers.
@@ -81,7 +81,7 @@ class FreshnessGuard:
         restart_after_s: float = 1.0,
         max_age_s: float = 0.0,
     ) -> Verdict:
-        """What becomes of a frame; if it is taken, the following ones are measured by it.
+        """Whether a frame is accepted; if so, the following ones are compared with it.
 
         stamp_ns: capture time. sequence: counts up with every frame of one encoder. heard_s: a
         monotonic time in seconds. age_s: the stamp's age by this machine's clock, negative for one

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a camera's input has come to at one node, and whether anybody may rely on it. No ROS here.
+"""Health of a camera's input at one node: whether anyone may rely on it. No ROS here.
 
 A node publishes something for a frame that it made use of and nothing for any other: who listens
 tells "nobody there" from "cannot see" by silence. Here is decided what that silence is called:
@@ -54,7 +54,7 @@ class Words:
 
 
 class CameraHealth:
-    """The books of one camera at one node: what came, what was of use, what was refused and why.
+    """Counters of one camera at one node: what arrived, what was used, what was refused and why.
 
     Safe to fill in some threads and read in others.
 
@@ -73,7 +73,7 @@ class CameraHealth:
         self.restart()
 
     def restart(self) -> None:
-        """Begin to wait anew, as after an activation; counts go on."""
+        """Restart waiting, as after an activation; counters continue."""
         self._since_s: float | None = None  # of the first frame
         self._heard_s: float | None = None
         self._used_s: float | None = None

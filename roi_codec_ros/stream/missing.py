@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether everything that a robot relies on is still there: judged by silence, and by age."""
+"""Whether all inputs that a robot relies on are present and recent."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds what else is known of an anonymized image: its camera's size, and which of it is there."""
+"""Matches anonymized images with their frame data: the camera's image size, and unknown parts."""
 
 from __future__ import annotations
 
