@@ -11,6 +11,7 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -223,8 +224,13 @@ def package_xml() -> ElementTree.Element:
     return ElementTree.parse(ROOT / "package.xml").getroot()
 
 
-def imported_names() -> Iterator[tuple[str, Path]]:
+@cache
+def imported_names() -> list[tuple[str, Path]]:
     """(top-level name, file) of every import in the package and the launch files."""
+    return list(_imported_names())
+
+
+def _imported_names() -> Iterator[tuple[str, Path]]:
     for path in [*(ROOT / PACKAGE).rglob("*.py"), *(ROOT / "launch").glob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
