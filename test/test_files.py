@@ -317,7 +317,7 @@ WRITERS = {
 # Where something is written besides common/files.py, and what.
 BESIDES = {
     # Never a file, and only links of ours.
-    "lab/datasets/photograph_links.py": {"symlink", "unlink"},
+    "lab/datasets/annotations_write.py": {"symlink", "unlink"},
     # Into the file that common/files.py gave, with its stamp.
     "common/videos.py": {"open ab"},
     "lab/demo/outputs.py": {"VideoWriter"},

@@ -156,7 +156,7 @@ def run(args: argparse.Namespace) -> None:
     files = outputs(args, "json", "report", inputs=[args.source])
     inspector = None
     if args.report:
-        from roi_codec_ros.recordings.inspection import Inspector, default_detector
+        from roi_codec_ros.recordings.recording_report import Inspector, default_detector
 
         inspector = Inspector(args.report_detector or default_detector(), args.report_every)
     with ProgressBar() as progress:

@@ -57,8 +57,11 @@ def run(args: argparse.Namespace) -> None:
     from roi_codec_ros.lab.datasets.annotate import annotate
     from roi_codec_ros.lab.datasets.annotated_images import read_annotated
     from roi_codec_ros.lab.datasets.annotations_any import shortfall
-    from roi_codec_ros.lab.datasets.annotations_write import odgt_text
-    from roi_codec_ros.lab.datasets.photograph_links import check_links, link_photograph
+    from roi_codec_ros.lab.datasets.annotations_write import (
+        check_links,
+        link_photograph,
+        odgt_text,
+    )
     from roi_codec_ros.lab.evaluation.measurement import failure_reason
     from roi_codec_ros.perception.face_detectors import make_face_detector
     from roi_codec_ros.perception.person_detector import PersonDetector, find_weights
