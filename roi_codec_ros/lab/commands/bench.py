@@ -62,30 +62,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="maximum number of photographs (default: %(default)s)",
     )
-    parser.add_argument("--presets", nargs="+", metavar="PRESET", help="default: all")
+    parser.add_argument("--presets", nargs="+", metavar="PRESET", help="presets (default: all)")
     parser.add_argument(
         "--backends",
         nargs="+",
         metavar="BACKEND",
-        help="default: all that are installed, onnxruntime-int8 and openvino-int8 among them",
+        help="runtimes (default: all installed ones, with onnxruntime-int8 and openvino-int8)",
     )
     parser.add_argument(
         "--sizes",
         nargs="+",
         type=image_size,
         metavar="WIDTHxHEIGHT",
-        help="default: 512x512 1280x720 1920x1080; --server: 640x360",
+        help="frame sizes (default: 512x512 1280x720 1920x1080; --server: 640x360)",
     )
     parser.add_argument(
         "--threads",
         nargs="+",
         type=_threads,
         metavar="N",
-        help="default: 1 all; --server: torch's choice",
+        help="numbers of CPU threads (default: 1 all; --server: torch's choice)",
     )
-    parser.add_argument("--rounds", type=positive, default=7, help="default: %(default)s")
+    parser.add_argument("--rounds", type=positive, default=7, help="rounds (default: %(default)s)")
     parser.add_argument(
-        "--decode-rounds", type=positive, default=2, help="that decode too (default: %(default)s)"
+        "--decode-rounds",
+        type=positive,
+        default=2,
+        help="rounds that also decode (default: %(default)s)",
     )
     parser.add_argument("--plot", type=Path, metavar="FILE", help="bits against time, as a figure")
     add_json_option(parser)

@@ -50,25 +50,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=positive_real,
         default=10.0,
         metavar="S",
-        help="to measure for, once every camera's persons come (default: 10)",
+        help="measuring time in seconds, from when persons of every camera arrive (default: 10)",
     )
     group.add_argument("--model", default="fast", metavar="NAME", help="default: fast")
     group.add_argument(
-        "--weights", default="", metavar="FILE", help="of the person detector (default: search)"
+        "--weights", default="", metavar="FILE", help="person detector weights (default: search)"
     )
     group.add_argument("--device", default="cpu", metavar="DEVICE", help="default: cpu")
     group.add_argument(
         "--server-backend",
         default=AUTO,
         choices=SERVER_BACKENDS,
-        help="of decoder and detector (default: %(default)s)",
+        help="runtime of decoder and detector (default: %(default)s)",
     )
     group.add_argument(
         "--max-batch",
         type=not_negative,
         default=0,
         metavar="N",
-        help="as the nodes' max_batch (default: 0)",
+        help="max_batch of the nodes (default: 0)",
     )
     group.add_argument(
         "--processes",

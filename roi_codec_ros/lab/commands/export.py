@@ -69,8 +69,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_graph_size,
         default=ANY_SIZE,
         metavar=f"WIDTHxHEIGHT|{ANY_SIZE}",
-        help="take frames of this coded size only, which some runtimes want; default: any size, "
-        "but for presets that have one of their own",
+        help="accept frames of this coded size only, as some runtimes need (default: any size, "
+        "except for presets with a fixed one)",
     )
     parser.add_argument(
         "--int8", action="store_true", help="compute in 8-bit integers, after calibration"

@@ -45,20 +45,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="drive a robot through a filmed hall, limited by a collision monitor with the zones "
         f"of {SNIPPET}, which the real nodes feed; lenses are covered midway",
     )
-    group.add_argument("--cameras", type=positive, default=2, metavar="N", help="default: 2")
+    group.add_argument(
+        "--cameras", type=positive, default=2, metavar="N", help="number of cameras (default: 2)"
+    )
     group.add_argument(
         "--pace",
         type=positive_real,
         default=1.0,
         metavar="X",
-        help="seconds of the hall in a second: below 1 for slow machines (default: 1)",
+        help="simulated seconds per second: below 1 for slow machines (default: 1)",
     )
     group.add_argument(
         "--rate",
         type=positive_real,
         default=5.0,
         metavar="HZ",
-        help="pictures of a camera in a second (default: %(default)g)",
+        help="frames per second of a camera (default: %(default)g)",
     )
     group.add_argument(
         "--cover",

@@ -55,9 +55,15 @@ WRITTEN = ("log", ".source")  # in --out
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the verb."""
-    parser.add_argument("--minutes", type=positive_real, default=30.0, help="default: %(default)g")
     parser.add_argument(
-        "--warmup", type=positive_real, default=2.0, metavar="MINUTES", help="default: %(default)g"
+        "--minutes", type=positive_real, default=30.0, help="duration (default: %(default)g)"
+    )
+    parser.add_argument(
+        "--warmup",
+        type=positive_real,
+        default=2.0,
+        metavar="MINUTES",
+        help="time at the start that is not evaluated (default: %(default)g)",
     )
     parser.add_argument(
         "--window",
@@ -66,7 +72,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MINUTES",
         help="length of the first and the last window, which are compared (default: %(default)g)",
     )
-    parser.add_argument("--cameras", type=positive, default=4, metavar="N", help="default: 4")
+    parser.add_argument(
+        "--cameras", type=positive, default=4, metavar="N", help="number of cameras (default: 4)"
+    )
     parser.add_argument(
         "--source",
         nargs="+",

@@ -79,9 +79,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         help="regions model that hides heads, for codecs of blocks (default: regions)",
     )
-    parser.add_argument("--feature-weight", type=float, metavar="W", help="of its features")
-    parser.add_argument("--detection-weight", type=float, metavar="W", help="of its persons")
-    parser.add_argument("--learning-rate", type=float, metavar="RATE", help="at its peak")
+    parser.add_argument(
+        "--feature-weight", type=float, metavar="W", help="weight of that detector's features"
+    )
+    parser.add_argument(
+        "--detection-weight", type=float, metavar="W", help="weight of that detector's persons"
+    )
+    parser.add_argument("--learning-rate", type=float, metavar="RATE", help="peak learning rate")
     parser.add_argument(
         "--batch-size", type=positive, metavar="N", help="batch size of each process"
     )

@@ -46,7 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights", required=True, metavar="FILE", help="YOLO weights to start from"
     )
-    parser.add_argument("--out", required=True, type=Path, metavar="FILE.pt", help="to write")
+    parser.add_argument(
+        "--out", required=True, type=Path, metavar="FILE.pt", help="weights file to write"
+    )
     budget = parser.add_mutually_exclusive_group(required=True)
     budget.add_argument("--epochs", type=positive, metavar="N", help="passes over the images")
     budget.add_argument(
@@ -59,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--teacher",
         default="",
         metavar="FILE",
-        help="YOLO weights of the same size that know originals (default: those of --weights)",
+        help="YOLO weights of the same size, trained on originals (default: those of --weights)",
     )
     parser.add_argument(
         "--crop-size",
