@@ -24,6 +24,8 @@ from roi_codec_ros.msg import CompressedLatent
 from roi_codec_ros.nodes.conversions import image_from_rgb
 from roi_codec_ros.nodes.following import Offer, Way, unheard, way_to_take
 
+pytestmark = pytest.mark.graph
+
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 TYPES = (IMAGE, COMPRESSED)
 LATCHED = QoSProfile(
