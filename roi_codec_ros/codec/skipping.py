@@ -57,7 +57,7 @@ class FrameSymbols:
 
 
 class _Sent:
-    """What decoders of a stream hold: [C, h, w] and [h, w], of blocks of which it is known.
+    """What decoders of a stream hold: [h, w, C] and [h, w], of blocks of which it is known.
 
     symbols, level: as they were sent. whole_s: when a block was last sent by itself, without what
     was before. person_s: when a person was last in it.
@@ -66,10 +66,10 @@ class _Sent:
     def __init__(self, shape: tuple[int, ...]) -> None:
         self.place = Place(secrets.randbelow(MAX_NUMBER) + 1, 0)
         self.symbols = np.zeros(shape, np.int16)
-        self.level = np.zeros(shape[1:], np.uint8)
-        self.known = np.zeros(shape[1:], np.bool_)
-        self.whole_s = np.full(shape[1:], -np.inf)
-        self.person_s = np.full(shape[1:], -np.inf)
+        self.level = np.zeros(shape[:2], np.uint8)
+        self.known = np.zeros(shape[:2], np.bool_)
+        self.whole_s = np.full(shape[:2], -np.inf)
+        self.person_s = np.full(shape[:2], -np.inf)
 
 
 class BlockSkipper:
@@ -101,41 +101,43 @@ class BlockSkipper:
             persons: [h, w], where a person is.
             stamp_s: when the frame was taken.
         """
+        now = values.transpose(1, 2, 0)
         pause_s = stamp_s - self._stamp_s
-        if not 0 < pause_s < REFRESH_S or self._sent.symbols.shape != values.shape:
-            self._sent = _Sent(values.shape)
+        if not 0 < pause_s < REFRESH_S or self._sent.symbols.shape != now.shape:
+            self._sent = _Sent(now.shape)
         sent, self._stamp_s = self._sent, stamp_s
         level_of = self._transform.level_of(blocks, levels)
         hidden = blocks == HIDDEN
         sent.person_s[persons | hidden] = stamp_s
         send = hidden | ~sent.known | (stamp_s - sent.person_s <= PERSON_S)
         limit = np.where(level_of == max(levels), COARSE_CHANGED, CHANGED)
-        send |= self._changed(values, level_of, ~send, limit)
-        symbols = rounded(values)
+        send |= self._changed(now, level_of, ~send, limit)
         predicted = np.zeros(send.shape, np.bool_)
+        differences = np.zeros((0, now.shape[2]), np.int16)
         if self._predict:
             predicted |= send & sent.known & ~hidden & (level_of == sent.level)
             predicted &= may_be_predicted(blocks, levels)
-        differences = rounded(values[:, predicted] - sent.symbols[:, predicted])
-        fewer = _bits(differences) < _bits(symbols[:, predicted])
-        predicted[predicted] = fewer
-        differences = differences[:, fewer]
+            differences = rounded(now[predicted] - sent.symbols[predicted])
+            fewer = _bits(differences) < _bits(rounded(now[predicted]))
+            predicted[predicted] = fewer
+            differences = differences[fewer]
         due = self._due(predicted | ~send, stamp_s, pause_s)
         send |= due
-        differences = differences[:, ~due[predicted]]
+        differences = differences[~due[predicted]]
         predicted &= ~due
         coded = send & ~hidden
         whole = coded & ~predicted
-        sent.symbols[:, whole] = symbols[:, whole]
-        symbols[:, predicted] = differences
-        sent.symbols[:, predicted] += differences
+        symbols = np.zeros(now.shape, np.int16)
+        symbols[whole] = sent.symbols[whole] = rounded(now[whole])
+        symbols[predicted] = differences
+        sent.symbols[predicted] += differences
         sent.level[coded] = level_of[coded]
         sent.known[send] = coded[send]
         sent.whole_s[whole | hidden] = stamp_s
         place = sent.place
         sent.place = Place(place.stream, (place.number + 1) & MAX_NUMBER)
         shown = np.where(send, blocks, np.uint8(SKIPPED))
-        return FrameSymbols(symbols, shown, place, predicted)
+        return FrameSymbols(symbols.transpose(2, 0, 1), shown, place, predicted)
 
     def _changed(
         self,
@@ -146,6 +148,8 @@ class BlockSkipper:
     ) -> NDArray[np.bool_]:
         """Which of these blocks are no longer as they were sent, by more than their limit.
 
+        values: float32 [h, w, C].
+
         In the coarser of the two levels, that of now and that of then: a block that was sent a
         little more coarsely is not for that reason sent at once, but when its turn comes.
         """
@@ -155,8 +159,8 @@ class BlockSkipper:
             chosen = among & (common == level)
             used = int(self._transform.coded[level])
             steps = self._transform.steps[:, :used]
-            now = values[:used, chosen].T * (steps[level_of[chosen]] / steps[level])
-            then = self._sent.symbols[:used, chosen].T * (
+            now = values[chosen, :used] * (steps[level_of[chosen]] / steps[level])
+            then = self._sent.symbols[chosen, :used] * (
                 self._transform.steps[self._sent.level[chosen], :used] / steps[level]
             )
             gain = ((now - then) ** 2 - (now - quantised(now)) ** 2).sum(axis=1)
@@ -180,6 +184,6 @@ class BlockSkipper:
 
 
 def _bits(symbols: NDArray[np.int16]) -> NDArray[np.float32]:
-    """About how many bits blocks take: of symbols [C, N], float32 [N]."""
+    """About how many bits blocks take: of symbols [N, C], float32 [N]."""
     sizes = np.minimum(np.abs(symbols.astype(np.int32)), len(_BITS) - 1)
-    return np.asarray(_BITS[sizes].sum(axis=0))
+    return np.asarray(_BITS[sizes].sum(axis=1))
