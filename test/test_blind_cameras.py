@@ -138,7 +138,7 @@ def clouds(graph, tracker, detectors):
     detectors.lit = {"a", "b", "c"}
     inbox = graph.listen(PointCloud2, "/persons/cloud", RELIABLE, keep=1000)
     graph.wait_for("a cloud of now", lambda: inbox.last and age_s(inbox.last) < 1.0)
-    rounds(graph)
+    rounds(graph, 1)
     graph.wait_for("three cameras", lambda: status(graph).get("watching") == "a, b, c")
     yield inbox
     graph.forget(inbox)

@@ -114,14 +114,14 @@ def weights(out: Path) -> dict[str, torch.Tensor]:
 def test_a_run_that_was_killed_and_resumed_ends_as_one_that_was_not(
     data: Path, tmp_path: Path
 ) -> None:
-    options = [*EVERY_OBJECTIVE, "--steps", 12, "--set", "checkpoint_every_s=0"]
+    options = [*EVERY_OBJECTIVE, "--steps", 8, "--set", "checkpoint_every_s=0"]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert main(arguments(data, whole, *options)) == 0
 
     running = process(arguments(data, killed, *options))
     checkpoint = killed / "checkpoint.pt"
     written: set[int] = set()
-    while len(written) < 4 and running.poll() is None:
+    while len(written) < 3 and running.poll() is None:
         if checkpoint.is_file():
             written.add(checkpoint.stat().st_mtime_ns)
         time.sleep(0.002)
@@ -129,12 +129,12 @@ def test_a_run_that_was_killed_and_resumed_ends_as_one_that_was_not(
     running.communicate()
     assert running.returncode == -signal.SIGKILL
     reached = read_checkpoint(checkpoint)["step"]
-    assert 0 < reached < 12
+    assert 0 < reached < 8
     assert main(arguments(data, killed, *options, "--resume")) == 0
 
     ours, theirs = weights(killed), weights(whole)
     assert ours.keys() == theirs.keys()
-    assert ours[".step"] == 12
+    assert ours[".step"] == 8
     assert [name for name, value in ours.items() if not torch.equal(value, theirs[name])] == []
 
 
