@@ -17,7 +17,7 @@ class BitstreamError(RoiCodecError):
 
 
 class UnknownModelError(BitstreamError):
-    """A good payload of a model that is not at hand."""
+    """A valid payload of a model that is not available."""
 
 
 class ModelFileError(RoiCodecError):

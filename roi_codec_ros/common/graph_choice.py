@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which runtime a network runs in: of those that are there and give what they should, the fastest.
+"""Chooses the runtime of a network: the fastest installed one whose output is correct.
 
 What a graph should give stands in the file itself: its outputs for one input, computed when it was
 made. A runtime that computes something else on this processor is not taken.

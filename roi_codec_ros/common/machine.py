@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a latency was measured on, since it means nothing without."""
+"""The machine that a latency was measured on."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the OpenCV that is installed can open: its wheels lack what distributions build in."""
+"""Capabilities of the installed OpenCV: its wheels lack some that distributions build in."""
 
 from __future__ import annotations
 

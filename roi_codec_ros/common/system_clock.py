@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How right this machine's clock is: by the kernel's own account, and against a time server."""
+"""Accuracy of this machine's clock: by the kernel's estimate, and against a time server."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Offset:
 
 
 def kernel_error_s() -> float | None:
-    """The largest error that the kernel expects of its clock; None where nobody disciplines it.
+    """The largest error that the kernel expects of its clock; None if it is not synchronised.
 
     What chrony, ntpd and systemd-timesyncd tell the kernel, whichever of them runs. Raises OSError
     where the kernel does not say.
@@ -60,7 +60,7 @@ def kernel_error_s() -> float | None:
 
 
 def clock_offset(server: str) -> Offset:
-    """Ask an NTP server (RFC 5905, as a simple client) some times; the quickest answer counts.
+    """Ask an NTP server (RFC 5905, as a simple client) several times; the fastest answer counts.
 
     server: HOST or HOST:PORT. Raises UsageError for another form, RoiCodecError where nobody
     answers who has the time.

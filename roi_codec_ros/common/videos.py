@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Videos that appear whole or not at all: OpenCV's writers do not tell of a full disk."""
+"""Videos written whole or not at all: OpenCV's writers do not report a full disk."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which topics of a bag hold pictures, by their types; pictures that are not known are not copied.
+"""Which topics of a bag hold images, by their types; unknown image types are not copied.
 
 A topic is rewritten, copied or dropped. What may hold a picture that cannot be looked at is
 dropped: images inside other messages, coloured clouds, transports that are not known.
@@ -68,7 +68,7 @@ def kind_of(msgtype: str, fielddefs: Mapping[str, Any]) -> Kind:
 
 
 def has_colours(cloud: Any) -> bool:
-    """Whether a sensor_msgs/PointCloud2 tells the colour of its points."""
+    """Whether a sensor_msgs/PointCloud2 has colours."""
     return any(field.name.lower() in COLOURS for field in cloud.fields)
 
 

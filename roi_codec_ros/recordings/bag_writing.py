@@ -127,7 +127,7 @@ class PartsWriter:
         shutil.rmtree(self.work)
 
     def abandon(self) -> None:
-        """Close what is open; keep only what another run can go on from."""
+        """Close what is open; keep only what another run can continue from."""
         writer, self._writer = self._writer, None
         if writer is not None and hasattr(writer, "abort"):
             writer.abort()

@@ -51,7 +51,7 @@ FORMS = ("image", "compressed", "latent", "video")
 
 @dataclass(frozen=True)
 class BagOptions:
-    """What becomes of which topic.
+    """What happens to which topic.
 
     Attributes:
         topics: of pictures that are rewritten; none: all that can be.
@@ -130,7 +130,7 @@ class _Rewriting:
         self._writer: PartsWriter | None = None
 
     def channels(self) -> Sequence[Channel]:
-        """The topics of the new bag."""
+        """The topics of the output bag."""
         channels: list[Channel] = []
         for number, connection in enumerate(self._bag.connections):
             kind = self._kinds[number]

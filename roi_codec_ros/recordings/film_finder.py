@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The finders of films: what finds heads and persons by what is fastest here.
+"""Finders of heads and persons for films, in the form that is fastest on this machine.
 
     frame ─┬─► faces of the model ────────────────────────────────► every frame
            └─► small faces; its heads and persons, or those of
@@ -31,7 +31,7 @@ MOST_APART = 0.1  # mean difference of a probability: a processor whose integers
 def film_finders(
     model: str | Path, *, backend: str = "onnxruntime", integers: bool = True
 ) -> Callable[[], RegionFinder]:
-    """What makes a worker its own finder, which computes on one thread.
+    """A factory of finders, one for each worker, which compute on one thread.
 
     integers: use the model's 8-bit form, where that is faster. Raises ModelFileError: there is no
     such file, or it is no regions model. RoiCodecError: the backend is not there.

@@ -81,7 +81,7 @@ class FilmParts:
         shutil.rmtree(self._work)
 
     def abandon(self) -> None:
-        """Keep only what another run can go on from."""
+        """Keep only what another run can continue from."""
         self._close()
         if not self._names:
             shutil.rmtree(self._work, ignore_errors=True)

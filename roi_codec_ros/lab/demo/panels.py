@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the demo's pictures are made of: text, camera pictures, and boxes around people.
+"""Parts of the demo's pictures: text, camera images, and boxes around people.
 
 Everything here takes and returns RGB uint8 arrays [height, width, 3] and plain numbers; nothing
 knows of messages. Boxes are in pixels of the original camera image, positions in metres in the

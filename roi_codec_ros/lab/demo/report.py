@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demo's figures: what a camera's frames cost, how long they took, how many came through.
+"""The demo's figures: bits, latencies and losses of each camera's frames.
 
 Times are seconds of one monotonic clock, latencies milliseconds.
 """
@@ -38,7 +38,7 @@ class Decoded:
 
 @dataclass(frozen=True)
 class Detected:
-    """One frame in which persons were looked for: it went the whole way."""
+    """One frame that was searched for persons, after the whole pipeline."""
 
     arrival_s: float
     detect_ms: float
@@ -100,7 +100,7 @@ class Summary:
 
 @dataclass
 class CameraRecord:
-    """Everything noted of one camera's frames, in the order of arrival."""
+    """Everything recorded about one camera's frames, in order of arrival."""
 
     name: str
     decoded: list[Decoded] = field(default_factory=list)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The simulated robot on DDS: its wishes, the collision monitor that limits them, its base.
+"""The simulated robot on DDS: desired velocity, the collision monitor that limits it, the base.
 
     wish ─► /cmd_vel_smoothed ─► monitor (persons/cloud, obstacles) ─► /cmd_vel ─► base
 
@@ -124,7 +124,7 @@ class RobotNode:
         self.log = Log()
 
     def cover(self, cameras: Sequence[str]) -> None:
-        """Cover the lenses of these cameras, and of no others."""
+        """Cover the lenses of exactly these cameras."""
         self._covered.publish(String(data=json.dumps(list(cameras))))
 
     @property

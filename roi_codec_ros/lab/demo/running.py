@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all that runs the whole graph on one machine shares: its surroundings and its end."""
+"""What runs the graph on one machine shares: environment, waiting and stopping."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _FIRST_PORT, _PORTS_PER_DOMAIN = 7400, 250
 
 
 class Books(Protocol):
-    """Knows which stage has published nothing yet."""
+    """Tells which stage has not published anything yet."""
 
     def silent_stage(self) -> tuple[str, str] | None:
         """The first stage that has sent nothing, and for which camera; None once all have."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A small robot that drives rounds through the hall, plain kinematics, and what it comes near."""
+"""A small robot that drives laps through the hall, with plain kinematics, and its near misses."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Robot:
         return cls(way, float(x), float(y), math.atan2(ahead[1], ahead[0]))
 
     def wanted(self) -> Velocity:
-        """What it would drive if nobody was there: to the next corner, turning first."""
+        """The velocity without people: to the next corner, turning first."""
         if math.dist((self.x, self.y), self.way[self.goal]) < REACHED_M:
             self.goal = (self.goal + 1) % len(self.way)
         ahead = self.way[self.goal] - (self.x, self.y)

@@ -130,7 +130,7 @@ class _Walkers:
 
 
 def walk(floor: Floor, persons: int, seconds: float, random: np.random.Generator) -> Walk:
-    """Let `persons` people at a time walk for so long."""
+    """Simulate people, `persons` at a time, who walk for this duration."""
     walkers = _Walkers(floor, persons, random)
     steps = round(seconds / STEP_S) + 1
     xy = np.full((steps, persons, 2), np.nan)

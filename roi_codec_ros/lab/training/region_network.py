@@ -94,6 +94,7 @@ class RegionNetwork(nn.Module):
         return [*self.neck.parameters(), *self.output.parameters()]
 
     def forward(self, frames: Tensor) -> Tensor:
+        """Logits, float [B, 2, h / 8, w / 8], of frames as the class describes them."""
         finest = self.pyramid(frames)[0]
         return torch.as_tensor(self.output(_active(self.neck(finest))))
 
