@@ -10,12 +10,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+
+from roi_codec_ros.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
 DETECTOR = Path(
@@ -201,33 +203,39 @@ def test_ctrl_c_while_starting_ends_every_process(tmp_path, model, demos):
     assert time.monotonic() - started < 30
 
 
-def refused(tmp_path: Path, *arguments: str) -> str:
-    demo = start(tmp_path / "out", *arguments)
-    said, _ = demo.communicate(timeout=PATIENCE_S)
-    assert demo.returncode == 1, said
-    lines = said.strip().splitlines()
-    assert len(lines) == 1 and lines[0].startswith("roi-codec demo: "), said
-    return lines[0]
+@pytest.fixture
+def refused(tmp_path, model, capfd) -> Callable[..., str]:
+    """The one line by which a demo refuses arguments, before it starts anything."""
+
+    def said(*arguments: object) -> str:
+        asked = ["demo", "--out", tmp_path / "out", "--model", model, *arguments]
+        assert main([*map(str, asked)]) == 1
+        output = capfd.readouterr()
+        (line,) = (output.out + output.err).strip().splitlines()
+        assert line.startswith("roi-codec demo: ")
+        return line
+
+    return said
 
 
-def test_a_source_that_is_not_there_is_one_line(tmp_path, model):
+def test_a_source_that_is_not_there_is_one_line(tmp_path, refused):
     detector = tmp_path / "weights.pt"
     detector.touch()
-    given = ("--model", model, "--detector", str(detector))
-    assert "no-such.mp4" in refused(tmp_path, *given, "--source", "no-such.mp4")
-    assert "/dev/video99" in refused(tmp_path, *given, "--source", "/dev/video99")
+    given = ("--detector", detector, "--source")
+    assert "no-such.mp4" in refused(*given, "no-such.mp4")
+    assert "/dev/video99" in refused(*given, "/dev/video99")
     (tmp_path / "text.mp4").write_text("not a video")
-    assert "text.mp4" in refused(tmp_path, *given, "--source", str(tmp_path / "text.mp4"))
+    assert "text.mp4" in refused(*given, tmp_path / "text.mp4")
 
 
-def test_missing_weights_and_models_are_one_line(tmp_path, model):
-    assert "no-such.pt" in refused(tmp_path, "--model", model, "--detector", "no-such.pt")
-    assert "no-such-model" in refused(tmp_path, "--model", "no-such-model")
+def test_missing_weights_and_models_are_one_line(refused):
+    assert "no-such.pt" in refused("--detector", "no-such.pt")
+    assert "no-such-model" in refused("--model", "no-such-model")
 
 
-def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, model):
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, refused):
     (tmp_path / "out").write_text("a file")
-    assert f"{tmp_path}/out: it is no folder" in refused(tmp_path, "--model", model)
+    assert f"{tmp_path}/out: it is no folder" in refused()
 
 
 @pytest.mark.graph
