@@ -203,6 +203,10 @@ def test_what_the_codec_takes_away_no_recognizer_finds(tmp_path: Path) -> None:
     assert report["jpeg"]["rank1"] > 0
     assert report["chance"] == probes / 4
     assert report["impostor_pairs"] == 3 * probes
+    again = reidentify(identities, scenes, Grey(), MeanColour(), placements=2)
+    places = [tuple(probe.face) for probe in again.probes]
+    assert places[:probes] == [tuple(probe.face) for probe in result.probes]
+    assert 2 * probes * 0.7 < len(set(places)) == len(places)
     sizes = report["by_size"]
     assert set(sizes) <= {"32", "48", "64", "96"}
     assert sum(counts["probes"] for counts in sizes.values()) == probes

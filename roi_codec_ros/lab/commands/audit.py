@@ -106,6 +106,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="maximum number of faces to tell apart (default: %(default)s)",
     )
+    parser.add_argument(
+        "--placements",
+        type=positive,
+        default=5,
+        metavar="N",
+        help="how often each of them is pasted, at each size (default: %(default)s)",
+    )
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda or cuda:N")
     parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: all)")
     add_json_option(parser)

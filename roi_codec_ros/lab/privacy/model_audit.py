@@ -64,6 +64,7 @@ class AuditOptions:
     no_attack: bool = False
     embedder: str | None = None
     identities: int = 60
+    placements: int = 5
     device: str = "cpu"
     threads: int | None = None
 
@@ -257,13 +258,15 @@ def _reidentify(
             on_image=lambda _: progress.update(),
         )
     try:
-        with tqdm(total=len(identities), desc="probes", unit="scene", disable=None) as progress:
+        scenes_to_make = len(identities) * options.placements
+        with tqdm(total=scenes_to_make, desc="probes", unit="scene", disable=None) as progress:
             return reidentify(
                 identities,
                 scenes,
                 method,
                 embedder,
                 attackers=attackers,
+                placements=options.placements,
                 on_scene=lambda: progress.update(),
             )
     except RoiCodecError as error:

@@ -68,12 +68,14 @@ def reidentify(
     embedder: FaceEmbedder,
     *,
     attackers: Sequence[Attacker] = (),
+    placements: int = 1,
     seed: int = 1,
     on_scene: Callable[[], None] | None = None,
 ) -> Reidentification:
-    """Paste every identity once at every size into scenes, and look who it is taken for.
+    """Paste every identity at every size into scenes, and look who it is taken for.
 
-    As many scenes as identities, each with one face of every size, of different identities.
+    placements: how often; each time elsewhere, in another scene as far as there are enough. As
+    many scenes as identities, each with one face of every size, of different identities.
     Raises RoiCodecError where there is nobody to tell apart, no scene, or no probe that worked.
     """
     if len(identities) < 2 or not scenes:
@@ -84,7 +86,7 @@ def reidentify(
     result = Reidentification(embedder.name, identities)
     gallery = np.stack([identity.embedding for identity in identities])
     order = np.random.default_rng(seed).permutation(len(scenes))
-    for number in range(len(identities)):
+    for number in range(len(identities) * placements):
         scene = scenes[order[number % len(scenes)]]
         rng = np.random.default_rng((seed, number))
         wanted = [
