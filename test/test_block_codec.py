@@ -196,17 +196,21 @@ def test_a_frame_that_regions_can_not_judge_is_not_coded(model, astronaut):
 # ---------------------------------------------------------------------------------------- policy
 
 
-def test_persons_are_fine_what_is_around_them_less_and_doubt_is_coarse():
-    persons = np.zeros((12, 12), np.float32)
-    persons[1:11, 2:4] = 0.9
+def test_small_persons_are_finest_then_large_ones_then_what_is_around_them_or_doubtful():
+    persons = np.zeros((14, 12), np.float32)
+    persons[1:13, 2:4] = 0.9
     persons[4:6, 9] = 0.9
-    doubtful = np.zeros((12, 12), bool)
-    doubtful[1, 2] = True
+    doubtful = np.zeros((14, 12), bool)
+    doubtful[1, 2] = doubtful[0, 11] = True
 
-    classes = StepPolicy().classes(BlockPlan(np.zeros((12, 12), bool), doubtful, persons))
+    policy = StepPolicy()
+    classes = policy.classes(BlockPlan(np.zeros((14, 12), bool), doubtful, persons))
 
     assert classes[5, 2] == PERSON and classes[4, 9] == SMALL_PERSON
-    assert classes[5, 1] == NEAR and classes[0, 0] == BACKGROUND and classes[1, 2] == BACKGROUND
+    assert classes[5, 1] == NEAR and classes[0, 0] == BACKGROUND
+    assert classes[1, 2] == classes[0, 11] == NEAR, "no face is sent in the steps of a person"
+    background, near, person, small = policy.levels
+    assert background > near > person > small
 
 
 def test_quality_moves_all_classes_and_stops_at_the_ends_of_the_ladder():
@@ -242,7 +246,7 @@ def test_a_background_is_soft_and_shows_no_blocks(model, encoder, astronaut):
     decoded = Decoder(model, threads=1).decode(coded.data).image
     background = coded.blocks == FIRST_CLASS + BACKGROUND
 
-    assert background.mean() > 0.2
+    assert background.mean() > 0.15
     assert across_borders(decoded, background) < 1.4  # a spline is steepest there
     mosaic = astronaut.reshape(32, 16, 32, 16, 3).mean((1, 3), keepdims=True)
     tiled = np.broadcast_to(mosaic, (32, 16, 32, 16, 3)).reshape(astronaut.shape)

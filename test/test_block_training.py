@@ -75,7 +75,7 @@ def test_what_is_wanted_is_sharp_where_persons_are_and_soft_elsewhere(astronaut)
 
     assert fine.mean() > 0.2 and coarse.mean() > 0.2
     assert np.array_equal(wanted[fine], astronaut[fine])
-    assert activity(wanted, coarse) < 0.35 * activity(astronaut, coarse)
+    assert activity(wanted, coarse) < 0.5 * activity(astronaut, coarse)
 
 
 def test_what_is_wanted_says_nothing_of_a_head(astronaut):
@@ -108,20 +108,21 @@ def test_a_synthesis_that_has_learnt_nothing_shows_no_blocks_where_they_are_coar
     assert across_borders(nothing) > 100, "fine blocks are what was sent of them"
 
 
-def test_to_coarse_and_hidden_blocks_nothing_is_added_that_is_finer_than_four_pixels():
+def test_to_coarse_blocks_nothing_is_added_and_to_hidden_ones_nothing_finer_than_four_pixels():
     torch.manual_seed(0)
     synthesis = BlockSynthesis(32, 8, 1, 8, 1, 8, 1).eval()
     y = torch.zeros(1, 32, 6, 6)
     coarse, nothing = torch.full((1, 1, 6, 6), LEVELS - 1.0), torch.zeros(1, 1, 6, 6)
     with torch.no_grad():
-        plain = synthesis(y, coarse, nothing)
+        plain = [synthesis(y, coarse, hidden)[0] for hidden in (nothing, nothing + 1)]
         for head in (synthesis.head, synthesis.soft_head):
             head.weight.normal_(0, 1)
-        added = (synthesis(y, coarse, nothing) - plain)[0]
-        hidden = (synthesis(y, nothing, nothing + 1) - synthesis(y, nothing, nothing))[0]
+        with_heads = [synthesis(y, coarse, hidden)[0] for hidden in (nothing, nothing + 1)]
+        fine = synthesis(y, nothing, nothing)[0]
 
+    assert torch.equal(plain[0], with_heads[0]) and not torch.equal(plain[0], fine)
+    added = with_heads[1] - plain[1]
     assert added.abs().mean() > 0.01
-    inner = added[:, :, 2:-2].diff(n=2, dim=2).abs()
-    bends = [float(inner[:, :, k::4].max()) for k in range(4)]
-    assert sorted(bends)[1] < 1e-4, "linear between every fourth pixel"
-    assert hidden.abs().max() > 0
+    bends = added[:, :, 2:-2].diff(n=2, dim=2).abs()
+    largest = sorted(float(bends[:, :, k::4].max()) for k in range(4))
+    assert largest[1] < 1e-4, "linear between every fourth pixel"

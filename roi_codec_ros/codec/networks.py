@@ -240,8 +240,8 @@ class BlockSynthesis(nn.Module):
 
     It starts from the inverse of the analysis where blocks are fine and from a quadratic spline
     through their means where they are coarse; both stay as they are. What it learns is added to
-    that: to sharpen what a person detector looks at, and to draw what stands for a hidden head. To
-    coarse and hidden blocks it adds nothing finer than an interpolation of every fourth pixel.
+    that: to sharpen what a person detector looks at, and to draw what stands for a hidden head, by
+    an interpolation of every fourth pixel. To coarse blocks it adds nothing.
     """
 
     def __init__(
@@ -295,12 +295,13 @@ class BlockSynthesis(nn.Module):
         x = self.middle(functional.relu(functional.pixel_shuffle(self.to_middle(x), 2)))
         x = self.fine(functional.relu(functional.pixel_shuffle(self.to_fine(x), 2)))
         seen = torch.cat([x, functional.avg_pool2d(base, 4)], dim=1)
-        share = functional.interpolate(share, scale_factor=4.0, mode="nearest")
-        details = functional.pixel_shuffle(self.head(seen) * (1 - share), 4)
-        soft = functional.interpolate(
-            self.soft_head(seen) * share, scale_factor=4.0, mode="bilinear"
+        told = torch.cat([1 - share, hidden], dim=1)
+        sharp, drawn = functional.interpolate(told, scale_factor=4.0).split(1, dim=1)
+        details = functional.pixel_shuffle(self.head(seen) * sharp, 4)
+        heads = functional.interpolate(
+            self.soft_head(seen) * drawn, scale_factor=4.0, mode="bilinear"
         )
-        return base + details + soft
+        return base + details + heads
 
 
 @register_architecture("blocks")

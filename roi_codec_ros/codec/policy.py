@@ -18,7 +18,9 @@ from roi_codec_ros.regions.plan import BlockPlan
 
 BACKGROUND, NEAR, PERSON, SMALL_PERSON = range(4)
 CLASSES = 4
-SMALL_PERSON_BLOCKS = 5  # in height: those are coded more finely, a detector sees little of them
+# In height: small persons are coded more finely. A detector sees little of them, they cost little,
+# and one who fills the frame is as sure to be found at coarser steps.
+SMALL_PERSON_BLOCKS = 10
 
 QUALITY_MIN, QUALITY_MAX = -16.0, 16.0
 
@@ -32,14 +34,15 @@ class StepPolicy:
         person: from which score, 0 to 1, a block counts as part of a person.
     """
 
-    levels: tuple[float, float, float, float] = (23.0, 20.0, 8.0, 8.0)
+    levels: tuple[float, float, float, float] = (23.0, 14.0, 10.0, 8.0)
     person: float = 0.3
 
     def classes(self, plan: BlockPlan) -> NDArray[np.uint8]:
         """The class of each block: uint8 [rows, columns].
 
-        A block around persons is `NEAR`, so that they are not cut out sharply; one where a head
-        may be, but that is not hidden, is `BACKGROUND` whatever is around.
+        A block around persons is `NEAR`, so that they are not cut out sharply; so is one where a
+        head may be, but that is not hidden: a detector needs what is there of a person, and what a
+        face would be known by is finer.
         """
         persons = (plan.persons >= self.person).astype(np.uint8)
         count, labels, figures, _ = cv2.connectedComponentsWithStats(persons, connectivity=8)
@@ -48,7 +51,7 @@ class StepPolicy:
         classes = np.where(persons, of_label[labels], BACKGROUND).astype(np.uint8)
         around = cv2.dilate(persons, np.ones((3, 3), np.uint8)) > persons
         classes[around] = NEAR
-        classes[plan.doubtful] = BACKGROUND
+        classes[plan.doubtful] = NEAR
         return classes
 
     def levels_at(self, quality: float) -> NDArray[np.uint8]:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 COEFFICIENTS, TOLD, PLANES = "coefficients", "told", "planes"
 SYNTHESIS_KEY = "roi_codec_synthesis"
-GRAPH_VERSION = 2  # of what is built here: graphs of other versions in a cache are not used
+GRAPH_VERSION = 3  # of what is built here: graphs of other versions in a cache are not used
 TESTED_BLOCKS = (2, 3)
 # Their inputs have the range of whole blocks' brightness, and every error is one of the picture.
 INT8_OPERATORS = ("Conv", "DepthToSpace", "Add")
@@ -144,7 +144,9 @@ def _synthesis(graph: GraphBuilder, channels: int) -> None:
     x = shuffled(graph.node("Relu", layer(x, "to_fine")), 2)
     x = residual_blocks(x, "fine")
     share = smooth_share()
-    fine = graph.node("Mul", COEFFICIENTS, graph.node("Sub", graph.constant(np.float32(1)), share))
+    sharp = graph.node("Sub", graph.constant(np.float32(1)), share)
+    hidden = graph.node("Slice", TOLD, *(graph.constant([n]) for n in (1, 2, 1)))
+    fine = graph.node("Mul", COEFFICIENTS, sharp)
     around = neighbourhood()
     base = _by_patches(*parameters("base"))
     smooth_weight = graph.weight("smooth.weight")
@@ -169,12 +171,10 @@ def _synthesis(graph: GraphBuilder, channels: int) -> None:
         )
 
     colours, patches = of_blocks(1, "mean"), of_blocks(0, "base")
-    soft_share = enlarged(share, "nearest")
-    fine_share = graph.node("Sub", graph.constant(np.float32(1)), soft_share)
     details = of_both(x, colours, head.shape[1] - 3, "head", head)
-    details = graph.node("Mul", details, fine_share)
+    details = graph.node("Mul", details, enlarged(sharp, "nearest"))
     soft = of_both(x, colours, head.shape[1] - 3, "soft_head", graph.weight("soft_head.weight"))
-    soft = enlarged(graph.node("Mul", soft, soft_share), "linear")
+    soft = enlarged(graph.node("Mul", soft, enlarged(hidden, "nearest")), "linear")
     picture = shuffled(graph.node("Add", details, patches, output="picture.fine"), _PATCH)
     picture = graph.node("Add", picture, soft, output="picture.whole")
     graph.node("Clip", picture, *bounds, output=PLANES)

@@ -40,7 +40,8 @@ class Thresholds:
     Attributes:
         face: of a face, whose head is then hidden.
         head: of a block that belongs to a head, which is then hidden.
-        doubtful_face, doubtful_head: from here on what is not hidden is coded coarsely.
+        doubtful_face, doubtful_head: from here on what is not hidden is coded more coarsely than a
+            person.
         trace_of_head: of a block that was hidden a moment ago, and therefore still is.
         person: of a block that belongs to a person.
     """

@@ -27,7 +27,7 @@ class BlockPlan:
 
     Attributes:
         hidden: bool, part of a head: nothing of it is coded, or it is painted over.
-        doubtful: bool, perhaps part of a head, not hidden: never coded finer than background.
+        doubtful: bool, perhaps part of a head, not hidden: never coded as finely as a person.
         persons: float32, 0 to 1, how sure a person is there.
     """
 

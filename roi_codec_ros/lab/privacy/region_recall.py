@@ -47,7 +47,7 @@ BoolArray = NDArray[np.bool_]
 
 @dataclass
 class Count:
-    """How many there were, how many were missed, and of those how many are coded coarsely."""
+    """How many there were, how many were missed, and of those how many not in fine steps."""
 
     number: int = 0
     missed: int = 0
