@@ -352,6 +352,40 @@ def test_namespaces_that_are_pushed_move_everything(tmp_path):
     outcome.of("__ns:=/site/right")  # who pushed it has it as an argument too
 
 
+def parameter_read(argv, node, name):
+    """What a node of that name in a process of those arguments takes as a parameter."""
+    rclpy = pytest.importorskip("rclpy")
+    context = rclpy.Context()
+    rclpy.init(args=argv, context=context)
+    try:
+        made = rclpy.create_node(
+            node, context=context, automatically_declare_parameters_from_overrides=True
+        )
+        value = made.get_parameter(name).value
+        made.destroy_node()
+    finally:
+        rclpy.shutdown(context=context)
+    return value
+
+
+@pytest.mark.parametrize("separate", ["false", "true"])
+def test_arguments_win_over_a_parameters_file(tmp_path, separate):
+    file = tmp_path / "server.yaml"
+    sections = (
+        f"{n}: {{ros__parameters: {{cameras: [camera]}}}}" for n in ("decoder", "detector")
+    )
+    file.write_text("\n".join(sections))
+    options = ("tracker:=false", f"separate:={separate}", f"params_file:={file}")
+
+    outcome = launched(tmp_path, "server", "cameras:=front", *options)
+
+    assert outcome.status == 0, outcome.text
+    assert len(outcome.runs) == (2 if separate == "true" else 1)
+    for node in ("decoder", "detector"):
+        (run,) = [r for r in outcome.runs if any(f"__node:={node}" in a for a in r["argv"])]
+        assert list(parameter_read(run["argv"], node, "cameras")) == ["front"]
+
+
 @pytest.mark.parametrize("namespace", ["a b", "1", "a//b"])
 def test_a_namespace_that_can_not_be_ends_the_launch(tmp_path, namespace):
     outcome = launched(tmp_path, "tracker", f"namespace:={namespace}")

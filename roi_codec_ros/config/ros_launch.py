@@ -109,14 +109,11 @@ def _process(spec: NodeSpec, options: ProcessOptions, given: dict[str, str]) -> 
         name=None if spec.nodes else spec.name,
         namespace=None if spec.nodes else spec.namespace,
         parameters=[
-            *([options.params_file] if options.params_file else []),
+            *([options.params_file] if options.params_file and not spec.nodes else []),
             *([spec.parameters] if spec.parameters else []),
         ],
         remappings=list(spec.remappings),
-        ros_arguments=[
-            *options.ros_arguments(spec),
-            *([*name_arguments(spec), *parameter_arguments(spec)] if spec.nodes else []),
-        ],
+        ros_arguments=[*options.ros_arguments(spec), *_of_several(spec, options.params_file)],
         additional_env=options.environment(),
         prefix=_prefix(given["python"]),
         respawn=respawn,
@@ -134,6 +131,18 @@ def _process(spec: NodeSpec, options: ProcessOptions, given: dict[str, str]) -> 
         )
 
     return [RegisterEventHandler(OnProcessExit(target_action=node, on_exit=ended)), node]
+
+
+def _of_several(spec: NodeSpec, params_file: str) -> list[str]:
+    """ROS arguments of a process that holds several nodes; none for one of a single node.
+
+    The last that is read wins, and launch_ros puts the files among its `parameters` last: the
+    file comes here, before what was given.
+    """
+    if not spec.nodes:
+        return []
+    file = ["--params-file", params_file] if params_file else []
+    return [*file, *name_arguments(spec), *parameter_arguments(spec)]
 
 
 def _forget_spent(context: Any, kind: str, arguments: list[LaunchArgument]) -> None:
