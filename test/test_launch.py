@@ -372,10 +372,12 @@ def parameter_read(argv, node, name):
 def test_arguments_win_over_a_parameters_file(tmp_path, separate):
     file = tmp_path / "server.yaml"
     sections = (
-        f"{n}: {{ros__parameters: {{cameras: [camera]}}}}" for n in ("decoder", "detector")
+        f"{n}: {{ros__parameters: {{cameras: [camera], use_sim_time: false}}}}"
+        for n in ("decoder", "detector")
     )
     file.write_text("\n".join(sections))
-    options = ("tracker:=false", f"separate:={separate}", f"params_file:={file}")
+    given = ("tracker:=false", "use_sim_time:=true", f"separate:={separate}")
+    options = (*given, f"params_file:={file}")
 
     outcome = launched(tmp_path, "server", "cameras:=front", *options)
 
@@ -384,6 +386,7 @@ def test_arguments_win_over_a_parameters_file(tmp_path, separate):
     for node in ("decoder", "detector"):
         (run,) = [r for r in outcome.runs if any(f"__node:={node}" in a for a in r["argv"])]
         assert list(parameter_read(run["argv"], node, "cameras")) == ["front"]
+        assert parameter_read(run["argv"], node, "use_sim_time") is True
 
 
 @pytest.mark.parametrize("namespace", ["a b", "1", "a//b"])

@@ -95,6 +95,10 @@ class ProcessOptions:
             arguments += ["-p", f"use_sim_time:={self.use_sim_time.lower()}"]
         return arguments
 
+    def parameters(self) -> list[dict[str, Any]]:
+        """The parameters among them, for a list that ROS's launch reads after a file."""
+        return [{"use_sim_time": flag(vars(self), "use_sim_time")}] if self.use_sim_time else []
+
     def environment(self) -> dict[str, str]:
         """Environment variables to add."""
         return security.environment(self.keystore)
@@ -201,10 +205,11 @@ def command(
     argv = [sys.executable, "-m", f"{PACKAGE}.nodes.{spec.executable}", "--ros-args"]
     argv += name_arguments(spec)
     if options is not None:
-        argv += options.ros_arguments(spec)
         params_file = params_file or options.params_file or None
     if params_file is not None:
         argv += ["--params-file", str(params_file)]
+    if options is not None:
+        argv += options.ros_arguments(spec)
     return argv + parameter_arguments(spec)
 
 

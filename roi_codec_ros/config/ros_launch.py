@@ -111,9 +111,10 @@ def _process(spec: NodeSpec, options: ProcessOptions, given: dict[str, str]) -> 
         parameters=[
             *([options.params_file] if options.params_file and not spec.nodes else []),
             *([spec.parameters] if spec.parameters else []),
+            *(options.parameters() if not spec.nodes else []),
         ],
         remappings=list(spec.remappings),
-        ros_arguments=[*options.ros_arguments(spec), *_of_several(spec, options.params_file)],
+        ros_arguments=[*_of_several(spec, options.params_file), *options.ros_arguments(spec)],
         additional_env=options.environment(),
         prefix=_prefix(given["python"]),
         respawn=respawn,
