@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from roi_codec_ros.codec.ladder import LEVELS, SMOOTH_FROM
-from roi_codec_ros.codec.policy import StepPolicy
 from roi_codec_ros.regions import Regions, Thresholds
 from roi_codec_ros.regions.finder import Faces
 
@@ -53,7 +52,7 @@ def batch(image: np.ndarray) -> BlockBatch:
     )
     sampler = SimpleNamespace(batch=lambda size, rng: drawn)
     settings = StepSettings(quality_spread=0.0, class_spread=0.0, missed=0.0)
-    batches = BlockBatches(sampler, Finder(), StepPolicy(), settings, HEAD)  # type: ignore[arg-type]
+    batches = BlockBatches(sampler, Finder(), settings, HEAD)  # type: ignore[arg-type]
     return batches.batch(1, np.random.default_rng(0))
 
 

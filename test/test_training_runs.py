@@ -37,6 +37,7 @@ from roi_codec_ros.codec import (
 from roi_codec_ros.codec.entropy import EntropyTables
 from roi_codec_ros.codec.models import untrained_model
 from roi_codec_ros.codec.networks import build_transforms
+from roi_codec_ros.codec.policy import model_policy
 from roi_codec_ros.codec.presets import Preset
 from roi_codec_ros.lab.datasets.annotations_any import read_annotations
 from roi_codec_ros.lab.training.checkpoints import initial_weights, read_checkpoint
@@ -441,3 +442,14 @@ def test_curves_and_pictures_are_written_as_it_goes(data: Path, tmp_path: Path) 
     assert logged["step"] == 2
     assert 0 <= logged["loader"] <= 1
     assert logged["bpp"] == pytest.approx(curves.Scalars("bpp")[0].value, rel=1e-3)
+
+
+def test_a_block_codec_holds_the_steps_of_its_configuration(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "nano"
+    tiny = ["--preset", "nano", "--threads", "1", "--batch-size", "1", "--set", "crops.size=64"]
+
+    steps = ["--set", "levels.near=16.5", "--set", "levels.person=12"]
+    words = ["train", "--data", str(data), "--out", str(out), *tiny, "--steps", "1", *steps]
+    assert main(words) == 0
+
+    assert model_policy(load_model(str(out / "nano.safetensors"))).levels == (23, 16.5, 12, 9)

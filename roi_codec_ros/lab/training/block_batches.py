@@ -13,7 +13,14 @@ from numpy.typing import NDArray
 
 from roi_codec_ros.codec.ladder import LEVELS
 from roi_codec_ros.codec.networks import smooth_share
-from roi_codec_ros.codec.policy import StepPolicy, levels_of
+from roi_codec_ros.codec.policy import (
+    BACKGROUND,
+    NEAR,
+    PERSON,
+    SMALL_PERSON,
+    StepPolicy,
+    levels_of,
+)
 from roi_codec_ros.lab.datasets.annotations import Annotation
 from roi_codec_ros.lab.training.data import CropSampler
 from roi_codec_ros.lab.training.settings import number
@@ -34,9 +41,10 @@ HEAD_CELLS = 3  # colours of the head that stands for all, in each direction
 
 @dataclass(frozen=True)
 class StepSettings:
-    """How the steps of a training crop are drawn.
+    """The model's steps, and how those of a training crop are drawn around them.
 
     Attributes:
+        background, near, person, small_person: the model's policy, `StepPolicy`.
         quality_spread: standard deviation of a crop's quality, in levels around the model's own.
         class_spread: that of each class by itself.
         missed: share of crops whose persons are partly coded as background, and background as
@@ -44,10 +52,18 @@ class StepSettings:
         annotated_heads: hide annotated heads too, which regions may have missed.
     """
 
+    background: float = number(StepPolicy.levels[BACKGROUND], 0.0, LEVELS - 1)
+    near: float = number(StepPolicy.levels[NEAR], 0.0, LEVELS - 1)
+    person: float = number(StepPolicy.levels[PERSON], 0.0, LEVELS - 1)
+    small_person: float = number(StepPolicy.levels[SMALL_PERSON], 0.0, LEVELS - 1)
     quality_spread: float = number(3.0, 0.0, 16.0)
     class_spread: float = number(0.8, 0.0, 16.0)
     missed: float = number(0.3, 0.0, 1.0)
     annotated_heads: bool = True
+
+    def policy(self) -> StepPolicy:
+        """What the model file will say of steps."""
+        return StepPolicy((self.background, self.near, self.person, self.small_person))
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,13 +94,13 @@ class BlockBatches:
         self,
         sampler: CropSampler,
         regions: RegionFinder,
-        policy: StepPolicy,
         settings: StepSettings,
         head: NDArray[np.float32],
     ) -> None:
         """head: [3, 3, 3], colours 0 to 255 of the constant head (`constant_head`)."""
         self.sampler = sampler
-        self._regions, self._policy, self._settings, self._head = regions, policy, settings, head
+        self._regions, self._settings, self._head = regions, settings, head
+        self._policy = settings.policy()
 
     def __len__(self) -> int:
         return len(self.sampler)

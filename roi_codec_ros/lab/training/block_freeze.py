@@ -22,8 +22,10 @@ from roi_codec_ros.codec.policy import BACKGROUND, CLASSES, NEAR, POLICY, StepPo
 from roi_codec_ros.codec.presets import get_preset
 from roi_codec_ros.codec.table_checks import TOTAL
 from roi_codec_ros.common.photographs import read_photograph
+from roi_codec_ros.lab.training.block_batches import StepSettings
 from roi_codec_ros.lab.training.checkpoints import read_checkpoint
 from roi_codec_ros.lab.training.progress import LOG_NAME, learning_curve
+from roi_codec_ros.lab.training.settings import read_settings
 from roi_codec_ros.regions import RegionFinder
 
 MOST_PHOTOGRAPHS = 240
@@ -64,10 +66,12 @@ def freeze_blocks(
 ) -> Model:
     """The averaged weights of a checkpoint, in half precision, and tables counted on photographs.
 
+    policy: that of the checkpoint's configuration unless given.
+
     Raises RoiCodecError where there is no checkpoint, or a photograph can't be read.
     """
-    policy = policy or StepPolicy()
     state = read_checkpoint(checkpoint)
+    policy = policy or read_settings(StepSettings, state["config"]["levels"], "levels").policy()
     preset = state["preset"]
     weights = {key: value.half().cpu().numpy() for key, value in state["average"].items()}
     untold = block_model(

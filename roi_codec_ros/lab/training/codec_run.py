@@ -12,7 +12,6 @@ from typing import Any
 
 from roi_codec_ros.codec.model_file import Model
 from roi_codec_ros.codec.models import SUFFIX
-from roi_codec_ros.codec.policy import StepPolicy
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
 from roi_codec_ros.common.files import same_file, write
 from roi_codec_ros.common.output_files import RunFolder
@@ -128,7 +127,7 @@ def train_blocks(config: BlockTrainingConfig, options: RunOptions, say: Say) -> 
         head = constant_head(sampler, sampler.annotations)
         trainer = BlockTrainer(
             config,
-            BlockBatches(sampler, regions, StepPolicy(), config.levels, head),
+            BlockBatches(sampler, regions, config.levels, head),
             options.out / CHECKPOINT,
             options.device,
             options.detector_distance(options.device),
