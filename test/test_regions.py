@@ -21,6 +21,7 @@ from roi_codec_ros.regions import (
     Thresholds,
     load_regions,
     paint_over,
+    paint_plane,
     plan_blocks,
 )
 from roi_codec_ros.regions.blocks import covered_share, heads_around
@@ -187,6 +188,16 @@ def test_paint_is_made_of_what_surrounds_alone(astronaut):
     np.testing.assert_array_equal(painted, paint_over(swapped, hidden))
     np.testing.assert_array_equal(painted[~inside], astronaut[~inside])
     assert np.abs(painted[inside].astype(float) - astronaut[inside]).mean() > 10
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_paint_between_white_samples_is_white(kind):
+    white = np.iinfo(kind).max
+    hidden = np.random.default_rng(2).random((13, 21)) < 0.5
+
+    painted = paint_plane(np.full((200, 333), white, kind), hidden, (16, 16))
+
+    assert np.unique(painted).tolist() == [white]
 
 
 def test_a_frame_hidden_whole_is_grey():

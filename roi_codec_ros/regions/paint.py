@@ -53,8 +53,8 @@ def paint_plane(plane: NDArray[Any], hidden: NDArray[np.bool_], block: Block) ->
         mask = hidden[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
         mask = mask.repeat(block[0], axis=0).repeat(block[1], axis=1)
         mask = mask[: part.shape[0], : part.shape[1], None]
-        colours = np.rint(smooth).clip(0, np.iinfo(plane.dtype).max)
-        np.copyto(part, colours.astype(plane.dtype), where=mask)
+        colours = np.rint(smooth).astype(plane.dtype)  # between means of samples: in their range
+        np.copyto(part, colours, where=mask)
     return painted.reshape(plane.shape)
 
 
@@ -93,22 +93,30 @@ def fill_unknown(
         return values
     if height == width == 1:
         return values if known[0, 0] else np.full_like(values, middle)
-    pad = ((0, height % 2), (0, width % 2))
-    fine_known = np.pad(known, pad)
-    fine = np.pad(values * known[..., None], (*pad, (0, 0)))
+    share = known[..., None]
+    fine_share, fine = _even(share), _even(values * share)
 
     def halved(array: NDArray[np.float32]) -> NDArray[np.float32]:
         h, w = array.shape[:2]
         return array.reshape(h // 2, 2, w // 2, 2, -1).sum(axis=(1, 3))
 
-    weight = halved(fine_known[..., None])
+    weight = halved(fine_share)
     coarse = halved(fine) / np.maximum(weight, 1e-6)
     filled = fill_unknown(coarse, (weight[..., 0] > 0).astype(np.float32), middle)
     doubled = cv2.resize(
         filled, (fine.shape[1], fine.shape[0]), interpolation=cv2.INTER_LINEAR
     ).reshape(fine.shape)[:height, :width]
-    share = known[..., None]
     return np.asarray(values * share + doubled * (1 - share), np.float32)
+
+
+def _even(array: NDArray[np.float32]) -> NDArray[np.float32]:
+    """With a row and a column of zeros behind it, where there is an odd number of them."""
+    height, width, channels = array.shape
+    if not (height % 2 or width % 2):
+        return array
+    whole = np.zeros((height + height % 2, width + width % 2, channels), np.float32)
+    whole[:height, :width] = array
+    return whole
 
 
 def _interpolated(
