@@ -2,10 +2,11 @@
 """How much memory `roi-codec anonymize` takes while it works through a large bag.
 
 A bag is repeated until it is as large as is asked for, and anonymized; memory is looked at again
-and again meanwhile.
+and again meanwhile. After the minutes that are asked for the run is ended, wherever it is. A
+gigabyte is some 350 raw images of 1280×720, or thousands of JPEGs, each of which takes as long.
 
 example:
-  python -m roi_codec_ros.lab.tools.recording_memory bag/ --gigabytes 2
+  python -m roi_codec_ros.lab.tools.recording_memory bag/ --gigabytes 2 --minutes 5
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,17 +51,37 @@ def repeated(source: Path, target: Path, size_bytes: float) -> int:
     return count
 
 
-def watched(command: list[str]) -> list[float]:
-    """Run a command; its resident memory each `LOOK_S`, MiB. Raises CalledProcessError."""
-    found = []
+@dataclass
+class Watched:
+    """A run: its resident memory each `LOOK_S`, MiB, what it has written, and how long it took."""
+
+    memory_mib: list[float] = field(default_factory=list)
+    written_bytes: int = 0
+    seconds: float = 0.0
+    ended: bool = False  # before it was done
+
+
+def watched(command: list[str], output: Path, most_s: float) -> Watched:
+    """Run a command that writes beside ``output``, for ``most_s`` at the longest.
+
+    Raises CalledProcessError if it fails, or is done before it was looked at.
+    """
+    found = Watched()
+    started = time.monotonic()
     with subprocess.Popen(command) as process:
         status = Path(f"/proc/{process.pid}/status")
         while process.poll() is None:
             lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
             if "VmRSS" in lines:
-                found.append(float(lines["VmRSS"].split()[0]) / 1024)
+                found.memory_mib.append(float(lines["VmRSS"].split()[0]) / 1024)
+            if time.monotonic() - started > most_s:
+                found.ended = True
+                process.terminate()
+                break
             time.sleep(LOOK_S)
-    if process.returncode:
+    found.seconds = time.monotonic() - started
+    found.written_bytes = sum(p.stat().st_size for p in output.parent.rglob("*") if p.is_file())
+    if not found.memory_mib or (process.returncode and not found.ended):
         raise subprocess.CalledProcessError(process.returncode, command)
     return found
 
@@ -71,14 +93,26 @@ def main() -> int:
     )
     parser.add_argument("bag", type=Path)
     parser.add_argument("--gigabytes", type=float, default=2.0, help="default: %(default)g")
+    parser.add_argument(
+        "--minutes", type=float, default=4.0, help="after which it is ended (default: %(default)g)"
+    )
     parser.add_argument("options", nargs="*", help="of roi-codec anonymize, behind --")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         bag = Path(scratch, "bag")
         messages = repeated(args.bag, bag, args.gigabytes * 1e9)
+        output = Path(scratch, "output", "bag")
+        output.parent.mkdir()
         verb = [sys.executable, "-m", "roi_codec_ros.cli", "anonymize"]
-        memory = watched([*verb, str(bag), str(Path(scratch, "out")), *args.options])
-    figures: dict[str, Any] = {"gigabytes": args.gigabytes, "messages": messages}
+        run = watched([*verb, str(bag), str(output), *args.options], output, 60 * args.minutes)
+    memory = run.memory_mib
+    figures: dict[str, Any] = {
+        "gigabytes": args.gigabytes,
+        "messages": messages,
+        "done": not run.ended,
+        "seconds": round(run.seconds),
+        "gigabytes_written": round(run.written_bytes / 1e9, 3),
+    }
     figures["memory_mib_at_share_of_time"] = {
         f"{share:g}": round(memory[min(len(memory) - 1, int(share * len(memory)))])
         for share in SHARES
