@@ -45,7 +45,7 @@ def test_raw_hides_nothing_and_says_so(person: Path, tmp_path: Path) -> None:
     ("camera", "status", "sentence"),
     [
         ("topic:/image_raw", 2, "expected a device, file or stream, found 'topic:/image_raw'"),
-        ("/dev/video97", 1, "expected frames from /dev/video97, found nothing that opens"),
+        ("/dev/video97", 1, "expected a camera at /dev/video97, found: No such file"),
     ],
 )
 def test_what_is_no_camera_is_one_line(

@@ -665,6 +665,7 @@ def test_parameters_file_and_qos_overrides_apply(graph, running, server_specs, t
         "    cameras: [unused]\n"
         "    person_height_m: 2\n"  # a whole number for a double
         "    camera_poses: []\n"
+        "    person_heigth_m: 1.0\n"
         "    qos_overrides./persons/tracks.publisher.reliability: best_effort\n",
         encoding="utf-8",
     )
@@ -682,6 +683,7 @@ def test_parameters_file_and_qos_overrides_apply(graph, running, server_specs, t
     reliabilities = seen()
     assert reliabilities["filed"] == "BEST_EFFORT"
     assert reliabilities["tracker"] == "RELIABLE"
+    assert "found none of that name: is person_height_m meant?" in process.log
     assert process.stop(signal.SIGINT)[0] == 0
 
 
@@ -750,7 +752,9 @@ def test_a_missing_camera_is_reported_and_does_not_end_the_node(graph, running, 
     status = graph.wait_for("loss in the diagnostics", lost_twice)
 
     assert status["level"] == "ERROR"
-    assert "next try in" in status["message"]
+    assert "found: No such file or directory; next try in" in status["message"]
+    assert process.log.count("expected a camera at /dev/video97") == 1
+    assert "cap_v4l" not in process.log  # nothing of OpenCV's own beside it
     assert process.alive
     assert process.stop(signal.SIGTERM)[0] == 0
 

@@ -85,7 +85,7 @@ def wait_for(condition):
 @pytest.mark.parametrize(
     ("text", "kind", "target"),
     [
-        ("0", SourceKind.DEVICE, "0"),
+        ("0", SourceKind.DEVICE, "/dev/video0"),
         ("/dev/video3", SourceKind.DEVICE, "/dev/video3"),
         ("rtsp://camera/1", SourceKind.STREAM, "rtsp://camera/1"),
         ("videotestsrc ! appsink", SourceKind.STREAM, "videotestsrc ! appsink"),
@@ -350,14 +350,19 @@ class FailingCamera:
 
 def test_a_camera_that_disappears_is_tried_again(monkeypatch):
     monkeypatch.setattr("roi_codec_ros.stream.capture.FIRST_RETRY_S", 0.01)
-    frames = Frames()
+    frames, reasons = Frames(), []
     source = Source("0", SourceKind.DEVICE, "0")
-    capture = Capture(source, frames, open_reader=FailingCamera.opener())
+    opener = FailingCamera.opener()
+    capture = Capture(source, frames, open_reader=opener, lost=reasons.append)
 
     played = play(capture, frames, 4)
 
     assert [int(frame.image[0, 0, 0]) for frame in played] == [2, 2, 3, 3]
     assert capture.state.losses >= 2
+    assert reasons[:2] == [
+        "expected frames from 0, found nothing that opens",
+        "0 gives no more frames",
+    ]
 
 
 def test_waits_double_up_to_the_longest(monkeypatch):
@@ -369,10 +374,13 @@ def test_waits_double_up_to_the_longest(monkeypatch):
         details.append(capture.state.detail)
         raise SourceError("gone")
 
-    capture = Capture(Source("0", SourceKind.DEVICE, "0"), Frames(), open_reader=never)
+    reasons = []
+    source = Source("0", SourceKind.DEVICE, "0")
+    capture = Capture(source, Frames(), open_reader=never, lost=reasons.append)
     capture.start()
     wait_for(lambda: len(details) >= 6)
     assert capture.stop(PATIENCE_S)
+    assert reasons == ["gone"]  # told once
 
     waits = [detail.rsplit(" ", 2)[1] for detail in details[1:6]]
     assert waits == ["0.001", "0.002", "0.004", "0.004", "0.004"]
@@ -394,8 +402,15 @@ def test_a_driver_that_hangs_does_not_keep_stop_waiting():
 
 
 def test_a_missing_device_does_not_open():
-    with pytest.raises(SourceError, match="nothing that opens"):
-        open_source(parse_source("/dev/video97"))
+    with pytest.raises(SourceError, match="expected a camera at /dev/video97, found: No such f"):
+        open_source(parse_source("97"))
+
+
+def test_a_device_that_is_no_camera_does_not_open(capfd):
+    with pytest.raises(SourceError, match="camera at /dev/zero, found: it gives no frames"):
+        open_source(parse_source("/dev/zero"))
+
+    assert capfd.readouterr().err == ""  # nothing of OpenCV's beside our line
 
 
 # Rate limit

@@ -3,14 +3,33 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Iterator
+
 import cv2
 
 from roi_codec_ros.common.errors import UsageError
+
+_ERRORS = 2  # cv::utils::logging::LOG_LEVEL_ERROR
 
 
 def has_gstreamer() -> bool:
     """Whether OpenCV runs GStreamer pipelines here."""
     return bool(cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER))
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """OpenCV without its warnings, unless OPENCV_LOG_LEVEL says what is to be seen of them."""
+    if "OPENCV_LOG_LEVEL" in os.environ or not hasattr(cv2, "setLogLevel"):
+        yield
+        return
+    before = cv2.setLogLevel(_ERRORS)
+    try:
+        yield
+    finally:
+        cv2.setLogLevel(before)
 
 
 def check_pipeline(address: str) -> None:

@@ -162,6 +162,9 @@ class EncoderNode(ManagedNode):
                 rate_hz=self.settings.rate_hz,
                 loop=self.settings.loop,
                 asked=self._asked,
+                lost=lambda reason: self.get_logger().warning(
+                    f"{self.camera}: {reason}; trying again until frames come"
+                ),
             )
             self._capture.start()
 

@@ -78,12 +78,15 @@ class Capture:
         loop: bool = True,
         asked: CaptureFormat = ANY_FORMAT,
         open_reader: Callable[[Source, CaptureFormat], FrameReader] = open_source,
+        lost: Callable[[str], None] | None = None,
     ) -> None:
+        """lost: told, in the thread, why the source fails; once for each reason in a row."""
         self.source = source
         self.rate_hz = rate_hz
         self._deliver = deliver
         self._asked = asked
         self._open_reader = open_reader
+        self._lost = lost
         self._state = SourceState()
         self._delivered = 0
         self._stop = threading.Event()
@@ -119,7 +122,7 @@ class Capture:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        wait_s = FIRST_RETRY_S
+        wait_s, told = FIRST_RETRY_S, ""
         while not self._stop.is_set():
             delivered_before = self._delivered
             try:
@@ -133,7 +136,10 @@ class Capture:
                 self._again.wait()
                 continue
             if self._delivered > delivered_before:
-                wait_s = FIRST_RETRY_S
+                wait_s, told = FIRST_RETRY_S, ""
+            if self._lost is not None and reason != told:
+                self._lost(reason)
+            told = reason
             self._state = replace(
                 self._state,
                 state="lost",

@@ -9,13 +9,14 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 import cv2
 
 from roi_codec_ros.common.films import UprightCapture
 from roi_codec_ros.common.images import ImageArray
-from roi_codec_ros.common.opencv import check_pipeline
+from roi_codec_ros.common.opencv import check_pipeline, quiet
 from roi_codec_ros.stream.capture_times import CaptureTime, StreamTimes, driver_time
 from roi_codec_ros.stream.sources import (
     ANY_FORMAT,
@@ -40,10 +41,11 @@ class LiveReader:
 
     def __init__(self, source: Source, asked: CaptureFormat = ANY_FORMAT) -> None:
         """Raises SourceError where nothing opens."""
-        capture = _open_capture(source)
+        with quiet():  # what it says is said below, for people who do not know OpenCV
+            capture = _open_capture(source)
         if not capture.isOpened():
             capture.release()
-            raise SourceError(f"expected frames from {source.text}, found nothing that opens")
+            raise SourceError(_complaint(source))
         self.complaint = ""
         if source.kind is SourceKind.DEVICE:
             self.complaint = _ask(capture, asked)
@@ -128,10 +130,22 @@ def _ask(capture: cv2.VideoCapture, asked: CaptureFormat) -> str:
     return f"expected {'; '.join(missed)}" if missed else ""
 
 
+def _complaint(source: Source) -> str:
+    """Why nothing opened, as far as the system says."""
+    if source.kind is not SourceKind.DEVICE:
+        return f"expected frames from {source.text}, found nothing that opens"
+    found = "it gives no frames; does another program hold it?"
+    try:
+        os.close(os.open(source.target, os.O_RDWR | os.O_NONBLOCK))
+    except PermissionError as error:
+        found = f"{error.strerror}; is this user in the group video?"
+    except OSError as error:
+        found = str(error.strerror)
+    return f"expected a camera at {source.target}, found: {found}"
+
+
 def _open_capture(source: Source) -> cv2.VideoCapture:
     if source.kind is SourceKind.DEVICE:
-        if source.target.isdecimal():
-            return cv2.VideoCapture(int(source.target))
         return cv2.VideoCapture(source.target, cv2.CAP_V4L2)
     if "!" in source.target:
         check_pipeline(source.target)

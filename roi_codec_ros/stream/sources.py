@@ -41,7 +41,7 @@ class Source:
     """A source as the user wrote it, and what it is.
 
     text: for people to read, in logs and on topics: without the login that an address may hold.
-    target: device number or path, file, folder, address, pipeline or topic name.
+    target: path of a device, file, folder, address, pipeline or topic name.
     """
 
     text: str
@@ -64,7 +64,10 @@ def parse_source(text: str) -> Source:
     if text == "topic" or text.startswith(TOPIC_PREFIX):
         topic = text.removeprefix("topic").removeprefix(":").strip()
         return Source(text, SourceKind.TOPIC, topic or DEFAULT_IMAGE_TOPIC)
-    if text.isdecimal() or text.startswith("/dev/"):
+    if text.isdecimal():
+        # By its path: OpenCV tries a number with backends that tell no times, too.
+        return Source(text, SourceKind.DEVICE, f"/dev/video{int(text)}")
+    if text.startswith("/dev/"):
         return Source(text, SourceKind.DEVICE, text)
     if text.lower().startswith(_LOCAL_ADDRESSES):
         scheme, rest = text.split("://", 1)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -40,7 +41,9 @@ def shared_source(
     if source.kind is SourceKind.DEVICE and len(names) > 1:
         raise UsageError(f"expected --cameras 1 for the device {text}, found {len(names)}")
     if source.target.startswith("/dev/") and not Path(source.target).exists():
-        raise RoiCodecError(f"expected a camera at {source.target}, found no such device")
+        raise RoiCodecError(
+            f"expected a camera at {source.target}, found: {os.strerror(errno.ENOENT)}"
+        )
     if not source.live:
         _check_frames(source)  # says now, on one line, what the encoder would say later
     if source.kind is SourceKind.VIDEO and pace != 1:
