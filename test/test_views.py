@@ -44,7 +44,8 @@ def test_a_pose_comes_from_the_file_of_calibrate_ground(tmp_path):
         (["front: 1 2 3 4 5 six"], "expected six numbers"),
         (["front: 1 2 3 4 5 nan"], "expected six numbers"),
         (["a: 0 0 2 0 0 0", "a: 0 0 2 0 0 0"], "found two for a"),
-        (["front: /no/such/file.yaml"], "expected a camera pose in"),
+        (["front: /no/such.yaml"], "in /no/such.yaml, found: No such file or directory$"),
+        (["front: 0 0 2 0 25 180"], "expected roll, pitch and yaw in radians"),
     ],
 )
 def test_what_is_no_pose_is_refused(entries, sentence):

@@ -4,6 +4,12 @@
 from __future__ import annotations
 
 
+def reason_of(error: Exception) -> str:
+    """What another library's error says, in one line; of the system's errors without the path."""
+    said = getattr(error, "strerror", None) or " ".join(str(error).split())
+    return said or type(error).__name__
+
+
 class RoiCodecError(Exception):
     """Anything that a user, a file or a network peer can cause; `str()` is one line."""
 

@@ -20,7 +20,7 @@ import yaml
 from numpy.polynomial import Polynomial
 from numpy.typing import ArrayLike, NDArray
 
-from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.common.errors import RoiCodecError, reason_of
 
 # Name as in CameraInfo → how many coefficients it may have. None at all means no distortion,
 # which no equidistant lens can do without: its image is round even with four zeros.
@@ -287,7 +287,7 @@ def read_calibration(path: Path) -> Calibration:
         content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise RoiCodecError(
-            f"expected a calibration in {path}, found {' '.join(str(error).split())}"
+            f"expected a calibration in {path}, found: {reason_of(error)}"
         ) from error
     if not isinstance(content, dict):
         raise RoiCodecError(f"expected a calibration in {path}, found no mapping")

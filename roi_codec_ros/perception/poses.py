@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from roi_codec_ros.common.errors import RoiCodecError, UsageError
+from roi_codec_ros.common.errors import RoiCodecError, UsageError, reason_of
 from roi_codec_ros.common.share import local_path
 from roi_codec_ros.perception.ground import CameraPose
 
@@ -42,8 +42,9 @@ def read_pose(path: Path) -> CameraPose:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        found = " ".join(str(error).split())
-        raise RoiCodecError(f"expected a camera pose in {path}, found {found}") from error
+        raise RoiCodecError(
+            f"expected a camera pose in {path}, found: {reason_of(error)}"
+        ) from error
     if not isinstance(content, dict) or not set(POSE_KEYS) <= set(content):
         raise RoiCodecError(f"expected {', '.join(POSE_KEYS)} in {path}, found {content!r}")
     return _pose([str(content[key]) for key in POSE_KEYS], str(path))
@@ -56,4 +57,6 @@ def _pose(words: list[str], where: str) -> CameraPose:
         numbers = []
     if len(numbers) != len(POSE_KEYS) or not all(map(math.isfinite, numbers)):
         raise UsageError(f"expected six numbers ({' '.join(POSE_KEYS)}), found {where!r}")
+    if any(abs(angle) > 2 * math.pi for angle in numbers[3:]):
+        raise UsageError(f"expected roll, pitch and yaw in radians, found degrees in {where!r}")
     return CameraPose.from_xyz_rpy(*numbers)
