@@ -305,7 +305,8 @@ def test_what_the_command_line_gives_holds_for_all_cameras(tmp_path):
     assert "rate_hz: 5.0" in outcome.of("__ns:=/front")
     assert "rate_hz: 7.0" in outcome.of("__ns:=/back")
     for run in ("__ns:=/front", "__ns:=/back"):
-        assert "use_sim_time:=true" in outcome.of(run)
+        assert outcome.of(run).count("use_sim_time") == 1
+        assert "use_sim_time: true" in outcome.of(run)
         assert "--log-level warn" in outcome.of(run)
 
 
@@ -443,8 +444,36 @@ def test_a_python_that_is_not_there_ends_the_launch(tmp_path):
     assert "python: expected a Python that can be run, found none at /no/such" in outcome.text
 
 
-def test_a_misspelt_argument_is_named(tmp_path):
-    outcome = launched(tmp_path, "camera", "max_widht:=320")
+def test_what_a_launch_file_has_no_argument_for_ends_the_launch(tmp_path):
+    outcome = launched(tmp_path, "camera", "max_widht:=320", "foo:=1", "cameras:=front")
 
-    assert "camera.launch.py has no argument 'max_widht': is max_width meant?" in outcome.text
+    assert outcome.status == 1
+    assert "found 'max_widht': is max_width meant?, 'foo', 'cameras'" in outcome.text
+    assert not outcome.runs
+
+
+def test_a_misspelt_argument_of_an_include_is_named(tmp_path):
+    """What else a parent has is its own affair."""
+    outcome = parent(
+        tmp_path, """ours("camera", name="front", rate_hs="5", robot="r1"),""", "max_widht:=320"
+    )
+
     assert outcome.status == 0
+    assert "camera.launch.py has no argument 'max_widht': is max_width meant?" in outcome.text
+    assert "camera.launch.py has no argument 'rate_hs': is rate_hz meant?" in outcome.text
+    assert "robot" not in outcome.text
+    assert len(outcome.runs) == 1
+
+
+def test_a_parameters_file_for_other_nodes_is_named(tmp_path):
+    other, right = tmp_path / "other.yaml", tmp_path / "right.yaml"
+    other.write_text("encoder: {ros__parameters: {rate_hz: 3.0}}")
+    right.write_text("front: {encoder: {ros__parameters: {rate_hz: 3.0}}}")
+
+    passed_over = launched(tmp_path, "camera", "name:=front", f"params_file:={other}")
+    taken = launched(tmp_path, "camera", "name:=front", f"params_file:={right}")
+
+    sentence = "expected a section for one of /front/encoder (or /**) in"
+    assert sentence in passed_over.text
+    assert "found /encoder: nothing of it is taken" in passed_over.text
+    assert sentence not in taken.text

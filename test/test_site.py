@@ -109,6 +109,7 @@ def test_the_nodes_get_what_the_file_says(site: Path) -> None:
         ("cameras: [front]", "cameras: expected keys and values, found ['front']"),
         ("camera: {a: {}}", "camera: expected keys among cameras, defaults, server, found"),
         ("cameras: {a: {sorce: 0}}", "cameras.a.sorce: expected keys among source, lens,"),
+        ("cameras: {a: {parameters: {rate_hs: 3}}}", "cameras.a.parameters.rate_hs: expected"),
         ("cameras: {a: {}, b: {}, a: {}}", "cameras.a: expected it once, found it twice"),
         ("cameras: {a: {quality: high}}", "cameras.a.quality: expected a number, found 'high'"),
         ("cameras: {a: {quality: 99}}", "cameras.a.quality: expected -16 to 16, found 99"),
@@ -142,6 +143,35 @@ def test_a_wrong_file_is_one_line_that_names_the_key(
 
     assert f"{path}: {sentence}" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("cameras: {a: {parameters: {rate_hs: 3}}}", "found none of that name: is rate_hz meant?"),
+        (
+            "cameras: {a: {source: 0}, b: {source: /dev/video0}}",
+            "cameras.b.source: expected a device of its own, found /dev/video0, which a has",
+        ),
+        (
+            "{cameras: {a: }, server: {parameters: {weights: no.pt}}}",
+            "server.parameters.weights: expected YOLO weights at no.pt, found no such file",
+        ),
+        ("cameras: {a: {pose: [0, 0, 2, 0, 25, 180]}}", "cameras.a.pose: expected roll, pitch"),
+        ("cameras: {a: {pose: a.yaml}}", "a.yaml, found: No such file or directory"),
+        ("cameras: {a: {parameters: {regions: fsat}}}", "cameras.a.parameters.regions: "),
+    ],
+)
+def test_site_check_names_what_its_nodes_would_not_take(
+    text: str, sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from roi_codec_ros import cli
+
+    path = tmp_path / "cameras.yaml"
+    path.write_text(text)
+
+    assert cli.main(["site", "check", str(path)]) == 2
+    assert sentence in capsys.readouterr().err
 
 
 def test_a_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:

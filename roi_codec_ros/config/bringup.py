@@ -20,7 +20,7 @@ from typing import Any
 
 from roi_codec_ros.common.errors import UsageError
 from roi_codec_ros.config import security
-from roi_codec_ros.config.parameter_values import Value, yaml_value
+from roi_codec_ros.config.parameter_values import Value, meant, yaml_value
 from roi_codec_ros.config.parameters import check_camera_name, check_camera_names, parameters_of
 
 PACKAGE = "roi_codec_ros"
@@ -91,13 +91,16 @@ class ProcessOptions:
         if self.keystore:
             security.check_enclave(self.keystore, spec.full_name)
             arguments += ["--enclave", spec.full_name]
-        if self.use_sim_time:
-            arguments += ["-p", f"use_sim_time:={self.use_sim_time.lower()}"]
         return arguments
 
-    def parameters(self) -> list[dict[str, Any]]:
-        """The parameters among them, for a list that ROS's launch reads after a file."""
-        return [{"use_sim_time": flag(vars(self), "use_sim_time")}] if self.use_sim_time else []
+    def told(self, spec: NodeSpec) -> NodeSpec:
+        """The same nodes with the parameters among these options, which every node has."""
+        if not self.use_sim_time:
+            return spec
+        if spec.nodes:
+            return replace(spec, nodes=tuple(map(self.told, spec.nodes)))
+        simulated: Value = flag(vars(self), "use_sim_time")
+        return replace(spec, parameters={**spec.parameters, "use_sim_time": simulated})
 
     def environment(self) -> dict[str, str]:
         """Environment variables to add."""
@@ -202,6 +205,7 @@ def command(
     The spec's parameters win over the params_file, except over a section that the file writes
     under the full name of a node in a namespace (ROS reads those last).
     """
+    spec = spec if options is None else options.told(spec)
     argv = [sys.executable, "-m", f"{PACKAGE}.nodes.{spec.executable}", "--ros-args"]
     argv += name_arguments(spec)
     if options is not None:
@@ -284,7 +288,8 @@ def _refuse_unknown(given: Mapping[str, Any], known: Any) -> None:
     unknown = [name for name in given if name not in known]
     if unknown:
         raise UsageError(
-            f"expected parameters among {', '.join(sorted(known))}, found {', '.join(unknown)}"
+            f"expected parameters among {', '.join(sorted(known))}, found "
+            + ", ".join(f"{name}{meant(name, known)}" for name in unknown)
         )
 
 

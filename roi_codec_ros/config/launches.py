@@ -108,7 +108,7 @@ def demo_arguments() -> list[LaunchArgument]:
 def cameras_arguments() -> list[LaunchArgument]:
     """The arguments of cameras.launch.py: the cameras of a site, as one file has them."""
     return [
-        LaunchArgument("config", "File of the site's cameras (YAML), see docs/launch.md."),
+        LaunchArgument("config", "File of the site's cameras (YAML), see docs/site.md."),
         LaunchArgument(
             "start",
             "What to start of what belongs on this host: cameras, server or both.",

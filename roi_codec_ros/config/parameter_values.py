@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import difflib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -109,6 +110,12 @@ class Parameter:
             "bool": "true or false",
             "string_array": "a list of strings",
         }[self.type]
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """A question after a name that is not known, if it is nearly one that is; else empty."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.8)
+    return f": is {near[0]} meant?" if near else ""
 
 
 def parameter(

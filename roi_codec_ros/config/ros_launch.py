@@ -7,13 +7,15 @@ under another Python than the nodes.
 
 from __future__ import annotations
 
-import difflib
 import math
 import shlex
 import shutil
+import sys
+from pathlib import Path
 from typing import Any
 
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
+from roi_codec_ros.config import params_file
 from roi_codec_ros.config.bringup import (
     PACKAGE,
     NodeSpec,
@@ -25,6 +27,7 @@ from roi_codec_ros.config.bringup import (
     parameter_arguments,
 )
 from roi_codec_ros.config.launches import LAUNCHES, LaunchArgument, process_options
+from roi_codec_ros.config.parameter_values import meant
 
 WRONG_USE = 2  # exit status of a node that no other try helps
 _NAMESPACE = "ros_namespace"  # where launch_ros keeps what PushRosNamespace pushed
@@ -60,7 +63,7 @@ def launch_description(kind: str) -> Any:
 
     def begin(context: Any) -> None:
         _forget_spent(context, kind, arguments)
-        _name_misspelt(context, kind, arguments)
+        _check_names(context, kind, arguments)
 
     def nodes(context: Any) -> list[Any]:
         configurations = context.launch_configurations
@@ -70,9 +73,11 @@ def launch_description(kind: str) -> Any:
         if "separate" in given and not flag(given, "separate"):
             specs = joined(specs)
         namespace = _under(configurations.get(_NAMESPACE, ""), given["namespace"])
-        return [
-            entity for spec in moved(specs, namespace) for entity in _process(spec, options, given)
-        ]
+        specs = moved(specs, namespace)
+        names = [node.full_name for spec in specs for node in spec.nodes or (spec,)]
+        if options.params_file and (complaint := params_file.unread(options.params_file, names)):
+            _log().warning(complaint)
+        return [entity for spec in specs for entity in _process(spec, options, given)]
 
     def end(context: Any) -> None:
         _spend(context, arguments)
@@ -101,7 +106,7 @@ def _process(spec: NodeSpec, options: ProcessOptions, given: dict[str, str]) -> 
     from launch.event_handlers import OnProcessExit
     from launch_ros.actions import Node
 
-    respawn = flag(given, "use_respawn")
+    respawn, spec = flag(given, "use_respawn"), options.told(spec)
     node = Node(
         package=PACKAGE,
         executable=spec.executable,
@@ -111,7 +116,6 @@ def _process(spec: NodeSpec, options: ProcessOptions, given: dict[str, str]) -> 
         parameters=[
             *([options.params_file] if options.params_file and not spec.nodes else []),
             *([spec.parameters] if spec.parameters else []),
-            *(options.parameters() if not spec.nodes else []),
         ],
         remappings=list(spec.remappings),
         ros_arguments=[*_of_several(spec, options.params_file), *options.ros_arguments(spec)],
@@ -134,7 +138,7 @@ def _process(spec: NodeSpec, options: ProcessOptions, given: dict[str, str]) -> 
     return [RegisterEventHandler(OnProcessExit(target_action=node, on_exit=ended)), node]
 
 
-def _of_several(spec: NodeSpec, params_file: str) -> list[str]:
+def _of_several(spec: NodeSpec, file: str) -> list[str]:
     """ROS arguments of a process that holds several nodes; none for one of a single node.
 
     The last that is read wins, and launch_ros puts the files among its `parameters` last: the
@@ -142,8 +146,8 @@ def _of_several(spec: NodeSpec, params_file: str) -> list[str]:
     """
     if not spec.nodes:
         return []
-    file = ["--params-file", params_file] if params_file else []
-    return [*file, *name_arguments(spec), *parameter_arguments(spec)]
+    given = ["--params-file", file] if file else []
+    return [*given, *name_arguments(spec), *parameter_arguments(spec)]
 
 
 def _forget_spent(context: Any, kind: str, arguments: list[LaunchArgument]) -> None:
@@ -169,17 +173,25 @@ def _spend(context: Any, arguments: list[LaunchArgument]) -> None:
             configurations[argument.name] = _SpentValue(configurations[argument.name])
 
 
-def _name_misspelt(context: Any, kind: str, arguments: list[LaunchArgument]) -> None:
-    """Name arguments of the command line that are nearly ours: launch drops them in silence.
+def _check_names(context: Any, kind: str, arguments: list[LaunchArgument]) -> None:
+    """Name arguments that this launch file does not have: launch drops them in silence.
 
-    They may be those of a launch file that includes this one.
+    Raises UsageError where it is what `ros2 launch` was given. One that is included is told its
+    own arguments among everything that those who include it have: of these, a warning for what is
+    nearly the name of one.
     """
     known = [argument.name for argument in arguments]
+    unknown = [name for name in _command_line(context) if name not in known]
+    file = f"{kind}.launch.py"
+    if unknown and any(Path(word).name == file for word in sys.argv):
+        raise UsageError(
+            f"{file}: expected its own arguments (--show-args lists them), found "
+            + ", ".join(f"{name!r}{meant(name, known)}" for name in unknown)
+        )
     every = {a.name for make_arguments, _ in LAUNCHES.values() for a in make_arguments()}
-    for name in _command_line(context):
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
-        if name not in every and near:
-            _log().warning(f"{kind}.launch.py has no argument {name!r}: is {near[0]} meant?")
+    for name in sorted({*unknown, *context.launch_configurations} - every):
+        if question := meant(name, known):
+            _log().warning(f"{file} has no argument {name!r}{question}")
 
 
 def _command_line(context: Any) -> dict[str, str]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from roi_codec_ros.common.errors import UsageError
+from roi_codec_ros.common.errors import UsageError, reason_of
 from roi_codec_ros.config.bringup import (
     ENCODER,
     SERVER_EXECUTABLES,
@@ -24,7 +24,7 @@ from roi_codec_ros.config.bringup import (
     joined,
     server_specs,
 )
-from roi_codec_ros.config.parameter_values import Value
+from roi_codec_ros.config.parameter_values import Value, meant
 from roi_codec_ros.config.parameters import check_camera_name, parameters_of
 
 CAMERAS, SERVER, BOTH = PARTS = ("cameras", "server", "both")
@@ -156,8 +156,9 @@ def _load(path: Path) -> dict[str, Any]:
         _refuse_doubles(tree, "")
         content = None if tree is None else yaml.SafeLoader("").construct_document(tree)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        found = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise UsageError(f"expected a file of cameras (YAML), found: {found}") from error
+        raise UsageError(
+            f"expected a file of cameras (YAML), found: {reason_of(error)}"
+        ) from error
     if not isinstance(content, dict):
         raise UsageError(f"expected the keys cameras, defaults and server, found {content!r}")
     return content
@@ -201,6 +202,7 @@ def _camera(name: Any, entry: Any, shared: Mapping[str, Any], folder: Path) -> S
         if key not in known:
             raise UsageError(
                 f"{label}: expected a parameter of {ENCODER}, found none of that name"
+                f"{meant(key, known)}"
             )
         parameters[key] = _value(known[key], value, label)
     for key, parameter in SHORT.items():
@@ -229,9 +231,10 @@ def _server(entry: Mapping[str, Any], folder: Path) -> SiteServer:
             raise UsageError(f"{label}: expected none ({DERIVED[name]} taken), found {value!r}")
         users = [n for n in SERVER_EXECUTABLES if name in parameters_of(n)]
         if not users:
+            known = {name for node in SERVER_EXECUTABLES for name in parameters_of(node)}
             raise UsageError(
                 f"{label}: expected a parameter of {', '.join(SERVER_EXECUTABLES)}, found none "
-                "such"
+                f"of that name{meant(name, known)}"
             )
         for node in users:
             parameters[name] = _value(parameters_of(node)[name], value, label)
@@ -319,6 +322,7 @@ def _check_keys(content: Any, where: str, known: tuple[str, ...]) -> None:
         if key not in known:
             raise UsageError(
                 f"{_join(where, str(key))}: expected keys among {', '.join(known)}, found {key!r}"
+                f"{meant(str(key), known)}"
             )
 
 

@@ -24,7 +24,12 @@ from roi_codec_ros.config.parameter_values import Value
 from roi_codec_ros.config.parameters import NODES, NodeParameters, parameters_of
 from roi_codec_ros.nodes import diagnostics, qos
 from roi_codec_ros.nodes.bond import Bond, bond_installed
-from roi_codec_ros.nodes.declared_parameters import accepted, declare, whole_numbers_as_doubles
+from roi_codec_ros.nodes.declared_parameters import (
+    accepted,
+    declare,
+    strangers,
+    whole_numbers_as_doubles,
+)
 from roi_codec_ros.nodes.guarded import GuardedNode
 from roi_codec_ros.nodes.rivals import Rivals
 from roi_codec_ros.nodes.ros_start import refusal
@@ -59,6 +64,8 @@ class ManagedNode(GuardedNode):
         values: dict[str, Any] = {
             name: declare(self, parameter) for name, parameter in self._declared.items()
         }
+        for stranger in strangers(self):
+            self.get_logger().warning(stranger)
         self.settings = NODES[self.executable](**values)  # replaced as a whole: threads read it
         self.add_on_set_parameters_callback(self._on_set_parameters)
         if hasattr(self, "add_pre_set_parameters_callback"):  # not in Humble

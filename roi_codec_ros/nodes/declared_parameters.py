@@ -11,7 +11,8 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
 
 from roi_codec_ros.common.errors import UsageError
-from roi_codec_ros.config.parameter_values import Parameter, Value
+from roi_codec_ros.config.parameter_values import Parameter, Value, meant
+from roi_codec_ros.config.parameters import NODE_PARAMETERS
 
 _ROS_TYPES = {
     "string": ParameterType.PARAMETER_STRING,
@@ -40,6 +41,25 @@ def declare(node: Node, parameter: Parameter) -> Value:
     value = parameter.coerce([] if given is None else given)
     node.declare_parameter(parameter.name, value, descriptor, ignore_override=True)
     return value
+
+
+def strangers(node: Node) -> list[str]:
+    """Names that a node was given values for, and that no node of this package has.
+
+    ROS drops them in silence. A file's `/**` is for all nodes: what others have is none.
+    """
+    given = getattr(node, "_parameter_overrides", {})  # rclpy shows them nowhere else
+    known = {
+        name for parameters in NODE_PARAMETERS.values() for name in [p.name for p in parameters]
+    }
+    return [
+        f"parameter {name}: expected one that this node has, found none of that name"
+        f"{meant(name, known)}"
+        for name in given
+        if name not in known
+        and not node.has_parameter(name)
+        and not name.startswith("qos_overrides.")
+    ]
 
 
 def whole_numbers_as_doubles(
