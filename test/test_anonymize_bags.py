@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import json
+import sqlite3
 import struct
 from fractions import Fraction
 from pathlib import Path
@@ -17,6 +18,7 @@ from PIL import Image
 from roi_codec_ros.cli import main
 from roi_codec_ros.common.image_messages import ENCODINGS, rgb_from_image
 from roi_codec_ros.recordings import bag_writing
+from roi_codec_ros.recordings.bag_reading import Bag
 from roi_codec_ros.recordings.image_planes import hide_in_image
 
 pytest.importorskip("av")
@@ -216,16 +218,52 @@ def test_topics_are_kept_and_chosen_by_name_and_become_what_is_asked_for(
     assert "found '/nowhere'" in capsys.readouterr().err
 
 
-def test_a_bag_that_is_cut_off_is_read_as_far_as_it_goes(tmp_path, astronaut, capsys):
-    whole = write_bag(tmp_path / "in", Maker(astronaut, ros1=False), "mcap", frames=12)
-    data = next(whole.glob("*.mcap")).read_bytes()
-    broken = tmp_path / "broken.mcap"
-    broken.write_bytes(data[: len(data) * 3 // 4])
+@pytest.mark.parametrize(
+    ("storage", "name", "target"),
+    [
+        ("mcap", "broken.mcap", "out"),
+        ("sqlite3", "broken.db3", "out"),
+        ("bag", "broken.bag.active", "out.bag"),
+    ],
+)
+def test_a_bag_that_is_cut_off_is_read_as_far_as_it_goes(
+    tmp_path, astronaut, capsys, storage, name, target
+):
+    ros1 = storage == "bag"
+    source = tmp_path / ("in.bag" if ros1 else "in")
+    whole = write_bag(source, Maker(astronaut, ros1), storage, frames=12)
+    data = (
+        whole if ros1 else next(p for p in whole.iterdir() if p.suffix != ".yaml")
+    ).read_bytes()
+    (tmp_path / name).write_bytes(data[: len(data) * 3 // 4])
 
-    assert main(["anonymize", str(broken), str(tmp_path / "out")]) == 0
+    assert main(["anonymize", str(tmp_path / name), str(tmp_path / target)]) == 0
 
     assert "which are kept" in capsys.readouterr().err
-    assert 3 <= len(read_bag(tmp_path / "out")["/front/image_raw"]) < 12
+    kept, given = read_bag(tmp_path / target), read_bag(whole)
+    assert 3 <= len(kept["/front/image_raw"]) < 12
+    for topic in COPIED:
+        assert kept[topic] == given[topic][: len(kept[topic])]
+
+
+def test_what_a_recorder_left_beside_a_bag_is_read_too(tmp_path, astronaut):
+    whole = write_bag(tmp_path / "in", Maker(astronaut, ros1=False), "sqlite3")
+    given = read_bag(whole)
+    database = sqlite3.connect(next(whole.glob("*.db3")))
+    database.execute("PRAGMA journal_mode=WAL")
+    database.execute("UPDATE messages SET timestamp = timestamp + 5")
+    database.commit()
+    left = tmp_path / "left"
+    left.mkdir()
+    for file in whole.glob("*.db3*"):  # as they are when the recorder is killed
+        (left / file.name).write_bytes(file.read_bytes())
+    database.close()
+
+    with Bag(left, tmp_path / "scratch") as bag:
+        stamps = [stamp for _, stamp, _ in bag.messages()]
+
+    assert sorted(stamps) == sorted(s + 5 for found in given.values() for s, _, _ in found)
+    assert any("was not closed" in note for note in bag.notes)
 
 
 @pytest.mark.parametrize(("storage", "suffix"), [("mcap", ""), ("mcap", ".mcap"), ("bag", ".bag")])

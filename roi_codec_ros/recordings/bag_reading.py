@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 import struct
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,11 +15,14 @@ from roi_codec_ros.common.plugins import optional
 from roi_codec_ros.recordings.jpegs import INSTALL
 from roi_codec_ros.recordings.mcap_extras import OWN_METADATA, Extra, extras
 from roi_codec_ros.recordings.mcap_repair import without_broken_end
+from roi_codec_ros.recordings.ros1_repair import with_new_index
+from roi_codec_ros.recordings.sqlite_repair import closed, is_unclosed, without_broken_rows
 
 if TYPE_CHECKING:
     from roi_codec_ros.recordings.mcap_messages import Publishing
 
-BAG_SUFFIXES = (".mcap", ".db3", ".bag")
+ROS1_SUFFIXES = (".bag", ".active")  # .bag.active: the recorder was killed
+BAG_SUFFIXES = (".mcap", ".db3", *ROS1_SUFFIXES)
 
 
 def is_bag(path: Path) -> bool:
@@ -56,7 +61,7 @@ class Bag:
         self.extras: list[Extra] = []
         self.publishing: Publishing | None = None
         self._scratch = scratch
-        self.is_ros1 = path.suffix.lower() == ".bag"
+        self.is_ros1 = path.suffix.lower() in ROS1_SUFFIXES
         self._errors = (
             self._rosbag1.ReaderError,
             self._rosbag2.ReaderError,
@@ -67,6 +72,7 @@ class Bag:
             TypeError,
             KeyError,
             EOFError,
+            *_database_errors(),
         )
         self._readers = self._opened()
         self.storage = self._storage()
@@ -128,7 +134,7 @@ class Bag:
 
     def _opened(self) -> list[Any]:
         if self.is_ros1:
-            return [self._open_one(self._rosbag1.Reader, self.path)]
+            return [self._open_file(self.path)]
         if not self.path.is_dir():
             return [self._open_file(self.path)]
         if (self.path / "metadata.yaml").is_file():
@@ -144,17 +150,30 @@ class Bag:
 
     def _open_file(self, path: Path) -> Any:
         self._find_extras([path])
+        reader = self._rosbag1.Reader if self.is_ros1 else self._rosbag2.Reader
+        repaired = self._scratch / f"repaired_{path.name}"
+        if path.suffix == ".db3" and is_unclosed(path):
+            closed(path, repaired)
+            self.notes.append(f"{path.name} was not closed; what lies beside it is read, too")
+            path, repaired = repaired, repaired.with_name(f"again_{repaired.name}")
         try:
-            return self._open_one(self._rosbag2.Reader, path)
+            return self._open_one(reader, path)
         except RoiCodecError as error:
-            if path.suffix != ".mcap":
-                raise
-            repaired = self._scratch / f"repaired_{path.name}"
-            kept, whole = without_broken_end(path, repaired)
+            kept, whole = self._repair(path, repaired)
             self.notes.append(
                 f"{path.name} is broken after {kept} of {whole} bytes, which are kept ({error})"
             )
-            return self._open_one(self._rosbag2.Reader, repaired)
+            return self._open_one(reader, repaired)
+
+    def _repair(self, path: Path, target: Path) -> tuple[int, int]:
+        """Copy what is whole of a file; its bytes, and those of all."""
+        if self.is_ros1:
+            from rosbags.rosbag1.reader import decompressors
+
+            return with_new_index(path, target, decompressors)
+        if path.suffix == ".mcap":
+            return without_broken_end(path, target)
+        return without_broken_rows(path, target)
 
     def _open_one(self, reader: Any, path: Path) -> Any:
         try:
@@ -211,6 +230,12 @@ class Bag:
 
 def _rosbags(module: str) -> Any:
     return optional(module, needed_for="bags", install=INSTALL)
+
+
+def _database_errors() -> list[type[Exception]]:
+    """Of whatever `rosbags` reads SQLite with."""
+    apsw = sys.modules.get("apsw")
+    return [sqlite3.Error, *([apsw.Error] if apsw else [])]
 
 
 def _is_compressed(reader: Any) -> bool:
