@@ -10,6 +10,7 @@ from roi_codec_ros.common.errors import RoiCodecError
 from roi_codec_ros.recordings import pipeline as pipelines
 from roi_codec_ros.recordings.hiding import BothWays, Judged, Look, heads_of, judge
 from roi_codec_ros.recordings.pipeline import Passage, Pipeline, Settings
+from roi_codec_ros.recordings.recording_report import Inspector
 from roi_codec_ros.regions import Regions, Thresholds
 from roi_codec_ros.regions.finder import Faces
 
@@ -195,3 +196,15 @@ def test_a_camera_that_falls_silent_keeps_nobody_waiting():
             pipeline.put(number, b"", number / 10, 1)
 
         assert out[0].tag == "frame"
+
+
+def test_a_report_shows_heads_that_were_hardly_found_not_those_held_from_other_frames():
+    found = judged((0, 0))
+    hidden = found.found.copy()
+    hidden[3, 5] = True  # by a frame before
+    frame = Grey(0)
+    passage = Passage("a", frame=frame, judged=found, hidden=hidden, output=frame.image())
+
+    inspection = Inspector("haar", every=1)(passage)
+
+    assert [head.score for head in inspection.doubtful] == [pytest.approx(0.7)]

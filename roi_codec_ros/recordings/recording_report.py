@@ -61,7 +61,7 @@ class Inspector:
         with self._lock:
             looks = self._counts[passage.camera] % self.every == 0
             self._counts[passage.camera] += 1
-        heads = [h for h in heads_of(passage.hidden, passage.judged) if h.score < DOUBTFUL]
+        heads = [h for h in heads_of(passage.hidden, passage.judged) if 0 < h.score < DOUBTFUL]
         heads = sorted(heads, key=lambda head: head.score)[:HEADS_OF_A_FRAME]
         if not looks and not heads:
             return Inspection()
