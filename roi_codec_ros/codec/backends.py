@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What runs an encoder's analysis transform: torch, onnxruntime or OpenVINO behind one interface.
+"""Runtimes for an encoder's analysis transform: torch, ONNX Runtime or OpenVINO, one interface.
 
     frame uint8 [H, W, 3] ─► Backend.symbols ─► int16 latent symbols ─► rANS (the same for all)
 
-torch takes model files (`.safetensors`), the others graphs made of them by `roi-codec export`
-(`.onnx`), which carry the model's identity and entropy tables: a payload says which model it is
-of, not which backend made it, and any decoder of that model reads it.
+torch loads model files (`.safetensors`); the others load graphs (`.onnx`) that `roi-codec export`
+makes from them, with the model's identity and entropy tables in the metadata. A payload names its
+model, not the backend that produced it, and any decoder with that model reads it.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ BACKENDS = (AUTO, "torch", "torch-half", *GRAPH_BACKENDS)
 
 
 class Backend(Protocol):
-    """The analysis transform of one model, ready to run.
+    """The loaded analysis transform of one model.
 
     Attributes:
         name: one of BACKENDS.
-        model: identity, preset and tables; the networks' weights only with torch.
+        model: identity, preset and tables; holds the networks' weights only with torch.
     """
 
     name: str
@@ -47,8 +47,8 @@ class Backend(Protocol):
     def symbols(self, image: np.ndarray) -> np.ndarray:
         """Quantised latent: int16 [C, ⌈H / stride⌉, ⌈W / stride⌉], C-contiguous.
 
-        ``image``: uint8 [H, W, 3], RGB, of the coded size. Raises RoiCodecError for a size that a
-        graph was not made for.
+        ``image``: uint8 [H, W, 3], RGB, of the coded size. Raises RoiCodecError for a size that
+            the graph does not support.
         """
         ...
 
@@ -60,19 +60,19 @@ def open_backend(
     device: str = "cpu",
     threads: int | None = None,
 ) -> Backend:
-    """A backend for a model whose analysis is a network.
+    """Open a backend for a model whose analysis is a network.
 
     Args:
         name: one of BACKENDS.
         model: a model in memory, or the name or path of a file: `.safetensors` for torch, `.onnx`
-            for the others. Those make a graph of a model in memory themselves, for which they
-            need onnx.
-        device, threads: torch's name of a device for torch, else as
-            `common.graph_runtime.open_graph`; CPU threads, None for the runtime's own choice.
+            for the others. From a model in memory they build the graph themselves, which requires
+            onnx.
+        device: a torch device for torch, else as `common.graph_runtime.open_graph`. threads: CPU
+            threads; None lets the runtime choose.
 
     Raises:
-        UsageError: no backend of that name. RoiCodecError: it, or the device, is not there.
-        ModelFileError: the file is none of a model.
+        UsageError: unknown backend. RoiCodecError: the backend or the device is not available.
+        ModelFileError: the file is not a model.
     """
     check_backend(name)
     if name in (AUTO, "torch", "torch-half"):
@@ -83,7 +83,7 @@ def open_backend(
 
 
 def check_backend(name: str) -> None:
-    """Raises UsageError where there is no backend of that name."""
+    """Check a backend's name. Raises UsageError for an unknown one."""
     if name not in BACKENDS:
         raise UsageError(f"expected a backend among {', '.join(BACKENDS)}; found {name!r}")
 
@@ -96,7 +96,7 @@ def open_graph_backend(
     device: str = "cpu",
     threads: int | None = None,
 ) -> GraphBackend:
-    """A backend of an exported graph's content; errors as `open_backend`."""
+    """Open a backend from the content of an exported graph; errors as `open_backend`."""
     graph = open_graph(
         content,
         where=where,
@@ -109,7 +109,7 @@ def open_graph_backend(
 
 
 def find_model_graph(name_or_path: str | Path) -> Path:
-    """The `.onnx` file of a model, by path or name. Raises ModelFileError."""
+    """Find the `.onnx` file of a model by path or name. Raises ModelFileError."""
     path = Path(name_or_path)
     if path.suffix == SUFFIX:
         path = path.with_suffix(GRAPH_SUFFIX)
@@ -124,10 +124,10 @@ def _graph_content(model: Model | str | Path) -> tuple[bytes, str]:
 
 
 class GraphBackend:
-    """An exported graph, which carries its model in its metadata."""
+    """An exported graph with its model in the metadata."""
 
     def __init__(self, graph: GraphRuntime) -> None:
-        """Raises ModelFileError for a graph that is none of a model."""
+        """Raises ModelFileError for a graph without a model."""
         self.name = graph.name
         if graph.input_name != IMAGE or list(graph.output_names) != [SYMBOLS]:
             raise ModelFileError(

@@ -15,18 +15,18 @@ from roi_codec_ros.common.errors import BitstreamError
 
 MAGIC = b"ROIC"
 FORMAT_VERSION = 3
-FORMAT = f"roic/{FORMAT_VERSION}"  # as messages and files name it
+FORMAT = f"roic/{FORMAT_VERSION}"  # in messages and files
 MODEL_ID_BYTES = 8
 MAX_SIDE = 0xFFFF  # px; sizes are 16-bit
-MAX_NUMBER = 0xFFFFFFFF  # of a stream, a frame or bytes; those are 32-bit
+MAX_NUMBER = 0xFFFFFFFF  # of streams, frames and byte counts, which are 32-bit
 DEFAULT_MAX_PIXELS = 3840 * 2160  # of the coded frame
 
 # magic, version, flags, model id, original height, width, coded height, width, stream, number,
 # classes, bytes of the map, bytes of the body
 _FIELDS = struct.Struct("<4sBB8sHHHHIIBII")
 _CRC = struct.Struct("<I")
-PREDICTS = 1  # the flag of a frame some of whose blocks are predicted
-HEADER_BYTES = _FIELDS.size + _CRC.size  # without the levels, one byte each, that follow it
+PREDICTS = 1  # flag: the frame has predicted blocks
+HEADER_BYTES = _FIELDS.size + _CRC.size  # without the levels that follow, one byte each
 
 
 @dataclass(frozen=True)
@@ -35,16 +35,16 @@ class Payload:
 
     Attributes:
         model_id: the first 8 bytes of the model's identity.
-        original_height, original_width: the camera's frame, px, 1 to 65535.
-        coded_height, coded_width: the frame that was coded, px, 1 to 65535.
+        original_height, original_width: size of the camera's frame, px, 1 to 65535.
+        coded_height, coded_width: size of the coded frame, px, 1 to 65535.
         body: the entropy-coded symbols.
-        block_map: the entropy-coded map of the blocks; empty if all are of class 0.
-        levels: the level of each class of the model, 0 to 63; 1 to 6 of them.
-        stream: a number of the stream that the frame belongs to, 32 bits; 0 if it stands alone,
-            and then no block of it may be skipped.
-        number: the frame's place in its stream, 32 bits; 0 if it stands alone.
-        predicted: which blocks are predicted (`prediction.packed`); empty if none is, as of a
-            frame that stands alone.
+        block_map: the entropy-coded block map; empty if all blocks are of class 0.
+        levels: the level of each of the model's 1 to 6 classes, 0 to 63.
+        stream: id of the frame's stream, 32 bits; 0 for a standalone frame, which may not skip
+            blocks.
+        number: the frame's position in its stream, 32 bits; 0 for a standalone frame.
+        predicted: which blocks are predicted (`prediction.packed`); empty if none, as in a
+            standalone frame.
 
     Raises:
         BitstreamError: a field is outside its range.
@@ -81,7 +81,7 @@ class Payload:
                 )
 
     def to_bytes(self) -> bytes:
-        """The payload as `from_bytes` reads it."""
+        """Serialise the payload; `from_bytes` reads it back."""
         fields = _FIELDS.pack(
             MAGIC,
             FORMAT_VERSION,
@@ -107,14 +107,14 @@ class Payload:
         *,
         max_pixels: int = DEFAULT_MAX_PIXELS,
     ) -> Payload:
-        """Read a payload that may be anything; every field is checked before anything is copied.
+        """Parse an untrusted payload; every field is checked before anything is copied.
 
         Args:
             data: any C-contiguous buffer.
-            max_pixels: largest coded frame to accept, px.
+            max_pixels: largest accepted coded frame, in pixels.
 
         Raises:
-            BitstreamError: anything is not as docs/bitstream.md says.
+            BitstreamError: the payload violates docs/bitstream.md.
         """
         view = memoryview(data).cast("B")
         _check_format(view)
@@ -170,7 +170,7 @@ class Payload:
 
 
 def _check_format(view: memoryview) -> None:
-    """Before the length: payloads of other versions may be shorter than the header of this one."""
+    """Check magic and version before the length: other versions may have a shorter header."""
     known = len(MAGIC) + 1
     if len(view) < known:
         raise BitstreamError(f"payload: expected at least {HEADER_BYTES} bytes, found {len(view)}")
@@ -223,5 +223,5 @@ def _check_size(name: str, height: int, width: int) -> None:
 
 
 def _checksum(fields: bytes, rest: bytes | memoryview) -> int:
-    """CRC-32 of the whole payload but the checksum itself."""
+    """CRC-32 of the payload without the checksum field."""
     return zlib.crc32(rest, zlib.crc32(fields))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a frame is coded block by block: regions, what is remembered, policy, transform."""
+"""Block-based coding of a frame: regions, mask memory, policy, transform."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from roi_codec_ros.regions import (
 
 @dataclass(frozen=True, eq=False)
 class FramePlan:
-    """How a frame is coded.
+    """How each block of a frame is coded.
 
     Attributes:
         blocks: uint8 [h, w], HIDDEN or FIRST_CLASS + class.
         levels: the level of each class.
-        persons: bool [h, w], where a person is.
+        persons: bool [h, w], blocks of persons.
     """
 
     blocks: NDArray[np.uint8]
@@ -39,7 +39,7 @@ class FramePlan:
 
 
 class BlockEncoder:
-    """Block maps and symbols of frames of coded size."""
+    """Produces block maps and symbols for frames of the coded size."""
 
     def __init__(
         self,
@@ -52,9 +52,9 @@ class BlockEncoder:
         predict: bool = False,
         persons_every: int = 1,
     ) -> None:
-        """skip: leave out blocks of a film that are as they were; predict: and send of others
-        what has changed in them, see `skipping`. persons_every: of a film, as of
-        `RegionFollower`.
+        """skip: do not resend unchanged blocks of a stream. predict: send changed blocks as
+        differences (see `skipping`). persons_every: as for `RegionFollower`, for frames of a
+        stream.
         """
         self.model = model
         self.backend_name = regions.name
@@ -68,7 +68,7 @@ class BlockEncoder:
 
     @property
     def quality(self) -> float:
-        """In levels around the model's own, more is finer."""
+        """Quality in levels relative to the model's default; higher is finer."""
         return self._quality
 
     @quality.setter
@@ -76,10 +76,10 @@ class BlockEncoder:
         self._quality = check_quality(quality)
 
     def plan(self, image: NDArray[np.uint8], stamp_s: float | None) -> FramePlan:
-        """The plan of a frame.
+        """Plan a frame.
 
-        stamp_s: when the frame was taken; None: it belongs to no film. Raises RoiCodecError where
-        the frame cannot be judged.
+        stamp_s: capture time in seconds; None for a single image. Raises RoiCodecError if the
+            region networks fail on the frame.
         """
         regions, thresholds = self._regions.find(image, stamp_s), self._thresholds
         hidden = hidden_blocks(regions, thresholds)
@@ -88,20 +88,20 @@ class BlockEncoder:
             self._memory.remember(hidden, stamp_s)
             hidden = hidden | held
             if (moved := self._regions.moved_heads()) is not None:
-                hidden |= moved  # and not remembered: they are in one of these places
+                hidden |= moved  # not remembered: the head is in one of these blocks
         plan = plan_blocks(regions, thresholds, hidden)
         blocks = (FIRST_CLASS + self._policy.classes(plan)).astype(np.uint8)
         blocks[plan.hidden] = HIDDEN
         return FramePlan(blocks, self.levels(), plan.persons >= self._policy.person)
 
     def levels(self) -> tuple[int, ...]:
-        """The level of each class at the quality that is set."""
+        """The level of each class at the current quality."""
         return tuple(self._policy.levels_at(self._quality).tolist())
 
     def send(
         self, image: NDArray[np.uint8], plan: FramePlan, stamp_s: float | None
     ) -> FrameSymbols:
-        """What of a frame is to be sent; it counts as sent from then on."""
+        """The blocks of a frame to send; they count as sent from then on."""
         if self._skipper is None or stamp_s is None:
             return FrameSymbols(self.symbols(image, plan.blocks, plan.levels), plan.blocks)
         values = self._transform.values(image, plan.blocks, np.array(plan.levels, np.uint8))

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The analysis of models that code blocks: a block transform with a step for each block.
+"""Analysis transform of block-based models: a block transform with one step per block.
 
-    frame ─► blocks of 16×16 ─► inner products with a fixed basis ─► ÷ step ─► round ─► symbols
+    frame ─► 16×16 blocks ─► inner products with a fixed basis ─► ÷ step ─► round ─► symbols
 
-In C++, or NumPy, so that a camera needs no torch. A hidden block's pixels are never read. Every
-machine gives the same symbols.
+Implemented in C++ and NumPy, so that a camera needs no torch. The pixels of hidden blocks are
+never read. The symbols are the same on every machine.
 """
 
 from __future__ import annotations
@@ -24,26 +24,27 @@ from roi_codec_ros.codec.transform_reference import SIZE
 from roi_codec_ros.common.errors import ModelFileError
 from roi_codec_ros.regions.paint import fill_unknown
 
-MEANS = 3  # channels that are the means of a block, one of each colour
-STEPS = "steps"  # the tensor of a model file: float32 [L, C]
-_COLOURS = ((1.0, 1.0, 1.0), (1.0, 0.0, -1.0), (1.0, -2.0, 1.0))  # of RGB: brightness, two more
+MEANS = 3  # channels that hold the means of a block, one per colour
+STEPS = "steps"  # tensor in the model file: float32 [L, C]
+_COLOURS = ((1.0, 1.0, 1.0), (1.0, 0.0, -1.0), (1.0, -2.0, 1.0))  # brightness, two differences
 
 
 class BlockTransform:
-    """Symbols of frames, and back to coefficients, for one model.
+    """Turns frames into symbols and symbols into coefficients, for one model.
 
-    steps: float32 [L, C], of each level and channel. coded: int64 [L], channels of each level.
+    steps: float32 [L, C], per level and channel. coded: int64 [L], number of coded channels per
+        level.
     """
 
     def __init__(
         self, model: Model, implementation: str | None = None, instructions: str = ""
     ) -> None:
-        """implementation: "c++" (the compiled kernel), "numpy" (the reference: the same numbers,
-        some forty times slower) or None, the best available. instructions: those that the
-        kernel uses, one of its `instructions()`; the best by default.
+        """implementation: "c++" (the compiled kernel), "numpy" (the reference: bit-identical, some
+        forty times slower) or None, the best available. instructions: instruction set for the
+        kernel, one of its `instructions()`; the best by default.
 
-        Raises ModelFileError where the model has no steps for its levels and channels, ValueError
-        where the implementation is not there.
+        Raises ModelFileError if the model lacks steps for its levels and channels, ValueError if
+        the implementation is not available.
         """
         self.steps = model_steps(model)
         self.coded = model.tables.coded_channels.astype(np.int64)
@@ -66,8 +67,8 @@ class BlockTransform:
             levels: uint8 [P], the level of each class.
 
         Returns:
-            int16 [C, h, w], 0 where a block is not coded, and in channels that are not. Channels
-            lie beside each other in memory.
+            int16 [C, h, w], 0 in blocks and channels that are not coded. Channels are contiguous
+            in memory (channels last).
         """
         image, blocks = np.ascontiguousarray(image), np.ascontiguousarray(blocks)
         return self._forward.symbols(image, blocks, levels).transpose(2, 0, 1)
@@ -75,9 +76,9 @@ class BlockTransform:
     def values(
         self, image: NDArray[np.uint8], blocks: NDArray[np.uint8], levels: NDArray[np.uint8]
     ) -> NDArray[np.float32]:
-        """Coefficients of a frame in steps of their block's level, before they are rounded.
+        """Coefficients of a frame in steps of their block's level, before rounding.
 
-        As `symbols` takes and gives them, but float32.
+        Arguments and result as for `symbols`, but float32.
         """
         image, blocks = np.ascontiguousarray(image), np.ascontiguousarray(blocks)
         return self._forward.values(image, blocks, levels).transpose(2, 0, 1)
@@ -85,7 +86,7 @@ class BlockTransform:
     def level_of(
         self, blocks: NDArray[np.uint8], levels: Sequence[int] | NDArray[np.uint8]
     ) -> NDArray[np.uint8]:
-        """The level of each block, uint8 [h, w]; the coarsest where a block is not coded."""
+        """The level of each block, uint8 [h, w]; the coarsest for blocks that are not coded."""
         by_value = np.full(FIRST_CLASS + len(levels), len(self.steps) - 1, np.uint8)
         by_value[FIRST_CLASS:] = levels
         return by_value[blocks]
@@ -96,9 +97,9 @@ class BlockTransform:
         level_of: NDArray[np.uint8],
         hidden: NDArray[np.bool_],
     ) -> NDArray[np.float32]:
-        """What a decoder takes symbols [C, h, w] of blocks at these levels [h, w] for.
+        """Dequantise symbols [C, h, w] of blocks at these levels [h, w].
 
-        hidden: bool [h, w]; those blocks get the means of what surrounds them.
+        hidden: bool [h, w]; these blocks get the means of their surroundings.
         """
         steps = self.steps[level_of].transpose(2, 0, 1)
         return fill_hidden(np.asarray(symbols * steps, np.float32), hidden)
@@ -107,7 +108,7 @@ class BlockTransform:
 def fill_hidden(
     coefficients: NDArray[np.float32], hidden: NDArray[np.bool_]
 ) -> NDArray[np.float32]:
-    """Coefficients whose hidden blocks have the means of the blocks around them.
+    """Give hidden blocks the means of the blocks around them.
 
     coefficients: float32 [C, h, w], changed in place. hidden: bool [h, w].
     """
@@ -132,10 +133,10 @@ class _Forward(Protocol):
 def _forward_data(
     steps: NDArray[np.float32], coded: NDArray[np.int64]
 ) -> tuple[NDArray[Any], ...]:
-    """What `transform_reference.Transform` is made of."""
+    """Constructor arguments of `transform_reference.Transform`."""
     chosen = np.array(frequencies(steps.shape[1], SIZE), np.int32)
     lengths = np.linalg.norm(np.array(_COLOURS), axis=1)
-    # From bytes to coefficients of pixels in [0, 1], in steps.
+    # From inner products of bytes to coefficients of pixels in [0, 1], in steps.
     scales = 1 / (255 * lengths[chosen[:, 0]] * steps.astype(np.float64))
     return (
         _waves(SIZE).astype(np.float32),
@@ -146,7 +147,7 @@ def _forward_data(
 
 
 def model_steps(model: Model) -> NDArray[np.float32]:
-    """The steps of a model that codes blocks, float32 [L, C]. Raises ModelFileError."""
+    """The quantiser steps of a block-based model, float32 [L, C]. Raises ModelFileError."""
     steps = model.tensors.get(STEPS)
     shape = (model.tables.levels, model.preset.latent_channels)
     if steps is None or steps.shape != shape or steps.dtype != np.float32:
@@ -160,9 +161,9 @@ def model_steps(model: Model) -> NDArray[np.float32]:
 
 
 def block_basis(channels: int, size: int) -> NDArray[np.float32]:
-    """An orthonormal colour DCT basis, float32 [channels, size · size · 3], as pixels lie.
+    """An orthonormal colour DCT basis, float32 [channels, size · size · 3], in pixel order.
 
-    In the order of `ladder.frequencies`.
+    Channels are in the order of `ladder.frequencies`.
     """
     waves, colours = _waves(size), _colours()
     basis = [
@@ -173,7 +174,7 @@ def block_basis(channels: int, size: int) -> NDArray[np.float32]:
 
 
 def _waves(size: int) -> NDArray[np.float64]:
-    """The orthonormal cosines of a DCT, [frequency, place]."""
+    """The orthonormal cosines of a DCT, [frequency, position]."""
     positions = (np.arange(size) + 0.5) / size
     waves = np.cos(np.pi * np.arange(size)[:, None] * positions)
     return np.asarray(waves / np.linalg.norm(waves, axis=1, keepdims=True))

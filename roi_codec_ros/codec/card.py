@@ -11,14 +11,14 @@ from roi_codec_ros.common.errors import RoiCodecError
 
 
 def with_figures(model: Model, report: Mapping[str, Any]) -> Model:
-    """``model`` with the figures of its row in its card.
+    """``model`` with the figures from its row of a report in its card; its identity is unchanged.
 
-    Its identity stays. The figures name the identity and the networks that were measured
-    (`Model.networks_sha256`). Raises RoiCodecError when the report has no row of this very model.
+    The figures record the identity and the networks that were measured (`Model.networks_sha256`).
+    Raises RoiCodecError if the report has no row for this model.
     """
     try:
         original, *others = report["rows"]
-        own = (model.id.hex(), model.preset.name)  # at the model's own quality, if at several
+        own = (model.id.hex(), model.preset.name)  # at the default quality, if measured at several
         row = next((r for r in others if (r.get("model_id"), r["preset"]) == own), None)
         if row is None:
             found = ", ".join(f"{r['method']} {r.get('model_id') or r['preset']}" for r in others)

@@ -22,7 +22,7 @@ from roi_codec_ros.common.errors import BitstreamError, ModelFileError, UnknownM
 from roi_codec_ros.common.graph_choice import TORCH
 from roi_codec_ros.common.images import as_image
 
-NEUTRAL = 128  # every colour of what is not known of a picture
+NEUTRAL = 128  # value of every colour in unknown blocks
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,13 @@ class DecodedFrame:
     """A decoded, anonymized frame.
 
     Attributes:
-        planes: float32 [3, H, W], RGB, 0 to 1, of the coded size.
+        planes: float32 [3, H, W], RGB, 0 to 1, at the coded size.
         original_size, coded_size: (height, width) before and after the encoder's resizing.
         model: the model that the payload was made with.
         blocks: uint8 [h, w]: what each block was coded as, as in `EncodedFrame`.
         levels: the level of each class.
-        known: bool [h, w]: which blocks are there; the others are shown grey, and nobody can say
-            what is in them.
+        known: bool [h, w]: blocks whose content is known; the others are shown grey and count as
+            unwatched.
         timings_ms: ``entropy``, ``synthesis`` (of all frames that went through the network with
             this one) and ``total``, their sum.
     """
@@ -52,17 +52,17 @@ class DecodedFrame:
 
     @property
     def known_share(self) -> float:
-        """Share of the blocks that are there, 0 to 1."""
+        """Share of the blocks whose content is known, 0 to 1."""
         return float(self.known.mean())
 
     @cached_property
     def image(self) -> np.ndarray:
-        """uint8 [H, W, 3], RGB: made when somebody looks."""
+        """uint8 [H, W, 3], RGB; converted on first access."""
         return as_image(self.planes)
 
 
 class Decoder:
-    """Turns payloads of one or several models into anonymized images; trusts nothing."""
+    """Turns untrusted payloads of one or several models into anonymized images."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class Decoder:
         threads: int | None = None,
         max_pixels: int = DEFAULT_MAX_PIXELS,
     ) -> None:
-        """backend, device, threads: as `synthesis.open_synthesis`, which says what is raised."""
+        """backend, device, threads and errors: as for `synthesis.open_synthesis`."""
         models = [models] if isinstance(models, Model) else list(models)
         if not models:
             raise ModelFileError("expected at least one model to decode with, found none")
@@ -93,15 +93,15 @@ class Decoder:
 
     @property
     def backends(self) -> dict[str, str]:
-        """By the name of each model what runs its synthesis."""
+        """The runtime of each model's synthesis, by model name."""
         return {model.name: synthesis.name for model, _, synthesis in self._by_id.values()}
 
     def decode(self, data: bytes | Payload, state: StreamState | None = None) -> DecodedFrame:
-        """Reconstruct one frame. Raises BitstreamError for anything but a good payload of a known
-        model; its sentence says what was expected and what was found.
+        """Reconstruct one frame. Raises BitstreamError, with what was expected and what was found,
+        for anything but a valid payload of a known model.
 
-        state: of the stream that the frame belongs to; None for a frame by itself, of which what
-        it skips is not known.
+        state: the state of the frame's stream; None decodes the frame by itself, with skipped
+            blocks unknown.
         """
         (outcome,) = self.decode_batch([self.read(data, state)])
         assert isinstance(outcome, DecodedFrame)
@@ -110,12 +110,11 @@ class Decoder:
     def decode_batch(
         self, payloads: Sequence[bytes | Payload | ReadFrame]
     ) -> list[DecodedFrame | BitstreamError]:
-        """Reconstruct several frames; those of one model and size go through the network together.
+        """Reconstruct several frames; those of one model and size share a network call.
 
-        In the order of ``payloads``, bytes or what `parse` or `read` made of them; what `decode`
-        would have raised for one stands in its place. A batch holds no more pixels than one
-        frame may (``max_pixels``), so that many large frames take no more memory than a single
-        one.
+        ``payloads`` are bytes or results of `parse` or `read`. Results are in the same order; for
+        a payload that fails, the result is the exception that `decode` would raise. A batch holds
+        at most ``max_pixels`` pixels, so that many large frames take no more memory than one.
         """
         outcomes: list[DecodedFrame | BitstreamError | None] = [None] * len(payloads)
         alike: dict[tuple[bytes, int, int], list[tuple[int, ReadFrame]]] = {}
@@ -137,17 +136,17 @@ class Decoder:
         return [outcome for outcome in outcomes if outcome is not None]
 
     def synthesis_inputs(self, data: bytes) -> list[np.ndarray]:
-        """What the synthesis takes for a payload that decodes alone, float32 [1, ., h, w] each.
+        """Inputs of the synthesis for a standalone payload, float32 [1, ., h, w] each.
 
-        To calibrate it on. Raises BitstreamError.
+        Used for calibration. Raises BitstreamError.
         """
         frame = self.read(data)
         return self._inputs(self._by_id[frame.payload.model_id][0], [frame])
 
     def parse(self, data: bytes | bytearray | memoryview) -> Payload:
-        """A payload of a known model, checked but for its symbols.
+        """Parse a payload of a known model and check everything but its symbols.
 
-        Raises UnknownModelError for one of another model, BitstreamError for anything else.
+        Raises UnknownModelError for a payload of another model, BitstreamError for anything else.
         """
         payload = Payload.from_bytes(data, max_pixels=self._max_pixels)
         if payload.model_id not in self._by_id:
@@ -158,10 +157,10 @@ class Decoder:
         return payload
 
     def read(self, data: bytes | Payload, state: StreamState | None = None) -> ReadFrame:
-        """What a payload says and its stream's ``state`` adds, which it brings up to date.
+        """Decode a payload's symbols and update its stream's ``state`` with them.
 
-        Without a state what the frame skips is not known. Raises BitstreamError; then the state is
-        as it was, and the next frame finds that one is missing.
+        Without a state skipped blocks are unknown. On BitstreamError the state is unchanged, and
+        the next frame counts as following a gap.
         """
         started = time.perf_counter()
         payload = data if isinstance(data, Payload) else self.parse(data)
@@ -194,7 +193,7 @@ class Decoder:
         return ReadFrame(payload, picture, blocks, 1e3 * (time.perf_counter() - started))
 
     def _synthesise(self, latents: Sequence[ReadFrame]) -> list[DecodedFrame]:
-        """Frames of latents that share model and coded size."""
+        """Frames from latents of one model and coded size."""
         started = time.perf_counter()
         first = latents[0].payload
         model, _, synthesis = self._by_id[first.model_id]
@@ -222,7 +221,7 @@ class Decoder:
         ]
 
     def _inputs(self, model: Model, latents: Sequence[ReadFrame]) -> list[np.ndarray]:
-        """What the synthesis of a model takes, float32 [B, ., h, w] each."""
+        """Inputs of a model's synthesis, float32 [B, ., h, w] each."""
         pictures = [latent.picture for latent in latents]
         transform = self._transforms.get(model.id)
         if transform is None:
@@ -236,9 +235,9 @@ class Decoder:
 
 @dataclass(frozen=True, eq=False)
 class ReadFrame:
-    """A payload that was read, and what is to be seen after it.
+    """A decoded payload and the picture after it.
 
-    blocks: uint8 [h, w], as they were coded in this payload.
+    blocks: uint8 [h, w], as coded in it.
     """
 
     payload: Payload
@@ -248,7 +247,7 @@ class ReadFrame:
 
 
 def _paint_unknown(planes: np.ndarray, known: np.ndarray, stride: int) -> None:
-    """Make grey what is not known; planes: float32 [3, H, W], known: bool [h, w]."""
+    """Paint unknown blocks grey. planes: float32 [3, H, W], known: bool [h, w]."""
     for row, column in np.argwhere(~known):
         rows = slice(row * stride, (row + 1) * stride)
         planes[:, rows, column * stride : (column + 1) * stride] = NEUTRAL / 255

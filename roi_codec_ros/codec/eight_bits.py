@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Weights of convolutions in 8 bits, with a scale for each of their kernels."""
+"""Convolution weights in 8 bits, with one scale per kernel."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ SCALE = ".scale"
 
 
 def in_eight_bits(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The same weights, each kernel of a convolution as int8 with scales of 1/127 of the largest.
+    """The weights with convolution kernels as int8, scaled by 1/127 of each kernel's largest.
 
-    A quarter of float32. Kernels are the tensors of four axes; the rest is small and stays.
+    This takes a quarter of float32's size. Kernels are the tensors with four axes; the others are
+    small and stay float.
     """
     stored = {}
     for key, value in tensors.items():
@@ -30,7 +31,7 @@ def in_eight_bits(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def full_precision(value: np.ndarray, scale: np.ndarray | None) -> np.ndarray:
-    """The weights that int8 stands for, float32; others as they are."""
+    """The weights with int8 kernels converted back to float32; others unchanged."""
     if scale is None:
         return value
     return value.astype(np.float32) * scale.reshape(-1, *[1] * (value.ndim - 1))

@@ -40,12 +40,12 @@ class EncodedFrame:
     Attributes:
         data: the payload (docs/bitstream.md).
         original_size, coded_size: (height, width) before and after resizing.
-        blocks: uint8 [h, w]: what each block of stride × stride pixels was coded as: SKIPPED,
+        blocks: uint8 [h, w]: how each block of stride × stride pixels was coded: SKIPPED,
             HIDDEN or FIRST_CLASS + class.
         levels: the level of each class.
-        place: where it stands in its stream, if blocks of it may be skipped.
-        timings_ms: ``resize``, ``regions`` (what is where), ``analysis`` (from pixels to symbols),
-            ``entropy``, ``packing`` and ``total``.
+        place: its position in its stream, if blocks may be skipped.
+        timings_ms: ``resize``, ``regions`` (finding heads and persons), ``analysis`` (from pixels
+            to symbols), ``entropy``, ``packing`` and ``total``.
     """
 
     data: bytes
@@ -58,7 +58,7 @@ class EncodedFrame:
 
     @property
     def skipped_share(self) -> float:
-        """Share of the blocks that are as they were and not sent, 0 to 1."""
+        """Share of the blocks that are unchanged and not sent, 0 to 1."""
         return float((self.blocks == SKIPPED).mean())
 
     @property
@@ -73,10 +73,10 @@ class EncodedFrame:
 
 
 class Encoder:
-    """Turns camera frames into payloads with one model; one frame at a time.
+    """Turns camera frames into payloads with one model, one frame at a time.
 
-    A model that codes blocks is told by regions what to hide and where persons are; a frame that
-    they cannot judge is an error, never a payload.
+    With a block-based model, regions tell what to hide and where persons are; if they fail on a
+    frame, that is an error and no payload is produced.
     """
 
     def __init__(
@@ -93,19 +93,18 @@ class Encoder:
         threads: int | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """``model``: one to run with torch, or a backend that is open already, which ``device``
-        and ``threads`` are not for. ``threads``: CPU threads, None leaves torch's own choice.
-        ``regions``, ``quality`` (in levels, `policy.StepPolicy.levels_at`) and ``hide_memory_s``
-        (how long a mask is remembered) are for models that code blocks; without regions those that
-        ship are loaded. ``skip``: send of a film what has changed, and everything once a second;
-        for models that code blocks, too. ``predict``: and where ``skip`` holds, of blocks that
-        change what has changed, which takes fewer bits; after a frame that is lost they are then
-        unknown for up to a second, as what is skipped is. ``persons_every``: of a film look for
-        persons in one frame of so many (`regions.RegionFollower`). ``clock``: seconds, for the
-        timings.
+        """``model``: a model to run with torch, or an open backend, for which ``device`` and
+        ``threads`` are ignored. ``threads``: CPU threads; None lets torch choose. ``regions``,
+        ``quality`` (in levels, `policy.StepPolicy.levels_at`) and ``hide_memory_s`` (how long a
+        mask is remembered) apply to block-based models; without ``regions`` the shipped ones are
+        loaded. ``skip``: for streams, send only changed blocks, and every block once a second;
+        block-based models only. ``predict``: with ``skip``, send changed blocks as differences,
+        which takes fewer bits; after a lost frame they are unknown for up to a second, like
+        skipped ones. ``persons_every``: for streams, search every n-th frame for persons
+        (`regions.RegionFollower`). ``clock``: returns seconds, for the timings.
         """
         self._clock = clock
-        self._resized: np.ndarray | None = None  # written over by each frame
+        self._resized: np.ndarray | None = None  # overwritten by each frame
         self._analysis: NetworkAnalysis | BlockEncoder
         if isinstance(model, Model) and model.codes_blocks:
             regions = regions or load_regions(threads=threads)
@@ -128,15 +127,16 @@ class Encoder:
         self._quality, self._target_kbit_s = quality, 0.0
         self._rate: RateControl | None = None
         self.model = self._analysis.model
-        self.backend_name = self._analysis.backend_name  # of the network that runs on the camera
+        self.backend_name = self._analysis.backend_name  # runtime of the network on the camera
         self._coder = RansCoder(self.model.tables)
 
     @property
     def quality(self) -> float:
-        """In levels around the model's own, more is finer; may be set between frames.
+        """Quality in levels relative to the model's default; higher is finer.
 
-        While a bit rate is held it is what that takes, and begins at what was set. Raises
-        UsageError outside of the range, and for a model that codes no blocks unless 0.
+        May be set between frames. With a target bit rate it is adjusted automatically, starting
+        from the value that was set. Raises UsageError outside its range, and for any value but 0
+        with a model without blocks.
         """
         return self._analysis.quality
 
@@ -146,8 +146,9 @@ class Encoder:
 
     @property
     def target_kbit_s(self) -> float:
-        """The bit rate that films are held at by their quality, 0 for none; may be set between
-        frames. Raises UsageError below 0, and for a model that codes no blocks unless 0.
+        """Target bit rate of streams, held by adjusting the quality; 0 for none. May be set
+        between frames. Raises UsageError below 0, and for any value but 0 with a model without
+        blocks.
         """
         return self._target_kbit_s
 
@@ -173,13 +174,13 @@ class Encoder:
 
         Args:
             image: uint8 [H, W, 3], RGB, sides of 1 to 65535 pixels.
-            max_width: wider frames are scaled down to it, their aspect kept. Presets with a coded
-                size of their own (the paper's) squash every frame to that instead.
-            stamp_s: when it was taken, for what is remembered of the frames before; None for a
-                picture that belongs to no film.
+            max_width: wider frames are scaled down to this width, keeping the aspect ratio.
+                Presets with a fixed coded size (the paper's) squash every frame to that instead.
+            stamp_s: capture time in seconds, which relates it to earlier frames; None for a single
+                image.
 
         Raises:
-            RoiCodecError: ``image`` is of another shape, type or size, or cannot be judged.
+            RoiCodecError: ``image`` has another shape, type or size, or the regions fail on it.
         """
         started = self._clock()
         _check_image(image)
@@ -216,19 +217,19 @@ class Encoder:
         levels: Sequence[int],
         place: Place = ALONE,
     ) -> EncodedFrame:
-        """Code a frame of coded size by a given block map.
+        """Code a frame of the coded size with a given block map.
 
-        The payload is a function of the map, the levels, the place, and the pixels of blocks that
+        The payload depends only on the map, the levels, the place, and the pixels of blocks that
         are neither hidden nor skipped.
 
         Args:
             image: uint8 [H, W, 3], RGB.
             blocks: uint8 [⌈H / stride⌉, ⌈W / stride⌉], as `EncodedFrame.blocks`.
-            levels: that of each class.
-            place: in its stream.
+            levels: the level of each class.
+            place: position in the stream.
 
         Raises:
-            RoiCodecError: ``image`` is of another shape or type.
+            RoiCodecError: ``image`` has another shape or type.
         """
         _check_image(image)
         started = self._clock()
@@ -244,7 +245,7 @@ class Encoder:
         levels: tuple[int, ...],
         started: float,
     ) -> EncodedFrame:
-        """started: when the analysis began."""
+        """started: clock time at which the analysis began."""
         analysed = self._clock()
         block_map, body = self._coder.encode(sent.symbols, sent.blocks, levels)
         entropy_coded = self._clock()
@@ -280,7 +281,7 @@ class Encoder:
         )
 
     def coded_size(self, original: tuple[int, int], max_width: int | None) -> tuple[int, int]:
-        """(height, width) that a frame of ``original`` (height, width) is coded at."""
+        """Coded (height, width) of a frame of ``original`` (height, width)."""
         if self.model.preset.coded_size is not None:
             return self.model.preset.coded_size
         height, width = original
@@ -289,7 +290,7 @@ class Encoder:
         return max(1, round(height * max_width / width)), max_width
 
     def symbols(self, image: np.ndarray) -> np.ndarray:
-        """Quantised latent of a frame of coded size: int16 [C, ⌈H / stride⌉, ⌈W / stride⌉]."""
+        """Quantised latent of a frame of the coded size: int16 [C, ⌈H / stride⌉, ⌈W / stride⌉]."""
         plan = self._analysis.plan(image, None)
         return self._analysis.symbols(image, plan.blocks, plan.levels)
 
@@ -308,14 +309,14 @@ def load_encoder(
     persons_every: int = 1,
     target_kbit_s: float = 0.0,
 ) -> Encoder:
-    """An encoder for a model by name or path.
+    """Open an encoder for a model by name or path.
 
     Args:
         model, device, threads: as `backends.open_backend`.
         backend: one of BACKENDS; "auto" is onnxruntime for models that code blocks, else torch.
         regions: name or path of the regions model (`.onnx`), for models that code blocks.
-        quality, hide_memory_s, skip, predict, persons_every, target_kbit_s: as of `Encoder`; skip
-            None: if the model can.
+        quality, hide_memory_s, skip, predict, persons_every, target_kbit_s: as for `Encoder`; skip
+        None: if the model supports it.
 
     Raises:
         UsageError: no such backend, or none for this kind of model. RoiCodecError, ModelFileError:
@@ -348,7 +349,7 @@ def load_encoder(
 
 
 def _block_model(model: str | Path, backend: str) -> Model | None:
-    """The model, if it is one that codes blocks; a graph of another may lie there without it."""
+    """The model, if it is block-based; None also if only a graph of another model is found."""
     try:
         loaded = load_model(model)
     except ModelFileError:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Integer probability tables of the entropy coder, and what the blocks of a frame may be.
+"""Integer probability tables of the entropy coder, and the kinds of blocks in a frame.
 
 A *block* is one position of a latent. It is skipped, hidden or coded as one of a few classes; each
 class has a level, one of the steps of the model's ladder, and the symbols of its blocks are coded
@@ -29,10 +29,10 @@ from roi_codec_ros.codec.table_checks import (
 )
 from roi_codec_ros.common.errors import ModelFileError
 
-SKIPPED = 0  # a block that is as it was when its stream last sent it
+SKIPPED = 0  # unchanged since its stream last sent it
 HIDDEN = 1  # a block of a hidden region: no symbol of it is coded
 FIRST_CLASS = 2  # a block of class c is FIRST_CLASS + c
-NOT_CODED = -1  # in place of a level: nothing of the block is coded
+NOT_CODED = -1  # instead of a level: the block is not coded
 
 MAX_RATIO = 0xFFFF  # between the steps of two levels, in 1/256
 FARTHEST_NEIGHBOUR = 4095  # that a symbol of another level counts as, and its negative
@@ -42,11 +42,11 @@ FARTHEST_NEIGHBOUR = 4095  # that a symbol of another level counts as, and its n
 class EntropyTables:
     """Cumulative frequencies of the symbols by level, channel and context, as integers.
 
-    Integers, because tables that are recomputed from floats differ between machines by one here
-    and there, and then nearly every symbol decodes wrong. The layout is that of compressai's
-    `EntropyBottleneck` (`_quantized_cdf`, `_cdf_length`, `_offset`), with a row for each of the K
-    contexts of each channel that is coded at each of the L levels: R = K · sum(coded_channels)
-    rows, in the order of levels, channels, contexts (`rows_of`).
+    Integers, because tables recomputed from floats may differ by one between machines, and then
+    nearly every symbol decodes wrong. The layout is that of compressai's `EntropyBottleneck`
+    (`_quantized_cdf`, `_cdf_length`, `_offset`), with a row for each of the K contexts of each
+    channel that is coded at each of the L levels: R = K · sum(coded_channels) rows, in the order
+    of levels, channels, contexts (`rows_of`).
 
     Attributes:
         cdf: int32 [R, N]. Row r rises strictly from 0 to 65536 over its first `lengths[r]`
@@ -54,8 +54,8 @@ class EntropyTables:
         lengths: int32 [R], 3 or more: entries used in each row. Row r knows `lengths[r] - 1`
             symbols, of which the last is the escape for values outside the table.
         offsets: int32 [R]: the value that symbol 0 of each row stands for.
-        bounds: int32 [K - 1], rising, -127 to 127: where one context ends and the next begins
-            (`contexts_of`). None: every channel has one row, whatever is around.
+        bounds: int32 [K - 1], rising, -127 to 127: boundaries between contexts (`contexts_of`).
+            None: one row per channel, no contexts.
         coded_channels: int32 [L], 1 or more: how many channels, the first ones, are coded at each
             level. The most of them is the number of channels C of a latent. None: one level, at
             which all channels are coded. Multiples of 8 are coded fastest.
@@ -105,7 +105,7 @@ class EntropyTables:
 
     @property
     def contexts(self) -> int:
-        """Number of contexts K, 1 where what is around does not matter."""
+        """Number of contexts K; 1 if neighbours are not used."""
         return len(self.bounds) + 1
 
     @property
@@ -115,12 +115,12 @@ class EntropyTables:
 
     @property
     def classes(self) -> int:
-        """Number of classes P that a block may be coded as."""
+        """Number of block classes P."""
         return self.map_cdf.shape[1] - 3
 
     @property
     def first_rows(self) -> np.ndarray:
-        """int64 [L]: where the rows of each level begin."""
+        """int64 [L]: the first row of each level."""
         before = np.cumsum(self.coded_channels, dtype=np.int64) - self.coded_channels
         return self.contexts * before
 
@@ -139,15 +139,15 @@ class EntropyTables:
         levels: Sequence[int] | np.ndarray | None,
         size: tuple[int, int],
     ) -> np.ndarray:
-        """The level that each block is coded at: int64 [h, w], -1 where nothing of it is coded.
+        """The level of each block: int64 [h, w], -1 if it is not coded.
 
         Args:
             blocks: integers [h, w], SKIPPED, HIDDEN or FIRST_CLASS + class. None: all of class 0.
-            levels: that of each of the P classes, 0 to L - 1. None: 0 for all.
+            levels: the level of each of the P classes, 0 to L - 1. None: 0 for all.
             size: (h, w).
 
         Raises:
-            ValueError: a shape or a value is not as above.
+            ValueError: a shape or a value is invalid.
         """
         given = np.zeros(self.classes, np.int64) if levels is None else np.asarray(levels)
         if given.shape != (self.classes,) or not ((given >= 0) & (given < self.levels)).all():
@@ -224,7 +224,7 @@ class EntropyTables:
         return np.where(self._coded(level_of, self.channels), rows, -1)
 
     def _coded(self, level_of: np.ndarray, channels: int) -> np.ndarray:
-        """bool [C, H, W]: is there a symbol?"""
+        """bool [C, H, W]: where symbols are coded."""
         coded = np.where(level_of == NOT_CODED, 0, self.coded_channels[level_of])
         return np.arange(channels)[:, None, None] < coded
 
@@ -243,10 +243,10 @@ class EntropyTables:
 
         Args:
             pmfs: R arrays [n_r]: the probability of the values offset, offset + 1, ...
-            tails: R probabilities of all other values (the escape).
+            tails: R probabilities of all other values (escapes).
             offsets: R values that the first entry of each pmf stands for.
-            bounds: K - 1, between the contexts.
-            coded_channels, ladder, map_cdf: as the attributes; may be left out as there.
+            bounds: K - 1 boundaries between contexts.
+            coded_channels, ladder, map_cdf: as the attributes; optional as there.
 
         Raises:
             ModelFileError: a probability is negative or not finite, or a pmf has no entry, has
@@ -304,7 +304,7 @@ class EntropyTables:
         blocks: np.ndarray | None = None,
         levels: Sequence[int] | np.ndarray | None = None,
     ) -> np.ndarray:
-        """Ideal code length of each symbol under these tables, the cost of escapes included.
+        """Ideal code length of each symbol under these tables, including the cost of escapes.
 
         Args:
             symbols: integers [C, H, W].
@@ -328,16 +328,16 @@ class EntropyTables:
         return bits
 
     def map_code_length_bits(self, blocks: np.ndarray) -> np.ndarray:
-        """Ideal code length of each block's place in the map under these tables.
+        """Ideal code length of each block in the map under these tables.
 
         Args:
             blocks: integers [h, w], 0 to P + 1.
 
         Returns:
-            float64 [h, w], bits. All 0 for a map of class 0 alone, which is not coded.
+            float64 [h, w], bits. All 0 for a map with only class 0, which is not coded.
         """
         blocks = np.asarray(blocks)
-        self.levels_of(blocks, None, _size_of(blocks))  # that they are blocks
+        self.levels_of(blocks, None, _size_of(blocks))  # checks the blocks
         if (blocks == FIRST_CLASS).all():
             return np.zeros(blocks.shape)
         contexts = map_contexts_of(blocks, self.classes)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Probabilities as integer frequencies of 16 bits: the same on every machine."""
+"""Probabilities as 16-bit integer frequencies, identical on every machine."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def map_cdf_of(pmfs: np.ndarray) -> np.ndarray:
 
 
 def neighbourly_map_cdf(classes: int) -> np.ndarray:
-    """Tables for maps of which nothing was counted: a block is mostly as those beside it.
+    """Default tables for block maps, without statistics: a block is mostly like its neighbours.
 
-    Nine times as likely as any other value if one of the two neighbours has it, 17 times if both
-    have. By integers alone, so that they come out the same on every machine.
+    A value is 9 times as likely as any other if one of the two neighbours has it, 17 times if both
+    have. Integer arithmetic only, so that the tables are identical on every machine.
 
     Args:
         classes: P, 1 to 6.
@@ -50,9 +50,10 @@ def neighbourly_map_cdf(classes: int) -> np.ndarray:
 
 
 def quantise(probabilities: np.ndarray, index: int) -> np.ndarray:
-    """Integer frequencies of 1 or more that sum to 65536 and lose the fewest bits.
+    """Integer frequencies of at least 1 that sum to 65536 and cost the fewest bits.
 
-    probabilities: [N], in any unit. index: of the row, for the error. Raises ModelFileError.
+    probabilities: [N], in any unit. index: row number for the error message. Raises
+    ModelFileError.
     """
     count = len(probabilities)
     if not 2 <= count <= TOTAL:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The compiled parts of the codec (`src/`). A reference in NumPy stands in for each."""
+"""The compiled parts of the codec (`src/`), each with a NumPy reference as fallback."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ for _name, _module in _MODULES.items():
 
 
 def available_implementations(kernel: str = ENTROPY_CODER) -> tuple[str, ...]:
-    """The implementations of what a kernel does that are here, the best first."""
+    """The available implementations of a kernel, the best first."""
     return ("c++", "numpy") if kernel in KERNELS else ("numpy",)
 
 
 def chosen_implementation(kernel: str, implementation: str | None) -> str:
-    """The implementation, the best for None. Raises ValueError where there is no such one."""
+    """Choose an implementation; None: the best. Raises ValueError if it is not available."""
     available = available_implementations(kernel)
     if implementation is not None and implementation not in available:
         raise ValueError(
@@ -34,7 +34,7 @@ def chosen_implementation(kernel: str, implementation: str | None) -> str:
 
 
 def kernel_complaint() -> str:
-    """What whoever runs without a C++ kernel should know; empty where all are there."""
+    """A warning if a C++ kernel is missing; empty if all are available."""
     missing = [name for name in _MODULES if name not in KERNELS]
     if not missing:
         return ""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Quantiser steps: which levels there are, and how finely each codes each channel."""
+"""Quantiser steps: the levels, and the step of each channel at each level."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 LEVELS = 24
-LEVELS_PER_OCTAVE = 4  # a step doubles after so many levels
+LEVELS_PER_OCTAVE = 4  # levels per doubling of the step
 FINEST_STEP = 0.12  # of orthonormal coefficients of pixels in [0, 1]
 COLOUR_FACTOR = 1.3  # steps of colour differences, relative to those of brightness
 # Means and slow slopes of a block become coarse more slowly: without them a coarse background
 # falls apart into tiles.
 LOWEST_SHARE, FULL_FROM = 0.45, 3.0
-# From the first of these levels on a block is smoothed by its neighbours, from the second wholly.
+# Blocks are smoothed with their neighbours from the first of these levels, fully from the second.
 SMOOTH_FROM, SMOOTH_WHOLLY = 14, 20
-SMOOTH_CHANNELS = 16  # of the lowest frequencies, that this looks at
+SMOOTH_CHANNELS = 16  # lowest frequencies that the smoothing uses
 
 
 def frequencies(channels: int, size: int) -> list[tuple[int, int, int]]:
     """Colour (0 for brightness) and the two frequencies of each channel, lowest first.
 
-    Of every sixteen channels ten are brightness and three each are two opponent colours, so that
-    a larger basis begins with a smaller one.
+    Of every sixteen channels ten are brightness and three each are the two colour differences, so
+    that a larger basis starts with a smaller one.
     """
     order = sorted(
         ((u, v) for u in range(size) for v in range(size)),
@@ -68,7 +68,7 @@ FEWEST_CHANNELS, FINE_LEVEL, COARSE_LEVEL = 8, 9, 20
 def coded_channels(channels: int) -> NDArray[np.int32]:
     """How many channels are coded at each level, int32 [LEVELS], multiples of 8.
 
-    A coarse step leaves of high frequencies only what rings; without them a background is soft.
+    At coarse steps high frequencies only cause ringing; without them the background is soft.
     """
     fewest = min(FEWEST_CHANNELS, channels)
     share = (np.arange(LEVELS) - FINE_LEVEL) / (COARSE_LEVEL - FINE_LEVEL)
@@ -76,11 +76,11 @@ def coded_channels(channels: int) -> NDArray[np.int32]:
     return np.minimum(channels, 8 * np.ceil(wanted / 8)).astype(np.int32)
 
 
-ROUND_UP_FROM = 0.6  # of a step; halves and less are rarely worth their bits
+ROUND_UP_FROM = 0.6  # of a step; smaller fractions are rarely worth their bits
 
 
 def quantised(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Whole numbers near coefficients in steps; towards 0 up to `ROUND_UP_FROM`."""
+    """Round coefficients in steps to integers; towards 0 up to `ROUND_UP_FROM`."""
     return np.trunc(values + np.copysign(np.float32(1 - ROUND_UP_FROM), values))
 
 

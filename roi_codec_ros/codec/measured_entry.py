@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What was measured of a model, in the header of its file: put in and taken out to the byte."""
+"""Measurements in the header of a model file, added and removed byte-exactly."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from roi_codec_ros.common.errors import ModelFileError
 METADATA_KEY, MEASURED_KEY = "roi_codec", "roi_codec_measured"
 
 
-# What was measured is the first entry of the metadata, in front of all else in the file's header,
-# from where it can be taken out again to the byte.
+# Measurements are the first entry of the metadata, at the start of the file's header, so that they
+# can be removed byte-exactly.
 _METADATA = b'{"__metadata__":{'
 _MEASURED_ENTRY = re.compile(
     re.escape(_METADATA + b'"' + MEASURED_KEY.encode() + b'":') + rb'"[^"\\]*(?:\\.[^"\\]*)*",'
@@ -22,7 +22,7 @@ _MEASURED_ENTRY = re.compile(
 
 
 def with_measured_entry(content: bytes, measured: Mapping[str, Any]) -> bytes:
-    """A safetensors file with what was measured in its metadata. Raises ModelFileError."""
+    """A safetensors file with the measurements in its metadata. Raises ModelFileError."""
     bare = without_measured_entry(content)
     if not measured:
         return bare
@@ -39,7 +39,7 @@ def with_measured_entry(content: bytes, measured: Mapping[str, Any]) -> bytes:
 
 
 def without_measured_entry(content: bytes) -> bytes:
-    """The file as it was before anything was measured, to the byte."""
+    """The file without measurements, byte-identical to the original."""
     header, tensors = _split(content)
     entry = _MEASURED_ENTRY.match(header)
     if entry is None:

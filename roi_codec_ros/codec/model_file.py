@@ -4,13 +4,13 @@
 The file holds the tensors ``analysis.*`` and ``synthesis.*``, ``latent_mean`` float32 [C], the
 tables ``entropy.*`` (`EntropyTables`), and in its metadata, under ``roi_codec``, the card as JSON.
 Tables of one level and one class may lack ``coded_channels``, ``ladder`` and ``map_cdf``.
-What was measured of the model is kept apart from the card, under ``roi_codec_measured``. Weights
+Measurements of the model are kept apart from the card, under ``roi_codec_measured``. Weights
 are float16 or float32, or int8 with a float32 ``….scale`` [N] beside them: a factor for each of
 their N entries along the first axis.
 
 A model's identity covers what decoding needs: all weights, tables and the preset's sizes
-(`Model.networks_sha256`). In files of format 1 it is the SHA-256 of the file without what was
-measured of it, so that they keep the identity that payloads of theirs carry.
+(`Model.networks_sha256`). For files of format 1 it is the SHA-256 of the file without its
+measurements, so that existing payloads keep their model.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ from roi_codec_ros.common.errors import ModelFileError
 from roi_codec_ros.common.files import write_whole
 
 FORMAT_VERSION = 2
-_FILE_IS_IDENTITY = 1  # the format in which it is the hash of the file
-MEASURED = ("figures",)  # entries of the card that are kept there
+_FILE_IS_IDENTITY = 1  # format whose identity is the hash of the file
+MEASURED = ("figures",)  # entries of the card that are measurements
 ID_BYTES = 8
 MAX_FILE_BYTES = 1 << 30
 _LARGEST_OPTION = 4096
-_MOST_LAYERS = 64  # of one kind: a network of thousands takes a minute to be found to be none
+_MOST_LAYERS = 64  # per kind: building a network of thousands of layers would take a minute
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,12 +56,12 @@ class Model:
 
     Attributes:
         name: what users call it.
-        preset: the architecture, as the file says it.
+        preset: the architecture, as described in the file.
         tensors: weights by name, without the entropy tables.
         tables: the entropy coder's integer tables.
-        header: the model card, with what was measured.
-        identity: 32 bytes, as the module says.
-        measured: the entries of ``header`` that are no part of the identity.
+        header: the model card, including measurements.
+        identity: 32 bytes, see the module.
+        measured: the measurements in ``header``, which are not part of the identity.
     """
 
     name: str
@@ -75,14 +75,15 @@ class Model:
 
     @property
     def id(self) -> bytes:
-        """The first 8 bytes of the identity: what payloads carry."""
+        """The first 8 bytes of the identity, which payloads carry."""
         return self.identity[:ID_BYTES]
 
     @functools.cached_property
     def networks_sha256(self) -> bytes:
-        """SHA-256 of all weights, tables and the preset's sizes: what any measurement depends on.
+        """SHA-256 of all weights, tables and the preset's sizes, on which every measurement
+        depends.
 
-        No name, date or other entry of the card is in it.
+        Name, date and other entries of the card are not included.
         """
         preset = dataclasses.asdict(self.preset)
         sizes = {key: value for key, value in preset.items() if key not in ("name", "description")}
@@ -95,24 +96,26 @@ class Model:
 
     @property
     def figures(self) -> Mapping[str, Any]:
-        """What was measured of these very networks; empty where nothing is known of them."""
+        """Measurements of exactly these networks; empty if there are none."""
         figures = self.header.get("figures")
         if not isinstance(figures, Mapping):
             return {}
-        measured = figures.get("networks_sha256")  # older figures do not say
+        measured = figures.get("networks_sha256")  # older figures do not record it
         known = measured is None or measured == self.networks_sha256.hex()
         return figures if known else {}
 
     @property
     def codes_blocks(self) -> bool:
-        """Whether blocks are hidden, and coded in steps of their own, by what regions say."""
+        """Whether the model is block-based: regions decide which blocks are hidden and how finely
+        each is coded.
+        """
         return self.preset.architecture == BLOCKS
 
     @property
     def faces_left(self) -> float | None:
-        """Share of the faces in photographs that a face detector still finds in decoded ones.
+        """Share of the faces in photographs that a face detector still finds after decoding.
 
-        As the card says it was measured; None where it says nothing of it.
+        From the measurements in the card; None if there are none.
         """
         figures = self.figures
         try:
@@ -129,7 +132,7 @@ class Model:
         tables: EntropyTables,
         card: Mapping[str, Any],
     ) -> Model:
-        """A model from its parts; ``card`` is what the header says beside name and preset."""
+        """Assemble a model; ``card`` holds the header's entries besides name and preset."""
         measured = {key: card[key] for key in MEASURED if key in card}
         header = {
             **{key: value for key, value in card.items() if key not in measured},
@@ -211,35 +214,35 @@ class Model:
         return dataclasses.replace(model, identity=model.networks_sha256)
 
     def with_card(self, **entries: Any) -> Model:
-        """The same networks with these entries of their card set anew, in today's format."""
+        """The same networks with these entries of the card replaced, in the current format."""
         return Model.build(
             self.name, self.preset, self.tensors, self.tables, {**self.header, **entries}
         )
 
     def with_measured(self, **entries: Any) -> Model:
-        """The same model, its identity too, with these entries among what was measured of it.
+        """The same model, with the same identity, with these entries added to its measurements.
 
-        Raises ModelFileError for a file whose header is not laid out as ours.
+        Raises ModelFileError for a file with another header layout.
         """
         measured = {**self.measured, **entries}
         return Model.from_bytes(with_measured_entry(self.content, measured), f"model {self.name}")
 
     def to_text(self) -> str:
-        """Identity, card and tables without the networks: what an exported encoder carries."""
+        """Identity, card and tables without the networks, for an exported encoder."""
         figures = {key: value for key, value in self.figures.items() if key != "networks_sha256"}
         stub = Model.build(
             self.name,
             self.preset,
             {"latent_mean": self.tensors["latent_mean"]},
             self.tables,
-            {**self.header, "figures": figures},  # of the networks, which are not in there
+            {**self.header, "figures": figures},  # of the networks, which the text lacks
         )
         content = base64.b64encode(stub.content).decode("ascii")
         return json.dumps({"identity": self.identity.hex(), "model": content})
 
     @classmethod
     def from_text(cls, text: str, where: str = "the exported model") -> Model:
-        """The model that `to_text` wrote, networks left out. Raises ModelFileError."""
+        """Read a model, without networks, that `to_text` wrote. Raises ModelFileError."""
         try:
             fields = json.loads(text)
             identity = bytes.fromhex(fields["identity"])
@@ -255,13 +258,15 @@ class Model:
         return dataclasses.replace(cls.from_bytes(content, where), identity=identity)
 
     def save(self, path: str | Path) -> None:
-        """Write the file; a file of that name stands until the new one is whole."""
+        """Write the file atomically; an existing file is replaced only when the new one is
+        complete.
+        """
         write_whole(Path(path), self.content)
 
     def weights(self, part: str) -> dict[str, np.ndarray]:
-        """The tensors below ``part`` (``analysis`` or ``synthesis``), the prefix taken off.
+        """The tensors below ``part`` (``analysis`` or ``synthesis``), without the prefix.
 
-        Those of 8 bits come as the float32 that they stand for.
+        8-bit tensors are converted to float32.
         """
         prefix = part + "."
         return {
@@ -284,7 +289,7 @@ def _table_tensors(tables: EntropyTables) -> dict[str, np.ndarray]:
 
 
 def read_model(path: str | Path) -> Model:
-    """Read a model file. Raises ModelFileError that names the file and what is wrong with it."""
+    """Read a model file. Raises ModelFileError that names the file and its fault."""
     path = Path(path)
     try:
         size = path.stat().st_size
@@ -302,7 +307,7 @@ def read_model(path: str | Path) -> Model:
 
 
 def _read_preset(fields: Any, where: str) -> Preset:
-    """A preset whose sizes are small enough to be built, whoever wrote the file."""
+    """The preset of an untrusted file, its sizes limited to what can be built."""
     try:
         coded_size = fields["coded_size"]
         preset = Preset(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where models are found: by path, or by name in the places where models are installed."""
+"""Finding models: by path, or by name in the folders where models are installed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SUFFIX = ".safetensors"
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """A model file that was found; ``model`` is None where reading it gave ``error``."""
+    """A model file that was found; ``model`` is None if reading it failed with ``error``."""
 
     path: Path
     model: Model | None
@@ -31,7 +31,7 @@ class ModelEntry:
 
 
 def find_model(name_or_path: str | Path) -> Path:
-    """The file of a model, by path or name. Raises ModelFileError that lists what is there."""
+    """The file of a model, by path or name. Raises ModelFileError that lists all others."""
     graph = Path(name_or_path).suffix == ".onnx"
     hint = "a graph only encodes, with backend onnxruntime or openvino" if graph else ""
     return find_file(name_or_path, SUFFIX, hint)
@@ -43,7 +43,7 @@ def load_model(name_or_path: str | Path) -> Model:
 
 
 def list_models() -> list[ModelEntry]:
-    """Every model file in the searched folders; of two with one name, the first is used."""
+    """Every model file in the searched folders; the first of those with the same name."""
     found: dict[str, Path] = {}
     for directory in model_directories():
         for path in sorted(directory.glob(f"*{SUFFIX}")):
@@ -58,7 +58,7 @@ def list_models() -> list[ModelEntry]:
 
 
 def untrained_model(preset_name: str, seed: int = 0) -> Model:
-    """A model with random weights and Laplace tables: codes and decodes, means nothing."""
+    """An untrained model: random weights and Laplace tables; it encodes and decodes."""
     import torch
 
     from roi_codec_ros.codec.networks import build_transforms
@@ -84,7 +84,7 @@ def untrained_model(preset_name: str, seed: int = 0) -> Model:
 
 
 def block_tables_laplace(channels: int) -> EntropyTables:
-    """Tables of all levels of the ladder of which nothing was counted."""
+    """Default tables for all levels of the ladder, without statistics."""
     narrow = EntropyTables.laplace(1, 0.5)
     width = int(narrow.lengths[0])
     coded = coded_channels(channels)

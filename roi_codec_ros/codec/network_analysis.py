@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Analysis by one network that codes every block alike, as the presets of the paper do."""
+"""Analysis by one network that codes every block alike, as in the paper's presets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from roi_codec_ros.common.errors import UsageError
 
 
 class NetworkAnalysis:
-    """A backend's network, which codes every block alike."""
+    """Analysis by a backend's network; codes every block alike."""
 
     def __init__(self, backend: Backend, skip: bool) -> None:
         if skip:
@@ -26,7 +26,7 @@ class NetworkAnalysis:
 
     @property
     def quality(self) -> float:
-        """Always 0: there are no levels. Raises UsageError when it is set to another value."""
+        """Always 0, since there are no levels. Raises UsageError if set to another value."""
         return 0.0
 
     @quality.setter
@@ -50,5 +50,5 @@ class NetworkAnalysis:
     def symbols(
         self, image: np.ndarray, blocks: np.ndarray, levels: tuple[int, ...]
     ) -> np.ndarray:
-        """Quantised latent, int16 [C, h, w], whatever the plan says."""
+        """Quantised latent, int16 [C, h, w]; ignores the plan."""
         return self.backend.symbols(image)

@@ -25,7 +25,7 @@ from roi_codec_ros.common.errors import UsageError
 
 Builder = Callable[..., tuple[nn.Module, nn.Module]]
 _ARCHITECTURES: dict[str, Builder] = {}
-# What networks start with: steps per unit of an orthonormal coefficient of pixels in [0, 1].
+# At initialisation: steps per unit of an orthonormal coefficient of pixels in [0, 1].
 QUANTISER_GAIN = 3.0
 
 
@@ -63,7 +63,7 @@ def _set_bias(layer: nn.Conv2d | nn.ConvTranspose2d, value: Tensor | float) -> N
 
 
 class _LowerBound(torch.autograd.Function):
-    """max(x, bound) whose gradient still lets x rise when it lies below the bound."""
+    """max(x, bound) with a gradient that still lets x rise while it is below the bound."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, bound: float) -> Tensor:
@@ -133,9 +133,9 @@ def _start_as_transform(
 ) -> None:
     """Make the paper's networks compute a block transform and its inverse, GDN nearly linear.
 
-    The paper does not say what it starts from. After s convolutions the first channels are the
-    lowest frequencies of blocks of 2^s pixels; those to spare see them too, but none
-    of what they say is heard.
+    The paper does not state its initialisation. After s convolutions the first channels are the
+    lowest frequencies of blocks of 2^s pixels; spare channels receive them too, but have output
+    weights of zero.
     """
     convolutions = [layer for layer in analysis if isinstance(layer, nn.Conv2d)]
     mirrored = [layer for layer in synthesis if isinstance(layer, nn.ConvTranspose2d)][::-1]
@@ -157,7 +157,7 @@ def _start_as_transform(
     _set_bias(mirrored[0], 0.5)
     for module in (*analysis, *synthesis):
         if isinstance(module, SimplifiedGDN):
-            module.gamma.mul_(0.1)  # a square root
+            module.gamma.mul_(0.1)  # stored as a square root
 
 
 # ------------------------------------------------------------------------------- our own networks
@@ -179,7 +179,7 @@ class ResidualBlock(nn.Module):
 
 
 def _by_quadrants(blocks: Tensor, basis: Tensor) -> Tensor:
-    """The 2 × 2 kernel that makes inner products with ``blocks`` of those with a smaller basis.
+    """The 2 × 2 kernel that turns inner products with a smaller basis into those with ``blocks``.
 
     blocks: [C, 3, 2 n, 2 n]; basis: orthonormal, [S, 3, n, n]. Returns [C, S, 2, 2].
     """
@@ -191,8 +191,8 @@ def _by_quadrants(blocks: Tensor, basis: Tensor) -> Tensor:
 def lowest_frequencies(count: int, size: int) -> Tensor:
     """Orthonormal colour DCT basis of blocks: float32 [count, 3, size, size], lowest first.
 
-    In the order of `ladder.frequencies`; used to start networks as a transform that already codes
-    images, and as the analysis of those that code blocks.
+    In the order of `ladder.frequencies`; used to initialise networks as a working image transform,
+    and as the analysis of block-based models.
     """
     basis = torch.from_numpy(block_basis(count, size))
     return basis.reshape(count, size, size, 3).permute(0, 3, 1, 2).contiguous()
@@ -218,7 +218,7 @@ class BlockAnalysis(nn.Module):
 
 
 def smooth_share(levels: Tensor) -> Tensor:
-    """How far a block of a level, as a float, is interpolated from its neighbours: 0 to 1."""
+    """Share, 0 to 1, to which a block of a level (float) is interpolated from its neighbours."""
     return ((levels - SMOOTH_FROM) / (SMOOTH_WHOLLY - SMOOTH_FROM)).clamp(0.0, 1.0)
 
 
@@ -233,15 +233,15 @@ def _spline_through_means() -> Tensor:
 
 
 class BlockSynthesis(nn.Module):
-    """From dequantised blocks, told how coarse and how hidden each is, to pixels.
+    """From dequantised blocks, with the level of each and whether it is hidden, to pixels.
 
     y ─┬─► stem ─► blocks (stride 16) ─► blocks (stride 8) ─► blocks (stride 4) ─► head ─► + ─► x̂
        └── inverse transform of fine blocks, interpolation of coarse and hidden ones ───►─┘
 
-    It starts from the inverse of the analysis where blocks are fine and from a quadratic spline
-    through their means where they are coarse; both stay as they are. What it learns is added to
-    that: to sharpen what a person detector looks at, and to draw what stands for a hidden head, by
-    an interpolation of every fourth pixel. To coarse blocks it adds nothing.
+    The base is fixed: the inverse of the analysis for fine blocks, a quadratic spline through the
+        means of coarse ones. The network learns a correction, interpolated from every fourth
+        pixel, that sharpens what a person detector uses and draws the placeholder of hidden heads.
+        Nothing is added to coarse blocks.
     """
 
     def __init__(
@@ -282,7 +282,7 @@ class BlockSynthesis(nn.Module):
 
         Args:
             y: dequantised coefficients [B, C, h, w], the means of hidden blocks filled in
-                (`block_transform.fill_hidden`), 0 where nothing is known.
+                (`block_transform.fill_hidden`), 0 in unknown blocks.
             levels: [B, 1, h, w], of `ladder`, as floats.
             hidden: [B, 1, h, w], 1 where a block is hidden, else 0.
         """
@@ -306,5 +306,5 @@ class BlockSynthesis(nn.Module):
 
 @register_architecture("blocks")
 def build_blocks(latent_channels: int, **sizes: int) -> tuple[nn.Module, nn.Module]:
-    """A fixed block transform, and a synthesis that is told the steps."""
+    """A fixed block transform, and a synthesis that takes the level of each block."""
     return BlockAnalysis(latent_channels), BlockSynthesis(latent_channels, **sizes)

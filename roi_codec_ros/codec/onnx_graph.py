@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A model's analysis transform as an ONNX graph, for runtimes that are not torch.
+"""A model's analysis transform as an ONNX graph, for runtimes other than torch.
 
     image uint8 [H, W, 3] ─► pad to the stride ─► analysis(x / 255) ─► round(y − mean) ─► symbols
 
-``symbols`` is int16 [C, ⌈H / stride⌉, ⌈W / stride⌉]: what the entropy coder takes. Division and
-mean are folded into the first and last weights. Built from the weights by name, so it needs NumPy
-and onnx, no torch; the architectures are those of ``codec.networks``.
+``symbols`` is int16 [C, ⌈H / stride⌉, ⌈W / stride⌉], the entropy coder's input. Division and
+mean are folded into the first and last weights. Built from the weights by name, which requires
+NumPy and onnx but not torch; the architectures are those of ``codec.networks``.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ def build_graph(model: Model, size: Size | None = None) -> onnx.ModelProto:
 
     Args:
         size: (height, width) of every frame, or None for a graph that takes any size. A preset
-            with a coded size of its own always has that.
+            with a fixed coded size always uses that.
 
     Raises:
-        RoiCodecError: onnx is not installed. UsageError: the architecture has no graph, or the
-            preset another size. ModelFileError: weights are missing or of another shape.
+        RoiCodecError: onnx is not installed. UsageError: the architecture cannot be exported, or
+            the preset has another size. ModelFileError: weights are missing or have another shape.
     """
     preset = model.preset
     if size not in (None, preset.coded_size) and preset.coded_size is not None:
@@ -96,7 +96,9 @@ def _symbols(graph: GraphBuilder, y: str) -> None:
 
 
 def _paper(graph: GraphBuilder, x: str, mean: np.ndarray) -> str:
-    """The paper's: 5×5 convolutions of stride 2 at even places, simplified GDN between them."""
+    """The paper's analysis: 5×5 convolutions of stride 2 at even indices, simplified GDN between
+    them.
+    """
     index = 0
     while True:
         weight, bias = graph.weight(f"{index}.weight"), graph.weight(f"{index}.bias")
@@ -113,7 +115,7 @@ def _paper(graph: GraphBuilder, x: str, mean: np.ndarray) -> str:
 
 
 def _gdn(graph: GraphBuilder, index: int) -> tuple[np.ndarray, np.ndarray]:
-    """beta [C] and gamma [C, C] from the square roots that are stored."""
+    """beta [C] and gamma [C, C] from their stored square roots."""
     lowest_beta = np.float32((GDN_LOWEST_BETA + GDN_PEDESTAL) ** 0.5)
     lowest_gamma = np.float32(GDN_PEDESTAL**0.5)
     beta = np.maximum(graph.weight(f"{index}.beta"), lowest_beta) ** 2

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How finely blocks are coded: their classes from regions, levels of classes from quality."""
+"""How finely blocks are coded: their classes follow from regions, the levels from the quality."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from roi_codec_ros.regions.plan import BlockPlan
 
 BACKGROUND, NEAR, PERSON, SMALL_PERSON = range(4)
 CLASSES = 4
-# In height: small persons are coded more finely. A detector sees little of them, they cost little,
-# and one who fills the frame is as sure to be found at coarser steps.
+# In height. Small persons are coded more finely: they are hard to detect and cost few bits, while
+# a person who fills the frame is detected just as well at coarser steps.
 SMALL_PERSON_BLOCKS = 10
 
 QUALITY_MIN, QUALITY_MAX = -16.0, 16.0
@@ -27,11 +27,11 @@ QUALITY_MIN, QUALITY_MAX = -16.0, 16.0
 
 @dataclass(frozen=True)
 class StepPolicy:
-    """What a model file says of steps.
+    """The quantisation policy of a model file.
 
     Attributes:
         levels: the level of each class at quality 0, as `BACKGROUND` … `SMALL_PERSON`.
-        person: from which score, 0 to 1, a block counts as part of a person.
+        person: minimum score, 0 to 1, for a block to count as part of a person.
     """
 
     levels: tuple[float, float, float, float] = (23.0, 14.0, 10.0, 8.0)
@@ -40,9 +40,9 @@ class StepPolicy:
     def classes(self, plan: BlockPlan) -> NDArray[np.uint8]:
         """The class of each block: uint8 [rows, columns].
 
-        A block around persons is `NEAR`, so that they are not cut out sharply; so is one where a
-        head may be, but that is not hidden: a detector needs what is there of a person, and what a
-        face would be known by is finer.
+        Blocks around persons are `NEAR`, so that persons have no sharp outline. So are blocks with
+            a possible head that is not hidden: this is fine enough to detect a person, but too
+            coarse to recognise a face.
         """
         persons = (plan.persons >= self.person).astype(np.uint8)
         count, labels, figures, _ = cv2.connectedComponentsWithStats(persons, connectivity=8)
@@ -57,16 +57,17 @@ class StepPolicy:
     def levels_at(self, quality: float) -> NDArray[np.uint8]:
         """The level of each class, uint8 [CLASSES].
 
-        quality: in levels, four of which halve the steps; 0 is the model's own, more is finer.
+        quality: in levels relative to the model's default; higher is finer, four levels halve the
+            steps.
         """
         return levels_of(np.array(self.levels) - quality)
 
 
-POLICY = "policy"  # in a model's card
+POLICY = "policy"  # key in a model's card
 
 
 def model_policy(model: Model) -> StepPolicy:
-    """The policy of a model that codes blocks. Raises ModelFileError."""
+    """The policy of a block-based model. Raises ModelFileError."""
     given: Any = model.header.get(POLICY)
     try:
         levels = tuple(float(level) for level in given["levels"])
@@ -86,12 +87,12 @@ def model_policy(model: Model) -> StepPolicy:
 
 
 def levels_of(levels: Sequence[float] | NDArray[np.float64]) -> NDArray[np.uint8]:
-    """The nearest levels that there are, uint8."""
+    """The nearest existing levels, uint8."""
     return np.rint(np.clip(levels, 0, LEVELS - 1)).astype(np.uint8)
 
 
 def check_quality(quality: float) -> float:
-    """``quality`` itself. Raises UsageError outside of its range."""
+    """Check and return ``quality``. Raises UsageError outside its range."""
     if not QUALITY_MIN <= quality <= QUALITY_MAX:
         raise UsageError(
             f"expected a quality of {QUALITY_MIN:g} to {QUALITY_MAX:g}, found {quality:g}"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which blocks of a frame are sent as what changed since their stream last sent them.
+"""Which blocks of a frame are sent as differences to what their stream sent last.
 
 The format is defined in docs/bitstream.md: one bit for each block that may be predicted.
 """
@@ -16,9 +16,9 @@ from roi_codec_ros.common.errors import BitstreamError
 
 
 def may_be_predicted(blocks: NDArray[np.uint8], levels: Sequence[int]) -> NDArray[np.bool_]:
-    """bool [h, w]: the coded blocks of classes whose level is finer than the frame's coarsest.
+    """bool [h, w]: blocks that may be predicted, of classes finer than the frame's coarsest level.
 
-    blocks: uint8 [h, w], as `entropy` has them. levels: the level of each class.
+    blocks: uint8 [h, w], as in `entropy`. levels: the level of each class.
     """
     finer = np.zeros(FIRST_CLASS + len(levels), np.bool_)
     finer[FIRST_CLASS:] = np.array(levels) < max(levels)
@@ -28,15 +28,16 @@ def may_be_predicted(blocks: NDArray[np.uint8], levels: Sequence[int]) -> NDArra
 def packed(
     predicted: NDArray[np.bool_], blocks: NDArray[np.uint8], levels: Sequence[int]
 ) -> bytes:
-    """The bits of a frame; none where nothing is predicted."""
+    """The prediction bits of a frame as bytes; empty if no block is predicted."""
     if not predicted.any():
         return b""
     return np.packbits(predicted[may_be_predicted(blocks, levels)]).tobytes()
 
 
 def unpacked(data: bytes, blocks: NDArray[np.uint8], levels: Sequence[int]) -> NDArray[np.bool_]:
-    """bool [h, w], which blocks are predicted. Raises BitstreamError for what `packed` does not
-    make."""
+    """bool [h, w], the predicted blocks. Raises BitstreamError for bytes that `packed` cannot
+    produce.
+    """
     predicted = np.zeros(blocks.shape, np.bool_)
     if not data:
         return predicted

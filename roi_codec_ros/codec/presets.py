@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Presets: the architectures that ship, as plain data (no torch needed to read them)."""
+"""Presets: the shipped architectures as plain data (readable without torch)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from roi_codec_ros.common.errors import UsageError
 
-BLOCKS = "blocks"  # the architecture that codes blocks in steps of their own
+BLOCKS = "blocks"  # the block-based architecture
 
 
 @dataclass(frozen=True)
@@ -16,13 +16,13 @@ class Preset:
     """One architecture with its sizes.
 
     Attributes:
-        name: what users type, e.g. ``fast``.
+        name: as given by users, e.g. ``fast``.
         architecture: key in the registry of ``codec.networks``.
-        latent_channels: channels of the latent that is coded.
+        latent_channels: channels of the coded latent.
         stride: pixels of the coded image per latent position, in each direction.
-        coded_size: ``(height, width)`` every image is squashed to before coding, or None where the
-            network takes any size.
-        options: the architecture's other sizes, handed to it by name.
+        coded_size: ``(height, width)`` that every image is squashed to before coding; None: any
+            size.
+        options: the architecture's other sizes, passed by keyword.
         description: one line for ``roi-codec models``.
     """
 
@@ -57,7 +57,9 @@ def _blocks(
     fine: tuple[int, int],
     description: str,
 ) -> Preset:
-    """A block transform of 16×16 pixels; widths and residual blocks of its synthesis by scale."""
+    """A block transform of 16×16 pixels, with widths and residual blocks of the synthesis per
+    scale.
+    """
     sizes = {"coarse": coarse, "middle": middle, "fine": fine}
     return Preset(
         name=name,

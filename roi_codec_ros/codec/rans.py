@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The entropy coder: symbols and block maps to bytes and back, by what is fastest here.
+"""The entropy coder: symbols and block maps to bytes and back, with the fastest implementation.
 
 The format is defined in docs/bitstream.md.
 """
@@ -30,12 +30,12 @@ class _Coder(Protocol):
 
 
 class RansCoder:
-    """Codes int16 symbols, each by the table of its level, channel and context.
+    """Codes int16 symbols with the table of their level, channel and context.
 
     Args:
         tables: for C channels, L levels and P classes.
-        implementation: "c++" (the compiled kernel), "numpy" (the reference: the same bytes,
-            some hundred times slower) or None, the best available.
+        implementation: "c++" (the compiled kernel), "numpy" (the reference: byte-identical, some
+            hundred times slower) or None, the best available.
 
     Raises:
         ValueError: the implementation is unknown or not available.
@@ -66,22 +66,21 @@ class RansCoder:
         blocks: np.ndarray | None = None,
         levels: Sequence[int] | np.ndarray | None = None,
     ) -> tuple[bytes, bytes]:
-        """Code symbols and the map that says which of them are coded at which level.
+        """Code symbols and the block map, which tells which symbols are coded and at which level.
 
-        What stands in ``symbols`` where nothing is coded does not matter: in blocks that are
-        skipped or hidden, and beyond the channels that are coded at a block's level.
+        ``symbols`` are ignored in blocks that are skipped or hidden, and in channels that are not
+        coded at a block's level.
 
         Args:
             symbols: int16 [C, h, w] with sides of 1 to 65535, in any memory layout.
             blocks: uint8 [h, w], SKIPPED, HIDDEN or FIRST_CLASS + class. None: all of class 0.
-            levels: that of each of the P classes, 0 to L - 1. None: 0 for all.
+            levels: the level of each of the P classes, 0 to L - 1. None: 0 for all.
 
         Returns:
-            The map, of no bytes if all blocks are of class 0, and the body, of no bytes if
-            nothing is coded.
+            The map, empty if all blocks are of class 0, and the body, empty if nothing is coded.
 
         Raises:
-            ValueError: an array is not as above.
+            ValueError: an array is invalid.
         """
         if symbols.dtype != np.int16:
             raise ValueError(f"expected int16 symbols, found {symbols.dtype}")
@@ -110,21 +109,21 @@ class RansCoder:
         width: int,
         levels: Sequence[int] | np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Decode a map and a body, which may be anything.
+        """Decode an untrusted map and body.
 
-        Time and memory are proportional to C·h·w whatever the bytes, so bound the sides first.
+        Time and memory are proportional to C·h·w whatever the bytes, so limit the sides first.
 
         Args:
             map_bytes, body: any buffers.
             height, width: sides of the latent, 1 to 65535.
-            levels: that of each class, as they were coded with. None: 0 for all.
+            levels: the level of each class, as encoded. None: 0 for all.
 
         Returns:
             symbols int16 [C, h, w], 0 where none is coded; blocks uint8 [h, w].
 
         Raises:
-            BitstreamError: the bytes are not what `encode` makes of a latent of these sides with
-                these levels, or the levels are not some of this model.
+            BitstreamError: `encode` cannot have produced these bytes for a latent of these sides
+                and levels, or the levels do not exist in this model.
         """
         try:
             return self._coder.decode(
@@ -138,7 +137,7 @@ class RansCoder:
             raise BitstreamError(str(error)) from error
 
     def _checked_levels(self, levels: Sequence[int] | np.ndarray | None) -> np.ndarray:
-        """uint8 [P]. ValueError if they are not 0 to L - 1."""
+        """The levels as uint8 [P]. Raises ValueError unless all are 0 to L - 1."""
         if levels is None:
             return np.zeros(self._classes, np.uint8)
         given = [int(level) for level in levels]

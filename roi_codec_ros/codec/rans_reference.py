@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The entropy coder in NumPy and plain Python: oracle of the C++ kernel, and its fallback.
+"""The entropy coder in NumPy and plain Python: reference for the C++ kernel, and its fallback.
 
-Written to be read beside docs/bitstream.md. Table look-ups in encoding are NumPy's; the states
-advance symbol by symbol in a Python loop, because eight lanes are too few for NumPy's cost per
-call to pay.
+Written to be read alongside docs/bitstream.md. Table look-ups in encoding are vectorised; the
+states advance symbol by symbol in a Python loop, because eight lanes are too few to amortise
+NumPy's overhead per call.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from roi_codec_ros.codec.entropy import (
 )
 
 LANES = 8  # interleaved states
-TAIL = 1024  # so many last symbols belong to state 0 alone
-LOWEST = 1 << 16  # states live in [2^16, 2^32)
+TAIL = 1024  # this many last symbols belong to state 0
+LOWEST = 1 << 16  # states are in [2^16, 2^32)
 STATE_BYTES, WORD_BYTES = 4, 2
 MAX_BYTES_PER_SYMBOL = 4  # an escape: two words
 MAX_SIDE = 0xFFFF
@@ -55,9 +55,9 @@ class Coder:
     def decode(
         self, map_bytes: bytes, body: bytes, height: int, width: int, levels: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Symbols int16 [C, h, w] and blocks uint8 [h, w]; ValueError if the bytes are of none."""
+        """Symbols int16 [C, h, w] and blocks uint8 [h, w]. Raises ValueError for invalid bytes."""
         self._check_sides(height, width)
-        self._tables.levels_of(None, levels, (height, width))  # that they are levels
+        self._tables.levels_of(None, levels, (height, width))  # checks the levels
         blocks = self._decode_map(map_bytes, height, width)
         level_of = self._tables.levels_of(blocks, levels, (height, width))
         return self._decode_body(body, level_of), blocks
@@ -153,7 +153,7 @@ class Coder:
         lanes = _lanes(total)
         shared = total - min(total, TAIL)
         rest = 0
-        # Of each position the symbols that are coded, then zeros.
+        # For each position the coded symbols, then zeros.
         latent = [[0] * channels for _ in levels]
 
         def take(index: int, row: int, channel: int) -> int:
@@ -220,7 +220,7 @@ class Coder:
     def _rows_at(
         self, place: int, level: int, levels: list[int], latent: list[list[int]], width: int
     ) -> Callable[[int], int]:
-        """The row of each channel of the block at ``place``, by what is around."""
+        """The table row of each channel of the block at ``place``, from its neighbours."""
         first = int(self._tables.first_rows[level])
         inside_left, inside_above = place % width > 0, place >= width
 
@@ -280,7 +280,7 @@ def _put(states: list[int], words: list[int], lane: int, start: int, frequency: 
 
 
 def _packed(states: list[int], words: list[int]) -> bytes:
-    """States, then words in the order of reading."""
+    """Serialise states, then words in reading order."""
     return np.array(states, dtype="<u4").tobytes() + np.array(words[::-1], dtype="<u2").tobytes()
 
 
@@ -290,12 +290,12 @@ def _unpacked(data: bytes, lanes: int) -> tuple[list[int], list[int]]:
 
 
 def _count_of_lanes(total: int) -> int:
-    """Eight states; one if all symbols are of the tail; none without symbols."""
+    """Number of states: eight; one if all symbols are in the tail; none without symbols."""
     return LANES if total > TAIL else min(total, 1)
 
 
 def _lanes(total: int) -> list[int]:
-    """The state of each symbol: its place in coding order modulo 8, and 0 in the tail."""
+    """The state of each symbol: its index in coding order modulo 8, and 0 in the tail."""
     lanes = np.arange(total) % LANES
     lanes[-TAIL:] = 0
     return lanes.tolist()

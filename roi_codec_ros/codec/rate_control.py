@@ -1,24 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Holds a stream at a bit rate by the quality that its frames are coded with."""
+"""Rate control: adjusts the quality of a stream's frames to hold a bit rate."""
 
 from __future__ import annotations
 
 import math
 
-# What a level of quality does to the bits of a frame: four levels halve the steps. Only a start:
-# what is wrong with it shows as debt, and debt is paid back.
+# Assumed effect of one quality level on the bits of a frame (four levels halve the steps). Errors
+# of this estimate show up as debt, which is corrected.
 OCTAVES_PER_LEVEL = 0.2
-PAY_BACK_S = 1.0  # what was sent too much or too little is made up for in about so long
-MEMORY_S = 0.4  # of how many bits frames take
-SURPRISE = 1.0  # octaves; frames so much dearer or cheaper than before are of another scene
-MOST_DEBT_S = 1.5  # of the target's bits, either way: a still scene saves up no burst
-LONGEST_FRAME_S = 1.0  # a pause is no credit
-STAY = 0.6  # levels; the quality does not follow every breath of the scene
-RANGE = (0.4, 1.6)  # of the target's bits for a frame, whatever the debt
+PAY_BACK_S = 1.0  # time constant for correcting excess or missing bits
+MEMORY_S = 0.4  # time constant of the average of bits per frame
+SURPRISE = 1.0  # octaves; a larger change in bits per frame counts as a scene change
+MOST_DEBT_S = 1.5  # of the target's bits, either way: a still scene accumulates no burst
+LONGEST_FRAME_S = 1.0  # longer pauses give no credit
+STAY = 0.6  # levels of hysteresis: small variations do not change the quality
+RANGE = (0.4, 1.6)  # of the target's bits per frame, whatever the debt
 
 
 class RateControl:
-    """The quality of each next frame.
+    """Chooses the quality of each next frame.
 
         bits of the frames so far ─► what frames take at quality 0 ─┐
         bits too much or too few so far ─► bits for the next frame ─┴─► its quality
@@ -27,7 +27,7 @@ class RateControl:
     """
 
     def __init__(self, target_kbit_s: float, quality: float, low: float, high: float) -> None:
-        """target_kbit_s: to hold. quality: of the first frame. low, high: what it may be."""
+        """target_kbit_s: target. quality: of the first frame. low, high: its limits."""
         self._target_bit_s = 1e3 * target_kbit_s
         self._quality = quality
         self._low, self._high = low, high
@@ -51,7 +51,7 @@ class RateControl:
         return self._quality
 
     def coded(self, bits: float) -> None:
-        """That frame took so many bits."""
+        """Record the bits that the frame took."""
         octaves = math.log2(max(bits, 1.0)) - OCTAVES_PER_LEVEL * self._quality
         if self._octaves is None or abs(octaves - self._octaves) > SURPRISE:
             self._octaves = octaves

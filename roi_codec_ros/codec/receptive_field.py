@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which pixels a latent can depend on, by the structure of its network alone."""
+"""Which pixels a latent can depend on, from the structure of its network alone."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from roi_codec_ros.codec.presets import Preset
 
-PHASES = 4  # a network with strides of its own may look alike only every few latent positions
-_NARROW = 8  # channels of the network whose receptive field is looked for
-_FIRST_GRID = 12  # latent positions a side on which receptive fields are first looked for
+PHASES = 4  # a network with inner strides may repeat only every few latent positions
+_NARROW = 8  # channels of the network that is analysed
+_FIRST_GRID = 12  # latent positions per side of the first image tried
 _LARGEST_GRID = 96
 
 
@@ -20,7 +20,7 @@ _LARGEST_GRID = 96
 class ReceptiveField:
     """Which pixels a latent can depend on, along either axis.
 
-    stride: px a latent position.
+    stride: px per latent position.
     ranges: for each phase (position modulo their number) the first pixel and the one after the
     last, counted from the position's own first pixel.
     """
@@ -30,7 +30,7 @@ class ReceptiveField:
 
     @property
     def width_px(self) -> int:
-        """The widest of the phases."""
+        """Width of the widest phase, px."""
         return max(end - start for start, end in self.ranges)
 
     def touching(self, start: float, end: float, positions: int) -> NDArray[np.bool_]:
@@ -45,18 +45,18 @@ class ReceptiveField:
 def receptive_field(preset: Preset) -> ReceptiveField:
     """The pixels that the analysis transform's latents can depend on, whatever its weights.
 
-    Found by the gradient of latents with respect to the image in a network of the same structure
-    whose weights are all positive: nothing cancels, no unit is silent, and what has a gradient of
-    zero can have no influence in any network of that structure. Along rows and columns at once, on
-    the diagonal, since all our layers are square.
+    Computed from the gradient of latents with respect to the image in a network of the same
+    structure with positive weights only: nothing cancels, no unit is inactive, and a pixel with a
+    gradient of zero has no influence in any network of that structure.
 
-    Raises ValueError where the field does not fit the largest image tried.
+    Rows and columns are handled at once, on the diagonal, since all our layers are square. Raises
+    ValueError if the field does not fit into the largest image tried.
     """
     import torch
 
     from roi_codec_ros.codec.networks import build_transforms
 
-    # The number of channels changes the time that this takes, not what is reached.
+    # The number of channels affects the run time, not the result.
     narrow = {
         key: min(value, _NARROW) if "width" in key else value
         for key, value in preset.options.items()

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What of a standing camera's frame need be sent: the encoder's side of a stream.
+"""Skipping of unchanged blocks for static cameras: the encoder's side of a stream.
 
-What a decoder holds of each block is known here: the symbols that were last sent. A block is
-skipped while its coefficients are as those said, within what a new quantisation would put right;
-of one that is sent the difference to them is, where that takes fewer bits. Only symbols that were
-sent are remembered, and none of a hidden block ever is.
+The encoder knows what a decoder holds of each block: the symbols that were sent last. A block is
+skipped while its coefficients match them closely enough that sending it again would not help; a
+changed block is sent as a difference to them where that takes fewer bits. Only symbols that were
+sent are remembered, and none of hidden blocks.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from roi_codec_ros.codec.entropy import HIDDEN, SKIPPED
 from roi_codec_ros.codec.ladder import quantised, rounded
 from roi_codec_ros.codec.prediction import may_be_predicted
 
-REFRESH_S = 1.0  # every block is sent whole at least as often
-PERSON_S = 0.5  # a block that a person was in is sent for so long
-# A block has changed when sending it anew would take more than this off its squared error, in
-# squares of the step. A coefficient at the edge between two symbols is worth 0.2; a whole one, 1.
+REFRESH_S = 1.0  # maximum interval between full refreshes of a block
+PERSON_S = 0.5  # a block with a person is sent for this long afterwards
+# A block has changed if sending it again would reduce its squared error by more than this, in
+# squares of the step. A coefficient on the edge between two symbols counts 0.2; a full step, 1.
 CHANGED = 0.6
-COARSE_CHANGED = 4.0  # of blocks at the frame's coarsest level, which carry no detail anyway
-# By the size of a symbol; tables of their models tell exactly, and nearly the same.
+COARSE_CHANGED = 4.0  # the same for blocks at the frame's coarsest level, which have little detail
+# By magnitude of the symbol: a close estimate of what the models' tables cost.
 _BITS = (2.0 * np.log2(1.0 + np.arange(64)) + 1.5 * (np.arange(64) > 0)).astype(np.float32)
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a frame stands: the number of its stream, 0 for none, and its own in there."""
+    """Position of a frame: id of its stream, 0 for none, and its number in the stream."""
 
     stream: int = 0
     number: int = 0
@@ -44,10 +44,10 @@ ALONE = Place()
 
 @dataclass(frozen=True, eq=False)
 class FrameSymbols:
-    """What of a frame is sent.
+    """The symbols of a frame that are sent.
 
-    symbols: int16 [C, h, w]; of a predicted block what is added to what was sent before. blocks:
-    uint8 [h, w], the map. predicted: bool [h, w]; None: no block is.
+    symbols: int16 [C, h, w]; for predicted blocks the difference to what was sent before. blocks:
+        uint8 [h, w], the block map. predicted: bool [h, w]; None: no block.
     """
 
     symbols: NDArray[np.int16]
@@ -57,10 +57,10 @@ class FrameSymbols:
 
 
 class _Sent:
-    """What decoders of a stream hold: [h, w, C] and [h, w], of blocks of which it is known.
+    """What decoders of a stream hold, [h, w, C] and [h, w], for the known blocks.
 
-    symbols, level: as they were sent. whole_s: when a block was last sent by itself, without what
-    was before. person_s: when a person was last in it.
+    symbols, level: as sent. whole_s: when a block was last sent in full, not as a difference.
+        person_s: when it last contained a person.
     """
 
     def __init__(self, shape: tuple[int, ...]) -> None:
@@ -73,9 +73,9 @@ class _Sent:
 
 
 class BlockSkipper:
-    """Follows one camera's frames; stamps that go back or pause, and a new size, begin anew.
+    """Tracks one camera's stream; a stamp that goes back, a pause or a new size starts a new one.
 
-    predict: blocks that are sent may be predicted.
+    predict: changed blocks may be sent as differences.
     """
 
     def __init__(self, transform: BlockTransform, *, predict: bool = False) -> None:
@@ -92,14 +92,14 @@ class BlockSkipper:
         persons: NDArray[np.bool_],
         stamp_s: float,
     ) -> FrameSymbols:
-        """What has to be sent, and then counts as sent: what follows is compared with it.
+        """Choose what to send; later frames are compared with it.
 
         Args:
             blocks: uint8 [h, w], HIDDEN or FIRST_CLASS + class.
             levels: the level of each class.
             values: float32 [C, h, w], as `BlockTransform.values` gives them.
-            persons: [h, w], where a person is.
-            stamp_s: when the frame was taken.
+            persons: [h, w], blocks with persons.
+            stamp_s: capture time.
         """
         now = values.transpose(1, 2, 0)
         pause_s = stamp_s - self._stamp_s
@@ -146,12 +146,12 @@ class BlockSkipper:
         among: NDArray[np.bool_],
         limit: NDArray[np.float64],
     ) -> NDArray[np.bool_]:
-        """Which of these blocks are no longer as they were sent, by more than their limit.
+        """Which of these blocks differ from what was sent by more than their limit.
 
         values: float32 [h, w, C].
 
-        In the coarser of the two levels, that of now and that of then: a block that was sent a
-        little more coarsely is not for that reason sent at once, but when its turn comes.
+        Compared in the coarser of the current and the sent level: a block that was sent slightly
+        more coarsely is not sent again at once, but at its next refresh.
         """
         changed = np.zeros(among.shape, np.bool_)
         common = np.maximum(level_of, self._sent.level)
@@ -168,9 +168,10 @@ class BlockSkipper:
         return changed
 
     def _due(self, among: NDArray[np.bool_], stamp_s: float, pause_s: float) -> NDArray[np.bool_]:
-        """Which of these blocks are sent whole: so many in a frame that all have their turn.
+        """Which of these blocks are refreshed: enough per frame that every block is due in time.
 
-        Those that were sent longest ago, row by row, and all that would be too late next time.
+        Chosen are those sent longest ago, row by row, and all that would be late in the next
+        frame.
         """
         due = np.zeros(among.shape, np.bool_)
         places = np.flatnonzero(among)
@@ -184,6 +185,6 @@ class BlockSkipper:
 
 
 def _bits(symbols: NDArray[np.int16]) -> NDArray[np.float32]:
-    """About how many bits blocks take: of symbols [N, C], float32 [N]."""
+    """Estimated bits of blocks with symbols [N, C]: float32 [N]."""
     sizes = np.minimum(np.abs(symbols.astype(np.int32)), len(_BITS) - 1)
     return np.asarray(_BITS[sizes].sum(axis=1))

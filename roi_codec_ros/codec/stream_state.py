@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a decoder holds of a stream, so that blocks that were not sent again can be shown.
+"""What a decoder holds of a stream, so that skipped blocks can be shown.
 
     payload, in the order of its number ─► update ─► the whole picture, and which of it is known
 
-A predicted block brings what changed since it was last sent. A gap in the numbers makes everything
-unknown that the payload after it does not bring whole; what is unknown comes back as it is sent
-whole, within a second.
+A predicted block holds the difference to what was sent last. After a gap in the numbers every
+block is unknown that the next payload does not send in full; unknown blocks become known again at
+their next refresh, within a second.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from roi_codec_ros.codec.entropy import HIDDEN, SKIPPED
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A whole picture's symbols; nobody may write to its arrays.
+    """The symbols of a whole picture; its arrays are read-only.
 
     Attributes:
-        symbols: int16 [C, h, w]; 0 where nothing is coded.
-        level_of: uint8 [h, w], the level that each block was coded at.
-        hidden, known: bool [h, w]; of a block that is not known the rest is 0.
+        symbols: int16 [C, h, w]; 0 in blocks that are not coded.
+        level_of: uint8 [h, w], the level of each block.
+        hidden, known: bool [h, w]; in unknown blocks the other arrays are 0.
     """
 
     symbols: NDArray[np.int16]
@@ -36,7 +36,7 @@ class Picture:
 
 
 class StreamState:
-    """Of one stream at a time: another one, another model or size begins anew."""
+    """State of one stream; a frame of another stream, model or size resets it."""
 
     def __init__(self) -> None:
         self._of: tuple[object, ...] = ()
@@ -51,14 +51,14 @@ class StreamState:
         level_of: NDArray[np.uint8],
         predicted: NDArray[np.bool_],
     ) -> Picture:
-        """What is to be seen after this payload.
+        """Update the state and return the picture after this payload.
 
         Args:
-            payload: of a stream, or one that stands alone, which changes nothing here.
-            symbols, blocks: as it was decoded, int16 [C, h, w] and uint8 [h, w].
-            level_of: uint8 [h, w], the level of its coded blocks.
-            predicted: bool [h, w], whose symbols are to be added to those of before. One that
-                was sent otherwise or at another level before is not known.
+            payload: of a stream, or standalone, which leaves the state unchanged.
+            symbols, blocks: as decoded, int16 [C, h, w] and uint8 [h, w].
+            level_of: uint8 [h, w], the level of the coded blocks.
+            predicted: bool [h, w], blocks whose symbols are differences. A block becomes unknown
+                if its reference is unknown or was sent at another level.
         """
         sent = blocks != SKIPPED
         hidden = blocks == HIDDEN
@@ -86,7 +86,7 @@ class StreamState:
         return picture
 
     def forget(self) -> None:
-        """Hold nothing, as before the first payload."""
+        """Reset to the state before the first payload."""
         self._picture = None
 
 
@@ -96,12 +96,13 @@ def _added(
     predicted: NDArray[np.bool_],
     before: Picture | None,
 ) -> tuple[NDArray[np.int16], NDArray[np.bool_]]:
-    """Symbols of a payload's blocks, and which of its blocks are known: one that is predicted is
-    if its reference is."""
+    """Symbols of a payload's blocks, and which of them are known: a predicted block is known if
+    its reference is.
+    """
     good = np.zeros_like(predicted)
     result = symbols.copy()
     if before is not None:
         good = predicted & before.known & ~before.hidden & (before.level_of == level_of)
-        result[:, good] += before.symbols[:, good]  # wraps around, as the format says
+        result[:, good] += before.symbols[:, good]  # wraps around, as the format defines
     result[:, predicted & ~good] = 0
     return result, good | ~predicted

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What runs a decoder's synthesis: torch, onnxruntime or OpenVINO behind one interface.
+"""Runtimes for a decoder's synthesis: torch, ONNX Runtime or OpenVINO behind one interface.
 
     what a payload holds ─► Synthesis.planes ─► planes float32 [B, 3, H, W] ─► image, detector
 
-For models that code blocks the float32 graph is made of the model when it is first needed, and
-kept in the user's cache; the one in 8-bit integers, which wants pictures to be calibrated on, lies
-beside the model (`roi-codec export --decoder --int8`). Other models run in torch.
+For block-based models the float32 graph is built from the model on first use and kept in the
+user's cache. The 8-bit integer graph, whose calibration needs images, is a file beside the model
+(`roi-codec export --decoder --int8`). Other models run in torch.
 """
 
 from __future__ import annotations
@@ -47,15 +47,16 @@ _log = logging.getLogger(__name__)
 
 
 class Synthesis(Protocol):
-    """The synthesis of one model, ready to run. name: one of `graph_choice.SERVER_BACKENDS`."""
+    """The loaded synthesis of one model. name: one of `graph_choice.SERVER_BACKENDS`."""
 
     name: str
 
     def planes(self, inputs: Sequence[np.ndarray]) -> np.ndarray:
-        """Pictures of latents: float32 [B, 3, s · h, s · w], 0 to 1, s the model's stride.
+        """Images from latents: float32 [B, 3, s · h, s · w], 0 to 1, where s is the model's
+        stride.
 
-        inputs: float32 [B, ., h, w] each; for a model that codes blocks coefficients, levels and
-        whether a block is hidden, for others the latent.
+        inputs: float32 [B, ., h, w] each: coefficients, levels and hidden flags for a block-based
+            model, the latent for others.
         """
         ...
 
@@ -63,17 +64,17 @@ class Synthesis(Protocol):
 def open_synthesis(
     model: Model, backend: str = TORCH, *, device: str = "cpu", threads: int | None = None
 ) -> Synthesis:
-    """A model's synthesis.
+    """Open a model's synthesis.
 
     Args:
-        backend: one of SERVER_BACKENDS; "auto": the fastest that is there and gives what it
-            should, torch where none is.
-        device: "cpu", "cuda", "cuda:1", or another name of a device of the backend's.
-        threads: CPU threads, None for the runtime's own choice.
+        backend: one of SERVER_BACKENDS; "auto": the fastest available one that passes a self-test,
+            else torch.
+        device: "cpu", "cuda", "cuda:1", or another device name of the backend.
+        threads: CPU threads; None lets the runtime choose.
 
     Raises:
-        UsageError: no such backend, or none for this kind of model. RoiCodecError: it, or the
-        device, is not there. ModelFileError: no graph, or the model is broken.
+        UsageError: unknown backend, or not for this kind of model. RoiCodecError: the backend or
+            the device is not available. ModelFileError: there is no graph, or the model is broken.
     """
     check_server_backend(backend)
     if backend == TORCH or (backend == AUTO and not model.codes_blocks):
@@ -85,7 +86,7 @@ def open_synthesis(
         )
     if backend != AUTO:
         return GraphSynthesis(backend, _open(model, device, threads, backend))
-    # int8 is for processors; on a GPU it would run beside it
+    # int8 is for CPUs; on a GPU it would fall back to the CPU
     names = [n for n in GRAPH_CHOICES if device == "cpu" or not n.endswith(INT8)]
     timed = {
         COEFFICIENTS: [1, model.preset.latent_channels, *TIMED_BLOCKS],
@@ -99,7 +100,7 @@ def open_synthesis(
 
 
 class TorchSynthesis:
-    """The network in torch."""
+    """The synthesis network in torch."""
 
     name = TORCH
 
@@ -116,7 +117,7 @@ class TorchSynthesis:
 
 
 class GraphSynthesis:
-    """A graph, for models that code blocks."""
+    """The synthesis as a graph, for block-based models."""
 
     def __init__(self, name: str, session: GraphSession) -> None:
         self.name = name
@@ -130,7 +131,7 @@ class GraphSynthesis:
 
 
 def decoder_graph_name(model: Model, *, int8: bool) -> str:
-    """How the graph of a model's decoder is called, without its suffix."""
+    """File name of the graph of a model's decoder, without suffix."""
     return f"{model.name}-decoder{INT8 if int8 else ''}"
 
 

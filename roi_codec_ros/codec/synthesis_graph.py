@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The synthesis of models that code blocks as an ONNX graph, for decoders without torch.
+"""The synthesis of block-based models as an ONNX graph, for decoders without torch.
 
     coefficients float32 [B, C, h, w] ─┐
     told float32 [B, 2, h, w] ─────────┴─► `networks.BlockSynthesis` ─► planes [B, 3, 16 h, 16 w]
 
-``told`` holds the level and whether a block is hidden. ``planes`` is float32 in [0, 1], as far as
-a picture goes. Built from the weights by name, so it needs NumPy and onnx, no torch.
+``told`` holds the level and whether a block is hidden. ``planes`` is float32 in [0, 1]. Built from
+the weights by name, which requires NumPy and onnx but not torch.
 
-It is the network's function, arranged for runtimes: what is concatenated there is added here
-behind one convolution for each part, whose channels then fill vectors; activations stand before
-shuffles, where they join their convolution; and blocks are shuffled as far as the head's output
-lies before both are added.
+It computes the same function as the network, arranged for the runtimes: instead of concatenating
+inputs, each has its own convolution and the results are added, so that channels fill vectors;
+activations precede shuffles, so that they fuse with their convolution; and blocks are shuffled to
+the resolution of the head's output before both are added.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
 COEFFICIENTS, TOLD, PLANES = "coefficients", "told", "planes"
 SYNTHESIS_KEY = "roi_codec_synthesis"
-GRAPH_VERSION = 3  # of what is built here: graphs of other versions in a cache are not used
+GRAPH_VERSION = 3  # version of the graphs built here; cached graphs of other versions are not used
 TESTED_BLOCKS = (2, 3)
-# Their inputs have the range of whole blocks' brightness, and every error is one of the picture.
+# Their inputs span the brightness range, and every error is visible in the image.
 INT8_OPERATORS = ("Conv", "DepthToSpace", "Add")
 IN_FLOAT = (
     "base",
@@ -52,11 +52,11 @@ _STRIDE, _PATCH = 16, 4  # of blocks; pixels of the finest features
 
 
 def build_synthesis_graph(model: Model) -> onnx.ModelProto:
-    """The float32 graph of a model that codes blocks, for any number of frames of any size.
+    """Build the float32 graph of a block-based model, for any number of frames of any size.
 
     Raises:
-        RoiCodecError: onnx is not installed. UsageError: the model codes no blocks.
-        ModelFileError: weights are missing or of another shape.
+        RoiCodecError: onnx is not installed. UsageError: the model is not block-based.
+        ModelFileError: weights are missing or have another shape.
     """
     if model.preset.architecture != BLOCKS:
         raise UsageError(
@@ -100,7 +100,7 @@ def _synthesis(graph: GraphBuilder, channels: int) -> None:
         return convolution(x, name, *parameters(name))
 
     def of_both(first: str, second: str, seen: int, name: str, weight: np.ndarray) -> str:
-        """A layer over the channels of two inputs, ``seen`` of the first one."""
+        """A layer over the channels of two inputs, ``seen`` of them from the first."""
         bias = graph.weight(f"{name}.bias")
         return graph.node(
             "Add",
@@ -128,7 +128,7 @@ def _synthesis(graph: GraphBuilder, channels: int) -> None:
         return graph.node("Clip", told, *bounds)
 
     def neighbourhood() -> str:
-        """The low frequencies of blocks, the border repeated: [B, ., h + 2, w + 2]."""
+        """The low frequencies of blocks, with the border repeated: [B, ., h + 2, w + 2]."""
         low = graph.node(
             "Slice", COEFFICIENTS, *(graph.constant([n]) for n in (0, SMOOTH_CHANNELS, 1))
         )
@@ -153,7 +153,7 @@ def _synthesis(graph: GraphBuilder, channels: int) -> None:
     smooth = _by_patches(smooth_weight, np.zeros(len(smooth_weight), np.float32))
 
     def of_blocks(part: int, name: str) -> str:
-        """Blocks from their own coefficients as far as they are fine, else from those around."""
+        """Fine blocks from their own coefficients, coarse ones from their neighbours."""
         own = convolution(fine, name, *base[part])
         others = graph.convolution(around, *smooth[part], name=f"{name}.smooth")
         others = graph.node("Mul", others, share)
@@ -162,7 +162,7 @@ def _synthesis(graph: GraphBuilder, channels: int) -> None:
     head = graph.weight("head.weight")
 
     def enlarged(x: str, mode: str) -> str:
-        """Four times as high and wide."""
+        """Upsampled to four times the height and width."""
         rule = "asymmetric" if mode == "nearest" else "half_pixel"
         extra = {"nearest_mode": "floor"} if mode == "nearest" else {}
         scales = graph.constant(np.array([1, 1, _PATCH, _PATCH], np.float32))
@@ -183,7 +183,7 @@ def _synthesis(graph: GraphBuilder, channels: int) -> None:
 def _by_patches(
     weight: np.ndarray, bias: np.ndarray
 ) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """Weights and biases of a layer that makes blocks, and of the means of its patches.
+    """Weights and biases of a layer that produces blocks, and of one for the means of its patches.
 
     weight: [3 · 16 · 16, C, k, k], bias: [3 · 16 · 16], to be shuffled by 16. Both results are to
     be shuffled by 4: the first into 3 · 4 · 4 channels of patches, the second into 3.

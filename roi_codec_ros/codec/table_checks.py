@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What entropy tables must be, whoever made them: limits, and checks that raise ModelFileError."""
+"""Limits and checks of untrusted entropy tables; the checks raise ModelFileError."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from roi_codec_ros.common.errors import ModelFileError
 
 PRECISION = 16  # bits of the cumulative frequencies
 TOTAL = 1 << PRECISION
-ESCAPE_BITS = 16  # bits of a value that is coded outside its table
+ESCAPE_BITS = 16  # bits of a value coded outside its table
 VALUE_MIN, VALUE_MAX = -(1 << 15), (1 << 15) - 1  # range of int16 symbols
-FARTHEST_BOUND = 127  # between two contexts, and its negative
+FARTHEST_BOUND = 127  # largest boundary between contexts, also negated
 MAX_CLASSES = 6
 MAX_LEVELS = 64
-MAX_STEP = 1 << 24  # of a ladder
+MAX_STEP = 1 << 24  # largest step of a ladder
 
 
 def as_frozen_int32(name: str, values: object) -> np.ndarray:
-    """The values as int32, in a copy that nobody can write to. Raises ModelFileError."""
+    """The values as int32, in a read-only copy. Raises ModelFileError."""
     array = np.asarray(values)
     if array.dtype.kind not in "iu":
         raise ModelFileError(f"entropy tables: expected integers in {name}, found {array.dtype}")
     info = np.iinfo(np.int32)
     if array.size and (int(array.min()) < info.min or int(array.max()) > info.max):
         raise ModelFileError(f"entropy tables: expected 32-bit integers in {name}, found larger")
-    frozen = np.array(array, dtype=np.int32, order="C")  # a copy that nobody else can change
+    frozen = np.array(array, dtype=np.int32, order="C")  # a private copy
     frozen.setflags(write=False)
     return frozen
 
@@ -58,7 +58,7 @@ def check_shapes(cdf: np.ndarray, lengths: np.ndarray, offsets: np.ndarray) -> N
 
 
 def channels_of_one_level(rows: int, contexts: int) -> int:
-    """How many channels `rows` rows are for. Raises ModelFileError."""
+    """The number of channels for `rows` rows. Raises ModelFileError."""
     if rows % contexts:
         raise ModelFileError(
             f"entropy tables: expected rows for {contexts} contexts of each channel, found {rows}"
@@ -141,7 +141,7 @@ def check_rows(cdf: np.ndarray, lengths: np.ndarray) -> None:
 def check_values(lengths: np.ndarray, offsets: np.ndarray) -> None:
     """Check that every value in the tables is one of int16. Raises ModelFileError."""
     for index, (used, first) in enumerate(zip(lengths.tolist(), offsets.tolist(), strict=True)):
-        last = first + used - 3  # the escape stands for no value
+        last = first + used - 3  # the escape has no value
         if first < VALUE_MIN or last > VALUE_MAX:
             raise ModelFileError(
                 f"entropy tables: expected values of {VALUE_MIN} to {VALUE_MAX} in row "

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A model's two networks in torch: the encoder's first backend, the decoder's only one.
+"""A model's two networks in torch.
 
 torch is imported when a network is built, not with this module.
 """
@@ -17,13 +17,13 @@ from roi_codec_ros.common.errors import ModelFileError, RoiCodecError
 if TYPE_CHECKING:
     from torch import nn
 
-_LONGEST_REASON = 500  # torch names every weight that is missing
+_LONGEST_REASON = 500  # torch lists every missing weight
 
 
 class Transform:
     """One of a model's two networks on its device.
 
-    half: weights and activations of 16 bits, bfloat16 on a CPU and float16 on a GPU.
+    half: 16-bit weights and activations, bfloat16 on a CPU and float16 on a GPU.
     """
 
     network: nn.Module
@@ -47,7 +47,8 @@ class Transform:
         self.dtype = torch.float32
         if half:
             self.dtype = torch.float16 if self._device.type == "cuda" else torch.bfloat16
-        # The meta device allocates nothing, so sizes that do not fit the weights cost nothing.
+        # On the meta device nothing is allocated, so sizes that do not match the weights cost
+        # nothing.
         try:
             with torch.device("meta"):
                 networks = dict(

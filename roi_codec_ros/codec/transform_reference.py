@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The block transform in NumPy: oracle of the C++ kernel, and its fallback.
+"""The block transform in NumPy: reference for the C++ kernel, and its fallback.
 
-Both give the same bits. What is added to what, and in which order, is therefore fixed, and sums
-are made term by term: see `src/transform.cpp`.
+Both are bit-identical. Therefore the order of additions is fixed, and sums are accumulated term by
+    term: see `src/transform.cpp`.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _HALF = SIZE // 2
 class Transform:
     """Same constructor data, methods and numbers as the kernel's `Transform`.
 
-    waves: float32 [16, 16], [frequency, place]. frequencies: int32 [C, 3], of each channel its
-    colour (R + G + B, R - B, R - 2 G + B) and its frequencies down and along. scales: float32
-    [L, C], by which inner products with bytes are multiplied. coded: int32 [L], channels of each
-    level.
+    waves: float32 [16, 16], [frequency, position]. frequencies: int32 [C, 3], for each channel its
+        colour (R + G + B, R - B, R - 2 G + B) and its vertical and horizontal frequency. scales:
+        float32 [L, C], factors for inner products with bytes. coded: int32 [L], number of coded
+        channels per level.
     """
 
     def __init__(
@@ -39,9 +39,9 @@ class Transform:
     def values(
         self, image: NDArray[np.uint8], blocks: NDArray[np.uint8], levels: NDArray[np.uint8]
     ) -> NDArray[np.float32]:
-        """Coefficients in steps, float32 [h, w, C]; 0 where none is coded.
+        """Coefficients in steps, float32 [h, w, C]; 0 where not coded.
 
-        image: uint8 [H, W, 3]. blocks: uint8 [h, w]. levels: uint8 [P], of each class.
+        image: uint8 [H, W, 3]. blocks: uint8 [h, w]. levels: uint8 [P], per class.
         """
         rows, columns = blocks.shape
         values = np.zeros((rows, columns, len(self._frequencies)), np.float32)
@@ -57,13 +57,13 @@ class Transform:
     def symbols(
         self, image: NDArray[np.uint8], blocks: NDArray[np.uint8], levels: NDArray[np.uint8]
     ) -> NDArray[np.int16]:
-        """The same, rounded: int16 [h, w, C]."""
+        """As `values`, rounded: int16 [h, w, C]."""
         return rounded(self.values(image, blocks, levels))
 
     def _products(
         self, lines: NDArray[np.float32], frequencies: NDArray[np.int32]
     ) -> NDArray[np.float32]:
-        """Inner products of blocks with waves of bytes, from lines [16, N, 16, 3]: [N, C]."""
+        """Inner products of byte blocks with the waves, from lines [16, N, 16, 3]: [N, C]."""
         mirrored = lines[: _HALF - 1 : -1]
         folded = (lines[:_HALF] + mirrored - 255, lines[:_HALF] - mirrored)
         products = np.empty((lines.shape[1], len(frequencies)), np.float32)
@@ -84,7 +84,7 @@ class Transform:
 
 
 def _lines(image: NDArray[np.uint8], rows: int, columns: int) -> NDArray[np.float32]:
-    """The lines of each block, [16, rows, columns, 16, 3]; the border is repeated."""
+    """The lines of each block, [16, rows, columns, 16, 3], with the border repeated."""
     down, right = rows * SIZE - image.shape[0], columns * SIZE - image.shape[1]
     image = np.pad(image, ((0, down), (0, right), (0, 0)), mode="edge")
     blocks = image.reshape(rows, SIZE, columns, SIZE, 3).astype(np.float32)

@@ -5,7 +5,7 @@
                                            ▲
                                        MaskMemory
 
-The codec codes by such a plan; recordings are painted over by it without any codec.
+The codec follows the plan when it codes a frame; recordings are painted over without the codec.
 """
 
 from roi_codec_ros.regions.blocks import BLOCK_PX

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What regions say of a frame, and the model that says it."""
+"""Heads, faces and persons of a frame, and the model that finds them."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ FloatArray = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Scores, 0 to 1, from which on something counts. Chosen on training photographs.
+    """Minimum scores, 0 to 1, chosen on training photographs.
 
     Attributes:
-        face: of a face, whose head is then hidden.
-        head: of a block that belongs to a head, which is then hidden.
-        doubtful_face, doubtful_head: from here on what is not hidden is coded more coarsely than a
-            person.
-        trace_of_head: of a block that was hidden a moment ago, and therefore still is.
-        person: of a block that belongs to a person.
+        face: a face whose head is hidden.
+        head: a head block, which is hidden.
+        doubtful_face, doubtful_head: a possible head that is not hidden, but coded more coarsely
+            than a person.
+        trace_of_head: a block that was hidden a moment ago stays hidden.
+        person: a block of a person.
     """
 
     face: float = 0.2
@@ -78,13 +78,13 @@ class Faces:
 
 @dataclass(frozen=True, eq=False)
 class Regions:
-    """What is where in one frame.
+    """Heads, persons and faces in one frame.
 
     Attributes:
-        heads: float32 [⌈H / 16⌉, ⌈W / 16⌉], probability that a block is part of a head, or of
-            where a head should be.
+        heads: float32 [⌈H / 16⌉, ⌈W / 16⌉], probability that a block is part of a head, or of the
+            place where a head should be.
         persons: the same for persons.
-        faces: every face from the threshold of doubt on; boxes overlap freely.
+        faces: every face above the doubtful threshold; boxes may overlap.
     """
 
     heads: FloatArray
@@ -93,27 +93,27 @@ class Regions:
 
 
 class RegionGraph(Protocol):
-    """What a finder asks of a graph; see `common.graph_runtime.GraphRuntime`."""
+    """The interface of a graph that a finder needs; see `common.graph_runtime.GraphRuntime`."""
 
     name: str
     where: str
     metadata: Mapping[str, str]
 
     def run(self, image: NDArray[np.uint8]) -> dict[str, np.ndarray]:
-        """All outputs for a frame, uint8 [H, W, 3], by name. Raises RoiCodecError."""
+        """All outputs by name for a frame, uint8 [H, W, 3]. Raises RoiCodecError."""
         ...
 
 
 class RegionFinder:
-    """Runs a regions model; one frame at a time."""
+    """Runs a regions model on one frame at a time."""
 
     def __init__(
         self, maps: RegionGraph, faces: RegionGraph, *, small_faces: bool = False
     ) -> None:
-        """maps, faces: of a regions file. Raises ModelFileError for any other.
+        """maps, faces: the graphs of a regions file.
 
-        small_faces: `find` looks for faces on every pixel instead of half of them in each
-        direction, in four times the time.
+        Raises ModelFileError for any other. small_faces: `find` searches for faces at full
+        resolution instead of half, which takes four times as long.
         """
         self._maps, self._of_faces = maps, faces
         self._small_faces = small_faces
@@ -124,8 +124,8 @@ class RegionFinder:
     def find(self, image: NDArray[np.uint8]) -> Regions:
         """Regions of a frame, uint8 [H, W, 3], RGB.
 
-        Raises RoiCodecError where the networks give anything but finite numbers: a frame that can
-        not be judged must not be sent.
+        Raises RoiCodecError if the networks return non-finite numbers: such a frame must not be
+        sent.
         """
         half = halved(image)
         found = _finite(self._maps.run(half), self._maps.where)
@@ -144,13 +144,12 @@ class RegionFinder:
         return Regions(*maps, Faces(faces.xyxy / 2, faces.score))
 
     def find_faces(self, image: NDArray[np.uint8]) -> Regions:
-        """As `find` in less time, but small faces are not looked for, and heads and persons are 0
-        everywhere."""
+        """A faster `find` for larger faces only; heads and persons are 0 everywhere."""
         nothing = np.zeros(grid_size(image.shape[0], image.shape[1]), np.float32)
         return Regions(nothing, nothing, self._faces(halved(image)))
 
     def _faces(self, seen: NDArray[np.uint8]) -> Faces:
-        """Faces of a picture at half of a frame's size, in pixels of the frame."""
+        """Faces in an image at half the frame's size, in pixels of the frame."""
         found = _finite(self._of_faces.run(seen), self._of_faces.where)
         return _faces(found, self.thresholds.doubtful_face)
 
@@ -164,9 +163,9 @@ def _finite(found: Mapping[str, np.ndarray], where: str) -> Mapping[str, np.ndar
 
 
 def halved(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """What the networks see of a frame [H, W, 3]: half its size, its border repeated.
+    """The networks' input for a frame [H, W, 3]: half its size, with the border repeated.
 
-    uint8 [h, w, 3], h and w the multiples of 32 from half of the sides on.
+    uint8 [h, w, 3], half of the sides rounded up to multiples of 32.
     """
     height, width = image.shape[:2]
     if height % 2 or width % 2:
@@ -190,15 +189,15 @@ def load_regions(
     device: str = "cpu",
     threads: int | None = None,
 ) -> RegionFinder:
-    """A finder by the name or path of its file (`.onnx`).
+    """Open a finder by the name or path of its file (`.onnx`).
 
     Args:
         backend: "onnxruntime" or "openvino".
         device, threads: as `common.graph_runtime.open_graph`.
 
     Raises:
-        ModelFileError: there is no such file, or it is no regions model.
-        RoiCodecError: the backend or the device is not there.
+        ModelFileError: there is no such file, or it is not a regions model.
+        RoiCodecError: the backend or the device is not available.
     """
     path = find_graph(model)
     return open_regions(
@@ -215,9 +214,9 @@ def open_regions(
     threads: int | None = None,
     small_faces: bool = False,
 ) -> RegionFinder:
-    """A finder by the content of its file; arguments and errors as of `load_regions`.
+    """Open a finder from the content of its file; arguments and errors as for `load_regions`.
 
-    small_faces: as of `RegionFinder`.
+    small_faces: as for `RegionFinder`.
     """
     options: dict[str, Any] = {"backend": backend, "device": device, "threads": threads}
     maps = open_graph(content, where=where, metadata_keys=[METADATA_KEY, FACES_KEY], **options)
@@ -247,7 +246,7 @@ def _faces(found: Mapping[str, np.ndarray], least: float) -> Faces:
 def face_boxes(
     values: FloatArray, rows: NDArray[np.int64], columns: NDArray[np.int64], stride: int
 ) -> FloatArray:
-    """Boxes [N, 4] in pixels from YuNet's four numbers [4, N] at places of a stride."""
+    """Boxes [N, 4] in pixels from YuNet's outputs [4, N] at the positions of a stride."""
     centre_x = (columns + values[0]) * stride
     centre_y = (rows + values[1]) * stride
     half_width, half_height = (np.exp(np.minimum(v, 20.0)) * stride / 2 for v in values[2:4])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Regions of a film: faces are looked for in every frame, the rest in every so manieth."""
+"""Regions of a stream: faces are searched for in every frame, heads and persons in every n-th."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from roi_codec_ros.regions.blocks import grid_size
 from roi_codec_ros.regions.finder import RegionFinder, Regions
 
-# Of a camera with fewer frames a second all are judged whole: in that time a walking head moves by
-# half of its width.
+# At lower frame rates every frame is searched in full: in this time a walking head moves by half
+# its width.
 MOST_AGE_S = 0.08
 
 
@@ -19,14 +19,15 @@ _BESIDE = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 
 
 class RegionFollower:
-    """Follows one camera. Remembers maps of heads and persons, never pixels.
+    """Finds regions in the frames of one camera.
 
-    Between two frames that are judged whole, heads and persons are where they were (or beside it,
-    `moved_heads`), and faces where they are now.
+    Remembers maps of heads and persons, never pixels. Between two full searches, heads and persons
+    are assumed where they were (or one block beside it, `moved_heads`); faces are those of the
+    current frame.
     """
 
     def __init__(self, finder: RegionFinder, persons_every: int = 1) -> None:
-        """persons_every: look for persons, and heads seen from behind, in one frame of so many."""
+        """persons_every: search every n-th frame for persons and for heads seen from behind."""
         self._finder = finder
         self._persons_every = persons_every
         self._maps: Regions | None = None
@@ -36,9 +37,9 @@ class RegionFollower:
     def find(self, image: NDArray[np.uint8], stamp_s: float | None) -> Regions:
         """Regions of a frame, uint8 [H, W, 3], RGB.
 
-        stamp_s: when it was taken; None: it belongs to no film, and is judged whole. So is the
-        first frame, one of another size, and one that was taken before the last or much later.
-        Raises RoiCodecError as `RegionFinder.find`.
+        stamp_s: capture time; None: a single image, searched in full. So is the first frame, one
+            of another size, and one that is older than the last or much newer. Raises
+            RoiCodecError as `RegionFinder.find`.
         """
         if stamp_s is None:
             self._reused, self._maps = 0, None
@@ -53,15 +54,15 @@ class RegionFollower:
             faces = self._finder.find_faces(image).faces
             self._reused += 1
             return Regions(self._maps.heads, self._maps.persons, faces)
-        self._reused, self._maps = 0, None  # unless this frame can be judged
+        self._reused, self._maps = 0, None  # kept only if this frame succeeds
         self._maps = self._finder.find(image)
         self._judged_s = stamp_s
         return self._maps
 
     def moved_heads(self) -> NDArray[np.bool_] | None:
-        """Blocks beside those of heads, where these may be by now: [rows, columns].
+        """Blocks beside head blocks, where a head may have moved to: [rows, columns].
 
-        None after a frame that was judged whole, in which they are where they are.
+        None after a full search, whose heads are current.
         """
         if self._maps is None or not self._reused:
             return None

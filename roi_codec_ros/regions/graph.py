@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The regions networks as ONNX graphs, from their weights.
+"""The regions networks as ONNX graphs, built from their weights.
 
     image uint8 [h, w, 3] ─┬─► trunk, pyramid ─► heads, persons
                            └─► YuNet ──────────► faces_16, faces_32, faces_64
 
-Both see the frame at half its size, with sides padded to multiples of 32 (`finder.halved`).
+Both take the frame at half its size, padded to multiples of 32 (`finder.halved`).
 ``heads`` and ``persons`` are float32 [h / 8, w / 8], probabilities of blocks of 16 pixels of the
 frame; ``faces_s`` float32 [5, ., .] at stride s of the frame: the score (0 to 1) and YuNet's four
-numbers of the box (`finder.face_boxes`). They are two graphs, since a film needs not the same of
-every frame; the file is the trunk's, and its metadata hold the other. Built by name from NumPy
-arrays, they need onnx and no torch. Weights may be stored in 16 bits, and are computed with in 32.
+numbers of the box (`finder.face_boxes`). There are two graphs, since streams run the trunk less
+often; the file is the trunk's graph, and its metadata hold the other. They are built by name from
+NumPy arrays, which requires onnx but not torch. Weights may be stored in 16 bits; computation is
+in 32.
 """
 
 from __future__ import annotations
@@ -26,34 +27,34 @@ if TYPE_CHECKING:
     import onnx
 
 IMAGE, HEADS, PERSONS = "image", "heads", "persons"
-FACES_KEY = "roi_codec_faces"  # of the metadata that hold the graph of faces
+FACES_KEY = "roi_codec_faces"  # metadata key of the graph of faces
 FACE_STRIDES = (16, 32, 64)  # in pixels of the frame
-MULTIPLE = 32  # of which the padded sides of the halved frame are
+MULTIPLE = 32  # padding multiple of the halved frame
 LEAK = 0.1  # slope of the trunk's activations below zero
 
-# Of BGR pixels, 0 to 255, as NanoDet was trained. Both networks know colours in that order; the
-# graphs take RGB, and turn the weights of their first layers round instead of the pixels.
+# For BGR pixels, 0 to 255, as in NanoDet's training. Both networks expect that order; the graphs
+# take RGB and have the weights of their first layers reversed instead of the pixels.
 MEAN = (103.53, 116.28, 123.675)
 DEVIATION = (57.375, 57.12, 58.395)
-GREY = 114  # of what stands beyond the border; near the mean, and a byte
+GREY = 114  # padding value beyond the border: near the mean, and a byte
 
 Weights = Mapping[str, np.ndarray]
 
 
 def faces_name(stride: int) -> str:
-    """The output that holds the faces of a stride."""
+    """Name of the output with the faces of a stride."""
     return f"faces_{stride}"
 
 
 def build_graph(
     weights: Weights, metadata: Mapping[str, str], *, half: bool = True
 ) -> onnx.ModelProto:
-    """The float32 graph of heads and persons, with that of faces in its metadata.
+    """Build the float32 graph of heads and persons, with that of faces in its metadata.
 
     Args:
         weights: float arrays by name: ``map.…`` of `network.RegionNetwork`, ``face.…`` of YuNet
             as `yunet_weights` reads them.
-        metadata: texts that the file carries.
+        metadata: texts for the file's metadata.
         half: store weights in 16 bits; those of faces always are.
 
     Raises:
@@ -90,9 +91,9 @@ _FRAME: Value = (IMAGE, np.uint8, ["height", "width", 3])
 
 
 def stored_weights(weights: Weights) -> dict[str, np.ndarray]:
-    """The weights as graphs hold them: first layers take RGB, not BGR, and are named for it.
+    """The weights as stored in graphs: first layers take RGB, not BGR, and are named for it.
 
-    The trunk's takes bytes less `GREY` instead of normalised pixels, too.
+    The trunk's also takes bytes minus `GREY` instead of normalised pixels.
     """
     stored = dict(weights)
     for name in ("map.stem", "face.stem"):
@@ -108,7 +109,7 @@ def stored_weights(weights: Weights) -> dict[str, np.ndarray]:
 
 
 def trained_weights(stored: Weights) -> dict[str, np.ndarray]:
-    """What `stored_weights` was made of. Raises KeyError for other weights."""
+    """The inverse of `stored_weights`. Raises KeyError for other weights."""
     weights = dict(stored)
     for part in ("map", "face"):
         kernel = weights.pop(f"{part}.byte_stem.weight")
@@ -127,7 +128,7 @@ _OFFSET = GREY - np.array(MEAN[::-1], np.float32)[:, None, None]
 
 def _pixels(graph: GraphBuilder) -> str:
     """The frame as float32 [1, 3, h, w], RGB, 0 to 255."""
-    planes = graph.node("Transpose", IMAGE, perm=[2, 0, 1])  # bytes move faster than floats
+    planes = graph.node("Transpose", IMAGE, perm=[2, 0, 1])  # pad bytes: faster than floats
     return graph.node("Unsqueeze", graph.node("Cast", planes, to=1), graph.constant([0]))
 
 
@@ -171,7 +172,7 @@ def _stage(graph: GraphBuilder, layer, x: str, name: str, stride: int) -> str:  
 
 
 def _enlarged(graph: GraphBuilder, x: str, like: str) -> str:
-    """``x`` at the size of ``like``, bilinear."""
+    """``x`` resized to the size of ``like``, bilinear."""
     batch = graph.node("Slice", graph.node("Shape", x), graph.constant([0]), graph.constant([2]))
     size = graph.node("Slice", graph.node("Shape", like), graph.constant([2]), graph.constant([4]))
     target = graph.node("Concat", batch, size, axis=0)
@@ -193,7 +194,7 @@ def _faces(graph: GraphBuilder, rgb: str) -> None:
     """YuNet (Wu et al., A tiny millisecond-level face detector, 2023), without its landmarks."""
 
     def unit(x: str, name: str, active: bool = True) -> str:
-        """A 1×1 convolution and a 3×3 one of each channel by itself."""
+        """A 1×1 convolution and a depthwise 3×3 one."""
         x = graph.layer(x, f"{name}.point")
         depth = graph.weight(f"{name}.depth.weight")
         x = graph.layer(x, f"{name}.depth", padding=1, group=len(depth))
@@ -245,10 +246,10 @@ def _faces(graph: GraphBuilder, rgb: str) -> None:
 
 
 def yunet_weights(content: bytes) -> dict[str, np.ndarray]:
-    """The weights of a published YuNet ONNX file by our names: ``face.….weight`` and ``.bias``.
+    """The weights of a published YuNet ONNX file under our names: ``face.….weight`` and ``.bias``.
 
-    Its convolutions come in the order in which they run: stem, stages, laterals from coarse to
-    fine, then heads. Raises ValueError for a graph of another shape.
+    Its convolutions are in the order of execution: stem, stages, laterals from coarse to fine,
+    then heads. Raises ValueError for a graph with another structure.
     """
     onnx = require_onnx()
     graph = onnx.load_from_string(content).graph

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Masks of the last frames: a head that is missed for a moment stays hidden."""
+"""Masks of recent frames, so that a head that is missed for a moment stays hidden."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ BoolArray = NDArray[np.bool_]
 class MaskMemory:
     """Remembers which blocks were hidden, never pixels.
 
-    A remembered block is hidden again only where something still speaks for a person or a head: a
-    cut or a turning camera therefore smears no masks over what is empty now.
+    A remembered block is hidden again only where a person or a head is still likely, so that a
+    scene cut or a moving camera leaves no masks on empty areas.
     """
 
     def __init__(self, memory_s: float) -> None:
-        """memory_s: how long a mask is remembered, seconds; 0 for not at all."""
+        """memory_s: how long a mask is remembered, in seconds; 0: no memory."""
         self.memory_s = memory_s
         self._masks: deque[tuple[float, BoolArray]] = deque()
 
     def held(self, regions: Regions, thresholds: Thresholds, now_s: float) -> BoolArray:
-        """Blocks to hide in this frame for what was found in those before: [rows, columns].
+        """Blocks to hide in this frame because of earlier ones: [rows, columns].
 
-        now_s: the frame's time. A clock that was set back, and a frame of another size, empty the
+        now_s: the frame's capture time. A stamp that goes back or another frame size empties the
         memory.
         """
         shape = regions.heads.shape
@@ -43,16 +43,16 @@ class MaskMemory:
         return np.asarray(remembered & still_there(regions, thresholds), np.bool_)
 
     def remember(self, found: BoolArray, now_s: float) -> None:
-        """Keep what was found in a frame (not what was held from others: that would never end)."""
+        """Remember what was found in a frame (not what was only held, which never expires)."""
         if self.memory_s > 0:
             self._masks.append((now_s, found.copy()))
 
     def forget(self) -> None:
-        """Empty the memory, as at the start of another film."""
+        """Empty the memory, for a new stream."""
         self._masks.clear()
 
 
 def still_there(regions: Regions, thresholds: Thresholds) -> BoolArray:
-    """Blocks where something speaks for a person or a head, and those around: [rows, columns]."""
+    """Blocks where a person or a head is likely, and those around: [rows, columns]."""
     there = (regions.persons >= thresholds.person) | (regions.heads >= thresholds.trace_of_head)
     return cv2.dilate(there.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(np.bool_)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Painting over blocks with what surrounds them."""
+"""Painting over blocks with their surroundings."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 from roi_codec_ros.regions.blocks import BLOCK_PX
 
-Block = tuple[int, int]  # its height and width, in samples of a plane
+Block = tuple[int, int]  # height and width of a block in samples of a plane
 
 
 def paint_over(image: NDArray[np.uint8], hidden: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """A copy of a frame whose hidden blocks are filled smoothly from those around them.
+    """A copy of a frame with hidden blocks filled smoothly from their surroundings.
 
-    What is painted is a function of pixels outside the hidden blocks alone; where all are hidden
-    the frame becomes grey.
+    The fill depends only on pixels outside the hidden blocks; if all are hidden, the frame becomes
+    grey.
 
     Args:
         image: uint8 [H, W, C].
@@ -29,10 +29,10 @@ def paint_over(image: NDArray[np.uint8], hidden: NDArray[np.bool_]) -> NDArray[n
 
 
 def paint_plane(plane: NDArray[Any], hidden: NDArray[np.bool_], block: Block) -> NDArray[Any]:
-    """As `paint_over` for samples of any kind, ``block`` rows and columns of which make a block.
+    """`paint_over` for any plane of samples, with blocks of ``block`` rows and columns.
 
-    Planes of colour that have fewer samples than pixels have smaller blocks, and so has each of
-    the four colours of a Bayer pattern.
+    Subsampled chroma planes have smaller blocks, as has each of the four colours of a Bayer
+    pattern.
 
     Args:
         plane: unsigned integers of 8 or 16 bits, [h, w] or [h, w, C].
@@ -59,7 +59,7 @@ def paint_plane(plane: NDArray[Any], hidden: NDArray[np.bool_], block: Block) ->
 
 
 def _patches(hidden: NDArray[np.bool_]) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    """Rows and columns of blocks around what is hidden, one patch for what hangs together."""
+    """Rows and columns of blocks around hidden areas, one patch per connected area."""
     count, _, figures, _ = cv2.connectedComponentsWithStats(hidden.astype(np.uint8))
     for x, y, width, height, _ in figures[1:count].tolist():
         yield np.arange(y, y + height), np.arange(x, x + width)
@@ -84,9 +84,10 @@ def _block_means(plane: NDArray[Any], grid: tuple[int, ...], block: Block) -> ND
 def fill_unknown(
     values: NDArray[np.float32], known: NDArray[np.float32], middle: float
 ) -> NDArray[np.float32]:
-    """Unknown entries from ever coarser means of the known ones (pull-push, Gortler et al. 1996).
+    """Fill unknown entries from increasingly coarse means of known ones (pull-push, Gortler et al.
+    1996).
 
-    values: [h, w, C], 0 where ``known`` [h, w] is 0. middle: what all become if none is known.
+    values: [h, w, C], 0 where ``known`` [h, w] is 0. middle: the fill value if none is known.
     """
     height, width = known.shape
     if known.all():
@@ -122,7 +123,7 @@ def _even(array: NDArray[np.float32]) -> NDArray[np.float32]:
 def _interpolated(
     blocks: NDArray[np.float32], rows: NDArray[np.intp], columns: NDArray[np.intp], block: Block
 ) -> NDArray[np.float32]:
-    """Blocks from the first to the last of ``rows`` and ``columns``, as samples; bilinear."""
+    """Upsample the blocks of ``rows`` and ``columns`` to samples; bilinear."""
     top, left = max(0, int(rows[0]) - 1), max(0, int(columns[0]) - 1)
     part = blocks[top : rows[-1] + 2, left : columns[-1] + 2]
     size = (part.shape[1] * block[1], part.shape[0] * block[0])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From what regions say of a frame to what becomes of each block."""
+"""From the regions of a frame to the treatment of each block."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from roi_codec_ros.regions.finder import Regions, Thresholds
 
 BoolArray = NDArray[np.bool_]
 
-# Blocks above a person's feet of which the uppermost one is "where a head should be".
+# The top sixth of a person is "where a head should be".
 TOP_SHARE = 6
-# A block is hidden of which a found face's head covers this share, and doubtful of which the head
-# of a doubtful face covers the other.
+# Minimum shares of a block covered by the head of a found face, to hide it, and by the head of a
+# doubtful face, to treat it as doubtful.
 HIDDEN_SHARE, DOUBTFUL_SHARE = 0.35, 0.2
 
 
 @dataclass(frozen=True, eq=False)
 class BlockPlan:
-    """What becomes of each block of a frame; all [rows, columns].
+    """The treatment of each block of a frame; all [rows, columns].
 
     Attributes:
-        hidden: bool, part of a head: nothing of it is coded, or it is painted over.
+        hidden: bool, part of a head: not coded, or painted over.
         doubtful: bool, perhaps part of a head, not hidden: never coded as finely as a person.
-        persons: float32, 0 to 1, how sure a person is there.
+        persons: float32, 0 to 1, probability of a person.
     """
 
     hidden: BoolArray
@@ -50,10 +50,10 @@ def hidden_blocks(regions: Regions, thresholds: Thresholds) -> BoolArray:
 def plan_blocks(
     regions: Regions, thresholds: Thresholds, hidden: BoolArray | None = None
 ) -> BlockPlan:
-    """The plan of a frame.
+    """Plan the treatment of a frame's blocks.
 
     Args:
-        hidden: bool [rows, columns], what is to be hidden; None: `hidden_blocks`.
+        hidden: bool [rows, columns], the blocks to hide; None: `hidden_blocks`.
     """
     if hidden is None:
         hidden = hidden_blocks(regions, thresholds)
@@ -61,10 +61,10 @@ def plan_blocks(
 
 
 def _doubtful(regions: Regions, thresholds: Thresholds, hidden: BoolArray) -> BoolArray:
-    """Blocks that are perhaps part of a head.
+    """Blocks that are possibly part of a head.
 
-    The edges of a found head, hair, neck and shoulders, are not: a person detector lives by them,
-    and nobody is known by them. Nor is the top of a person where a head was found.
+    The edges of a found head (hair, neck and shoulders) are excluded: a person detector relies on
+    them, and they do not identify anyone. So is the top of a person whose head was found.
     """
     rows, columns = hidden.shape
     unsure = heads_around(regions.faces.xyxy[regions.faces.score < thresholds.face])
@@ -78,9 +78,9 @@ def _doubtful(regions: Regions, thresholds: Thresholds, hidden: BoolArray) -> Bo
 
 
 def tops(persons: BoolArray) -> BoolArray:
-    """The uppermost sixth, one block at least, of every vertical run of blocks of persons.
+    """The uppermost sixth, at least one block, of every vertical run of person blocks.
 
-    That is where a head should be.
+    A head should be there.
     """
     rows = persons.shape[0]
     from_top = _run_position(persons)
@@ -92,7 +92,7 @@ def tops(persons: BoolArray) -> BoolArray:
 
 
 def _run_position(mask: BoolArray) -> NDArray[np.int64]:
-    """1 for the first block of a run down a column, 2 for the next …; 0 outside runs."""
+    """Position of each block in its vertical run, counted from 1; 0 outside runs."""
     row = np.arange(mask.shape[0])[:, None]
     last_outside = np.maximum.accumulate(np.where(mask, -1, row), axis=0)
     return np.where(mask, row - last_outside, 0)
