@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a detector graph says of each place → boxes of persons, each person once."""
+"""From the outputs of a detector graph to boxes of persons (with non-maximum suppression)."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from roi_codec_ros.perception.detector_graph import STRIDES, persons_name, sides_name
 
-MOST_PERSONS = 300  # of one image, as ultralytics keeps
-MOST_CANDIDATES = 30_000  # the best ones; as ultralytics
+MOST_PERSONS = 300  # boxes kept per image, as in ultralytics
+MOST_CANDIDATES = 30_000  # candidates considered, best first, as in ultralytics
 
 FloatArray = NDArray[np.float32]
 
@@ -21,8 +21,8 @@ def persons_in(
 ) -> tuple[FloatArray, FloatArray]:
     """Boxes float32 [N, 4] in pixels of the network's input, and scores float32 [N], best first.
 
-    outputs: of a `detector_graph`. image: its index in the batch. confidence: what scores no more
-    is left out. iou: of two boxes that overlap more the better one stays.
+    outputs: of a `detector_graph`. image: its index in the batch. confidence: boxes with a lower
+        score are dropped. iou: of two boxes that overlap more, the better one is kept.
     """
     boxes, scores = [], []
     least = _logit(confidence)
@@ -42,7 +42,7 @@ def persons_in(
 def boxes_at(
     sides: FloatArray, rows: NDArray[np.int64], columns: NDArray[np.int64], stride: int
 ) -> FloatArray:
-    """Boxes [N, 4] from how far their sides are from places of a stride.
+    """Boxes [N, 4] from the distances of their sides to the positions of a stride.
 
     sides: [N, 4 · bins], logits of the distances left, up, right, down in strides, whose mean is
     taken (Li et al., Generalized Focal Loss, 2020, equation 4).
@@ -56,9 +56,9 @@ def boxes_at(
 
 
 def without_repeats(boxes: FloatArray, iou: float) -> NDArray[np.int64]:
-    """Which of the boxes [N, 4], best first, stay: at most MOST_PERSONS.
+    """Which of the boxes [N, 4], best first, are kept: at most MOST_PERSONS.
 
-    One goes where it overlaps a better one that stays by more than ``iou``.
+    A box is dropped if it overlaps a better one that is kept by more than ``iou``.
     """
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     left = np.arange(len(boxes))
@@ -74,7 +74,7 @@ def without_repeats(boxes: FloatArray, iou: float) -> NDArray[np.int64]:
 
 
 def _logit(confidence: float) -> float:
-    """The logit above which a score lies above ``confidence``."""
+    """The logit that corresponds to a score of ``confidence``."""
     if confidence <= 0:
         return -np.inf
     if confidence >= 1:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a camera stands, from points of its image whose places in the map are known."""
+"""A camera's pose from image points whose map positions are known."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ LM_STEPS = 100
 def solve_pose(
     image_points: ArrayLike, map_points: ArrayLike, camera: CameraModel, *, ground_z_m: float = 0.0
 ) -> tuple[CameraPose, float]:
-    """The camera's pose that brings the map's points nearest to their pixels.
+    """The camera pose with the smallest reprojection error.
 
     image_points: [N, 2] pixels of the image that the camera describes. map_points: [N, 3] metres,
     in the same order; N ≥ 4, not all on one line. Returns the pose and the residual: the root mean
     square of the points' distances in pixels.
 
-    Raises RoiCodecError for too few points, points on one line, pixels outside of the lens model,
-    and where no camera above the ground could see the points so.
+    Raises RoiCodecError for too few points, points on one line, pixels outside the lens model, and
+    if no camera above the ground fits the points.
     """
     pixels = np.asarray(image_points, np.float64).reshape(-1, 2)
     places = np.asarray(map_points, np.float64).reshape(-1, 3)
     rays = _checked_rays(pixels, places, camera)
-    # Solved around the points' middle: maps may count metres from far away.
+    # Solved relative to the points' centre: map coordinates may be large.
     middle = places.mean(axis=0)
     best: tuple[float, CameraPose] | None = None
     below_z: list[float] = []
@@ -61,7 +61,7 @@ def solve_pose(
 def point_errors(
     image_points: ArrayLike, map_points: ArrayLike, camera: CameraModel, pose: CameraPose
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """How far the points are off: float64 [N] in pixels, and [N] in metres.
+    """Reprojection errors: float64 [N] in pixels, and [N] in metres.
 
     The metres are those between a point and where the ray of its pixel meets the level plane at
     the point's height; NaN where it never does.
@@ -81,7 +81,7 @@ def point_errors(
 def _checked_rays(
     pixels: NDArray[np.float64], places: NDArray[np.float64], camera: CameraModel
 ) -> NDArray[np.float64]:
-    """Rays of points that can give a pose. Raises RoiCodecError."""
+    """Rays of the points, checked to determine a pose. Raises RoiCodecError."""
     if len(pixels) != len(places):
         raise RoiCodecError(
             f"expected a place for each pixel, found {len(pixels)} pixels, {len(places)} places"
@@ -114,7 +114,7 @@ def _checked_rays(
 def _starts(
     places: NDArray[np.float64], tangents: NDArray[np.float64]
 ) -> Iterator[NDArray[np.float64]]:
-    """Poses to start from: rotation vector and translation, [6], of the map in the camera."""
+    """Initial poses: rotation vector and translation, [6], of the map in the camera."""
     try:
         _, turns, shifts, _ = cv2.solvePnPGeneric(
             places[:, None],
@@ -123,7 +123,7 @@ def _starts(
             np.zeros(4),
             flags=cv2.SOLVEPNP_SQPNP,
         )
-    except cv2.error:  # its own checks; there is no pose to start from
+    except cv2.error:  # failed checks of OpenCV: no initial pose
         return
     for turn, shift in zip(turns, shifts, strict=True):
         yield np.concatenate([turn.ravel(), shift.ravel()])

@@ -23,23 +23,23 @@ from numpy.typing import ArrayLike, NDArray
 from roi_codec_ros.common.errors import RoiCodecError, reason_of
 
 # Name as in CameraInfo → how many coefficients it may have. None at all means no distortion,
-# which no equidistant lens can do without: its image is round even with four zeros.
+# not allowed for an equidistant lens, which is a fisheye even with four zeros.
 DISTORTION_MODELS = {
     "plumb_bob": (0, 4, 5),  # k1 k2 p1 p2 [k3]
     "rational_polynomial": (0, 8, 12, 14),  # k1 k2 p1 p2 k3 k4 k5 k6 [s1 … s4 [τx τy]]
     "equidistant": (4,),  # k1 k2 k3 k4, a fisheye lens
 }
-# What tools call these; the first two are one polynomial, and go by the number of coefficients.
+# Names used by other tools; the first two are one polynomial, told apart by coefficient count.
 OTHER_NAMES = {
     "radtan": "plumb_bob",
     "brown_conrady": "plumb_bob",
     "fisheye": "equidistant",
     "kannala_brandt": "equidistant",
 }
-ROUNDING = 1e-6  # what a tool leaves where a matrix has a zero or a one
+ROUNDING = 1e-6  # tolerance for the zeros and ones of a matrix
 SHAPE_TOLERANCE = 0.01  # of width to height, and one pixel
 UNDISTORT_STEPS, UNDISTORT_EPS_PX = 200, 1e-9
-UNDISTORT_TOLERANCE_PX = 0.01  # a ray that projects farther than this from its pixel is none
+UNDISTORT_TOLERANCE_PX = 0.01  # rays that project farther than this from their pixel are invalid
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class CameraModel:
     height: int
     distortion_model: str = "plumb_bob"
     distortion: tuple[float, ...] = ()
-    skew: float = 0.0  # pixels that u moves by where y/z is 1
+    skew: float = 0.0  # shift of u in pixels for y/z = 1
 
     def __post_init__(self) -> None:
         if not (self.fx > 0 and self.fy > 0 and self.width > 0 and self.height > 0):
@@ -99,7 +99,7 @@ class CameraModel:
         """From the nine numbers of CameraInfo's k (fx skew cx, 0 fy cy, 0 0 1), d and its model.
 
         The model's name and its number of coefficients may be those of `lens_of`. Raises
-        RoiCodecError for what is no camera.
+        RoiCodecError for invalid intrinsics.
         """
         zeros = [k[index] for index in (3, 6, 7)] if len(k) == 9 else [math.nan]
         if not all(abs(zero) <= ROUNDING for zero in zeros) or not abs(k[8] - 1) <= ROUNDING:
@@ -119,11 +119,11 @@ class CameraModel:
 
     @property
     def _upright_matrix(self) -> NDArray[np.float64]:
-        """OpenCV passes over a skew: it is taken out before and put back in afterwards."""
+        """The intrinsics without skew, which OpenCV ignores: it is applied separately."""
         return np.array([[self.fx, 0.0, self.cx], [0.0, self.fy, self.cy], [0.0, 0.0, 1.0]])
 
     def _lean(self, pixels: NDArray[np.float64]) -> NDArray[np.float64]:
-        """float64 [N, 2]: by how much the skew moves pixels [N, 2]."""
+        """float64 [N, 2]: shift of pixels [N, 2] by the skew."""
         along = self.skew / self.fy * (pixels[:, 1] - self.cy)
         return np.stack([along, np.zeros_like(along)], axis=1)
 
@@ -131,8 +131,8 @@ class CameraModel:
     def max_angle(self) -> float:
         """Radians from the optical axis up to which the lens model is one-to-one; below π/2.
 
-        Farther out a distortion polynomial turns back: it would put a place into the image that
-        the lens never shows there. Tangential and prism terms are small and left out of account.
+        Beyond it a distortion polynomial folds back and would project points into the image that
+        the lens does not show there. Tangential and prism terms are small and ignored.
         """
         if self.distortion_model == "equidistant":
             # θd = θ (1 + k1 θ² + …) grows while its derivative, a polynomial in θ², is positive.
@@ -154,9 +154,9 @@ class CameraModel:
         )  # fmt: skip
 
     def for_image(self, width: int, height: int) -> CameraModel:
-        """The same camera for an image of another size that shows all of what this one shows.
+        """The same camera for an image of another size with the same field of view.
 
-        Raises RoiCodecError where that cannot be, as `check_shape` says.
+        Raises RoiCodecError as `check_shape`.
         """
         check_shape((self.width, self.height), (width, height), self.fy / self.fx)
         return self.scale_to(width, height)
@@ -164,8 +164,8 @@ class CameraModel:
     def undistort(self, points: ArrayLike) -> NDArray[np.float64]:
         """Rays of unit length in the optical frame, float64 [N, 3], through pixels [N, 2].
 
-        NaN where OpenCV's iteration finds no ray that leads to the pixel and that the lens model
-        describes (less than `max_angle` off the axis).
+        NaN where OpenCV's iteration finds no ray for the pixel within the lens model (less than
+        `max_angle` off the axis).
         """
         pixels = np.asarray(points, np.float64).reshape(-1, 2)
         finite = np.isfinite(pixels).all(axis=1)
@@ -191,9 +191,9 @@ class CameraModel:
         return rays
 
     def project(self, points_camera: ArrayLike) -> NDArray[np.float64]:
-        """Pixels, float64 [N, 2], of places [N, 3] in the optical frame.
+        """Pixels, float64 [N, 2], of points [N, 3] in the optical frame.
 
-        They may lie outside of the image. NaN for places at or behind the lens and `max_angle` or
+        They may lie outside the image. NaN for points at or behind the lens and `max_angle` or
         more off the axis.
         """
         places = np.asarray(points_camera, np.float64).reshape(-1, 3)
@@ -217,10 +217,9 @@ class CameraModel:
 def lens_of(model: str, distortion: Sequence[float]) -> tuple[str, tuple[float, ...]]:
     """A lens model of DISTORTION_MODELS and its coefficients, as tools and drivers write them.
 
-    Other names count (OTHER_NAMES), and so do zeros at the end; plumb_bob with more than five
-    coefficients is a rational_polynomial, and the other way round. Any name without coefficients,
-    or with zeros alone, is a pinhole, but for that of a fisheye lens: its image is round with four
-    zeros. Raises RoiCodecError for all others.
+    Other names (OTHER_NAMES) and trailing zeros are accepted; plumb_bob with more than five
+        coefficients is a rational_polynomial, and vice versa. Without non-zero coefficients any
+        name means a pinhole, except that of a fisheye lens. Raises RoiCodecError for all others.
     """
     given = tuple(float(value) for value in distortion)
     name = "_".join(model.strip().lower().replace("-", " ").split())
@@ -239,17 +238,17 @@ def lens_of(model: str, distortion: Sequence[float]) -> tuple[str, tuple[float, 
         for count in sorted(DISTORTION_MODELS[candidate], reverse=True):
             if needed <= count <= len(given):
                 return candidate, given[:count]
-    return name, given  # which no camera takes
+    return name, given  # rejected by Camera
 
 
 def check_shape(
     calibrated: tuple[float, float], image: tuple[float, float], pixel_aspect: float = 1.0
 ) -> None:
-    """Raise RoiCodecError if an image cannot show all of what a camera was calibrated for.
+    """Raise RoiCodecError if an image does not have the field of view of the calibration.
 
-    calibrated, image: width and height in pixels. pixel_aspect: fy / fx of the calibration. A part
-    of the picture, and one that was stretched, have other intrinsics, and nobody says which. They
-    may differ by rounding, and where a stretched calibration comes nearer to square pixels.
+    calibrated, image: width and height in pixels. pixel_aspect: fy / fx of the calibration. A
+        cropped or stretched image has other, unknown intrinsics. Rounding differences are
+        accepted, and so is an image that brings a stretched calibration closer to square pixels.
     """
     x, y = image[0] / calibrated[0], image[1] / calibrated[1]
     off = abs(math.log(x / y))
@@ -270,7 +269,7 @@ def _smallest_root(polynomial: Polynomial) -> float:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What a file of the camera_calibration package holds."""
+    """The content of a calibration file of the camera_calibration package."""
 
     camera: CameraModel
     rectification: tuple[float, ...]  # 9 numbers, CameraInfo's r
@@ -280,8 +279,8 @@ class Calibration:
 def read_calibration(path: Path) -> Calibration:
     """Read a YAML file as the camera_calibration package writes it. Raises RoiCodecError.
 
-    Where the rectification or the projection matrix is left out or all zeros it is that of a
-    single camera: no rotation, and the camera matrix.
+    If the rectification or the projection matrix is missing or all zeros, that of a monocular
+        camera is used: no rotation, and the camera matrix.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))

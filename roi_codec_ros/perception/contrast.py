@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a picture shows anything at all: a lens may be covered, or the light be out."""
+"""Detects images without contrast, from a covered lens or without light."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import numpy as np
 from roi_codec_ros.common.images import Picture
 
 LEAST_CONTRAST = 12.0  # of 255, between the darkest and the brightest parts
-EDGE_PERCENT = 2.0  # of the pixels, at either end, that do not count: a lamp on a camera's back
-STEP_PX = 8  # every so many pixels are looked at
+EDGE_PERCENT = 2.0  # of the pixels are ignored at either end, such as status LEDs
+STEP_PX = 8  # pixel stride of the sampling
 
 
 def shows_nothing(picture: Picture) -> bool:
-    """Whether all of a picture has about one brightness, so that nobody can be seen in it.
+    """Whether an image has about one brightness everywhere, so that persons cannot be detected in
+    it.
 
     picture: uint8 [H, W, 3], or float32 planes [3, H, W] of 0 to 1.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which part of the floor a camera looks at, and who hides whom there."""
+"""Which part of the floor a camera sees, and which persons occlude each other."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from roi_codec_ros.common.errors import RoiCodecError
 Cells: TypeAlias = NDArray[np.int64]  # [K, 2], columns and rows of a grid over the map
 
 MAX_GRID_CELLS = 1 << 22  # one camera's widest view in its finest cells, and 4 MiB in a message
-BODY_M = 0.3  # half the width of a person who hides another, with some room for error
-BEHIND_M = 0.3  # who is not farther than this behind another is still seen
+BODY_M = 0.3  # half the width of an occluding person, with a margin
+BEHIND_M = 0.3  # a person at most this far behind another is still visible
 
 
 class Coverage(Protocol):
-    """What a tracker asks of a camera. xy: float64 [N, 2], metres in the map."""
+    """Coverage of a camera, as used by the tracker. xy: float64 [N, 2], metres in the map."""
 
     def covers(self, xy: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """bool [N]: True where the camera would see a person who stands there alone."""
+        """bool [N]: True where the camera would see an unoccluded person."""
 
     def hidden(self, xy: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """bool [N]: True for persons whom others of these N probably hide."""
+        """bool [N]: True for persons probably occluded by others of these N."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class ViewWedge:
     """A camera's view from above: a wedge of the floor.
 
     x_m, y_m: the camera in the map. heading_rad: its axis, counter-clockwise from the map's x.
-    hfov_rad: the whole angle of the wedge, below π. range_m: how far it tells persons.
+    hfov_rad: the whole angle of the wedge, below π. range_m: detection range.
     """
 
     x_m: float
@@ -65,7 +65,7 @@ class ViewWedge:
     def hidden(
         self, xy: NDArray[np.float64], body_m: float = BODY_M, behind_m: float = BEHIND_M
     ) -> NDArray[np.bool_]:
-        """True for those with the middle behind a nearer person of half the width body_m."""
+        """True for those whose centre is behind a nearer person of half width body_m."""
         distance, bearing = self.polar(xy)
         turn = np.abs(bearing[:, None] - bearing[None, :])
         in_line = turn < np.arctan2(body_m, distance)[None, :]
@@ -74,10 +74,10 @@ class ViewWedge:
 
 
 def fitting(areas: Mapping[str, Cells], max_cells: int = MAX_GRID_CELLS) -> tuple[str, ...]:
-    """Names of areas that one rectangle of at most so many cells holds.
+    """Names of the areas that fit into one rectangle of at most this many cells.
 
-    Those farthest from the middle of all are left out: a coordinate that somebody mistyped must
-    not make a grid that no memory holds.
+    Those farthest from the common centre are dropped, so that a mistyped coordinate cannot create
+    a huge grid.
     """
     corners = {
         name: np.array([cells.min(axis=0), cells.max(axis=0)])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one container of person detections that detector, drawing and nodes pass around."""
+"""The container of person detections used by detector, drawing and nodes."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Detections:
     def from_arrays(
         cls, xyxy: ArrayLike, score: ArrayLike, image_size: Sequence[int]
     ) -> Detections:
-        """Build from anything array-like; also takes the empty lists that find no shape."""
+        """Build from array-likes, including empty lists without a shape."""
         height, width = image_size
         return cls(
             (int(height), int(width)),
@@ -70,7 +70,7 @@ class Detections:
         return self.xyxy[:, 3] - self.xyxy[:, 1]
 
     def scale_to(self, image_size: Size) -> Detections:
-        """The same boxes in pixels of the same picture at another size; x and y scale apart."""
+        """The same boxes in pixels of the image at another size; x and y scale independently."""
         height, width = image_size
         factor = np.array(
             [width / self.image_size[1], height / self.image_size[0]] * 2, dtype=np.float32
@@ -78,7 +78,7 @@ class Detections:
         return Detections((height, width), self.xyxy * factor, self.score)
 
     def clip(self) -> Detections:
-        """The boxes cut at the borders of the image; those wholly outside are left out."""
+        """The boxes clipped to the image; those entirely outside are dropped."""
         height, width = self.image_size
         limits = np.array([width, height, width, height], np.float32)
         clipped = np.clip(self.xyxy, 0, limits)

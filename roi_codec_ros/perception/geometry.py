@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a person stands, from the height of its box.
+"""A person's position from the height of the box.
 
 Axes of a camera's optical frame: x right, y down, z forward, metres.
 """
@@ -15,19 +15,19 @@ from roi_codec_ros.perception.cameras import CameraModel
 
 PERSON_HEIGHT_M = 1.7
 HEIGHT_SPREAD = 0.1  # relative standard deviation of people's heights, children left out
-CUT_OFF_SPREAD = 0.5  # the same for a box that the image's border may have cut
+CUT_OFF_SPREAD = 0.5  # the same for a box that may be clipped by the image border
 BOX_EDGE_SPREAD_PX = 4.0  # standard deviation of a detector's box height and centre
-BORDER_PX = 1.0  # a box that ends this close to the upper or lower border counts as cut
+BORDER_PX = 1.0  # px; a box that ends this close to the upper or lower border counts as clipped
 
 
 @dataclass(frozen=True, eq=False)
 class Positions:
-    """Where N persons stand in a camera's optical frame.
+    """Positions of N persons in a camera's optical frame.
 
     feet: float64 [N, 3] metres, the middle of the box's lower edge.
     covariance: float64 [N, 2, 2] m², over (x, z): the ground plane of a level camera.
     range_m: float64 [N], distance along the optical axis.
-    valid: bool [N], False where a box has no height or leaves the lens model; the other fields are
+    valid: bool [N], False for a box without height or outside the lens model; the other fields are
         0 there.
     """
 
@@ -43,9 +43,8 @@ def position_from_height(
     """Estimate positions from box heights: without distortion, range = f_y · person height / box
     height.
 
-    boxes_xyxy: [N, 4] in pixels of the image that the camera describes. A box that the upper or
-    lower border cuts shows too little of the person, which then looks too far away: its covariance
-    says so.
+    boxes_xyxy: [N, 4] in pixels of the image that the camera describes. A box clipped by the upper
+        or lower border makes the person appear too far away; its covariance is larger.
     """
     boxes = np.asarray(boxes_xyxy, np.float64).reshape(-1, 4)
     height_px = boxes[:, 3] - boxes[:, 1]

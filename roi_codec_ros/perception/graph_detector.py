@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Persons by the graph of a detector, and which backend finds them fastest here.
+"""Person detection with a detector graph, and the choice of the fastest backend.
 
 weights (.pt) ─┬─► torch: ultralytics
-               └─► float32 graph, made when it is first needed; or shipped beside the weights
+               └─► float32 graph, built on first use, or shipped beside the weights
                    int8 graph, shipped beside the weights (`roi-codec export --detector`)
 """
 
@@ -50,7 +50,7 @@ TIMED_SIZE = (384, 640)  # of 640×360, letterboxed
 
 
 class GraphDetector(PersonFinder):
-    """A detector's graph in one of the runtimes."""
+    """A detector graph in one of the runtimes."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class GraphDetector(PersonFinder):
     def _search(
         self, given: Sequence[tuple[Picture, Letterbox]], confidence: float, iou: float
     ) -> list[Found]:
-        with self._lock:  # the input is written over by every call
+        with self._lock:  # the input buffer is reused by every call
             shape = (len(given), 3, *given[0][1].outer_size)
             if self._input.shape != shape:
                 self._input = np.zeros(shape, np.float32)
@@ -88,18 +88,19 @@ def open_detector(
     threads: int | None = None,
     image_size: int = 640,
 ) -> PersonFinder:
-    """A person detector by its weights (`find_weights` looks for some).
+    """Open a person detector by its weights (see `find_weights`).
 
     Args:
-        weights: YOLO weights (`.pt`), or a graph made of some by `roi-codec export` (`.onnx`).
-        backend: one of SERVER_BACKENDS; "auto": the fastest that is there and gives what it
-            should, torch where none is.
-        device: "cpu", "cuda", "cuda:1", or another name of a device of the backend's.
-        threads: CPU threads, None for the runtime's own choice.
+        weights: YOLO weights (`.pt`), or a graph exported from them by `roi-codec export`
+            (`.onnx`).
+        backend: one of SERVER_BACKENDS; "auto": the fastest available one that passes a self-test,
+            else torch.
+        device: "cpu", "cuda", "cuda:1", or another device name of the backend.
+        threads: CPU threads; None lets the runtime choose.
 
     Raises:
-        UsageError: no such backend. RoiCodecError: it, or the device, is not there, or the weights
-        cannot be used. ModelFileError: no graph of them.
+        UsageError: unknown backend. RoiCodecError: the backend or the device is not available, or
+            the weights cannot be used. ModelFileError: the weights have no graph.
     """
     check_server_backend(backend)
     path = Path(weights)
@@ -113,7 +114,7 @@ def open_detector(
             )
         opener = partial(_open_file, path, device, threads)
     else:
-        # int8 is for processors; on a GPU it would run beside it
+        # int8 is for CPUs; on a GPU it would fall back to the CPU
         names = [n for n in GRAPH_CHOICES if device == "cpu" or not n.endswith(INT8)]
         opener = partial(_open_made, path, device, threads)
     if backend == AUTO:
@@ -121,7 +122,7 @@ def open_detector(
         timed = {PLANES: [1, 3, *TIMED_SIZE]}
         if chosen := fastest(openers, timed, what=f"persons by {path.name}"):
             return GraphDetector(path, *chosen, image_size=image_size)
-        backend = names[0] if path.suffix == GRAPH_SUFFIX else TORCH  # which says what is wrong
+        backend = names[0] if path.suffix == GRAPH_SUFFIX else TORCH  # which raises the error
     if backend == TORCH:
         return PersonDetector(path, device=device, threads=threads, image_size=image_size)
     return GraphDetector(path, backend, opener(backend), image_size=image_size)
@@ -154,7 +155,7 @@ def _open_file(path: Path, device: str, threads: int | None, backend: str) -> Gr
 
 
 def _open_made(weights: Path, device: str, threads: int | None, backend: str) -> GraphSession:
-    """A session of the graph beside the weights, else of one made of them."""
+    """A session of the graph beside the weights, else of one built from them."""
     identity = weights_identity(weights)
 
     def opened(content: bytes, where: str = f"the graph of {weights}") -> GraphSession:

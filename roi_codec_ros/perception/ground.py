@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where persons stand in the map: from the pixels of their boxes to the ground plane.
+"""Persons' positions in the map: from the pixels of their boxes to the ground plane.
 
     foot of the box ─► undistorted ray ─► map frame ─► meets the ground ─► x, y and covariance
 
@@ -26,10 +26,10 @@ from roi_codec_ros.perception.geometry import (
 
 MAX_RANGE_M = 30.0
 HORIZON_MARGIN_RAD = math.radians(2.0)
-BORDER_SHARE = 0.005  # of the image: a box that ends this close to a border counts as cut there
-BEYOND_SHARE = 0.75  # of the range, that who is out of it must seem away by the box's height
-CREDIBLE_HEIGHTS = (0.15, 4.0)  # of a box, per that of a standing person at its place
-BODY_WIDTH_M = 0.4  # what a person seen from above still fills
+BORDER_SHARE = 0.005  # of the image: a box this close to a border counts as clipped there
+BEYOND_SHARE = 0.75  # of the range: minimum distance by height of a person out of range
+CREDIBLE_HEIGHTS = (0.15, 4.0)  # box height relative to that of a standing person at the position
+BODY_WIDTH_M = 0.4  # minimum for a person seen from above
 MAX_TRANSLATION_M = 1e8  # farther away from a map's origin than anything on Earth
 SCALE_STEP_M = 0.01  # for the scale of the image at a place
 SLOPE_STEP_PX = 0.5  # for the slope of a ray over its pixel
@@ -38,7 +38,7 @@ BODY_FROM_OPTICAL = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0
 
 @dataclass(frozen=True, eq=False)
 class CameraPose:
-    """A camera's place in the map: point in map = rotation · point in optical frame + translation.
+    """A camera's pose in the map: point in map = rotation · point in optical frame + translation.
 
     rotation: float64 [3, 3]. translation: float64 [3], metres.
     """
@@ -116,27 +116,27 @@ class CameraPose:
         )
 
     def to_camera(self, points_map: ArrayLike) -> NDArray[np.float64]:
-        """Places [N, 3] in the map, given in the optical frame: float64 [N, 3]."""
+        """Map coordinates, float64 [N, 3], of points [N, 3] in the optical frame."""
         places = np.asarray(points_map, np.float64).reshape(-1, 3)
         return (places - self.translation) @ self.rotation
 
 
 class Reason(str, Enum):
-    """Why a box has a place on the ground, or none."""
+    """Why a box has a position on the ground, or none."""
 
     OK = "ok"
-    EMPTY_BOX = "empty_box"  # no height, or no numbers
+    EMPTY_BOX = "empty_box"  # no height, or not finite
     CAMERA_BELOW_GROUND = "camera_below_ground"
     CUT_AT_BOTTOM = "cut_at_bottom"  # and at the top: neither foot nor head is seen
-    HEAD_AT_CAMERA_HEIGHT = "head_at_camera_height"  # cut at the bottom, and heads tell no range
+    HEAD_AT_CAMERA_HEIGHT = "head_at_camera_height"  # clipped, and the head gives no range
     OUTSIDE_LENS_MODEL = "outside_lens_model"
-    ABOVE_HORIZON = "above_horizon"  # the ray never meets the plane of feet (or of heads below)
-    BELOW_HORIZON = "below_horizon"  # the ray never meets the plane of heads above the camera
+    ABOVE_HORIZON = "above_horizon"  # the ray never meets the ground plane (or a head plane below)
+    BELOW_HORIZON = "below_horizon"  # the ray never meets the head plane above the camera
     NEAR_HORIZON = "near_horizon"
     OUT_OF_RANGE = "out_of_range"
 
 
-# Reasons of persons who are too far away, if camera and pose are right.
+# Reasons that mean too far away, if camera and pose are right.
 FAR = (Reason.OUT_OF_RANGE.value, Reason.NEAR_HORIZON.value, Reason.ABOVE_HORIZON.value)
 
 
@@ -144,7 +144,7 @@ FAR = (Reason.OUT_OF_RANGE.value, Reason.NEAR_HORIZON.value, Reason.ABOVE_HORIZO
 class GroundNoise:
     """Standard deviations behind a covariance.
 
-    Those of the camera are errors that stay: they do not average out over frames.
+    Those of the camera are systematic: they do not average out over frames.
     """
 
     edge_px: float = 1.0  # of a box's edge, at least
@@ -156,12 +156,12 @@ class GroundNoise:
 
 @dataclass(frozen=True, eq=False)
 class GroundPositions:
-    """Where N persons stand in the map; a place is NaN where the reason is not "ok".
+    """Positions of N persons in the map; NaN where the reason is not "ok".
 
     xy: float64 [N, 2] metres.
     covariance: float64 [N, 2, 2] m², over (x, y).
     reason: str [N], values of `Reason`.
-    method: str [N], "foot" or "head": the end of the box that was looked at.
+    method: str [N], "foot" or "head": the end of the box that was used.
     """
 
     xy: NDArray[np.float64]
@@ -189,13 +189,14 @@ def ground_positions(
     """Intersect the rays through the boxes' feet with the ground.
 
     boxes_xyxy: [N, 4] in pixels of the image that the camera describes. The foot is the middle of
-    the lower edge. A box that the lower border cuts has its head (the middle of the upper edge)
-    intersected with the plane at person height instead. What cannot be known is refused with a
-    `Reason`: a ray less than `horizon_margin_rad` off the horizon, a place farther than
-    `max_range_m` from the camera along the ground, …
+    the lower edge. For a box clipped by the lower border, the head (the middle of the upper edge)
+        is intersected with the plane at person height instead. Positions that cannot be determined
+        are refused with a
+    `Reason`: a ray less than `horizon_margin_rad` off the horizon, a position farther than
+        `max_range_m` from the camera along the ground, …
 
-    The covariance is that of `noise` to first order; half of the width of a box that the image's
-    left or right border cuts is added to its edges' deviation.
+    The covariance is that of `noise` to first order; for a box clipped by the left or right
+    border, half of its width is added to its edges' deviation.
     """
     noise = noise or GroundNoise()
     boxes = np.asarray(boxes_xyxy, np.float64).reshape(-1, 4)
@@ -211,8 +212,8 @@ def ground_positions(
     pixels = np.stack([(left + right) / 2.0, np.where(by_head, top, bottom)], axis=1)
     optical, optical_slopes = _rays_with_slopes(pixels, camera)
     rays, slopes = optical @ pose.rotation.T, pose.rotation @ optical_slopes
-    # Metres from the camera up to the plane of heads or of feet, and the sine of the angle by
-    # which the ray goes towards that plane.
+    # Metres from the camera up to the head or ground plane, and the sine of the angle between the
+    # ray and that plane.
     camera_z = pose.translation[2]
     rise = ground_z_m + np.where(by_head, person_height_m, 0.0) - camera_z
     towards = rays[:, 2] * np.where(rise > 0, 1.0, -1.0)
@@ -260,11 +261,11 @@ def height_shares(
     *,
     person_height_m: float = PERSON_HEIGHT_M,
 ) -> NDArray[np.float64]:
-    """How tall boxes are, per the height that a person who stands at their place would have.
+    """Box heights relative to those of standing persons at the same positions.
 
-    float64 [N]; NaN for those without a place or whose head or feet the image cuts off. Near 1 if
-    camera and pose are right, whoever stands, sits or lies there; outside of CREDIBLE_HEIGHTS for
-    most persons they are not: a unit of length or a focal length is wrong.
+    float64 [N]; NaN for boxes without a position or clipped at head or feet. Values are near 1 if
+        camera and pose are right. If most are outside CREDIBLE_HEIGHTS, a unit of length or a
+        focal length is wrong.
     """
     boxes = np.asarray(boxes_xyxy, np.float64).reshape(-1, 4)
     border = BORDER_SHARE * camera.height
@@ -275,7 +276,7 @@ def height_shares(
     feet = np.column_stack([places.xy[whole], np.zeros(whole.sum())])
     optical = pose.to_camera(feet)
     foot = camera.project(optical)
-    # By the scale at the feet: a head may be where the image, or the lens, does not reach.
+    # Uses the scale at the feet: the head may be outside the image or the lens model.
     up = camera.project(pose.to_camera(feet + np.array([0.0, 0.0, SCALE_STEP_M])))
     across = camera.project(optical + np.array([SCALE_STEP_M, 0.0, 0.0]))
     expected = np.fmax(
@@ -294,10 +295,10 @@ def beyond_range(
     person_height_m: float = PERSON_HEIGHT_M,
     max_range_m: float = MAX_RANGE_M,
 ) -> NDArray[np.bool_]:
-    """bool [N]: persons without a place who are credibly too far away for one.
+    """bool [N]: persons without a position who are credibly out of range.
 
-    Their feet say so, and their height does not gainsay it: who seems to stand nearer than
-    BEYOND_SHARE of the range has no place because the pose or the lens is wrong.
+    Feet and height must agree: if the height puts a person nearer than BEYOND_SHARE of the range,
+    pose or lens must be wrong.
     """
     far = np.isin(places.reason, FAR)
     if not far.any():

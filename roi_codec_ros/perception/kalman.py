@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A Kalman filter for many persons at once, who walk on a plane at a nearly constant velocity.
+"""A Kalman filter for many persons at once, with a nearly-constant-velocity model on a plane.
 
-State: x, y, v_x, v_y in m and m/s. The velocity takes a random walk (white noise acceleration:
+State: x, y, v_x, v_y in m and m/s. The velocity is a random walk (white noise acceleration:
 Bar-Shalom, Li, Kirubarajan, Estimation with Applications to Tracking and Navigation, eq. 6.2.2-4),
 so that a prediction over one second is the same as ten over a tenth of a second.
 """
@@ -17,10 +17,10 @@ Array = NDArray[np.float64]
 
 
 def predict(mean: Array, covariance: Array, dt_s: float, noise: float) -> tuple[Array, Array]:
-    """Move states ahead by dt_s ≥ 0.
+    """Predict states dt_s ≥ 0 ahead.
 
-    mean: [N, 4]. covariance: [N, 4, 4]. noise: standard deviation in m/s that one second of
-    acceleration noise gives to a velocity (it grows with the root of the time).
+    mean: [N, 4]. covariance: [N, 4, 4]. noise: standard deviation in m/s of a velocity after one
+        second of acceleration noise (it grows with the square root of time).
     """
     transition = np.eye(4)
     transition[0, 2] = transition[1, 3] = dt_s
@@ -35,7 +35,7 @@ def predict(mean: Array, covariance: Array, dt_s: float, noise: float) -> tuple[
 
 
 def update(mean: Array, covariance: Array, xy: Array, spread: Array) -> tuple[Array, Array]:
-    """Take in one measured position for each state.
+    """Update each state with one measured position.
 
     mean: [N, 4]. covariance: [N, 4, 4]. xy: [N, 2]. spread: [N, 2, 2], the covariance of xy.
     The covariance is updated in Joseph's form, which keeps it positive definite.
@@ -70,7 +70,7 @@ def inverse(matrix: Array) -> Array:
 
 
 def gate(probability: float) -> float:
-    """The squared Mahalanobis distance in two dimensions that this share of differences is below.
+    """The gate: the squared Mahalanobis distance in two dimensions that this share is below.
 
     The quantile of the chi-squared distribution with two degrees of freedom.
     """
@@ -78,7 +78,7 @@ def gate(probability: float) -> float:
 
 
 def check_positive_definite(covariance: Array) -> None:
-    """Raise RoiCodecError where one of [N, 2, 2] is not the covariance of a real measurement."""
+    """Raise RoiCodecError unless all of [N, 2, 2] are valid covariances."""
     finite = np.isfinite(covariance).all(axis=(1, 2))
     a, b, c, d = (covariance[:, row, column] for row in (0, 1) for column in (0, 1))
     with np.errstate(invalid="ignore", over="ignore"):

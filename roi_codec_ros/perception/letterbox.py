@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images of any size into a network's: scaled with their aspect kept, padded to its stride."""
+"""Letterboxing: images scaled with their aspect ratio kept and padded to a network's stride."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PADDING = 114  # the grey that YOLO networks are trained with
 
 @dataclass(frozen=True)
 class Letterbox:
-    """Where an image lies in the network's input.
+    """Placement of an image in the network's input.
 
     image_size, inner_size, outer_size: (height, width) in pixels of the image, of it scaled, and
     with the padding around. top, left: padding in pixels.
@@ -32,8 +32,9 @@ class Letterbox:
 
     @classmethod
     def of(cls, image_size: Size, longest: int, stride: int) -> Letterbox:
-        """The smallest one in which the longer side fills ``longest`` pixels, a multiple of
-        ``stride`` (rounded up to one), and the other side is one too."""
+        """The smallest letterbox with a longer side of ``longest`` pixels, with both sides rounded
+        up to multiples of ``stride``.
+        """
         longest = max(1, math.ceil(longest / stride)) * stride
         scale = longest / max(image_size)
         inner = (max(1, round(image_size[0] * scale)), max(1, round(image_size[1] * scale)))
@@ -50,8 +51,9 @@ class Letterbox:
         return boxed
 
     def fill(self, planes: Planes, picture: Picture) -> None:
-        """Write a picture, uint8 [*image_size, 3] or planes [3, *image_size], into planes
-        [3, *outer_size], 0 to 1. Nothing is scaled or rounded where the sizes agree."""
+        """Write an image, uint8 [*image_size, 3] or planes [3, *image_size], into planes [3,
+        *outer_size], 0 to 1. Nothing is scaled or rounded if the sizes match.
+        """
         height, width = self.inner_size
         inside = np.s_[:, self.top : self.top + height, self.left : self.left + width]
         inner = planes[inside]
@@ -70,14 +72,14 @@ class Letterbox:
                 target[...] = self._scaled(plane)
 
     def _scaled(self, image: NDArray[Any]) -> NDArray[Any]:
-        """One or three channels at inner size."""
+        """Resize one or three channels to the inner size."""
         if self.inner_size == self.image_size:
             return image
         size = self.inner_size[::-1]
         return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_LINEAR))
 
     def to_image(self, xyxy: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Boxes [N, 4] in pixels of the network's input → in pixels of the image."""
+        """Convert boxes [N, 4] from pixels of the network's input to pixels of the image."""
         scale = np.array(self.image_size[::-1], np.float32) / np.array(
             self.inner_size[::-1], np.float32
         )

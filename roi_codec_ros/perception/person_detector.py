@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Persons by YOLOv8. The only module that imports ultralytics (AGPL-3.0, an optional extra)."""
+"""Person detection with YOLOv8. The only module that imports ultralytics (AGPL-3.0, an optional
+extra).
+"""
 
 from __future__ import annotations
 
@@ -25,14 +27,14 @@ from roi_codec_ros.perception.person_finder import Found, PersonFinder
 WEIGHTS_PATTERN, GRAPH_PATTERN = "person-*.pt", "person-*.onnx"
 FETCHED_WEIGHTS = "yolov8n.pt"
 PERSON_CLASS = "person"
-APOSTROPHE = "'"  # ultralytics takes it out of any path of weights that it is to load
+APOSTROPHE = "'"  # ultralytics removes it from paths of weights
 
 
 class PersonDetector(PersonFinder):
-    """Finds persons in RGB images with any ultralytics detection weights that know a "person".
+    """Detects persons in RGB images with any ultralytics detection weights with a class "person".
 
-    weights: path of a weights file (`find_weights` looks for one). device: torch name.
-    threads: CPU threads of the whole process, None leaves torch's own choice.
+    weights: path of a weights file (`find_weights` looks for one). device: torch device.
+    threads: CPU threads of the whole process; None lets torch choose.
     Raises RoiCodecError if ultralytics is not installed or the weights cannot be used.
     """
 
@@ -56,7 +58,7 @@ class PersonDetector(PersonFinder):
             torch.set_num_threads(threads)
         self._person_classes = _person_classes(self._network.names, self.weights)
         self._lock = threading.Lock()
-        # The first image costs seconds of set-up: better now than when a frame waits.
+        # The first image takes seconds of set-up: do it now rather than while a frame waits.
         self.detect(np.zeros((64, 64, 3), np.uint8))
 
     def _search(
@@ -91,7 +93,7 @@ class PersonDetector(PersonFinder):
 def feature_pyramid(weights: str | os.PathLike[str], layers: Sequence[int]) -> Any:
     """A `torch.nn.Module` from images [B, 3, H, W] to the outputs of some layers of a YOLOv8.
 
-    For losses on what a detector sees; what stands behind the last of `layers` is left out.
+    For losses on detector features; layers after the last of `layers` are left out.
     Raises RoiCodecError if ultralytics is not installed, or the weights cannot be used or have
     no such layers.
     """
@@ -126,10 +128,11 @@ def feature_pyramid(weights: str | os.PathLike[str], layers: Sequence[int]) -> A
             return [outputs[index] for index in layers]
 
         def predictions(self, features: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
-            """What the detection head says of the last layers in `layers`, one for each stride.
+            """Outputs of the detection head for the last layers in `layers`, one pair per stride:
+            logits of a person [B, 1, h, w], and logits of the box side distances [B, 4 * bins, h,
+            w].
 
-            Logits of a person [B, 1, h, w], and logits of how far the sides of its box are
-            [B, 4 * bins, h, w].
+
             """
             head: Any = self.detect
             given = features[-len(head.cv3) :]
@@ -142,7 +145,7 @@ def feature_pyramid(weights: str | os.PathLike[str], layers: Sequence[int]) -> A
 
 
 def detector_weights(weights: Path) -> tuple[dict[str, np.ndarray], list[int]]:
-    """What `detector_graph` takes: arrays by name, normalisation folded, and the person classes.
+    """Input of `detector_graph`: arrays by name, normalisation folded, and the person classes.
 
     Raises RoiCodecError if ultralytics is not installed or the weights cannot be used.
     """
@@ -158,7 +161,7 @@ def find_weights(weights: str = "", model_dirs: Sequence[Path] = ()) -> Path:
 
     weights: explicit path; empty to search. model_dirs: folders searched for "person-*.pt",
     else "person-*.onnx".
-    Raises RoiCodecError, with how to get a file, if none can be had.
+    Raises RoiCodecError, with instructions, if there is none.
     """
     if weights:
         path = Path(weights).expanduser()
@@ -174,7 +177,7 @@ def find_weights(weights: str = "", model_dirs: Sequence[Path] = ()) -> Path:
 
 
 def _fetch() -> Path:
-    """Let ultralytics fetch its small general weights into the user's cache, once."""
+    """Have ultralytics download its small general weights into the user's cache, once."""
     path = cache_folder() / FETCHED_WEIGHTS
     if path.is_file():
         return path
@@ -182,7 +185,7 @@ def _fetch() -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         fetched = Path(attempt_download_asset(str(path)))
-    except Exception as error:  # whatever its network stack raises means the same to the user
+    except Exception as error:  # any error of its network stack means the same to the user
         raise RoiCodecError(_how_to_get_weights(_one_line(error))) from error
     if not fetched.is_file():
         raise RoiCodecError(_how_to_get_weights("nothing was fetched"))
@@ -212,7 +215,7 @@ def _ultralytics() -> Any:
 
 
 def load_network(weights: Path) -> Any:
-    """The ultralytics YOLO of a weights file; RoiCodecError if there is none to be had."""
+    """The ultralytics YOLO of a weights file; RoiCodecError if it cannot be loaded."""
     ultralytics = _ultralytics()
     if not weights.is_file():
         raise RoiCodecError(f"expected YOLO weights at {weights}, found no such file")
@@ -227,7 +230,7 @@ def load_network(weights: Path) -> Any:
 
 @contextlib.contextmanager
 def _path_that_is_found(weights: Path) -> Iterator[Path]:
-    """A path without apostrophes to the same file."""
+    """A path to the same file without apostrophes."""
     if APOSTROPHE not in str(weights):
         yield weights
         return

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every person detector does alike: pictures of any size in, boxes in their pixels out."""
+"""Common base of person detectors: images of any size in, boxes in their pixels out."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ Found = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
 class PersonFinder(ABC):
-    """Finds persons in pictures.
+    """Detects persons in images.
 
-    weights: the file that it was made of. name: its backend. image_size: longer side of the
-    network's input in pixels, unless a call says another.
+    weights: the file that it was loaded from. name: its backend. image_size: default longer side
+        of the network's input in pixels.
     """
 
     name: str
@@ -42,7 +42,7 @@ class PersonFinder(ABC):
         iou: float = 0.7,
         image_size: int | None = None,
     ) -> Detections:
-        """Persons in one picture, best first, in pixels of it.
+        """Persons in one image, best first, in its pixels.
 
         picture: uint8 [H, W, 3] RGB, or planes float32 [3, H, W], of any size; it is letterboxed,
         so the aspect is kept.
@@ -60,7 +60,7 @@ class PersonFinder(ABC):
         iou: float = 0.7,
         image_size: int | None = None,
     ) -> list[Detections]:
-        """As `detect`, for several; those of one letterboxed size go through together."""
+        """`detect` for several images; those of one letterboxed size share a network call."""
         longest = image_size or self.image_size
         boxes = [Letterbox.of(picture_size(p), longest, STRIDE) for p in pictures]
         found: dict[int, Detections] = {}
@@ -79,4 +79,4 @@ class PersonFinder(ABC):
     def _search(
         self, given: Sequence[tuple[Picture, Letterbox]], confidence: float, iou: float
     ) -> list[Found]:
-        """Persons in pictures of one letterboxed size."""
+        """Persons in images of one letterboxed size."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where cameras are, as a person writes it: "front: 0 0 2.5 0 0.4 1.57"."""
+"""Camera poses as text: "front: 0 0 2.5 0 0.4 1.57"."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ POSE_KEYS = ("x", "y", "z", "roll", "pitch", "yaw")  # metres and radians, of th
 def parse_camera_poses(entries: Iterable[str]) -> dict[str, CameraPose]:
     """Poses by camera, from entries "name: x y z roll pitch yaw" or "name: file.yaml".
 
-    Empty entries are passed over. Raises RoiCodecError for what cannot be read.
+    Empty entries are ignored. Raises RoiCodecError for malformed entries.
     """
     poses: dict[str, CameraPose] = {}
     for entry in entries:

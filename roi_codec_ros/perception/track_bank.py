@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All tracks at one moment, and how one frame of one camera changes them.
+"""All tracks at one moment, and their update by one frame of one camera.
 
 `step` takes a bank and a frame and returns a new bank; neither is changed. That makes a rollback
-cheap: whoever keeps an old bank can play later frames onto it again, with the same result.
+cheap: later frames can be replayed onto an old bank, with the same result.
 
     predict → match → update → count misses → confirm → merge twins → give birth → let die
 """
@@ -19,29 +19,30 @@ from roi_codec_ros.common.errors import RoiCodecError
 from roi_codec_ros.perception import kalman
 from roi_codec_ros.perception.coverage import Coverage
 
-# What a track is known by inside: stamp, camera and index of the measurement that it began with.
+# Internal key of a track: stamp, camera and index of its first measurement.
 Birth = tuple[float, str, int]
-HEIGHTS_IN_MEAN = 20  # hits that a track's height is about the mean of
-_NOT_IN_GATE = 1e6  # in a cost matrix; more than any sum of costs inside the gates
+HEIGHTS_IN_MEAN = 20  # hits over which a track's height is averaged
+_NOT_IN_GATE = 1e6  # in a cost matrix; larger than any sum of costs inside the gates
 
 
 @dataclass(frozen=True)
 class TrackerSettings:
-    """How the tracker decides.
+    """Parameters of the tracker.
 
-    gate_probability: share of a track's own measurements that its gate lets in.
-    acceleration_noise: m/s that one second of walking adds to a velocity's standard deviation.
-    initial_speed: standard deviation of a newborn track's velocity, m/s per axis.
+    gate_probability: share of a track's own measurements inside its gate.
+    acceleration_noise: m/s added per second to a velocity's standard deviation.
+    initial_speed: standard deviation of a new track's velocity, m/s per axis.
     clock_spread_s: standard deviation of the cameras' clock offsets.
-    hidden_share: how much less likely a camera sees someone behind another than one in front.
-    birth_hits, birth_s, birth_share: a track is confirmed after so many hits, so long after its
-        first, if so large a share of the looks at it were hits.
-    death_s, tentative_death_s: a track dies that cameras have looked for in vain for so long.
-    coast_s: a track dies that no camera has looked at for so long.
-    twin_distance_m, twin_s: two tracks so close that no one frame has shown both for so long are
-        one person.
-    double_distance_m: a second measurement in one frame so close to a track begins no other.
-    late_horizon_s: frames at most so much older than the newest are taken in at their place.
+    hidden_share: probability factor for detecting an occluded person.
+    birth_hits, birth_s, birth_share: a track is confirmed after this many hits, this long after
+        its first, if at least this share of the looks at it were hits.
+    death_s, tentative_death_s: a track ends after being missed for this long.
+    coast_s: a track ends after no camera has covered it for this long.
+    twin_distance_m, twin_s: two tracks closer than this that no frame has shown together for this
+        long are merged.
+    double_distance_m: a second measurement in one frame closer than this to a track starts no new
+        one.
+    late_horizon_s: maximum delay of a frame behind the newest to be inserted in order.
     """
 
     gate_probability: float = 0.999
@@ -73,11 +74,11 @@ class TrackerSettings:
 
 @dataclass(frozen=True, eq=False)
 class Measurements:
-    """What one camera saw at one moment.
+    """Measurements of one camera at one moment.
 
     stamp: seconds. xy: float64 [N, 2], metres in the map. covariance: float64 [N, 2, 2], m².
-    score: float64 [N], 0 to 1. height_m: float64 [N], of bodies. Both NaN where not known, and
-    only passed on: nothing is decided by them.
+    score: float64 [N], 0 to 1. height_m: float64 [N], of bodies. Both NaN where unknown; passed
+        on, and not used for decisions.
     """
 
     camera: str
@@ -114,11 +115,11 @@ class Measurements:
 class Bank:
     """N tracks at `stamp`; rows of all arrays belong together.
 
-    mean: [N, 4]. covariance: [N, 4, 4]. births: what names each track. hits: int [N]. looks: int
-    [N], frames of cameras that should have seen it. last_hit: [N] stamps. missed_since: [N], stamp
-    of the first look in vain after the last hit; NaN without one. confirmed: bool [N]. seen: when
-    each camera saw it last. together: [N, N], when one frame last showed two of them. score: [N],
-    of the last hit. height_m: [N], the mean of the last hits; NaN while not known.
+    mean: [N, 4]. covariance: [N, 4, 4]. births: key of each track. hits: int [N]. looks: int [N],
+        frames of cameras that should have seen it. last_hit: [N] stamps. missed_since: [N], stamp
+        of the first miss after the last hit; NaN without one. confirmed: bool [N]. seen: when each
+        camera saw it last. together: [N, N], stamp of the last frame that showed both. score: [N],
+        of the last hit. height_m: [N], the mean of the last hits; NaN while not known.
     """
 
     stamp: float
@@ -137,7 +138,7 @@ class Bank:
 
     @classmethod
     def empty(cls, stamp: float) -> Bank:
-        """A bank without any track."""
+        """An empty bank."""
         count, none = np.zeros(0, np.int64), np.zeros(0)
         return cls(
             stamp, np.zeros((0, 4)), np.zeros((0, 4, 4)), (), count, count, none, none,
@@ -148,7 +149,7 @@ class Bank:
         return len(self.births)
 
     def take(self, rows: NDArray[np.int64]) -> Bank:
-        """These tracks, in this order."""
+        """Select tracks, in this order."""
         return Bank(
             self.stamp, self.mean[rows], self.covariance[rows],
             tuple(self.births[row] for row in rows),
@@ -163,7 +164,7 @@ def step(
 ) -> Bank:
     """The bank after a frame whose stamp is not before the bank's.
 
-    coverage: what the frame's camera sees; None if that is unknown, then everything and everybody.
+    coverage: of the frame's camera; None if unknown, which counts as seeing everything.
     """
     bank = predicted(bank, frame.stamp, settings)
     looked, hidden = np.ones(len(bank), np.bool_), np.zeros(len(bank), np.bool_)
@@ -182,7 +183,7 @@ def step(
 
 
 def predicted(bank: Bank, stamp: float, settings: TrackerSettings) -> Bank:
-    """The bank at a stamp that is not before its own."""
+    """The bank predicted to a stamp that is not before its own."""
     ahead = stamp - bank.stamp
     mean, covariance = kalman.predict(
         bank.mean, bank.covariance, ahead, settings.acceleration_noise
@@ -191,14 +192,16 @@ def predicted(bank: Bank, stamp: float, settings: TrackerSettings) -> Bank:
 
 
 def _spread(bank: Bank, frame: Measurements, settings: TrackerSettings) -> NDArray[np.float64]:
-    """[N, M, 2, 2]: measurements' covariances with what a clock's offset adds for each track."""
+    """[N, M, 2, 2]: measurements' covariances, including the effect of clock offsets on each
+    track.
+    """
     velocity = bank.mean[:, 2:]
     offset = settings.clock_spread_s**2 * velocity[:, :, None] * velocity[:, None, :]
     return np.asarray(frame.covariance[None] + offset[:, None])
 
 
 def _hidden(bank: Bank, coverage: Coverage) -> NDArray[np.bool_]:
-    """bool [N]: tracks that confirmed ones hide from the camera."""
+    """bool [N]: tracks occluded by confirmed ones."""
     hidden = coverage.hidden(bank.mean[bank.confirmed, :2])
     result = np.zeros(len(bank), np.bool_)
     result[bank.confirmed] = hidden
@@ -208,10 +211,9 @@ def _hidden(bank: Bank, coverage: Coverage) -> NDArray[np.bool_]:
 def _match(
     bank: Bank, frame: Measurements, hidden: NDArray[np.bool_], settings: TrackerSettings
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Rows of the bank and of the frame that belong together; confirmed tracks choose first.
+    """Match rows of the bank and of the frame; confirmed tracks are assigned first.
 
-    With each pair comes its weight in (0, 1]: how much more likely the measurement is the track's
-    than another confirmed one's.
+    Each pair has a weight in (0, 1]: the likelihood of the track against other confirmed ones.
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -221,7 +223,7 @@ def _match(
     spread = bank.covariance[:, None, :2, :2] + _spread(bank, frame, settings)
     distance = kalman.mahalanobis_squared(frame.xy[None, :, :] - bank.mean[:, None, :2], spread)
     inside = distance <= kalman.gate(settings.gate_probability)
-    # The logarithm makes it a likelihood: else a track of which little is known wins every time.
+    # The log-determinant makes it a likelihood; else the most uncertain track would always win.
     cost = distance + np.log(kalman.determinant(spread))
     cost -= 2 * np.log(np.where(hidden, settings.hidden_share, 1.0))[:, None]
     likelihood = np.where(inside & bank.confirmed[:, None], np.exp(-cost / 2), 0.0)
@@ -251,7 +253,7 @@ def _with_hits(
 ) -> Bank:
     mean, covariance = bank.mean.copy(), bank.covariance.copy()
     spread = _spread(bank.take(rows), frame, settings)[np.arange(len(rows)), columns]
-    # A measurement that may be another's moves a track less, or it would pull the two together.
+    # An ambiguous measurement moves a track less, or it would pull both tracks together.
     spread = spread / np.maximum(weights, 0.01)[:, None, None]
     mean[rows], covariance[rows] = kalman.update(
         bank.mean[rows], bank.covariance[rows], frame.xy[columns], spread
@@ -286,7 +288,7 @@ def _with_hits(
 def _mean_height(
     old: NDArray[np.float64], new: NDArray[np.float64], hits: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Float64 [N]: means with one more value each; NaN counts for nothing."""
+    """Float64 [N]: running means updated with one value each; NaN is ignored."""
     mean = old + (new - old) / np.minimum(hits + 1, HEIGHTS_IN_MEAN)
     return np.where(np.isnan(new), old, np.where(np.isnan(old), new, mean))
 
@@ -305,9 +307,9 @@ def _with_births(
     hit: NDArray[np.bool_],
     settings: TrackerSettings,
 ) -> Bank:
-    """The bank and a tentative track for each measurement that belongs to none.
+    """The bank with a new tentative track for each unmatched measurement.
 
-    A detector that reports a person twice makes no second track.
+    Double detections of a person start no second track.
     """
     taken = [*bank.mean[hit, :2]]
     begun = []
@@ -350,9 +352,10 @@ def _with_births(
 
 
 def _without_twins(bank: Bank, settings: TrackerSettings) -> Bank:
-    """The bank with one track for each person: of two twins the elder lives on.
+    """The bank with duplicate tracks merged: the older one is kept, with its key and the state of
+    the one that was hit last.
 
-    It keeps its name and takes over the state of the one that was hit last.
+
     """
     apart = np.linalg.norm(bank.mean[:, None, :2] - bank.mean[None, :, :2], axis=2)
     twins = (apart < settings.twin_distance_m) & (bank.stamp - bank.together > settings.twin_s)
@@ -365,7 +368,7 @@ def _without_twins(bank: Bank, settings: TrackerSettings) -> Bank:
     twins &= kalman.mahalanobis_squared(difference[..., :2], both[..., :2, :2]) <= limit
     twins &= kalman.mahalanobis_squared(difference[..., 2:], both[..., 2:, 2:]) <= limit
     order = sorted(range(len(bank)), key=lambda row: (not bank.confirmed[row], bank.births[row]))
-    source = list(range(len(bank)))  # whose state each track has in the end
+    source = list(range(len(bank)))  # index of the track whose state each one takes over
     gone: set[int] = set()
     for place, elder in enumerate(order):
         for younger in order[place + 1 :]:

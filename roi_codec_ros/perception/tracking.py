@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Persons seen by many cameras as tracks in one map.
 
-Frames may come in any order: each is put at the place of its stamp, and the frames after it are
-played again, so that tracks are those of frames in order. Frames older than a horizon are counted
-and left out. Whose stamps are to be trusted is not decided here.
+Frames may arrive in any order: each is inserted by its stamp, and later frames are replayed, so
+that the tracks are the same as with frames in order. Frames older than a horizon are counted and
+dropped. Stamps are assumed to be valid (see `stream.clocks`).
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from roi_codec_ros.perception.track_bank import (
 
 __all__ = ["Counts", "Measurements", "Outcome", "Tracker", "TrackerSettings", "Tracks"]
 
-_NAMES_KEPT = 4096  # names of tracks that are remembered before those of dead ones are dropped
+_NAMES_KEPT = 4096  # track ids remembered before those of ended tracks are dropped
 
 
 @dataclass(frozen=True, eq=False)
 class Tracks:
     """N persons at `stamp`.
 
-    id: int64 [N], 1 and up, the same as long as the track lives; 0 while it is not confirmed.
+    id: int64 [N], 1 and up, constant for the life of the track; 0 while it is not confirmed.
     xy: float64 [N, 2], m. velocity: float64 [N, 2], m/s. covariance: float64 [N, 2, 2] of xy, m².
     cameras: for each track the cameras that saw it within the last second, sorted.
     hits: int64 [N], measurements taken in. age_s: float64 [N] since the first, unseen_s since the
@@ -62,7 +62,7 @@ class Tracks:
         return len(self.id)
 
     def only_confirmed(self) -> Tracks:
-        """Those that enough measurements speak for."""
+        """The confirmed tracks."""
         rows = np.flatnonzero(self.confirmed)
         return Tracks(
             self.stamp, self.id[rows], self.xy[rows], self.covariance[rows], self.velocity[rows],
@@ -74,7 +74,7 @@ class Tracks:
 
 @dataclass
 class Counts:
-    """What became of the frames: taken in (late ones among them), and left out, by reason."""
+    """Counts of frames: used (including late ones), and dropped, by reason."""
 
     taken: int = 0
     late: int = 0
@@ -83,12 +83,12 @@ class Counts:
 
 
 class Outcome(enum.Enum):
-    """What became of one frame."""
+    """Outcome of one frame."""
 
-    NEWEST = "newest"  # taken in, and newer than all others
-    TAKEN = "taken"  # taken in at its place
+    NEWEST = "newest"  # used, and newer than all others
+    TAKEN = "taken"  # used, inserted in order
     TOO_LATE = "too_late"  # left out
-    REPEATED = "repeated"  # left out: it is known
+    REPEATED = "repeated"  # dropped: already known
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,15 +102,14 @@ class _Entry:
 
 
 class Tracker:
-    """Tracks persons over the frames of all cameras.
+    """Tracks persons across the frames of all cameras.
 
-    coverage: what each camera sees of the floor. A camera that is not named is taken to look
-    everywhere: a person that only others see is then lost after `death_s`, as by time alone.
-    first_id: number of the first track; larger than those of an earlier run, no number comes
-        again.
+    coverage: the floor that each camera sees. A camera without an entry is assumed to see
+    everywhere: a person whom only others see is then lost after `death_s`.
+    first_id: id of the first track; if larger than those of an earlier run, no id is reused.
     """
 
-    RECENT_S = 1.0  # how long `Tracks.cameras` names a camera after it saw a person
+    RECENT_S = 1.0  # how long `Tracks.cameras` lists a camera after it saw a person
 
     def __init__(
         self,
@@ -125,14 +124,14 @@ class Tracker:
         self.restart()
 
     def restart(self) -> None:
-        """Forget all tracks and stamps; counts go on, and no number is given again."""
+        """Forget all tracks and stamps; counts continue, and no id is reused."""
         self._base: Bank | None = None  # the tracks before the first entry; None before any frame
         self._entries: list[_Entry] = []
         self._ids: dict[Birth, int] = {}
 
     @property
     def newest_stamp(self) -> float | None:
-        """Stamp of the newest frame taken in; None before the first."""
+        """Stamp of the newest frame used; None before the first."""
         if self._entries:
             return self._entries[-1].frame.stamp
         return None
@@ -147,11 +146,11 @@ class Tracker:
         score: ArrayLike = (),
         height_m: ArrayLike = (),
     ) -> Outcome:
-        """Take in what a camera saw at `stamp` (seconds); also a frame that shows nobody.
+        """Update the tracks with a camera's frame at `stamp` (seconds), even if it shows nobody.
 
         xy: [N, 2] metres in the map. covariance: [N, 2, 2] m². score: [N]. height_m: [N], of
         bodies; NaN, or both empty, where not known.
-        Raises RoiCodecError for shapes and numbers that cannot be; the tracks stay as they are.
+        Raises RoiCodecError for invalid shapes and numbers; the tracks are then unchanged.
         """
         places = np.array(xy, np.float64)
         spreads = np.array(covariance, np.float64)
@@ -170,7 +169,7 @@ class Tracker:
             self.counts.too_late += 1
             return Outcome.TOO_LATE
         if newest is not None and frame.stamp > newest + self.settings.coast_s:
-            self.restart()  # nobody lives that long unseen
+            self.restart()  # no track lives that long unseen
         place = bisect.bisect_left(
             self._entries, (frame.stamp, frame.camera), key=lambda entry: entry.key
         )
@@ -193,7 +192,7 @@ class Tracker:
         return Outcome.NEWEST if newer else Outcome.TAKEN
 
     def _drop_old(self) -> None:
-        """Let go of frames that no accepted frame can come before any more."""
+        """Drop frames that no accepted frame can precede any more."""
         oldest = self._entries[-1].frame.stamp - self.settings.late_horizon_s
         count = sum(entry.frame.stamp < oldest for entry in self._entries)
         if count:
@@ -203,8 +202,8 @@ class Tracker:
     def tracks(self, at: float) -> Tracks:
         """All tracks, confirmed or not, at a stamp.
 
-        Predicted from the latest frame before it; tracks that died of age by then are left out.
-        Raises RoiCodecError for a stamp that lies before everything that is still known.
+        Predicted from the latest frame before it, without tracks that have timed out by then.
+        Raises RoiCodecError for a stamp before the oldest remembered frame.
         """
         if not np.isfinite(at):
             raise RoiCodecError(f"expected a finite stamp, found {at}")
@@ -243,9 +242,10 @@ class Tracker:
         )
 
     def _numbers(self, bank: Bank) -> NDArray[np.int64]:
-        """int64 [N]. Numbers are given on the first sight of a confirmed track, eldest first.
+        """int64 [N], the ids of tracks, assigned when a track is first reported as confirmed,
+        oldest first.
 
-        Not when it is born: a late frame may still change who was born when.
+        Not at birth: a late frame may still change the order of births.
         """
         for birth in sorted(b for b, yes in zip(bank.births, bank.confirmed, strict=True) if yes):
             if birth not in self._ids:

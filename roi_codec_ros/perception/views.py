@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a camera with a known lens and pose sees of the ground."""
+"""The ground that a camera with known lens and pose sees."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from roi_codec_ros.perception.ground import (
 )
 
 CELL_M = 0.25
-CELLS_AT_ONCE = 1 << 16  # that are looked at together: memory for a wide and fine grid is bounded
-PROBES = (24, 18)  # places of the image, across and down, where feet are looked for
+CELLS_AT_ONCE = 1 << 16  # evaluated per step, to bound the memory for a wide and fine grid
+PROBES = (24, 18)  # sample points of the image, across and down
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,8 +37,8 @@ class GroundView:
     def covers(self, xy: NDArray[np.float64]) -> NDArray[np.bool_]:
         """bool [N]: feet at float64 [N, 2] lie in the image, in range and below the horizon.
 
-        People whose feet the lower border cuts are found by their heads, with less certainty:
-        that strip does not count.
+        People whose feet are below the image are located by their heads, with less certainty: that
+        strip is not included.
         """
         u, v = self.pixels(xy)
         x, y, z = self.pose.translation
@@ -50,7 +50,7 @@ class GroundView:
         return np.asarray(inside & below & (distance <= self.max_range_m))
 
     def hidden(self, xy: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """bool [N]: persons whom others of these N probably hide."""
+        """bool [N]: persons probably occluded by others of these N."""
         return self._wedge.hidden(xy)
 
     def pixels(self, xy: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -60,19 +60,19 @@ class GroundView:
 
     @cached_property
     def cell_pixels(self) -> NDArray[np.float64]:
-        """[2, K]: where the middles of `cells` are in the image."""
+        """[2, K]: image positions of the centres of `cells`."""
         return self.pixels((self.cells + 0.5) * self.cell_m)
 
     def shown(self, unknown: NDArray[np.bool_] | None) -> ShownView | GroundView:
-        """The part of it that a picture shows of which some is not known.
+        """The part of the view shown by an image with unknown parts.
 
-        unknown: bool [rows, columns], a grid over the picture; None: all of it is known.
+        unknown: bool [rows, columns], a grid over the image; None: all of it is known.
         """
         return self if unknown is None else ShownView(self, unknown)
 
     @cached_property
     def cells(self) -> NDArray[np.int64]:
-        """int64 [K, 2]: the cells whose middle is covered; cell (i, j) begins at (i, j)·cell_m."""
+        """int64 [K, 2]: the cells whose centre is covered; cell (i, j) begins at (i, j)·cell_m."""
         middle = np.floor(self.pose.translation[:2] / self.cell_m).astype(np.int64)
         reach = math.ceil(self.max_range_m / self.cell_m)
         around = np.arange(-reach, reach + 1)
@@ -86,9 +86,9 @@ class GroundView:
 
     @cached_property
     def blindness(self) -> str:
-        """Why the camera sees no floor in range, whatever stands there; empty if it sees some.
+        """Why the camera sees no floor in range; empty if it sees some.
 
-        The reason that feet have no place for in most parts of the image, as of `Reason`.
+        The most frequent `Reason` over the image.
         """
         across, down = (
             (np.arange(count) + 0.5) / count * size
@@ -103,7 +103,7 @@ class GroundView:
         return str(reasons[counts.argmax()])
 
     def same_as(self, camera: CameraModel, pose: CameraPose, max_range_m: float) -> bool:
-        """Whether a view of these would be this one, so that its cells need not be found again."""
+        """Whether a view with these arguments would be equal, so that its cells can be reused."""
         return (
             self.camera == camera and self.max_range_m == max_range_m and self.pose.same_as(pose)
         )
@@ -118,13 +118,13 @@ class GroundView:
 
 @dataclass(frozen=True, eq=False)
 class ShownView:
-    """What a picture shows of a camera's ground while parts of it are unknown; a `Coverage`."""
+    """The ground shown by an image with unknown parts; a `Coverage`."""
 
     view: GroundView
     unknown: NDArray[np.bool_]
 
     def covers(self, xy: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """As `GroundView.covers`, and the feet are where something is known."""
+        """As `GroundView.covers`, and the feet are in a known part of the image."""
         return self.view.covers(xy) & self._known(self.view.pixels(xy))
 
     def hidden(self, xy: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -133,12 +133,12 @@ class ShownView:
 
     @cached_property
     def cells(self) -> NDArray[np.int64]:
-        """Those of `GroundView.cells` that are shown."""
+        """The cells of `GroundView.cells` that are shown."""
         return self.view.cells[self._known(self.view.cell_pixels)]
 
     @cached_property
     def _around(self) -> NDArray[np.bool_]:
-        """Unknown, or beside that: the grid may reach beyond the picture by less than a cell."""
+        """Unknown cells and their neighbours: the grid may extend beyond the image."""
         return cv2.dilate(self.unknown.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
 
     def _known(self, pixels: NDArray[np.float64]) -> NDArray[np.bool_]:
