@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ROS 2 nodes: thin over codec and perception, and the only folder that imports rclpy."""
+"""The ROS 2 nodes, thin layers over codec and perception. The only folder that imports rclpy."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all nodes share: lifecycle, parameters, worker threads and diagnostics."""
+"""Base class of the nodes: lifecycle, parameters, worker threads and diagnostics."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ PAUSE_AFTER_FAULT_S = 0.5
 class ManagedNode(GuardedNode):
     """A lifecycle node with the parameters, diagnostics and threads of this package.
 
-    A node fills in `configure`, `activate`, `deactivate` and `statuses`; the first two raise
-    RoiCodecError for what a user can mend, and the transition fails with that sentence.
+    Subclasses implement `configure`, `activate`, `deactivate` and `statuses`; the first two raise
+    RoiCodecError for errors that a user can fix, and the transition fails with that message.
     """
 
     executable: ClassVar[str]
@@ -53,8 +53,8 @@ class ManagedNode(GuardedNode):
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self.failure: str | None = None
-        self.misused = False  # the failure lies in what the user gave
-        self.hung = False  # a thread of a driver did not end when it was told to
+        self.misused = False  # the failure is a user error
+        self.hung = False  # a driver's thread did not end on request
         self._configured = False
         self._rivals = Rivals(self)
         self._bond: Bond | None = None
@@ -83,19 +83,19 @@ class ManagedNode(GuardedNode):
         """Whether the node is inactive or active."""
         return self._configured
 
-    # What a node fills in
+    # For subclasses to implement
 
     def configure(self) -> None:
-        """Load what takes long and create publishers."""
+        """Load models and create publishers."""
 
     def activate(self) -> None:
         """Start threads and subscriptions."""
 
     def deactivate(self) -> None:
-        """End what `activate` started, but for the workers, which have ended already."""
+        """Stop what `activate` started, except the workers, which have already ended."""
 
     def interrupt(self) -> None:
-        """Wake waiting workers, so that they notice that they should end."""
+        """Wake waiting workers, so that they can end."""
 
     def statuses(self) -> list[diagnostics.Status]:
         """Diagnostics of an active node."""
@@ -105,15 +105,15 @@ class ManagedNode(GuardedNode):
         """Raise RoiCodecError for settings that cannot be changed at run time."""
 
     def setting_changed(self, name: str, value: Value) -> None:
-        """A live parameter has a new value; `settings` has it from now on."""
+        """Called after a live parameter changed; `settings` already has the new value."""
 
-    # What a node uses
+    # For subclasses to use
 
     def start_worker(self, name: str, step: Callable[[], None]) -> None:
         """Call `step` repeatedly in a thread until the node is deactivated.
 
-        A step must return within a fraction of a second when there is nothing to do. One that
-        raises is reported and the next one is tried: a node does not die of a bad frame.
+        A step must return within a fraction of a second if there is nothing to do. An exception is
+            reported and the next step is tried: a bad frame does not end the node.
         """
         thread = threading.Thread(
             target=self._work, args=(step, self._stop), name=name, daemon=True
@@ -122,7 +122,7 @@ class ManagedNode(GuardedNode):
         thread.start()
 
     def publish_diagnostics(self) -> None:
-        """Publish now; the timer does it once a second."""
+        """Publish diagnostics now; the timer does so once a second."""
         if self._active:
             try:
                 statuses = self.statuses()
@@ -189,7 +189,7 @@ class ManagedNode(GuardedNode):
         return TransitionCallbackReturn.SUCCESS
 
     def halt(self) -> bool:
-        """End all threads, whatever the lifecycle state; False if one still hangs in a driver."""
+        """End all threads in any lifecycle state; False if one still hangs in a driver."""
         self._halt()
         return not self.hung and not self._threads
 
@@ -255,7 +255,7 @@ class ManagedNode(GuardedNode):
             return response
 
     def _on_enable(self, request: Any, response: Any) -> Any:
-        """Active or inactive, for clients that know no lifecycles."""
+        """Publish active or inactive, for clients without lifecycle support."""
         if request.data and not self._configured:
             self.trigger_configure()
         if request.data and self._configured and not self._active:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A bond to Nav2's lifecycle manager, where bondpy is installed: it notices a node that died.
+"""A bond to Nav2's lifecycle manager, if bondpy is installed, so that it detects a dead node.
 
 The manager (`bond_timeout` above 0) waits for a bond from each node that it activates, on topic
 `bond` of its own namespace and under the node's name. Without bondpy it needs `bond_timeout: 0.0`.
@@ -11,9 +11,9 @@ import importlib.util
 from typing import Any
 
 TOPIC = "bond"
-HEARTBEAT_S = 0.1  # as Nav2's own nodes have them
+HEARTBEAT_S = 0.1  # as in Nav2's own nodes
 TIMEOUT_S = 4.0
-# Whether bonds break for want of heartbeats; bondpy declares it when one does, and never twice.
+# Whether bonds break without heartbeats; bondpy declares it on first use, and only once.
 _NO_TIMEOUT = "/bond_disable_heartbeat_timeout"
 
 
@@ -23,10 +23,10 @@ def bond_installed() -> bool:
 
 
 class Bond:
-    """Held from construction until `end`, which says that the node stops on purpose."""
+    """Held from construction until `end`, which signals a regular stop."""
 
     def __init__(self, node: Any) -> None:
-        """Needs bondpy. Without a manager nothing comes of it, and nothing is done about that."""
+        """Needs bondpy. Without a manager the bond has no effect."""
         from bondpy.bondpy import Bond as BondOfRos
 
         if node.has_parameter(_NO_TIMEOUT):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """CameraInfo: read from calibration files, adapted to the coded pixels, as a camera model.
 
-Intrinsics belong to the pixels that they describe. `info_of_pixels` is the one place that says
-which those are, field by field; where that cannot be known it refuses, and nothing is published.
+Intrinsics are valid for certain pixels only. `info_of_pixels` determines which, field by field; if
+that is impossible it raises, and nothing is published.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from roi_codec_ros.common.share import local_path
 from roi_codec_ros.perception import cameras
 from roi_codec_ros.perception.cameras import CameraModel
 
-CENTRAL = 0.25  # of a picture, from each border: where an unnamed picture's axis must not be
+CENTRAL = 0.25  # margin at each border in which the axis of an image of unknown size must not lie
 
 
 def read_calibration(path: str) -> CameraInfo:
     """Read a YAML file as the camera_calibration package writes it, else RoiCodecError.
 
-    path: also file:///… and package://PACKAGE/….
+    path: may be file:///… or package://PACKAGE/….
     """
     try:
         calibration = cameras.read_calibration(local_path(path))
@@ -44,10 +44,10 @@ def read_calibration(path: str) -> CameraInfo:
 def info_of_pixels(
     info: CameraInfo, width: int, height: int, *, rectified: bool = False
 ) -> CameraInfo:
-    """The camera of exactly the pixels of an image, whose size the result has.
+    """CameraInfo for exactly the pixels of an image, with its size.
 
-    info: as a driver publishes it, or a calibration file. rectified: the image is that of
-    image_proc, and the info beside it still that of the raw one.
+    info: as a driver publishes it, or a calibration file. rectified: the image is from image_proc,
+        while the info describes the raw one.
 
     header: passed through.
     width, height: of the picture that k and p describe; both 0: the image's own.
@@ -94,7 +94,7 @@ def info_of_pixels(
 
 
 def scaled_camera_info(info: CameraInfo, width: int, height: int) -> CameraInfo:
-    """The camera of the same image at another size, whatever its shape: it was scaled by us."""
+    """CameraInfo of the same image scaled to another size, with any aspect ratio."""
     scale = np.array([width / info.width, height / info.height, 1.0])[:, None]
     scaled = CameraInfo(header=info.header, width=width, height=height)
     scaled.distortion_model, scaled.d, scaled.r = info.distortion_model, info.d, info.r
@@ -104,9 +104,9 @@ def scaled_camera_info(info: CameraInfo, width: int, height: int) -> CameraInfo:
 
 
 def camera_model_of(info: CameraInfo | None, width: int, height: int) -> CameraModel | None:
-    """The camera of an image of this size; None where it is not calibrated.
+    """The camera for an image of this size; None if it is not calibrated.
 
-    Raises RoiCodecError for a lens model that is not known, and as `info_of_pixels`.
+    Raises RoiCodecError for an unknown lens model, and as `info_of_pixels`.
     """
     if info is None:
         return None
@@ -120,7 +120,7 @@ def camera_model_of(info: CameraInfo | None, width: int, height: int) -> CameraM
 def _matrices(
     info: CameraInfo, rectified: bool
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Camera matrix [3, 3] and projection [3, 4] of the picture. Raises RoiCodecError."""
+    """Camera matrix [3, 3] and projection [3, 4] of the full image. Raises RoiCodecError."""
     projection = np.reshape(np.asarray(info.p, np.float64), (3, 4)).copy()
     matrix = np.reshape(np.asarray(info.k, np.float64), (3, 3)).copy()
     if rectified:
@@ -142,7 +142,9 @@ def _matrices(
 def _picture(
     info: CameraInfo, width: int, height: int
 ) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
-    """Width and height of the whole picture, left and upper corner of the part, and its size."""
+    """Width and height of the full image, upper left corner of the region of interest, and its
+    size.
+    """
     roi = info.roi
     corner, part = (roi.x_offset, roi.y_offset), (roi.width, roi.height)
     if bool(info.width) != bool(info.height):
@@ -174,9 +176,9 @@ def _picture(
 def _check_axis(
     matrix: NDArray[np.float64], full: tuple[int, int], *, named: bool, rectified: bool
 ) -> None:
-    """Refuse a camera whose axis misses its picture: then they are not of one size.
+    """Refuse a camera whose axis is outside its image: then their sizes do not match.
 
-    Rectified pictures of a stereo pair may be moved aside. named: the info says its size.
+    Rectified images of a stereo pair may be shifted. named: the info contains the size.
     """
     if rectified and named:
         return
@@ -190,7 +192,7 @@ def _check_axis(
 
 
 def _moved(matrix: NDArray[np.float64], corner: tuple[int, int]) -> NDArray[np.float64]:
-    """A matrix [3, N] for pixels counted from a corner."""
+    """A matrix [3, N] shifted to pixels relative to a corner."""
     moved = matrix.copy()
     moved[:2] -= np.array(corner, np.float64)[:, None] * matrix[2]
     return moved

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The cameras that a node of the server serves: some may come and go while it runs."""
+"""The cameras of a server node, which may be added and removed at run time."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ Camera = TypeVar("Camera")
 
 
 class CameraSet(Mapping[str, Camera], Generic[Camera]):
-    """Cameras by name. It is replaced as a whole, so that threads may read it at any time."""
+    """Cameras by name. The mapping is replaced as a whole, so that threads may read it at any
+    time.
+    """
 
     def __init__(self, node: GuardedNode, make: Callable[[str], Camera]) -> None:
-        """make: one camera, with its publishers and subscriptions, which end with it."""
+        """make: creates one camera with its publishers and subscriptions, which end with it."""
         self._node, self._make = node, make
         self._cameras: dict[str, Camera] = {}
         self._destroyers: dict[str, list[Callable[[], Any]]] = {}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`latent/camera_info`: the camera of the coded picture, by the calibration of the real one."""
+"""`latent/camera_info`: CameraInfo of the coded image, derived from the camera's calibration."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from roi_codec_ros.nodes.guarded import GuardedNode
 class CodedCameraInfo:
     """Publishes the CameraInfo of the coded image whenever it changes.
 
-    It has no size, and there is a fault, where it cannot be known.
+    If it cannot be determined, it is published without a size.
 
-    fault: why it cannot; empty if it can. made: what was published last, None if it has no size.
+    fault: the reason; empty if there is none. made: the last published one, None if it has no
+    size.
     """
 
     def __init__(
@@ -31,9 +32,10 @@ class CodedCameraInfo:
         calibration_file: str = "",
         calibration_topic: str = "",
     ) -> None:
-        """camera: its name. rectified: images are, whatever their calibration says of distortion.
+        """camera: its name.
 
-        The calibration comes from a file or a topic; without both there is none. Raises
+        rectified: the images are rectified, even if their calibration contains distortion. The
+        calibration comes from a file or a topic; without both there is none. Raises
         UsageError for both, and for this node's own topic; RoiCodecError for a bad file.
         """
         if calibration_file and calibration_topic:
@@ -48,20 +50,20 @@ class CodedCameraInfo:
         self._node, self._camera, self._rectified = node, camera, rectified
         self._topic = calibration_topic
         self._calibration = read_calibration(calibration_file) if calibration_file else None
-        self._made_of: tuple[object, ...] = ()  # calibration, its identity first; and sizes
+        self._made_of: tuple[object, ...] = ()  # identity of the calibration, calibration, sizes
         self._infos = node.publisher(CameraInfo, topic, qos.latched())
         if calibration_topic:
             node.lasting_subscription(CameraInfo, calibration_topic, self._on_calibration)
 
     @property
     def calibrated(self) -> bool:
-        """Whether what was published last has a lens."""
+        """Whether the last published one is calibrated."""
         return bool(self.made is not None and any(self.made.k))
 
     def publish(self, header: Header, encoded: EncodedFrame) -> None:
-        """Publish for a frame, if anything has changed since the last one."""
+        """Publish for a frame, if anything has changed."""
         calibration = self._calibration
-        # By identity: two messages of which one number differs count as equal.
+        # By identity: messages that differ in one number only compare as equal.
         made_of = id(calibration), encoded.original_size, encoded.coded_size, calibration
         if made_of[:3] != self._made_of[:3]:
             self._made_of, self.fault = made_of, ""
@@ -90,5 +92,5 @@ class CodedCameraInfo:
 
 
 def is_rectified(topic: str) -> bool:
-    """Whether an image topic is, by image_proc's names, one of rectified images."""
+    """Whether an image topic has rectified images, by image_proc's names."""
     return any(part.startswith("image_rect") for part in topic.split("/"))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is wrong with the entropy coder of a process that encodes or decodes."""
+"""Diagnostics of the entropy coder in a process that encodes or decodes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from roi_codec_ros.nodes.diagnostics import Level, Status
 
 
 def coder_statuses() -> list[Status]:
-    """One warning where the C++ entropy coder was left out; else none."""
+    """One warning if the C++ entropy coder is missing; else none."""
     complaint = kernel_complaint()
     return [Status("entropy coder", Level.WARN, complaint)] if complaint else []

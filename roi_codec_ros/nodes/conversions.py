@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Between messages and arrays. Message fields take array.array or bytes: NumPy arrays are slow."""
+"""Conversions between messages and arrays. Fields are set to array.array or bytes: NumPy arrays
+are slow.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +60,7 @@ def moved_stamp(stamp: Time, seconds: float) -> Time:
 
 
 def byte_array(data: bytes | memoryview) -> array.array[int]:
-    """The form of uint8[] that every ROS 2 Python takes without looking at each element."""
+    """The form of uint8[] that every ROS 2 Python accepts without checking each element."""
     values = array.array("B")
     values.frombytes(data)
     return values
@@ -72,10 +74,10 @@ def persons_from_detections(
     detect_ms: float,
     unknown: NDArray[np.bool_] | None = None,
 ) -> PersonArray:
-    """detections: in pixels of the published image. original_size: (height, width), the camera's.
+    """detections: in pixels of the published image.
 
-    Boxes and sizes go into the message in pixels of both. unknown: bool [rows, columns], where
-    there was nothing to look at; None: everywhere was.
+    original_size: (height, width) of the camera's image. The message has boxes and sizes in pixels
+    of both. unknown: bool [rows, columns], unknown parts of the image; None: none.
     """
     in_original = detections.scale_to(original_size)
     message = PersonArray(header=header, camera=camera, detect_ms=float(detect_ms))
@@ -101,7 +103,7 @@ def persons_from_detections(
 
 
 def detections_from_persons(message: PersonArray) -> Detections:
-    """The boxes of a PersonArray; its image size must be known (not that of several cameras)."""
+    """The boxes of a PersonArray; its image size must be set (as for a single camera)."""
     return Detections.from_arrays(
         [[p.x, p.y, p.x + p.width, p.y + p.height] for p in message.persons],
         [p.score for p in message.persons],
@@ -110,9 +112,9 @@ def detections_from_persons(message: PersonArray) -> Detections:
 
 
 def unknown_of(message: PersonArray | DecodedFrame) -> NDArray[np.bool_] | None:
-    """Where nothing of the picture was known: bool [rows, columns]; None: all of it was.
+    """Unknown parts of the image: bool [rows, columns]; None: none.
 
-    Raises ImageMessageError where its grid is none.
+    Raises ImageMessageError for an invalid grid.
     """
     columns = message.unknown_columns
     if columns == 0:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The parameters of `config.parameters` as those of a ROS node: declared, and changed live."""
+"""Declares the parameters of `config.parameters` in a ROS node and applies live changes."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def declare(node: Node, parameter: Parameter) -> Value:
         node.undeclare_parameter(parameter.name)
     except (InvalidParameterTypeException, InvalidParameterValueException):
         pass
-    # The value given has another type (source:=0, rate_hz:=10): take it if nothing is lost.
+    # The value has another type (source:=0, rate_hz:=10): convert it if that is lossless.
     anything = ParameterDescriptor(dynamic_typing=True)
     given = node.declare_parameter(parameter.name, None, anything).value
     node.undeclare_parameter(parameter.name)
-    # An empty list has no type, so that ROS hands it on as a value that is not set.
+    # An empty list has no type, so that ROS passes it as an unset value.
     value = parameter.coerce([] if given is None else given)
     node.declare_parameter(parameter.name, value, descriptor, ignore_override=True)
     return value
@@ -65,7 +65,7 @@ def strangers(node: Node) -> list[str]:
 def whole_numbers_as_doubles(
     declared: Mapping[str, Parameter], changes: Sequence[RosParameter]
 ) -> list[RosParameter]:
-    """Take 10 for 10.0, as at start: ROS itself would refuse another type."""
+    """Accept 10 for 10.0, as at start: ROS itself refuses another type."""
     return [
         RosParameter(change.name, value=float(change.value))
         if change.type_ == RosParameter.Type.INTEGER
@@ -79,7 +79,7 @@ def whole_numbers_as_doubles(
 def accepted(
     declared: Mapping[str, Parameter], changes: Sequence[RosParameter], *, configured: bool
 ) -> dict[str, Value]:
-    """The new values of declared parameters. Raises for one that cannot be taken."""
+    """The new values of declared parameters. Raises UsageError for an invalid one."""
     values = {}
     for change in changes:
         parameter = declared.get(change.name)

@@ -25,7 +25,7 @@ UNKNOWN_MODEL, BAD_PAYLOAD = "unknown_model", "bad_payload"
 
 
 class DecodedCamera:
-    """One camera's publishers, counters and figures."""
+    """One camera's publishers, counters and statistics."""
 
     def __init__(self, node: GuardedNode, name: str) -> None:
         self.name = name
@@ -42,7 +42,7 @@ class DecodedCamera:
         self.decoded = 0
         self.guard = FreshnessGuard()
         self.state = StreamState()
-        self.known_share = 1.0  # of the last image
+        self.known_share = 1.0  # share known of the last image
         self.late = 0
         self.late_moments = SlidingWindow()
         self.model = ""
@@ -54,7 +54,7 @@ class DecodedCamera:
         return self.images.get_subscription_count() > 0 or self.jpegs.get_subscription_count() > 0
 
     def publish_info(self, latent: CompressedLatent, decoded: DecodedFrame) -> None:
-        """Publish the camera of a decoded picture, where it is known and asked for."""
+        """Publish the CameraInfo of a decoded image, if it is known and subscribed to."""
         if self.info is not None and self.infos.get_subscription_count():
             height, width = decoded.coded_size
             info = scaled_camera_info(self.info, width, height)
@@ -68,8 +68,8 @@ class DecodedCamera:
         decode_ms: float,
         jpeg_quality: int,
     ) -> None:
-        """Publish a decoded image in every form that has subscribers."""
-        # The frame's data go first: whoever gets the image finds them there already.
+        """Publish a decoded image in every format that has subscribers."""
+        # The frame data go first, so that they are there when the image arrives.
         if self.frames.get_subscription_count():
             self.frames.publish(_frame_message(latent, decoded, decode_ms))
         if self.images.get_subscription_count():
@@ -87,7 +87,7 @@ class DecodedCamera:
         self.decode_ms.add(decode_ms)
 
     def figures(self) -> dict[str, Figure]:
-        """What /diagnostics shows of it."""
+        """Diagnostic values of the camera."""
         return {
             "model": self.model,
             "model_identity": self.model_identity,

@@ -6,10 +6,10 @@
                                                           │  <camera>/anonymized/image[/compressed]
                                                           └► a detector in the same process
 
-No image is made while nobody subscribes and no detector asks; but each payload of a stream brings
-its state up to date, so that what later ones leave out is known. A payload of an unknown model, a
-damaged one, and a frame that does not follow the last one (freshness.py) are counted and named;
-nothing is published for them.
+Images are only reconstructed for subscribers or a detector; but each payload updates the state of
+its stream, which later payloads build on. A payload of an unknown model, a damaged one, and a
+frame that does not follow the last one (freshness.py) are counted and reported; nothing is
+published for them.
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ from roi_codec_ros.stream.newest import NewestByKey
 
 TAKE_TIMEOUT_S = 0.2
 LATENT_TYPE = "roi_codec_ros/msg/CompressedLatent"
-LOSS_TO_NAME = 0.02  # of the frames that came; now and then one is lost anywhere
+LOSS_TO_NAME = 0.02  # of the received frames; an occasional loss is normal
 
 
 @dataclass(frozen=True)
 class _Waiting:
-    """A latent that waits.
+    """A waiting latent.
 
-    frame: what was read of it, or the payload if that stands alone. since_s: `time.monotonic`.
+    frame: its decoded symbols, or the payload if it is standalone. since_s: `time.monotonic`.
     """
 
     message: CompressedLatent
@@ -68,7 +68,7 @@ class _Waiting:
 
 
 class DecoderNode(ManagedNode):
-    """Publishes what is under `<camera>/anonymized`, and `<camera>/decoded_frame`."""
+    """Publishes `<camera>/anonymized/…` and `<camera>/decoded_frame`."""
 
     executable = "decoder_node"
     settings: DecoderParameters
@@ -79,11 +79,11 @@ class DecoderNode(ManagedNode):
         self._taker: FrameTaker | None = None
 
     def hand_to(self, taker: FrameTaker) -> None:
-        """Hand every frame that it wants to a node of the same process. Call before it spins."""
+        """Hand over frames to a node of the same process. Call before the node spins."""
         self._taker = taker
 
     def configure(self) -> None:
-        """Load what the parameters name and create publishers and subscriptions."""
+        """Load the models and create publishers and subscriptions."""
         names = self.settings.cameras
         check_camera_names(names)
         models = [load_model(name) for name in self.settings.models]
@@ -123,7 +123,7 @@ class DecoderNode(ManagedNode):
         check_camera_names(settings.cameras)
 
     def setting_changed(self, name: str, value: Value) -> None:
-        """A live parameter has another value."""
+        """Apply a changed live parameter."""
         if name == "cameras" and self.configured:
             self._cameras.become(self.settings.cameras)
 
@@ -136,17 +136,17 @@ class DecoderNode(ManagedNode):
         self.start_worker("decode", self._decode_next)
 
     def interrupt(self) -> None:
-        """Wake whatever waits, so that workers can end."""
+        """Wake waiting workers, so that they can end."""
         self._waiting.close()
 
-    # Latents come in
+    # Input: latents
 
     def _on_camera_info(self, camera: DecodedCamera, message: CameraInfo) -> None:
         camera.info = message if message.width and message.height else None
 
     def _on_latent(self, camera: DecodedCamera, message: CompressedLatent) -> None:
         if self._cameras.get(camera.name) is not camera:
-            return  # it was let go of
+            return  # the camera was removed
         heard_s = camera.health.heard(8.0 * len(message.data))
         try:
             payload = self._decoder.parse(message.data)
@@ -184,10 +184,10 @@ class DecoderNode(ManagedNode):
         if self._waiting.put(camera.name, _Waiting(message, frame, time.monotonic())):
             camera.health.replaced += 1
 
-    # Images go out
+    # Output: images
 
     def _decode_next(self) -> None:
-        """In the decode thread."""
+        """Decode waiting latents (decode thread)."""
         if not self._worth_decoding():
             return
         limit = batch_limit(self.settings.max_batch, self.settings.device)
@@ -215,15 +215,17 @@ class DecoderNode(ManagedNode):
         )
 
     def _in_time(self, waiting: _Waiting) -> bool:
-        """Whether its persons, or without a detector beside us its image, can be there in time."""
+        """Whether its persons (without a detector in this process: its image) can meet the
+        deadline.
+        """
         waited_ms = 1e3 * (time.monotonic() - waiting.since_s)
         detect_ms = self._taker.expected_ms() if self._taker is not None else 0.0
         return in_time(waited_ms, self._expected.ms + detect_ms, self.settings.deadline_ms)
 
     def _worth_decoding(self) -> bool:
-        """False while the detector beside us has enough to do and nobody else looks.
+        """False while the detector in this process is busy and there are no subscribers.
 
-        The latents that wait meanwhile are replaced by newer ones, at no cost but their bytes.
+        Waiting latents are meanwhile replaced by newer ones, which costs only bandwidth.
         """
         if self._taker is None or any(camera.subscribed for camera in self._cameras.values()):
             return True
@@ -244,7 +246,7 @@ class DecoderNode(ManagedNode):
         if isinstance(outcome, BitstreamError):
             self._refuse(camera, BAD_PAYLOAD, str(outcome))
             return
-        camera.publish_info(message, outcome)  # before the persons who are placed by it
+        camera.publish_info(message, outcome)  # before the persons that depend on it
         if self._taker is not None and self._taker.wants(camera.name):
             unknown = None if outcome.known.all() else ~outcome.known
             self._taker.put(
@@ -268,7 +270,7 @@ class DecoderNode(ManagedNode):
     # Diagnostics
 
     def statuses(self) -> list[Status]:
-        """What /diagnostics shows of this node now."""
+        """Diagnostics of this node."""
         own = {"models": self._known, "backend": self._backends}
         statuses = []
         for camera in self._cameras.values():
@@ -299,7 +301,7 @@ class DecoderNode(ManagedNode):
         return level, decoding
 
     def _whereabouts(self, camera: DecodedCamera) -> str:
-        """Where a silent camera's encoder may be looked for; empty while there is one."""
+        """A hint to where a silent camera's encoder may be; empty if there is a publisher."""
         if self.count_publishers(f"{camera.name}/latent"):
             return ""
         own = {self.resolve_topic_name(f"{name}/latent") for name in self._cameras}

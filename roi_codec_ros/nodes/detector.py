@@ -5,8 +5,8 @@
     <camera>/decoded_frame ─► original size by stamp ──┘               <camera>/image_persons
     or a decoder of the same process ──────────────────┘               <camera>/detections
 
-An image in which nobody is seen gives an empty array; no image gives no array, nor does one that
-shows nothing, as of a lens that is covered.
+An image without persons gives an empty array. Without an image, or for an image without contrast
+(a covered lens), nothing is published.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ _Waiting: TypeAlias = Image | CompressedImage | AnonymizedFrame
 
 
 class _Camera:
-    """One camera's publishers, counters and figures."""
+    """One camera's publishers, counters and statistics."""
 
     def __init__(self, node: ManagedNode, name: str) -> None:
         self.name = name
@@ -73,7 +73,7 @@ class _Camera:
             self.detections = node.publisher(
                 Detection2DArray, f"{name}/detections", qos.reliable()
             )
-        self.followed: FollowingSubscription | None = None  # None: a decoder hands over
+        self.followed: FollowingSubscription | None = None  # None: frames are handed over
         self.sizes = OriginalSizes()
         self.health = CameraHealth(IMAGES)
         self.detect_ms = SlidingWindow()
@@ -88,7 +88,9 @@ class DetectorNode(ManagedNode):
     settings: DetectorParameters
 
     def __init__(self, *, subscribes: bool = True) -> None:
-        """``subscribes``: to the decoder's topics; else a decoder of this process hands over."""
+        """``subscribes``: to the decoder's topics; else frames come from a decoder in this
+        process.
+        """
         super().__init__("detector")
         self._subscribes = subscribes
         self._cameras = CameraSet(self, self._make_camera)
@@ -96,7 +98,7 @@ class DetectorNode(ManagedNode):
         self._expected = Expectation()
 
     def configure(self) -> None:
-        """Load what the parameters name and create publishers and subscriptions."""
+        """Load the detector and create publishers and subscriptions."""
         names = self.settings.cameras
         check_camera_names(names)
         weights = find_weights(self.settings.weights, model_directories())
@@ -132,7 +134,7 @@ class DetectorNode(ManagedNode):
         check_camera_names(settings.cameras)
 
     def setting_changed(self, name: str, value: Value) -> None:
-        """A live parameter has another value."""
+        """Apply a changed live parameter."""
         if name == "cameras" and self.configured:
             self._cameras.become(self.settings.cameras)
 
@@ -144,10 +146,10 @@ class DetectorNode(ManagedNode):
         self.start_worker("detect", self._detect_next)
 
     def interrupt(self) -> None:
-        """Wake whatever waits, so that workers can end."""
+        """Wake waiting workers, so that they can end."""
         self._waiting.close()
 
-    # Images come in, from the decoder beside us (handover.FrameTaker)
+    # Input: images from the decoder in this process (handover.FrameTaker)
 
     def wants(self, camera: str) -> bool:
         """As `FrameTaker.wants`."""
@@ -166,7 +168,7 @@ class DetectorNode(ManagedNode):
         if known := self._cameras.get(camera):
             self._leave(known, frame)
 
-    # Images come in, from topics
+    # Input: images from topics
 
     def _on_frame(self, camera: _Camera, message: DecodedFrame) -> None:
         camera.sizes.add(
@@ -181,14 +183,14 @@ class DetectorNode(ManagedNode):
         if self._waiting.put(camera.name, image):
             camera.health.replaced += 1
 
-    # Persons go out
+    # Output: persons
 
     @property
     def _batch_limit(self) -> int:
         return batch_limit(self.settings.max_batch, self.settings.device)
 
     def _detect_next(self) -> None:
-        """In the detect thread."""
+        """Search waiting images (detect thread)."""
         frames = []
         for name, item in self._waiting.take_all(TAKE_TIMEOUT_S, self._batch_limit):
             camera = self._cameras.get(name)
@@ -217,7 +219,7 @@ class DetectorNode(ManagedNode):
         )
 
     def _read(self, camera: _Camera, message: Image | CompressedImage) -> AnonymizedFrame | None:
-        """The frame of an image message; None, counted and named, if there is none in it."""
+        """The frame of an image message; None, counted and reported, if it is invalid."""
         try:
             pixels = rgb_from_message(message)
         except ImageMessageError as error:
@@ -226,7 +228,7 @@ class DetectorNode(ManagedNode):
         size = (pixels.shape[0], pixels.shape[1])
         original = camera.sizes.find(stamp_ns(message.header), size, SIZE_TIMEOUT_S)
         if original is None and not self.count_publishers(f"{camera.name}/decoded_frame"):
-            original = size  # no decoder of ours: the image is the camera's own
+            original = size  # no decoder of this package: the image is the camera's
         if original is None:
             self._skip(camera, UNKNOWN_SIZE, "the size of the camera's image is unknown")
             return None
@@ -258,7 +260,7 @@ class DetectorNode(ManagedNode):
     # Diagnostics
 
     def statuses(self) -> list[Status]:
-        """What /diagnostics shows of this node now."""
+        """Diagnostics of this node."""
         return [self._status(camera) for camera in self._cameras.values()]
 
     def _status(self, camera: _Camera) -> Status:

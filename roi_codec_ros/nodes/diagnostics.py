@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a node reports about itself once a second on /diagnostics."""
+"""The /diagnostics that a node publishes once a second."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _LEVELS = {
 
 @dataclass(frozen=True)
 class Status:
-    """One line of diagnostics. subject: what of the node it is about, for example "codec"."""
+    """One diagnostic status. subject: part of the node, for example "codec"."""
 
     subject: str
     level: Level
@@ -58,7 +58,7 @@ def to_message(node_name: str, stamp: Time, statuses: Sequence[Status]) -> Diagn
 
 
 def as_text(value: Figure) -> str:
-    """Numbers with four significant digits; an empty text where there is no value yet."""
+    """Numbers with four significant digits; empty if there is no value yet."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):

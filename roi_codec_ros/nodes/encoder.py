@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""encoder_node: a camera's frames in, latents out. Raw pixels leave this process on no topic.
+"""encoder_node: a camera's frames in, latents out. Raw pixels are never published.
 
     source ─► capture thread ─► newest frame ─► encode thread ─► latent, latent/camera_info
 
@@ -54,16 +54,16 @@ from roi_codec_ros.stream.statistics import SlidingWindow
 
 TAKE_TIMEOUT_S = 0.2
 STALE_AFTER_S = 2.0
-LOSS_TO_NAME = 0.1  # images per second; now and then one is lost anywhere
+LOSS_TO_NAME = 0.1  # images per second; an occasional loss is normal
 CODED = Words("no frame encoded", "frames refused", "frames arrive, none encoded")
 READ = Words("no image", "images arrive, refused", "images arrive, none taken")
 SEEN_LIVE = (SourceKind.DEVICE, SourceKind.STREAM, SourceKind.TOPIC)
-MANY_FACES = 0.1  # of those in the photographs; a model that leaves more is none to hide behind
+MANY_FACES = 0.1  # share of faces left; a model that leaves more does not anonymize
 
 
 @dataclass(frozen=True)
 class _Waiting:
-    """A frame that waits for the encoder: pixels of our own capture, or a message not yet read."""
+    """A frame waiting for the encoder: captured pixels, or an unconverted message."""
 
     header: Header
     content: Frame | Image | CompressedImage
@@ -81,7 +81,7 @@ class EncoderNode(ManagedNode):
         self._images: FollowingSubscription | None = None
         self._published = 0
         self._coded = CameraHealth(CODED)
-        self._read = CameraHealth(READ)  # images of a topic, as this node can read them or not
+        self._read = CameraHealth(READ)  # format check for images of a topic
         self._few_levels = False
         self._last_frame: EncodedFrame | None = None
         self._encode_ms = SlidingWindow()
@@ -91,15 +91,15 @@ class EncoderNode(ManagedNode):
 
     @property
     def camera(self) -> str:
-        """The camera's name: the namespace, "camera" where there is none."""
+        """The camera's name: the namespace, or "camera" without one."""
         return self.get_namespace().strip("/") or "camera"
 
     def _own(self, topic: str) -> str:
-        """A topic of the camera; a node without a namespace names it as its decoder does."""
+        """A topic of the camera; without a namespace the name that the decoder expects."""
         return topic if self.get_namespace() != "/" else f"{self.camera}/{topic}"
 
     def configure(self) -> None:
-        """Load what the parameters name and create publishers and subscriptions."""
+        """Load the model, open the source and create publishers and subscriptions."""
         self._source: Source = parse_source(self.settings.source)
         if self._source.kind is SourceKind.STREAM:
             check_pipeline(self._source.target)
@@ -131,7 +131,7 @@ class EncoderNode(ManagedNode):
             target_kbit_s=self.settings.target_kbit_s,
         )
         model = self._encoder.model
-        # Publishing copies a message, so that one serves for all frames.
+        # Publishing copies a message, so that one is reused for all frames.
         self._latent_message = CompressedLatent(format=FORMAT, model=model.name)
         self._latent_message.model_id = np.frombuffer(model.id, np.uint8)
         self._frame_id = self.settings.frame_id or self.camera.replace("/", "_") + "_optical_frame"
@@ -169,26 +169,26 @@ class EncoderNode(ManagedNode):
             self._capture.start()
 
     def interrupt(self) -> None:
-        """Wake whatever waits, so that workers can end."""
+        """Wake waiting workers, so that they can end."""
         self._waiting.close()
 
     def deactivate(self) -> None:
-        """Stop working; what was loaded stays."""
+        """Stop working; models stay loaded."""
         if self._capture is not None and not self._capture.stop(STOP_TIMEOUT_S):
             self.hung = True
         self._capture = None
 
     def setting_changed(self, name: str, value: object) -> None:
-        """A live parameter has another value."""
+        """Apply a changed live parameter."""
         if self._capture is not None and name in ("rate_hz", "loop"):
             setattr(self._capture, name, value)
         if name in ("quality", "target_kbit_s"):
             setattr(self._encoder, name, float(value))  # type: ignore[arg-type]
 
-    # Frames come in
+    # Input: frames
 
     def _on_frame(self, frame: Frame) -> None:
-        """In the capture thread."""
+        """Receive a frame (capture thread)."""
         ago_s = max(0.0, time.monotonic() - frame.taken.taken_s)
         now = self.get_clock().now().to_msg()
         stamp = moved_stamp(now, self.settings.stamp_offset_s - ago_s)
@@ -207,10 +207,10 @@ class EncoderNode(ManagedNode):
         if self._waiting.put(self.camera, waiting):
             self._coded.replaced += 1
 
-    # Latents go out
+    # Output: latents
 
     def _encode_next(self) -> None:
-        """In the encode thread."""
+        """Encode waiting frames (encode thread)."""
         taken = self._waiting.take(TAKE_TIMEOUT_S)
         if taken is None:
             return
@@ -243,7 +243,7 @@ class EncoderNode(ManagedNode):
         self._skipped.add(encoded.skipped_share)
 
     def _pixels(self, content: Frame | Image | CompressedImage) -> NDArray[np.uint8]:
-        """uint8 [H, W, 3] RGB. Raises ImageMessageError for a message that cannot be read."""
+        """The pixels, uint8 [H, W, 3] RGB. Raises ImageMessageError for an unreadable message."""
         if isinstance(content, Frame):
             return content.image
         image = rgb_from_message(content)
@@ -272,7 +272,7 @@ class EncoderNode(ManagedNode):
     # Diagnostics
 
     def statuses(self) -> list[Status]:
-        """What /diagnostics shows of this node now."""
+        """Diagnostics of this node."""
         return [self._codec_status(), self._source_status(), *coder_statuses()]
 
     def _codec_status(self) -> Status:
@@ -374,7 +374,7 @@ class EncoderNode(ManagedNode):
         return max(STALE_AFTER_S, 3.0 / rate_hz if rate_hz else 0.0)
 
     def _skips(self) -> bool | None:
-        """As `load_encoder` takes it: None, if the model can."""
+        """The `skip` argument of `load_encoder`; None: if the model supports it."""
         if self.settings.skip != "auto":
             return self.settings.skip == "on"
         return None if self._is_live() else False
@@ -383,7 +383,7 @@ class EncoderNode(ManagedNode):
         return self._source.kind in SEEN_LIVE
 
     def _capture_format(self) -> CaptureFormat:
-        """What a device is asked for. Raises UsageError where there is none to ask."""
+        """Settings to request from a device. Raises UsageError if the source is not one."""
         given = self.settings
         asked = CaptureFormat(
             given.capture_width, given.capture_height, given.capture_fps, given.pixel_format
@@ -402,7 +402,7 @@ class EncoderNode(ManagedNode):
 
 
 def _privacy_complaint(model: Model) -> str:
-    """What whoever starts a camera with this model should know; empty for one that hides faces."""
+    """A warning for models that leave faces visible; empty for one that hides them."""
     if model.faces_left is None:
         return f"nobody has measured how many faces model {model.name} leaves: roi-codec evaluate"
     if model.faces_left > MANY_FACES:

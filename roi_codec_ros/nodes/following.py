@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A subscription that follows the type and QoS that the publishers of a topic offer.
+"""A subscription that adapts to the type and QoS that a topic's publishers offer.
 
-Best effort loses most large images of an ordinary driver, who offers reliability: one packet lost
-is an image lost. A reliable subscription hears nothing of a driver who does not offer it. ROS 2's
-own "best available" looks once, when the subscription is made, and Humble has none. So the
-publishers are looked at several times a second, and the subscription is made anew where they ask
-for another one.
+With best effort most large images of an ordinary, reliable driver are lost: one lost packet loses
+the image. A reliable subscription receives nothing from a best-effort driver. ROS 2's own "best
+available" is evaluated only once, when the subscription is created, and Humble does not have it.
+So the publishers are checked several times a second, and the subscription is recreated if they
+require another one.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _RELIABILITIES = (BEST_AVAILABLE, "reliable", "best_effort")
 
 @dataclass(frozen=True)
 class Offer:
-    """What one publisher offers. type: as in "sensor_msgs/msg/Image". node: its full name."""
+    """The offer of one publisher. type: as in "sensor_msgs/msg/Image". node: its full name."""
 
     node: str
     type: str
@@ -48,7 +48,7 @@ class Offer:
 
 @dataclass(frozen=True)
 class Way:
-    """How a topic is subscribed to."""
+    """Type and QoS of a subscription."""
 
     type: str
     reliable: bool = False
@@ -56,10 +56,11 @@ class Way:
 
 
 def way_to_take(offers: Sequence[Offer], types: Sequence[str], current: Way) -> Way:
-    """The best way that all publishers of one type offer; the current one while there is none.
+    """The best subscription that all publishers of one type support; the current one if there are
+    no publishers.
 
-    types: those that can be taken, the preferred one first; a type that is being taken is kept as
-    long as anybody offers it.
+    types: the accepted types, the preferred one first; the current type is kept as long as it is
+    offered.
     """
     offered = [kind for kind in (current.type, *types) if any(o.type == kind for o in offers)]
     if not offered:
@@ -70,7 +71,7 @@ def way_to_take(offers: Sequence[Offer], types: Sequence[str], current: Way) -> 
 
 
 def unheard(offers: Sequence[Offer], types: Sequence[str], way: Way) -> str:
-    """The publishers whose messages are not received, and why; empty if there are none."""
+    """The publishers whose messages are not received, with the reason; empty if there are none."""
     strangers = [offer for offer in offers if offer.type != way.type]
     if strangers:
         expected = " or ".join(types)
@@ -93,10 +94,10 @@ def _named(offers: Sequence[Offer], what: Callable[[Offer], str]) -> str:
 class FollowingSubscription:
     """Follows a topic until `destroy`; its owner calls `look` every LOOK_EVERY_S.
 
-    A `look` that raises changed nothing; the next one tries again.
+    If `look` raises, nothing has changed, and the next one tries again.
 
-    lost: messages that the middleware knows it lost on the way here; lost_recently: of the last
-    seconds. complaint: as `unheard` gives it, with the topic's name.
+    lost: messages that the middleware reports as lost; lost_recently: those of the last seconds.
+    complaint: result of `unheard`, with the topic's name.
     """
 
     def __init__(
@@ -104,7 +105,7 @@ class FollowingSubscription:
     ) -> None:
         """callbacks: by message type, the preferred one first.
 
-        Raises UsageError for a topic or a quality that cannot be.
+        Raises UsageError for an invalid topic or QoS.
         """
         self._node = node
         self._topic = topic
@@ -125,7 +126,7 @@ class FollowingSubscription:
 
     @property
     def types(self) -> list[str]:
-        """The message types that it accepts."""
+        """The accepted message types."""
         return list(self._callbacks)
 
     @property
@@ -136,7 +137,7 @@ class FollowingSubscription:
 
     @property
     def reliability(self) -> str:
-        """As diagnostics show it."""
+        """For diagnostics."""
         return "reliable" if self.way.reliable else "best_effort"
 
     def look(self) -> None:
@@ -151,7 +152,7 @@ class FollowingSubscription:
             for info in self._node.get_publishers_info_by_topic(self._topic)
         ]
         way = self._overridden(way_to_take(self.offers, self.types, self.way))
-        # None where the middleware had no place for another type yet.
+        # None if the middleware could not create it yet.
         if way != self.way or self._subscription is None:
             self._take(way)
 
@@ -167,7 +168,7 @@ class FollowingSubscription:
         profile = qos.recent(reliable=way.reliable, latched=way.latched)
         for callbacks in (
             SubscriptionEventCallbacks(message_lost=self._on_lost, use_default_callbacks=False),
-            SubscriptionEventCallbacks(use_default_callbacks=False),  # nobody counts losses there
+            SubscriptionEventCallbacks(use_default_callbacks=False),  # losses are not reported
         ):
             try:
                 self._subscription = self._node.create_subscription(
@@ -188,7 +189,7 @@ class FollowingSubscription:
         self.lost_recently.add(event.total_count_change)
 
     def _asked_reliability(self) -> str:
-        """The parameter that ROS would declare itself, with one more value."""
+        """The parameter that ROS itself would declare, with one more value."""
         name = f"qos_overrides.{self.topic}.subscription.reliability"
         descriptor = ParameterDescriptor(
             description=f"Reliability of {self.topic}: one of {', '.join(_RELIABILITIES)}",
@@ -212,6 +213,6 @@ class FollowingSubscription:
 
 
 def _type_name(kind: type) -> str:
-    """As the graph has it, for example "sensor_msgs/msg/Image"."""
+    """Type name in the ROS graph, for example "sensor_msgs/msg/Image"."""
     package, *_ = kind.__module__.split(".")
     return f"{package}/msg/{kind.__name__}"

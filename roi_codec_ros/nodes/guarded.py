@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Publishers, subscriptions, services and timers that outlive what their callbacks raise.
+"""Publishers, subscriptions, services and timers that survive exceptions in their callbacks.
 
 In rclpy an exception in a callback ends the executor, and the process with it. Here it is reported
-and the next call is tried. What a node makes is kept until its clean-up.
+and the next call is tried. Entities are kept until the node's clean-up.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class GuardedNode(LifecycleNode):
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self._active = False
-        self._entities: list[Callable[[], Any]] = []  # what destroys each of them
+        self._entities: list[Callable[[], Any]] = []  # destroys each of them
         self._own_topics: set[str] = set()
         self._warned_s: dict[str, float] = {}
 
@@ -44,7 +44,7 @@ class GuardedNode(LifecycleNode):
         return self._active
 
     def age_s(self, header: Header) -> float:
-        """How long ago a stamp was by this node's clock, in seconds; negative from the future."""
+        """Age of a stamp by this node's clock, in seconds; negative for one from the future."""
         return (self.get_clock().now().nanoseconds - stamp_ns(header)) / 1e9
 
     def publisher(
@@ -52,7 +52,7 @@ class GuardedNode(LifecycleNode):
     ) -> Any:
         """A publisher until clean-up, silent while inactive; its QoS can be overridden.
 
-        shared: others may publish on that topic as well.
+        shared: other publishers on the topic are expected.
         """
         try:
             publisher = self.create_lifecycle_publisher(
@@ -63,7 +63,7 @@ class GuardedNode(LifecycleNode):
             )
         except REFUSALS as error:
             raise refusal(f"topic {topic}", error) from error
-        if self._active:  # made for a camera that was added
+        if self._active:  # created for a camera that was added
             publisher.on_activate(None)
 
         def destroy() -> None:
@@ -76,7 +76,7 @@ class GuardedNode(LifecycleNode):
         return publisher
 
     def service(self, service_type: type, name: str, answer: Callable[[Any, Any], Any]) -> None:
-        """Offer a service until clean-up; what its callback raises becomes its answer."""
+        """Offer a service until clean-up; an exception in its callback becomes its response."""
 
         def guarded(request: Any, response: Any) -> Any:
             try:
@@ -92,7 +92,7 @@ class GuardedNode(LifecycleNode):
     def subscription(
         self, message_type: type, topic: str, callback: Callable[[Any], None], profile: Any = None
     ) -> Any:
-        """A subscription that lives until clean-up and is silent while the node is not active."""
+        """A subscription until clean-up; messages are ignored while the node is not active."""
         return self._subscribe(
             message_type,
             topic,
@@ -106,10 +106,10 @@ class GuardedNode(LifecycleNode):
     ) -> None:
         """Subscribe to a latched topic, also to a message published before this node started.
 
-        Publishers that keep their last message for late subscribers need another quality of
-        service than those that do not: they get a second subscription, once one is there, since
-        the others would complain of it. What comes while the node is not active counts as well:
-        it may not come again.
+        Publishers with transient-local durability require another QoS than volatile ones: they get
+            a second subscription as soon as one is found, since volatile publishers would warn
+            about it. Messages received while the node is not active are used as well: they may not
+            be sent again.
         """
         guarded = self.guarded(callback)
         self._subscribe(
@@ -156,9 +156,10 @@ class GuardedNode(LifecycleNode):
     def follow(
         self, callbacks: Mapping[type, Callable[[Any], None]], topic: str
     ) -> FollowingSubscription:
-        """As `subscription`, in the type and quality that the topic's publishers offer.
+        """As `subscription`, with the type and QoS that the topic's publishers offer.
 
-        callbacks: by message type, the preferred one first. For large messages of others.
+        callbacks: by message type, the preferred one first. For large messages from other
+        packages.
         """
         guarded = {kind: self._only_while_active(call) for kind, call in callbacks.items()}
         following = FollowingSubscription(self, guarded, topic)
@@ -167,21 +168,23 @@ class GuardedNode(LifecycleNode):
         return following
 
     def repeat(self, period_s: float, step: Callable[[], None]) -> None:
-        """Call `step` again and again, until clean-up, as `timer` does."""
+        """Call `step` periodically, until clean-up, as `timer` does."""
         timer = self.timer(period_s, step)
         self._entities.append(lambda: self.destroy_timer(timer))
 
     def timer(self, period_s: float, callback: Callable[[], None]) -> Any:
-        """A timer that keeps running while simulated time is paused, whatever a callback raises.
+        """A timer that keeps running while simulated time is paused, and after exceptions.
 
-        For `destroy_timer` when it is not wanted any longer.
+        End it with `destroy_timer`.
         """
         guarded = self.guarded(callback)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         return self.create_timer(period_s, lambda: guarded(), clock=steady)
 
     def making(self, make: Callable[[], Item]) -> tuple[Item, list[Callable[[], Any]]]:
-        """What `make` returns, and what destroys the entities that it made, for `destroy_soon`."""
+        """The result of `make`, and functions that destroy the entities it created, for
+        `destroy_soon`.
+        """
         before = len(self._entities)
         try:
             made = make()
@@ -192,12 +195,12 @@ class GuardedNode(LifecycleNode):
         return made, self._entities[before:]
 
     def destroy_soon(self, destroyers: Sequence[Callable[[], Any]]) -> None:
-        """Destroy entities once threads that may still use them have ended their step."""
+        """Destroy entities once threads that may still use them have finished their step."""
 
         def destroy() -> None:
             self.destroy_timer(timer)
             for destroyer in destroyers:
-                if destroyer in self._entities:  # else a clean-up has
+                if destroyer in self._entities:  # else the clean-up has done so
                     self._entities.remove(destroyer)
                     destroyer()
 
@@ -212,7 +215,7 @@ class GuardedNode(LifecycleNode):
                 self.report(error)
 
     def warn(self, subject: str, sentence: str) -> None:
-        """A warning, at most every few seconds for one subject (a camera and a cause)."""
+        """Log a warning, at most every few seconds per subject (a camera and a cause)."""
         now = time.monotonic()
         if now - self._warned_s.get(subject, -WARN_EVERY_S) >= WARN_EVERY_S:
             self._warned_s[subject] = now
@@ -225,16 +228,16 @@ class GuardedNode(LifecycleNode):
             self._entities.pop()()
 
     def report(self, error: Exception) -> None:
-        """One line for what a user or a peer caused, a traceback for a mistake of ours."""
+        """Log one line for errors caused by a user or peer, a traceback for bugs."""
         if not self.context.ok():
-            return  # publishing fails once a signal has closed the context
+            return  # publishing fails after a signal has closed the context
         if isinstance(error, RoiCodecError):
             self.warn(type(error).__name__, str(error))
         else:
             self.get_logger().error(traceback.format_exc(), throttle_duration_sec=WARN_EVERY_S)
 
     def guarded(self, callback: Callable[..., None]) -> Callable[..., None]:
-        """The callback, which reports what it raises: rclpy would end the whole node with it."""
+        """Wrap the callback to report exceptions, which would end the whole node in rclpy."""
 
         def guarded(*message: Any) -> None:
             try:

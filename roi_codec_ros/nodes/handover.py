@@ -16,11 +16,11 @@ from roi_codec_ros.common.images import ImageArray, Picture, Size, as_image
 
 @dataclass(frozen=True, eq=False)
 class AnonymizedFrame:
-    """A decoded frame, which nobody may write to.
+    """A decoded frame, read-only.
 
-    header: of its latent. picture: as the decoder has it, or an image of a message.
-    original_size: (height, width) in pixels of the camera's image. unknown: bool [rows, columns],
-    where nothing of the picture is known, as a grid over it; None while all of it is there.
+    header: of its latent. picture: from the decoder, or the image of a message. original_size:
+    (height, width) in pixels of the camera's image. unknown: bool [rows, columns], a grid over the
+    image with its unknown parts; None: none.
     """
 
     header: Header
@@ -30,7 +30,7 @@ class AnonymizedFrame:
 
     @cached_property
     def image(self) -> ImageArray:
-        """uint8 [H, W, 3] RGB: made when somebody looks."""
+        """uint8 [H, W, 3] RGB, converted on first access."""
         return as_image(self.picture)
 
 
@@ -38,13 +38,13 @@ class FrameTaker(Protocol):
     """Receives frames from the decode thread; only the newest of each camera is kept."""
 
     def wants(self, camera: str) -> bool:
-        """Whether frames of that camera are wanted now."""
+        """Whether frames of that camera are needed now."""
 
     def wait_for_room(self, timeout_s: float) -> bool:
         """Wait until a frame would be processed soon; False after the timeout."""
 
     def expected_ms(self) -> float:
-        """How long a frame takes there, by the last ones."""
+        """Expected processing time of a frame, from recent ones."""
 
     def put(self, camera: str, frame: AnonymizedFrame) -> None:
         """Hand over a frame."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tracker's TF frames: where its cameras are, and the frame of its cloud."""
+"""The tracker's TF frames: those of its cameras, and that of its cloud."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from roi_codec_ros.perception.ground import CameraPose
 
 
 class MapFrames:
-    """Broadcasts given poses, and chooses the frame in which a cloud keeps its precision."""
+    """Broadcasts configured poses, and chooses a frame in which the cloud keeps its precision."""
 
     def __init__(self, node: GuardedNode, settings: Callable[[], TrackerParameters]) -> None:
-        """settings: those of now."""
+        """settings: returns the current settings."""
         self._node, self._settings = node, settings
         self._map_frame = settings().map_frame
         self._static = StaticTransforms(node, self._map_frame) if tf_messages_installed() else None
@@ -29,7 +29,7 @@ class MapFrames:
         self._origin: NDArray[np.float64] | None = None
 
     def broadcast(self, camera: TrackedCamera, frame_id: str) -> None:
-        """Broadcast the given pose of a camera on TF, once its frame id is known."""
+        """Broadcast the configured pose of a camera on TF, once its frame id is known."""
         wanted = self._settings().broadcast_poses and self._node.active and frame_id
         if self._static is None or camera.pose is None or not wanted:
             return
@@ -45,9 +45,9 @@ class MapFrames:
             )
 
     def settle(self, cameras: Iterable[TrackedCamera]) -> None:
-        """Decide on the cloud's frame, once a camera has a place in the map.
+        """Choose the cloud's frame, once a camera has a pose in the map.
 
-        Raises LeftOutError where it is not the map's and cannot be broadcast.
+        Raises LeftOutError if it is not the map's and cannot be broadcast.
         """
         if self._origin is None:
             poses = [c.pose or (c.view.pose if c.view else None) for c in cameras]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tracker publishes of the map: persons, poses, the cloud of obstacles, watched floor."""
+"""Messages of the tracker in the map: persons, poses, obstacle cloud, coverage."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from roi_codec_ros.nodes.conversions import byte_array, moved_stamp
 from roi_codec_ros.perception.coverage import Cells
 from roi_codec_ros.perception.tracking import Tracks
 
-SLOWEST_HEADING_M_S = 0.2  # below it a velocity says nothing about where someone looks
+SLOWEST_HEADING_M_S = 0.2  # below it a velocity says nothing about a person's heading
 
 
 def persons_from_tracks(tracks: Tracks, header: Header) -> PersonArray:
@@ -42,7 +42,7 @@ def persons_from_tracks(tracks: Tracks, header: Header) -> PersonArray:
 
 
 def poses_from_persons(persons: PersonArray) -> PoseArray:
-    """Poses on the ground; walking persons face ahead, all others along the map's x."""
+    """Poses on the ground; walking persons face their direction, all others the map's x."""
     return PoseArray(
         header=persons.header,
         poses=[
@@ -67,13 +67,14 @@ except ImportError:
 RING_POINTS = 12
 RING_HEIGHTS_M = (0.2, 0.8, 1.4)
 FLOAT_BYTES = 4
-FAR_M = 1000.0  # there float32 counts in 0.06 mm; at the 5,000,000 m of UTM in half metres
+FAR_M = 1000.0  # float32 resolution there is 0.06 mm; at the 5,000,000 m of UTM half a metre
 
 
 def origin_near(places: Sequence[ArrayLike]) -> NDArray[np.float64]:
-    """An origin near cameras at places [N, 2 or 3], for float32 points: x and y in whole metres.
+    """An origin near cameras at positions [N, 2 or 3], for float32 points: x and y in whole
+    metres.
 
-    The map's own origin while the middle camera is within FAR_M of it.
+    The map's origin if the middle camera is within FAR_M of it.
     """
     middle = np.median(np.asarray(places, np.float64)[:, :2], axis=0)
     return np.zeros(2) if np.abs(middle).max() <= FAR_M else np.round(middle)
@@ -86,7 +87,7 @@ def person_rings(
 
     origin: x and y of the frame that the points are in, as `origin_near` finds it.
 
-    Zones and obstacle layers ask for several points before they believe in an obstacle.
+    Collision zones and obstacle layers require several points for an obstacle.
     """
     places = np.asarray(xy, np.float64).reshape(-1, 1, 1, 2) - np.asarray(origin, np.float64)
     angles = np.arange(RING_POINTS) * (2.0 * np.pi / RING_POINTS)
@@ -98,14 +99,14 @@ def person_rings(
 
 
 def cloud_from_points(points: NDArray[np.float32], header: Header) -> PointCloud2:
-    """points: float32 [N, 3]. The fields x, y and z are there even when no point is."""
+    """points: float32 [N, 3]. The fields x, y and z are present even without points."""
     if point_cloud2 is not None:
         return point_cloud2.create_cloud_xyz32(header, points)
     return written_cloud(points, header)
 
 
 def written_cloud(points: NDArray[np.float32], header: Header) -> PointCloud2:
-    """What sensor_msgs_py makes, where that package is not installed."""
+    """As sensor_msgs_py creates it, if that package is not installed."""
     step = 3 * FLOAT_BYTES
     cloud = PointCloud2(header=header, height=1, width=len(points), is_dense=False)
     cloud.is_bigendian = sys.byteorder != "little"
@@ -124,10 +125,10 @@ WATCHED, NOT_COVERED = 0, -1
 def coverage_grid(
     known: Sequence[Cells], watched: Sequence[Cells], cell_m: float, header: Header
 ) -> OccupancyGrid:
-    """WATCHED in the cells that some camera watches now, NOT_COVERED in all others.
+    """WATCHED in cells that a camera watches now, NOT_COVERED in all others.
 
-    known: cells [K, 2] of every camera, watched or not: the grid reaches around them, so that it
-    stays in its place when a camera goes dark.
+    known: cells [K, 2] of every camera, watched or not: the grid spans all of them, so that it
+    does not move when a camera fails.
     """
     grid = OccupancyGrid(header=header)
     grid.info.resolution = cell_m

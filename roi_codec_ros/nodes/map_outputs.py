@@ -34,12 +34,12 @@ from roi_codec_ros.perception.tracking import Tracks
 class MapOutputs:
     """Publishes everything under `persons/`.
 
-    watched: the cameras in the last coverage, None before there was one. left_out: cameras too far
-    away for the coverage. frames: what it says of frames.
+    watched: the cameras in the last coverage, None before the first. left_out: cameras too far
+        away for the coverage grid. frames: the TF frames.
     """
 
     def __init__(self, node: GuardedNode, settings: Callable[[], TrackerParameters]) -> None:
-        """settings: those of now; some may be set while the node runs."""
+        """settings: returns the current settings, some of which may change at run time."""
         self._node = node
         self._settings = settings
         self.frames = MapFrames(node, settings)
@@ -61,15 +61,15 @@ class MapOutputs:
         """Forget what was published, as after an activation."""
         self.watched: tuple[str, ...] | None = None
         self.left_out: tuple[str, ...] = ()
-        self._said: dict[str, int] = {}  # how many cells of each camera the last coverage has
+        self._said: dict[str, int] = {}  # number of cells of each camera in the last coverage
         self._health_said: list[Status] = []
 
     def publish_map(
         self, tracks: Tracks, header: Header, cameras: Iterable[TrackedCamera], patience_s: float
     ) -> None:
-        """Publish the persons of the map as they are at the header's stamp."""
+        """Publish the persons of the map, predicted to the header's stamp."""
         settings = self._settings()
-        # An obstacle need not prove itself: who was seen only once is in the way as well.
+        # Obstacles need no confirmation: a person seen only once is included.
         cloud_header, origin = self.frames.of_cloud(header)
         points = person_rings(tracks.xy, settings.person_radius_m, origin)
         self._cloud.publish(cloud_from_points(points, cloud_header))
@@ -100,9 +100,10 @@ class MapOutputs:
             )
 
     def shows_less(self, cameras: Iterable[TrackedCamera]) -> bool:
-        """Whether floor last published as watched no longer is, so that coverage is due now.
+        """Whether floor that was published as watched no longer is, so that coverage must be
+        published now.
 
-        What is to be seen again waits for the next turn.
+        Floor that becomes visible again waits for the next period.
         """
         return any(
             camera.shown is not None and len(camera.shown.cells) < self._said.get(camera.name, 0)
@@ -112,7 +113,7 @@ class MapOutputs:
     def publish_coverage(
         self, cameras: Sequence[TrackedCamera], watching: tuple[str, ...]
     ) -> None:
-        """Publish the floor that the cameras in `watching` see."""
+        """Publish the coverage of the cameras in `watching`."""
         known: dict[str, Cells] = {c.name: c.view.cells for c in cameras if c.view is not None}
         fit = fitting(known)
         seen: dict[str, Cells] = {

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What rviz shows: persons as cylinders with a line of text, their velocities, cameras' cones."""
+"""Markers for rviz: persons as labelled cylinders, their velocities, cameras' view cones."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TEXT_HEIGHT_M = 0.25
 BODY = ColorRGBA(r=0.2, g=0.8, b=0.4, a=0.7)
 TEXT = ColorRGBA(r=1.0, g=1.0, b=1.0, a=1.0)
 ARROW = ColorRGBA(r=1.0, g=0.7, b=0.1, a=0.9)
-ARROW_S = 1.0  # an arrow ends where its person will be after so long
+ARROW_S = 1.0  # an arrow ends at the predicted position after this time
 SLOWEST_ARROW_M_S = 0.1
 WATCHING = ColorRGBA(r=0.3, g=0.6, b=1.0, a=0.9)
 BLIND = ColorRGBA(r=1.0, g=0.2, b=0.2, a=0.9)
@@ -32,9 +32,9 @@ UPRIGHT = Quaternion(x=math.sqrt(0.5), y=0.0, z=0.0, w=math.sqrt(0.5))
 
 
 def person_markers(persons: PersonArray, height_m: float, lifetime_s: float) -> MarkerArray:
-    """Markers of those with a position in the camera's optical frame (y down), at their feet.
+    """Markers at the feet of persons with a position in the camera's optical frame (y down).
 
-    Markers of persons who are gone vanish by their lifetime.
+    They vanish at the end of their lifetime.
     """
     array = MarkerArray()
     for index, person in enumerate(persons.persons):
@@ -49,9 +49,9 @@ def map_markers(
     height_m: float,
     lifetime_s: float,
 ) -> MarkerArray:
-    """Markers of tracked persons in the map (z up), and of cameras: name, view, whether it sees.
+    """Markers of tracked persons in the map (z up), and of cameras: name, view, state.
 
-    All vanish by their lifetime unless they are renewed.
+    All vanish at the end of their lifetime unless renewed.
     """
     array = MarkerArray()
     for person in persons.persons:
@@ -99,7 +99,7 @@ def _cone(index: int, name: str, view: GroundView, color: ColorRGBA) -> Iterator
     corners = [[0, 0], [camera.width, 0], [camera.width, camera.height], [0, camera.height]]
     rays = camera.undistort(corners)
     at = point_from_array(pose.translation)
-    if np.isfinite(rays).all():  # a lens model need not reach into the corners
+    if np.isfinite(rays).all():  # a lens model may not extend to the corners
         ends = pose.translation + CONE_M * rays @ pose.rotation.T
         points = [point_from_array(end) for end in ends]
         lines = Marker(ns="cameras", id=index, type=Marker.LINE_LIST, color=color)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs nodes as a process: starts them, spins them, ends them at once on SIGINT and SIGTERM.
+"""Runs nodes as a process: starts and spins them, and ends at once on SIGINT and SIGTERM.
 
-Imports nothing heavy before the signals are in hand, so that a Ctrl-C while torch is being
-imported ends as quietly as any other.
+Heavy imports come after the signal handlers, so that Ctrl-C during the import of torch ends as
+cleanly as later.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from roi_codec_ros.nodes.base import ManagedNode
 
 
-FAILED, WRONG_USE = 1, 2  # exit statuses, as those of roi-codec
+FAILED, WRONG_USE = 1, 2  # exit statuses, as in roi-codec
 PROFILE = "fastdds.xml"
 PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 
 
 class _StopSignals:
-    """SIGINT and SIGTERM. Once the node spins, rclpy's own handler ends the spinning."""
+    """Handles SIGINT and SIGTERM. While the node spins, rclpy's own handler ends the spinning."""
 
     def __init__(self) -> None:
         self.starting = True
@@ -35,7 +35,7 @@ class _StopSignals:
 
     def __call__(self, number: int, frame: object) -> None:
         if self.starting:
-            # An exception may be swallowed inside an import; nothing is at stake yet, so just go.
+            # An exception could be swallowed inside an import; there is nothing to clean up yet.
             os._exit(0)
 
 
@@ -48,12 +48,12 @@ def run(
 ) -> int:
     """Run a node, or several, until SIGINT or SIGTERM; the exit status.
 
-    Where one was to start by itself and could not it is 2 for wrong use (arguments, parameters,
-    environment) and 1 for the rest: a supervisor then sees that it failed, and whether another try
-    is any use.
-    maker: what makes the node or the nodes, by its name in the module.
-    args: None for the process's own; the process then ends here and nothing is returned.
-    publishes_images: give Fast DDS the shared memory that images need (config/fastdds.xml).
+    If a node with autostart cannot start, the status is 2 for wrong use (arguments, parameters,
+    environment) and 1 otherwise: a supervisor then knows whether a restart is useful.
+    maker: name of the function or class in the module that creates the node or nodes.
+    args: None for the process's own; the process then exits instead of returning.
+    publishes_images: configure Fast DDS with the shared memory that images need
+        (config/fastdds.xml).
     """
     signals = _StopSignals()
     missing = _missing_ros()
@@ -103,7 +103,7 @@ def _run(
         rclpy.logging.get_logger(Path(sys.argv[0]).stem).fatal(complaint)
         status = FAILED
     except Exception:
-        if rclpy.ok():  # else it comes from the context that a signal has closed
+        if rclpy.ok():  # else it is caused by the context that a signal has closed
             raise
     signals.starting = False
     hanging = [node for node in nodes if not node.halt()]
@@ -114,7 +114,7 @@ def _run(
 
 
 def _made(maker: Callable[[], ManagedNode | list[ManagedNode]]) -> list[ManagedNode]:
-    """The nodes; RoiCodecError where ROS will not have one, as secured and without its enclave."""
+    """Create the nodes. Raises RoiCodecError if ROS refuses one, as without its enclave."""
     from roi_codec_ros.nodes.ros_start import REFUSALS, refusal
 
     try:
@@ -125,7 +125,7 @@ def _made(maker: Callable[[], ManagedNode | list[ManagedNode]]) -> list[ManagedN
 
 
 def _missing_ros() -> str:
-    """What of ROS 2 this Python lacks, and what to do; empty when it is all there."""
+    """What is missing of ROS 2 in this Python, and what to do; empty if nothing is."""
     for name in ("rclpy", "roi_codec_ros.msg"):
         try:
             importlib.import_module(name)
@@ -138,7 +138,7 @@ def _missing_ros() -> str:
 
 
 def make_room_for_images() -> None:
-    """Name our Fast DDS profile, unless the user named one."""
+    """Set our Fast DDS profile, unless the user has set one."""
     if any(os.environ.get(name) for name in PROFILE_VARIABLES):
         return
     from roi_codec_ros.common.share import share_folders
@@ -150,7 +150,7 @@ def make_room_for_images() -> None:
 
 
 def _start(node: ManagedNode) -> int:
-    """Configure and activate, unless a manager is to; the exit status if that is where it ends."""
+    """Configure and activate with autostart; returns the exit status if that fails."""
     from rclpy.lifecycle import TransitionCallbackReturn
 
     if not node.settings.autostart:
@@ -163,7 +163,7 @@ def _start(node: ManagedNode) -> int:
 
 
 def _leave(status: int, ended: bool) -> None:
-    """End the process at once: taking torch apart module by module may last for seconds."""
+    """Exit the process at once: unloading torch may take seconds."""
     if ended:
         atexit._run_exitfuncs()
     sys.stdout.flush()

@@ -15,9 +15,9 @@ except ImportError:  # Humble
 LARGEST_DEPTH = 10_000
 
 
-# Profiles are made anew each time: an override is written into the profile it applies to.
+# A new profile each time: overrides are written into the profile.
 def latents() -> QoSProfile:
-    """Latents: a few may wait, so that none is lost that a later one builds on."""
+    """For latents: a short queue, since later ones build on earlier ones."""
     return _best_effort(depth=10)
 
 
@@ -36,10 +36,10 @@ def _best_effort(depth: int) -> QoSProfile:
 
 
 def images() -> QoSProfile:
-    """Decoded images and their camera info: only the newest counts, for whoever asks.
+    """For decoded images and their camera info: only the newest message counts.
 
-    Reliable, as REP 2003 has it for publishers of images: subscribers of either kind get them, and
-    each decides for itself. With a depth of 1 a slow one holds up nobody.
+    Reliable, as REP 2003 recommends for publishers of images: both reliable and best-effort
+    subscribers receive them. With a depth of 1 a slow subscriber does not block others.
     """
     return QoSProfile(
         history=HistoryPolicy.KEEP_LAST,
@@ -50,7 +50,7 @@ def images() -> QoSProfile:
 
 
 def recent(*, reliable: bool, latched: bool) -> QoSProfile:
-    """Images of a driver: a few may wait, so that none is lost while another is taken."""
+    """For images of a driver: a short queue, so that none is lost while another is processed."""
     return QoSProfile(
         history=HistoryPolicy.KEEP_LAST,
         depth=5,
@@ -60,7 +60,7 @@ def recent(*, reliable: bool, latched: bool) -> QoSProfile:
 
 
 def reliable() -> QoSProfile:
-    """Persons, markers and diagnostics."""
+    """For persons, markers and diagnostics."""
     return QoSProfile(
         history=HistoryPolicy.KEEP_LAST,
         depth=10,
@@ -70,7 +70,7 @@ def reliable() -> QoSProfile:
 
 
 def latched() -> QoSProfile:
-    """For what rarely changes: late subscribers get the last message at once."""
+    """For topics that rarely change: late subscribers get the last message at once."""
     return QoSProfile(
         history=HistoryPolicy.KEEP_LAST,
         depth=1,
@@ -80,7 +80,7 @@ def latched() -> QoSProfile:
 
 
 def is_latched(profile: QoSProfile) -> bool:
-    """Whether a publisher offers what `latched` asks for."""
+    """Whether a publisher satisfies a `latched` subscription."""
     return bool(
         profile.reliability == ReliabilityPolicy.RELIABLE
         and profile.durability == DurabilityPolicy.TRANSIENT_LOCAL
@@ -88,7 +88,7 @@ def is_latched(profile: QoSProfile) -> bool:
 
 
 def silent_events() -> SubscriptionEventCallbacks:
-    """For a subscription beside another one that some publishers cannot serve: no warnings."""
+    """For a second subscription that some publishers do not match: no warnings."""
     return SubscriptionEventCallbacks(use_default_callbacks=False)
 
 
@@ -101,7 +101,7 @@ def overridable(*, reliability: bool = True) -> QoSOverridingOptions:
 
 
 def _check(profile: QoSProfile) -> SetParametersResult:
-    """Refuse what the middleware would refuse in many words."""
+    """Refuse invalid profiles with a clear message, before the middleware does."""
     good = 0 <= profile.depth <= LARGEST_DEPTH
     return SetParametersResult(
         successful=good,

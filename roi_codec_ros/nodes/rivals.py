@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds other publishers on topics that belong to one node."""
+"""Detects other publishers on topics that belong to one node."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rclpy.node import Node
 
-# A process that was killed is known until its lease ends, and its successor has its name.
+# A killed process remains in the graph until its lease ends, under its successor's name.
 PATIENCE_WITH_NAMESAKES_S = 30.0
 
 
@@ -22,7 +22,7 @@ class Rivals:
         self._namesakes_since: dict[str, float] = {}
 
     def found(self, topics: Collection[str]) -> str:
-        """A sentence that names them by topic; empty where there is none."""
+        """A message that names them by topic; empty if there are none."""
         found = {
             topic: names
             for topic in sorted(topics)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Starts ROS in a process, and says in one line what it refuses.
+"""Starts ROS in a process and reports errors in one line.
 
-What ROS says by itself is spread over a log and an error, with places in its own sources.
+ROS itself spreads its messages over a log and an exception, with source locations.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from rclpy.qos_overriding_options import InvalidQosOverridesError
 
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
 
-LARGEST_DOMAIN = 232  # the last whose ports there are
-_PLACE = re.compile(r", at \S+:\d+")  # where in rcl an error was made
-# What making a node, a publisher or a subscription raises for names, values and qualities.
+LARGEST_DOMAIN = 232  # the last one with valid ports
+_PLACE = re.compile(r", at \S+:\d+")  # source location of an error in rcl
+# Exceptions of creating nodes, publishers and subscriptions for invalid names, values and QoS.
 REFUSALS = (
     NameValidationException,
     ParameterException,
@@ -37,15 +37,14 @@ _WHILE = re.compile(r"^(failed to [a-z ]+|Failed to parse ROS arguments): ")
 
 
 def middleware_name() -> str:
-    """The middleware that nodes of this environment use, as ``rmw_fastrtps_cpp``."""
+    """The middleware of nodes in this environment, for example ``rmw_fastrtps_cpp``."""
     return str(rclpy.utilities.get_rmw_implementation_identifier())
 
 
 def start_ros(args: Sequence[str] | None) -> None:
     """rclpy.init with arguments (None: the process's own).
 
-    Raises UsageError for arguments or an environment that ROS cannot use, RoiCodecError for
-    whatever else keeps it from starting.
+    Raises UsageError for invalid arguments or environment, RoiCodecError for any other failure.
     """
     _check_domain(os.environ.get("ROS_DOMAIN_ID", ""))
     _check_keystore(os.environ)
@@ -57,9 +56,9 @@ def start_ros(args: Sequence[str] | None) -> None:
 
 
 def refusal(what: str, error: Exception) -> RoiCodecError:
-    """One of REFUSALS as an error of ours; UsageError unless it lies with the middleware.
+    """Convert one of REFUSALS to our error; UsageError unless the middleware is the cause.
 
-    what: what was to be made, for example "topic /front/persons".
+    what: the entity, for example "topic /front/persons".
     """
     sentence = f"{what}: expected what ROS can make, found: {ros_sentence(error)}"
     if isinstance(error, rclpy_implementation.RCLError):
@@ -68,16 +67,16 @@ def refusal(what: str, error: Exception) -> RoiCodecError:
 
 
 def ros_sentence(error: Exception) -> str:
-    """What an error of ROS says, in one line and without the places in ROS's sources."""
+    """The message of a ROS error in one line, without source locations."""
     text = " ".join(str(error).split())
     return _WHILE.sub("", _PLACE.sub("", text)).rstrip(" .")
 
 
 def _check_arguments(args: Sequence[str] | None) -> None:
-    """Have ROS read the arguments by themselves: what goes wrong later is not theirs."""
+    """Have ROS parse the arguments separately, to tell argument errors from later ones."""
     given = list(sys.argv if args is None else args)
     _check_files(given)
-    # rcl says half of its sentence in the log; the error holds all of it.
+    # rcl logs only half of the message; the exception has all of it.
     rclpy.logging.set_logger_level("rcl", rclpy.logging.LoggingSeverity.FATAL)
     try:
         rest = rclpy.utilities.remove_ros_args(given)
@@ -89,7 +88,7 @@ def _check_arguments(args: Sequence[str] | None) -> None:
         ) from error
     finally:
         rclpy.logging.set_logger_level("rcl", rclpy.logging.LoggingSeverity.UNSET)
-    own = given[1 if args is None else 0 :]  # without the name of the program
+    own = given[1 if args is None else 0 :]  # without the program name
     before = own[: own.index("--ros-args")] if "--ros-args" in own else own
     if strangers := before or rest[len(given) - len(own) :]:
         raise UsageError(

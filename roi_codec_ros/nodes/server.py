@@ -3,9 +3,9 @@
 
     <camera>/latent ─► decoder ─ image in memory ─► detector ─► <camera>/persons
 
-Both are the nodes that they are alone, with their names, parameters, lifecycles and diagnostics;
-images are published to whoever subscribes. The detector looks at what this decoder hands it only:
-for bags of images, and other publishers, there is detector_node.
+Both keep their names, parameters, lifecycles and diagnostics; images are published for
+subscribers. The detector only searches frames from this decoder: for bags of images and other
+publishers use detector_node.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from roi_codec_ros.nodes.detector import DetectorNode
 
 
 def server_nodes() -> list[ManagedNode]:
-    """The detector first: when frames come, somebody is there to take them."""
+    """Create the nodes; the detector first, so that it is ready for the decoder's frames."""
     detector = DetectorNode(subscribes=False)
     decoder = DecoderNode()
     decoder.hand_to(detector)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Snapshots: the next anonymized image of every camera, written into a folder when asked."""
+"""Snapshots: the next anonymized image of every camera, written into a folder on request."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from roi_codec_ros.nodes.guarded import GuardedNode
 
 
 class Snapshots:
-    """Offers `~/snapshot`, and writes what it asked for."""
+    """Offers `~/snapshot` and writes the images."""
 
     def __init__(self, node: GuardedNode, folder: str, cameras: Collection[str]) -> None:
-        """folder: one that exists, or empty for no snapshots. cameras: those of now.
+        """folder: an existing one, or empty for no snapshots.
 
-        Raises UsageError.
+        cameras: returns the current cameras. Raises UsageError.
         """
         if folder and not Path(folder).expanduser().is_dir():
             raise UsageError(f"snapshot_folder: expected a folder, found none at {folder}")
@@ -34,11 +34,11 @@ class Snapshots:
         node.service(Trigger, "~/snapshot", self._on_request)
 
     def due(self, camera: str) -> bool:
-        """Whether the next image of a camera is wanted."""
+        """Whether the next image of a camera is to be written."""
         return camera in self._due
 
     def take(self, camera: str, header: Header, image: ImageArray, jpeg_quality: int) -> None:
-        """Write an image, if it is due; a failure is a warning of the node."""
+        """Write an image if requested; a failure is logged as a warning."""
         if camera not in self._due or self._folder is None:
             return
         self._due.discard(camera)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One camera of the tracker: its lens, its view of the ground, and where its persons stand."""
+"""One camera of the tracker: its lens, its view of the ground, and its persons' positions."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from roi_codec_ros.stream.health import CameraHealth, Words, unplaceable
 from roi_codec_ros.stream.statistics import SlidingWindow, Tally
 
 SAID = Words("nothing from the detector", "frames left out", "frames arrive, none used")
-ENOUGH_HEIGHTS = 5  # of persons, to doubt a pose by
+ENOUGH_HEIGHTS = 5  # number of persons needed to reject a pose
 NO_LENS, NO_FLOOR, NOT_SHOWN, UNPLACEABLE, WRONG_SCALE, CLOCK = _OWN_CAUSES = (
     "no_lens", "no_floor", "not_shown", "unplaceable", "wrong_scale", "clock",
 )  # fmt: skip
@@ -39,7 +39,7 @@ CAUSES = (NO_POSE, EXTRAPOLATION, *_OWN_CAUSES)
 
 
 class LeftOutError(RoiCodecError):
-    """A frame that tells nothing of the floor. cause: one of CAUSES."""
+    """A frame that gives no information about the floor. cause: one of CAUSES."""
 
     def __init__(self, cause: str, reason: str) -> None:
         super().__init__(reason)
@@ -48,10 +48,10 @@ class LeftOutError(RoiCodecError):
 
 @dataclass(frozen=True, eq=False)
 class Sighting:
-    """What one frame of a camera says of the map.
+    """Measurements in the map from one frame of a camera.
 
     xy: [N, 2] and covariance: [N, 2, 2] in metres; score, height_m: [N]. shown: the ground that
-    the frame shows. incomplete: why not all of its persons are here; empty if they are.
+        the frame shows. incomplete: why persons are missing; empty if none is.
     """
 
     xy: NDArray[np.float64]
@@ -63,11 +63,12 @@ class Sighting:
 
 
 class TrackedCamera:
-    """What is known of one camera.
+    """State of one camera.
 
-    in_map: it has, or once had, a pose; from then on it never speaks in its optical frame.
-    health: a frame is of use if it got into the map, or out without one. refused: sightings that
-    could not be placed, by reason. shown: what of its view the last frame that was used shows.
+    in_map: it has, or once had, a pose; from then on nothing is published in its optical frame.
+    health: a frame is used if it reaches the map, or the output without a map. refused: sightings
+    that could not be placed, by reason. shown: the part of its view that the last used frame
+    shows.
     """
 
     def __init__(self, name: str, pose: CameraPose | None) -> None:
@@ -80,13 +81,13 @@ class TrackedCamera:
         self.health = CameraHealth(SAID)
         self.persons = SlidingWindow()
         self.refused = Tally()
-        self.heights = SlidingWindow()  # of persons, per that of one who stands at their place
-        self.doubt = ""  # why its places are not believed
+        self.heights = SlidingWindow()  # heights relative to those expected at the positions
+        self.doubt = ""  # why its positions are not trusted
         self.view: GroundView | None = None
-        self.shown: GroundView | ShownView | None = None  # what of it its last frame shows
+        self.shown: GroundView | ShownView | None = None  # the part that its last frame shows
 
     def stand_at(self, pose: CameraPose | None) -> None:
-        """Take another pose, as far as it is another one."""
+        """Set the pose, if it has changed."""
         same = self.pose is pose or (
             self.pose is not None and pose is not None and self.pose.same_as(pose)
         )
@@ -95,11 +96,11 @@ class TrackedCamera:
             self.in_map |= pose is not None
 
     def watches(self, patience_s: float) -> bool:
-        """Whether what it saw is in the map, and new enough to rely on."""
+        """Whether its last sightings are in the map and recent."""
         return self.in_map and self.health.sees(patience_s)
 
     def lens(self, width: int, height: int, assumed_hfov_deg: float) -> CameraModel:
-        """The lens of images of a size: calibrated, or assumed. Raises RoiCodecError."""
+        """The lens for images of a size: calibrated or assumed. Raises RoiCodecError."""
         self.calibrated = False
         calibrated = camera_model_of(self.info, width, height)
         self.calibrated = calibrated is not None
@@ -108,7 +109,7 @@ class TrackedCamera:
     def sighting(
         self, message: PersonArray, pose: CameraPose, settings: TrackerParameters
     ) -> Sighting:
-        """Where the persons of a frame stand in the map. Raises LeftOutError."""
+        """Map positions of the persons in a frame. Raises LeftOutError."""
         model = self._lens_in_map(message, settings.assumed_hfov_deg)
         shown = self._shown(self._view(model, pose, settings), message)
         boxes = detections_from_persons(message).xyxy
@@ -136,7 +137,7 @@ class TrackedCamera:
         )
 
     def _lens_in_map(self, message: PersonArray, assumed_hfov_deg: float) -> CameraModel:
-        """The lens that a place in the map may be trusted to. Raises LeftOutError."""
+        """The lens, checked to be usable for map positions. Raises LeftOutError."""
         if not (message.image_width and message.image_height):
             raise LeftOutError(NO_LENS, "persons come without the size of their image")
         if self.info is None:
@@ -149,7 +150,7 @@ class TrackedCamera:
     def _view(
         self, model: CameraModel, pose: CameraPose, settings: TrackerParameters
     ) -> GroundView:
-        """The ground that it sees. Raises LeftOutError where that is none."""
+        """The ground that it sees. Raises LeftOutError if it sees none."""
         range_m = settings.max_range_m
         if self.view is None or self.view.camera != model:
             self.heights, self.doubt = SlidingWindow(), ""
@@ -164,7 +165,7 @@ class TrackedCamera:
         return self.view
 
     def _shown(self, view: GroundView, message: PersonArray) -> GroundView | ShownView:
-        """What of the view the frame shows. Raises LeftOutError."""
+        """The part of the view that the frame shows. Raises LeftOutError."""
         try:
             shown = view.shown(unknown_of(message))
         except ImageMessageError as error:
@@ -176,9 +177,9 @@ class TrackedCamera:
         return shown
 
     def _doubt_of(self, shares: NDArray[np.float64], height_m: float) -> str:
-        """Why places of the camera cannot be right, by the heights of its last persons.
+        """Why positions of the camera must be wrong, from the heights of recent persons.
 
-        Once there is a reason it holds until persons of a credible height are seen.
+        A reason holds until persons of a credible height are seen.
         """
         for share in shares:
             self.heights.add(float(share))
@@ -195,9 +196,9 @@ class TrackedCamera:
 
 
 def place_in_optical_frame(message: PersonArray, model: CameraModel, height_m: float) -> None:
-    """Fill in the positions by the height of persons, in the optical frame that the header names.
+    """Set the positions from box heights, in the optical frame of the header.
 
-    position_covariance is over that frame's x and z, the plane that people walk in.
+    position_covariance is over that frame's x and z, the plane in which people walk.
     """
     places = position_from_height(detections_from_persons(message).xyxy, model, height_m)
     for index, person in enumerate(message.persons):

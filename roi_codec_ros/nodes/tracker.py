@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""tracker_node: the persons of all cameras in one map, and how much of it cameras watch.
+"""tracker_node: the persons of all cameras in one map, and its coverage by cameras.
 
     <camera>/persons, <camera>/camera_info, poses ─► ground ─► tracks
       ─► persons/{tracks, poses, cloud, markers, coverage, health, detections, unplaced}
 
-A new newest stamp brings a new picture. A camera that cannot place what it sees, or whose stamps
-are not those of the others, is blind: it adds nothing, and when all are, nothing is published.
-Cameras without a pose stay by themselves, in their optical frames.
+Map topics are published for each newer stamp. A camera that cannot place its persons, or whose
+    stamps do not match the others', is blind and ignored; if all are, nothing is published.
+    Persons of cameras without a pose are published in their optical frames.
 """
 
 from __future__ import annotations
@@ -59,15 +59,15 @@ YEAR_2025_S = 1_735_689_600
 
 
 def first_track_id(now_s: float) -> int:
-    """A number that no earlier run has given, as long as fewer than ten tracks begin a second.
+    """An id that no earlier run has used, with fewer than ten new tracks per second.
 
-    Tenths of a second since 2025, in the 32 bits of `track_id`, which they fill for 13 years.
+    Tenths of a second since 2025, which fit into the 32 bits of `track_id` for 13 years.
     """
     return max(1, int((now_s - YEAR_2025_S) * 10) % 2**32)
 
 
 def checked_poses(settings: TrackerParameters) -> dict[str, CameraPose]:
-    """The poses that settings give, by camera. Raises UsageError, also for cameras' names."""
+    """The configured poses by camera. Raises UsageError, also for invalid camera names."""
     check_camera_names(settings.cameras)
     try:
         return parse_camera_poses(settings.camera_poses)
@@ -87,7 +87,7 @@ class TrackerNode(ManagedNode):
         self._transforms: TransformPoses | None = None
 
     def configure(self) -> None:
-        """Load what the parameters name and create publishers and subscriptions."""
+        """Read the poses and create publishers and subscriptions."""
         import scipy.optimize  # noqa: F401 (the first match would import it, slowly)
 
         names = self.settings.cameras
@@ -122,12 +122,12 @@ class TrackerNode(ManagedNode):
         return camera
 
     def check_settings(self, settings: NodeParameters) -> None:
-        """As `ManagedNode.check_settings`; poses of cameras that are not there yet may be."""
+        """As `ManagedNode.check_settings`; poses of cameras that do not exist yet are allowed."""
         assert isinstance(settings, TrackerParameters)
         checked_poses(settings)
 
     def setting_changed(self, name: str, value: Value) -> None:
-        """A live parameter has another value."""
+        """Apply a changed live parameter."""
         if name not in ("cameras", "camera_poses") or not self.configured:
             return
         before = dict(self._cameras)
@@ -142,7 +142,7 @@ class TrackerNode(ManagedNode):
             self._publish_coverage()
 
     def _listen_to_tf(self) -> None:
-        """Once a camera's pose has to come from there."""
+        """The TF listener, created when a camera's pose has to come from TF."""
         wanted = any(camera.pose is None for camera in self._cameras.values())
         if wanted and self._transforms is None and tf_installed():
             self._transforms = TransformPoses(self, self.settings.map_frame)
@@ -155,15 +155,15 @@ class TrackerNode(ManagedNode):
         for camera in self._cameras.values():
             camera.health.restart()
         self._listen_to_tf()
-        # A camera goes dark without a message; and simulated time may stand still.
+        # A camera fails without a message, and simulated time may be paused.
         self._timer = self.timer(COVERAGE_PERIOD_S, self._publish_coverage)
         self._health_timer = self.timer(COVERAGE_PERIOD_S, self._publish_health)
 
     def deactivate(self) -> None:
-        """Stop working; what was loaded stays."""
+        """Stop working; the configuration stays."""
         self.destroy_timer(self._timer)
         self.destroy_timer(self._health_timer)
-        # What is kept for late subscribers must not say that anything is watched.
+        # The message latched for late subscribers must not report watched floor.
         if self._outputs.watched:
             self.each(self._publish_watched, [()])
         self.each(
@@ -174,7 +174,7 @@ class TrackerNode(ManagedNode):
             self._transforms.close()
             self._transforms = None
 
-    # From cameras
+    # Input: persons of cameras
 
     def _on_info(self, camera: TrackedCamera, message: CameraInfo) -> None:
         camera.info = message
@@ -199,7 +199,7 @@ class TrackerNode(ManagedNode):
         self, camera: TrackedCamera, message: PersonArray, outcome: CameraPose | NoPose
     ) -> None:
         if self._cameras.get(camera.name) is not camera:
-            return  # it was let go of while it waited
+            return  # the camera was removed meanwhile
         if isinstance(outcome, CameraPose):
             camera.in_map = True
             self._into_map(camera, outcome, message)
@@ -255,7 +255,7 @@ class TrackerNode(ManagedNode):
             f"{camera.name}: frame left out ({cause}, {count} so far): {reason}",
         )
 
-    # What comes out: in the map
+    # Output: in the map
 
     def _publish_map(self, stamp: Time, stamp_s: float) -> None:
         header = Header(stamp=stamp, frame_id=self.settings.map_frame)
@@ -270,9 +270,10 @@ class TrackerNode(ManagedNode):
         return tuple(n for n, camera in self._cameras.items() if camera.watches(patience_s))
 
     def _publish_coverage(self) -> None:
-        """Once a second while a camera watches, and once more when none does any longer.
+        """Publish coverage once a second while a camera watches, and once more when none does any
+        longer: the message latched for late subscribers must not report watched floor.
 
-        The last one is kept for late subscribers: it must not say that anything is watched.
+
         """
         watching = self._watching()
         if watching or self._outputs.watched:
@@ -282,7 +283,7 @@ class TrackerNode(ManagedNode):
         self._outputs.publish_coverage(list(self._cameras.values()), watching)
 
     def _publish_health(self) -> None:
-        """Once a second, where something has changed."""
+        """Publish health once a second, if it has changed."""
         self._outputs.publish_health([self._health_of(c) for c in self._cameras.values()])
 
     def _health_of(self, camera: TrackedCamera) -> Status:
@@ -301,7 +302,7 @@ class TrackerNode(ManagedNode):
         response.success, response.message = True, "all tracks are forgotten"
         return response
 
-    # What comes out: of cameras without a pose
+    # Output: cameras without a pose
 
     def _pass_on(self, camera: TrackedCamera, message: PersonArray) -> None:
         width, height = message.image_width, message.image_height
@@ -321,7 +322,7 @@ class TrackerNode(ManagedNode):
     # Diagnostics
 
     def statuses(self) -> list[Status]:
-        """What /diagnostics shows of this node now."""
+        """Diagnostics of this node."""
         lines = [self._status(camera) for camera in self._cameras.values()]
         return [self._map_status(), *lines] if self._in_map() else lines
 

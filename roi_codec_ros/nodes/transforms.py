@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TF: poses of cameras from it, where tf2_ros is installed, and given ones into it.
+"""TF: reads camera poses, if tf2_ros is installed, and broadcasts configured ones.
 
-A frame may come before the transform of its moment. It is kept for a bounded time, without
-holding up the node: what a callback waits for would wait behind it.
+A frame may arrive before the transform at its stamp. It is kept for a bounded time without
+    blocking the node: a waiting callback would block the transform itself.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from roi_codec_ros.perception.ground import CameraPose
 
 LOOK_AGAIN_S = 0.02
 MOST_WAITING = 64  # frames, of all cameras
-JUMP_S = 1.0  # stamps of one frame id that go back by more are of another time
+JUMP_S = 1.0  # stamps of one frame id that go back by more indicate a time jump
 NO_POSE, EXTRAPOLATION = "no_pose", "extrapolation"
 
 
@@ -50,7 +50,7 @@ def pose_from_transform(transform: Transform) -> CameraPose:
 
 @dataclass(frozen=True)
 class NoPose:
-    """Why TF gives no pose. cause: NO_POSE or EXTRAPOLATION, of a frame that TF does know."""
+    """Why TF gives no pose. cause: NO_POSE, or EXTRAPOLATION for a known frame."""
 
     cause: str
     reason: str
@@ -64,10 +64,10 @@ class _Waiting:
 
 
 class TransformPoses:
-    """Listens to TF from its making until `close`. Needs tf2_ros."""
+    """Listens to TF from construction until `close`. Needs tf2_ros."""
 
     def __init__(self, node: Any, map_frame: str) -> None:
-        """node: a ManagedNode, by whose clock TF jumps."""
+        """node: a ManagedNode, whose clock is watched for jumps."""
         import tf2_ros
 
         self._node, self._map_frame = node, map_frame
@@ -88,10 +88,10 @@ class TransformPoses:
     def ask(
         self, header: Header, then: Callable[[CameraPose | NoPose], None], timeout_s: float
     ) -> None:
-        """Call `then` with the pose of an optical frame at its stamp, or with why there is none.
+        """Call `then` with the pose of an optical frame at its stamp, or with the reason for none.
 
-        At once, unless the transform of that moment is not there yet: then when it is, or after
-        the timeout. Frames of one camera are answered in their order.
+        If the transform is not available yet, the call is made when it is, or after the timeout.
+        Frames of one camera are answered in order.
         """
         behind = any(w.header.frame_id == header.frame_id for w in self._waiting)
         outcome = None if behind else self.find(header)
@@ -130,14 +130,14 @@ class TransformPoses:
         self._listener.unregister()
 
     def _follow(self, frame_id: str, at_ns: int) -> None:
-        """Forget what TF knows of another time: it takes nothing that is much older than that."""
+        """Clear TF's buffer after a time jump: it rejects what is much older than its newest."""
         if self._newest_ns.get(frame_id, at_ns) - at_ns > JUMP_S * 1e9:
-            self._buffer.clear()  # but for what does not move
+            self._buffer.clear()  # except static transforms
             self._newest_ns.clear()
         self._newest_ns[frame_id] = max(at_ns, self._newest_ns.get(frame_id, at_ns))
 
     def _ahead_s(self, header: Header) -> float:
-        """By how much a frame is newer than the newest that TF knows of its pose."""
+        """How much newer a frame is than the newest transform of its pose."""
         newest = self._buffer.get_latest_common_time(self._map_frame, header.frame_id)
         return (stamp_ns(header) - newest.nanoseconds) / 1e9
 
@@ -152,7 +152,7 @@ class TransformPoses:
         return f"{what} stamp, found TF to know none so old: its newest is {-ahead_s:.3f} s newer"
 
     def _look_again(self) -> None:
-        """Answer those that can be, and those that have waited for long enough."""
+        """Answer frames whose transform is available, and those that have timed out."""
         blocked: set[str] = set()
         now_s = time.monotonic()
         for waiting in list(self._waiting):
@@ -174,10 +174,10 @@ class TransformPoses:
 
 
 class StaticTransforms:
-    """Publishes transforms that stay, all in one message, which late subscribers get as well."""
+    """Publishes static transforms, all in one latched message."""
 
     def __init__(self, node: Any, parent: str) -> None:
-        """parent: the frame that all of them are in. Needs tf2_msgs."""
+        """parent: the parent frame of all of them. Needs tf2_msgs."""
         from tf2_msgs.msg import TFMessage
 
         self._parent, self._message, self._node = parent, TFMessage, node
@@ -186,11 +186,11 @@ class StaticTransforms:
 
     @property
     def known(self) -> Mapping[str, CameraPose]:
-        """The poses that were broadcast, by the frame that they are of."""
+        """The poses that were broadcast, by child frame."""
         return self._poses
 
     def add(self, frame_id: str, pose: CameraPose) -> None:
-        """Broadcast the pose of one more frame, or another one than before."""
+        """Broadcast the pose of one more frame, or a changed one."""
         self._poses[frame_id] = pose
         self._publisher.publish(self._message(transforms=[*map(self._stamped, self._poses)]))
 

@@ -26,7 +26,7 @@ PERSON = "person"
 
 
 def detection_array(detections: Detections, header: Header) -> Any:
-    """The same persons for tools that know nothing of this package. Needs vision_msgs ≥ 4."""
+    """The same persons for tools without this package's messages. Needs vision_msgs ≥ 4."""
     message = Detection2DArray(header=header)
     for (x0, y0, x1, y1), score in zip(
         detections.xyxy.tolist(), detections.score.tolist(), strict=True
@@ -43,7 +43,7 @@ def detection_array(detections: Detections, header: Header) -> Any:
 
 
 def detection_array_3d(persons: PersonArray, height_m: float, width_m: float) -> Any:
-    """Tracked persons as boxes that stand on the ground of the map. Needs vision_msgs ≥ 4."""
+    """Tracked persons as boxes on the ground of the map. Needs vision_msgs ≥ 4."""
     message = Detection3DArray(header=persons.header)
     for person in persons.persons:
         detection = Detection3D(header=persons.header, id=str(person.track_id))

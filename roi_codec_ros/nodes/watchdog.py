@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""watchdog_node: stops a robot when nobody can tell any longer whether people are in its way.
+"""watchdog_node: stops a robot when it is no longer known whether people are in its way.
 
     persons/{cloud, coverage, health} ─► silent, old, blind? ─► ~/stop, ~/obstacles
 
-It runs on the robot. ~/stop is true while something is missing, as a lock of twist_mux or a base
-driver takes it. ~/obstacles is then a ring around the robot, else empty: a source for Nav2's
-collision monitor, and for nothing else: in a costmap the robot would stand in lethal cells.
+It runs on the robot. ~/stop is true while an input is missing, for a lock of twist_mux or a base
+    driver. ~/obstacles is then a ring around the robot, else empty: a source for Nav2's collision
+    monitor only, since in a costmap the robot would stand in lethal cells.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ class WatchdogNode(ManagedNode):
         self.lasting_subscription(DiagnosticArray, "persons/health", self._on_health)
 
     def activate(self) -> None:
-        """Start to say whether to stop; nothing counts that came before."""
+        """Start publishing; earlier messages do not count."""
         self._cloud.heard_s = None
         self._timer = self.timer(1.0 / self.settings.rate_hz, self._judge)
 
     def deactivate(self) -> None:
-        """Say no longer whether to stop."""
+        """Stop publishing."""
         self.destroy_timer(self._timer)
 
     def _on_cloud(self, message: PointCloud2) -> None:
@@ -95,7 +95,7 @@ class WatchdogNode(ManagedNode):
         self._obstacles.publish(cloud_from_points(ring, header))
 
     def statuses(self) -> list[Status]:
-        """What /diagnostics shows of this node now."""
+        """Diagnostics of this node."""
         values: dict[str, Figure] = {
             "stop": bool(self._complaint),
             "stops": self._stops,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A source that is read in a thread of its own, in real time, and opened again when it fails."""
+"""Reads a source in its own thread, in real time, and reopens it when it fails."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from roi_codec_ros.stream.capture_times import PLAYED, CaptureTime
 from roi_codec_ros.stream.frame_readers import FOLDER_RATE_HZ, Frame, FrameReader, open_source
 from roi_codec_ros.stream.sources import ANY_FORMAT, CaptureFormat, Source
 
-FIRST_RETRY_S, LAST_RETRY_S = 0.5, 1.5  # a camera that is back is not waited for any longer
-CUT_OFF = 0.9  # of its frames; a film from the network that ends earlier did not end by itself
+FIRST_RETRY_S, LAST_RETRY_S = 0.5, 1.5  # longest wait before the next try
+CUT_OFF = 0.9  # of its frames; a film from the network that ends earlier counts as interrupted
 
 
 class RateLimiter:
@@ -46,10 +46,10 @@ class RateLimiter:
 
 @dataclass(frozen=True)
 class SourceState:
-    """How a capture is doing. state: "opening", "running", "lost" or "ended".
+    """State of a capture. state: "opening", "running", "lost" or "ended".
 
     unreadable: frames that could not be decoded; the last of them is `last_unreadable`. timed_by:
-    what the last frame's time came from, as of `CaptureTime`; complaint: as of `FrameReader`.
+        source of the last frame's time, as in `CaptureTime`; complaint: as in `FrameReader`.
     """
 
     state: str = "opening"
@@ -62,7 +62,7 @@ class SourceState:
 
 
 class Capture:
-    """Reads a source in a thread of its own and delivers its frames, until stopped.
+    """Reads a source in its own thread and delivers its frames until stopped.
 
     Files play in real time. A source that fails is opened again after 0.5 s, then after twice as
     long each time, up to 1.5 s. `rate_hz` and `loop` may be set while it runs; `loop` set after
@@ -90,7 +90,7 @@ class Capture:
         self._state = SourceState()
         self._delivered = 0
         self._stop = threading.Event()
-        self._again = threading.Event()  # set: what has ended starts anew
+        self._again = threading.Event()  # set: restart an ended source
         self.loop = loop
         self._thread = threading.Thread(target=self._run, name="capture", daemon=True)
 
@@ -101,7 +101,7 @@ class Capture:
 
     @property
     def loop(self) -> bool:
-        """Whether a source that has ended starts again."""
+        """Whether an ended source is restarted."""
         return self._again.is_set()
 
     @loop.setter
@@ -150,7 +150,7 @@ class Capture:
             wait_s = min(2 * wait_s, LAST_RETRY_S)
 
     def _play(self) -> str | None:
-        """Play the source to its end; None if it ended as it should, else what is wrong."""
+        """Play the source to its end; returns None for a regular end, else the fault."""
         while True:
             reader = self._open_reader(self.source, self._asked)
             try:
@@ -191,7 +191,7 @@ class Capture:
                     break
                 self._hand_on(reader)
             media_s += step_s
-            # A reader that cannot keep up starts late, it never hurries to catch up.
+            # A reader that cannot keep up falls behind; it does not try to catch up.
             due_s = max(due_s + step_s, time.monotonic() - step_s)
         self._stop.wait(max(0.0, due_s - time.monotonic()))
         return self._delivered - delivered_before

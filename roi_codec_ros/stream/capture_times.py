@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Capture times of frames, from what the driver or the stream says about them.
+"""Capture times of frames, from the driver's or the stream's time stamps.
 
 No ROS here. All times are seconds of this machine's steady clock (`time.monotonic`).
 """
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from roi_codec_ros.stream.statistics import SlidingLeast
 
-# What a time comes from.
+# Source of a capture time.
 DRIVER, STREAM, ARRIVAL, PLAYED = "driver", "stream", "arrival", "played"
-OLDEST_S = 2.0  # a buffer that is older by its own time is timed by a clock that is not ours
+OLDEST_S = 2.0  # a buffer stamp older than this is from another clock
 WINDOW_S = 5.0
 LATEST_S = 0.3
 MOST_SLIPS = 3
@@ -21,17 +21,18 @@ MOST_SLIPS = 3
 
 @dataclass(frozen=True)
 class CaptureTime:
-    """When a frame was taken, as far as it is known. source: one of the four above."""
+    """Capture time of a frame, as far as it is known. source: one of the four above."""
 
     taken_s: float
     source: str = ARRIVAL
 
 
 def driver_time(told_s: float, arrived_s: float, wall_s: float) -> CaptureTime:
-    """Of a V4L2 buffer, whose time is by the steady clock or, of some drivers, by the wall's.
+    """Capture time of a V4L2 buffer, stamped by the monotonic clock or, by some drivers, the wall
+    clock.
 
-    told_s: what the buffer says. arrived_s, wall_s: now, by `time.monotonic` and `time.time`. A
-    time that neither clock can have meant is not believed.
+    told_s: the buffer's stamp. arrived_s, wall_s: now, by `time.monotonic` and `time.time`. A
+        stamp that fits neither clock is ignored.
     """
     for now_s in (arrived_s, wall_s):
         if 0.0 <= now_s - told_s <= OLDEST_S:
@@ -40,13 +41,12 @@ def driver_time(told_s: float, arrived_s: float, wall_s: float) -> CaptureTime:
 
 
 class StreamTimes:
-    """The times within a stream (RTP), on our clock.
+    """Converts the times of a stream (RTP) to our clock.
 
-    They count from an unknown beginning. The frame that was least late of those of the last
-    seconds tells how both clocks go together; what the others took longer on their way is then
-    known. The least delay of all stays in it: `stamp_offset_s` is for that. Frames that are later
-    than LATEST_S, and a stream that has many of them, since it counts frames instead of time, are
-    timed by their arrival.
+    Their origin is unknown. The frame with the least delay in the last seconds determines the
+    offset between the clocks, and with it the additional delay of the others. The least delay
+    itself remains unknown: correct it with `stamp_offset_s`. Frames later than LATEST_S, and
+    streams with many of them (which count frames instead of time), are timed by their arrival.
     """
 
     def __init__(self) -> None:
@@ -58,8 +58,8 @@ class StreamTimes:
         self._told_s = self._taken_s = -math.inf
 
     def at(self, told_s: float, arrived_s: float) -> CaptureTime:
-        """told_s: presentation time of a frame within the stream. What is returned ascends."""
-        if told_s <= self._told_s:  # no times at all, or a stream that begins anew
+        """told_s: presentation time of a frame in the stream. Returned times ascend."""
+        if told_s <= self._told_s:  # no time stamps, or a restarted stream
             self._restart()
         delay_s = arrived_s - told_s
         late_s = delay_s - self._delays.add(delay_s, arrived_s)

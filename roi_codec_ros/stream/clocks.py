@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which frames of several cameras belong on one time line, decided by when they were received.
+"""Decides which frames of several cameras share one time line, by their time of arrival.
 
-No ROS here. Stamps are the cameras' own: a recording begins anew, a clock is set, one camera's
-clock is wrong. Nobody is asked whose clock is right; what decides is what most cameras agree on.
+No ROS here. Stamps are made by the cameras: a recording may restart, a clock may be set, one
+camera's clock may be wrong. The majority of cameras decides which time is right.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from statistics import median
 
 from roi_codec_ros.stream.statistics import SlidingLeast
 
-FIRST_GUESS_S = 0.5  # between the frames of a camera of which only one came
-LONGEST_SAY_S = 5.0  # after its last frame a camera has no say, however slow it is
-SERVER_CLOCK_S = 5.0  # stamps within this of the server's clock are live ones, not a recording's
+FIRST_GUESS_S = 0.5  # assumed frame interval of a camera with only one frame
+LONGEST_SAY_S = 5.0  # after its last frame a camera is ignored, however slow it is
+SERVER_CLOCK_S = 5.0  # stamps within this of the server's clock are live, not recorded
 LAG_WINDOW_S = 10.0
 
 
 @dataclass(frozen=True)
 class Ruling:
-    """What becomes of a frame.
+    """Decision on a frame.
 
-    taken: it belongs on the time line. restart: the time line begins anew with it. reason: why it
-    is left out, or why the time line begins anew.
+    taken: it belongs to the time line. restart: the time line restarts with it. reason: why the
+    frame is dropped, or why the time line restarts.
     """
 
     taken: bool
@@ -33,7 +33,7 @@ class Ruling:
 
 @dataclass
 class _Camera:
-    """Its last frame. lag_s: from its stamp to its arrival by the server's clock."""
+    """Last frame of a camera. lag_s: from stamp to arrival by the server's clock."""
 
     stamp_s: float
     lag_s: float
@@ -50,16 +50,16 @@ class _Camera:
 class CommonClock:
     """Follows the stamps of all cameras.
 
-    A frame is taken if its stamp is at most `spread_s` older than the newest one taken, and not
-    ahead of it by more than that unless as much time has passed since. All others are left out,
-    and change nothing for those that are taken, until they stand for more cameras than those do
-    (with as many, the server's clock decides, if it agrees with either), and nothing was taken
-    for `restart_after_s` or that has lasted for as long. Then the time line begins anew with them.
+    A frame is accepted if its stamp is at most `spread_s` older than the newest accepted one, and
+    not ahead of it by more than that unless as much time has passed since.
 
-    So one camera with a wrong clock is left out, one that is alone never waits for longer than
-    `restart_after_s`, and a recording that begins anew does so here.
+    All others are dropped without effect until they represent more cameras than the accepted ones
+    (with a tie, the server's clock decides, if it agrees with either), and either no frame was
+    accepted for `restart_after_s` or this state has lasted for that long. Then the time line
+    restarts with them. So one camera with a wrong clock is dropped, a single camera never waits
+    longer than `restart_after_s`, and a restarted recording restarts the time line.
 
-    restarts: how often the time line began anew. last_restart: why.
+    restarts: number of restarts of the time line. last_restart: the reason of the last one.
     """
 
     spread_s: float = 0.5
@@ -70,12 +70,13 @@ class CommonClock:
     _newest_s: float | None = None  # stamp of the newest frame taken
     _advanced_s: float = 0.0  # when it was received
     _lags: SlidingLeast = field(default_factory=lambda: SlidingLeast(LAG_WINDOW_S))
-    _challenge: tuple[float, float] | None = None  # lag of those left out that win, since when
+    # lag of the dropped frames that outnumber the others, and since when
+    _challenge: tuple[float, float] | None = None
 
     def judge(self, camera: str, stamp_s: float, *, heard_s: float, age_s: float) -> Ruling:
-        """Whether a frame is taken.
+        """Whether a frame is accepted.
 
-        stamp_s: capture time, seconds. heard_s: when it was received, monotonic. age_s: of the
+        stamp_s: capture time, seconds. heard_s: time of arrival, monotonic. age_s: of the
         stamp by the server's clock, negative for one from the future; its offset does not matter.
         """
         known = self._cameras.get(camera)
@@ -102,7 +103,7 @@ class CommonClock:
         return self._begin_anew(spoken)
 
     def _off(self, spoken: _Camera, again: bool) -> str:
-        """Why a frame does not follow those taken; empty if it does."""
+        """Why a frame does not follow the accepted ones; empty if it does."""
         newest_s = self._newest_s
         if newest_s is None:
             return ""
@@ -126,7 +127,7 @@ class CommonClock:
             self._challenge = None
 
     def _wins(self, lag_s: float, now_s: float) -> bool:
-        """Whether those left out with about this lag stand for more cameras than those taken."""
+        """Whether dropped frames with about this lag represent more cameras than accepted ones."""
         voters = [c for c in self._cameras.values() if c.has_a_say(now_s, self.restart_after_s)]
         inside = [c for c in voters if c.follows]
         outside = [c for c in voters if not c.follows and abs(c.lag_s - lag_s) <= self.spread_s]

@@ -21,7 +21,7 @@ from roi_codec_ros.stream.sources import (
     SourceKind,
 )
 
-FOLDER_RATE_HZ = 10.0  # images have no rate of their own
+FOLDER_RATE_HZ = 10.0  # default rate of images
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Frame:
     """One captured image.
 
     image: uint8 [H, W, 3] RGB. position: index in its file or folder, -1 from a live source.
-    taken: when; a file's frame is taken when it is played.
+    taken: capture time; for files, the time of playback.
     """
 
     image: ImageArray
@@ -38,24 +38,24 @@ class Frame:
 
 
 class FrameReader(Protocol):
-    """An opened source: `advance` to the next frame, then `image` if it is wanted."""
+    """An opened source: call `advance` for the next frame, then `image` if needed."""
 
-    frame_rate_hz: float  # of the source itself; 0 if it has none
-    film_frames: int  # of a film that a stream's address names, about; 0 for anything else
-    complaint: str  # what a device was asked for and does not give; empty for nothing
+    frame_rate_hz: float  # frame rate of the source; 0 if it has none
+    film_frames: int  # approximate length if the address names a film; else 0
+    complaint: str  # requested settings that a device does not provide; empty if none
 
     @property
     def position(self) -> int:
-        """Of the frame that `advance` came to; -1 live."""
+        """Position of the current frame; -1 live."""
 
     def advance(self) -> bool:
-        """Come to the next frame; False at the end, or when the source is lost."""
+        """Advance to the next frame; False at the end, or if the source is lost."""
 
     def image(self) -> ImageArray | None:
-        """The frame as uint8 [H, W, 3] RGB; None, or PhotographError, if it can't be decoded."""
+        """The frame as uint8 [H, W, 3] RGB; None, or PhotographError, if it cannot be decoded."""
 
     def taken(self) -> CaptureTime | None:
-        """When the frame was taken; None for one that is taken when it is played."""
+        """Capture time of the frame; None: the time of playback."""
 
     def close(self) -> None:
         """Close the source."""
@@ -77,7 +77,7 @@ class FilmReader:
         return self._film.index
 
     def advance(self) -> bool:
-        """Come to the next frame; False at the end."""
+        """Advance to the next frame; False at the end."""
         return self._film.advance()
 
     def image(self) -> ImageArray | None:
@@ -108,12 +108,12 @@ class ImageReader:
         self.position = LIVE
 
     def advance(self) -> bool:
-        """Come to the next image; False at the end."""
+        """Advance to the next image; False at the end."""
         self.position += 1
         return self.position < len(self._files)
 
     def image(self) -> ImageArray:
-        """Raises PhotographError."""
+        """The image as uint8 [H, W, 3] RGB. Raises PhotographError."""
         return read_photograph(self._files[self.position])
 
     def taken(self) -> None:
@@ -121,12 +121,12 @@ class ImageReader:
         return None
 
     def close(self) -> None:
-        """Nothing is open between images."""
+        """Does nothing: no file is open between images."""
         return None
 
 
 def open_source(source: Source, asked: CaptureFormat = ANY_FORMAT) -> FrameReader:
-    """Open anything but a topic; SourceError if it does not open. asked: of a device."""
+    """Open any source except a topic. asked: settings for a device. Raises SourceError."""
     if source.kind is SourceKind.IMAGES:
         return ImageReader(source)
     if source.kind is SourceKind.VIDEO:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Distinguishes a camera's next frame from recorded, delayed and forged ones.
 
-No ROS here. What a frame says of itself is all there is to judge by: without DDS security a forger
-picks newer numbers.
+No ROS here. Only the frame's own stamp and sequence are checked: without DDS security an attacker
+can forge newer ones.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ STAMP_NOT_NEWER = "stamp_not_newer"
 STALE = "stale"
 AHEAD = "ahead"
 CAUSES = (DUPLICATE, LATE, REPLAYED, SECOND_ENCODER, STAMP_NOT_NEWER, STALE, AHEAD)
-_REMEMBERED = 256  # skipped frames that may still come
+_REMEMBERED = 256  # missing frames that may still arrive
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a frame is not taken. cause: one of CAUSES; reason: what was expected and found."""
+    """Why a frame is rejected. cause: one of CAUSES; reason: what was expected and found."""
 
     cause: str
     reason: str
@@ -31,11 +31,11 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What becomes of a frame.
+    """Decision on a frame.
 
-    refusal: why it is not taken, None if it is. restart: how the stream began anew with it; empty
-    if it goes on. lost: how many frames more are known to be missing since the last one; -1 for
-    one that had been counted so and came late.
+    refusal: why it is rejected, None if accepted. restart: why the stream restarted with it; empty
+    if it continues. lost: number of frames newly known to be missing; -1 for a late frame that had
+    been counted as missing.
     """
 
     refusal: Refusal | None = None
@@ -53,15 +53,15 @@ class _Accepted:
 class FreshnessGuard:
     """Follows one camera's stream by its stamps (capture time) and sequence (its encoder's count).
 
-    A frame is taken if it is the first one, if stamp and sequence are both newer than those of
-    the last one taken, if its stamp is newer by `restart_after_s` (an encoder that began anew, the
-    live camera beside a recording), or if nothing was taken for `restart_after_s` (a clock that
-    was set back), but never the last one again. Whatever is refused changes nothing of that: a
-    flood of it cannot push the camera out, and no camera is locked out for longer than that
-    silence lasts.
+    A frame is accepted if it is the first one, if stamp and sequence are both newer than those of
+    the last accepted one, if its stamp is newer by `restart_after_s` (a restarted encoder, a live
+    camera beside a recording), or if no frame was accepted for `restart_after_s` (a clock that was
+    set back). A repetition of the last frame is always rejected. Rejected frames have no effect: a
+    flood of them cannot displace the camera, and a camera is never locked out for longer than
+    `restart_after_s`.
 
-    lost: frames that the encoder counted and that never came. restarts: how often the stream began
-    anew; last_restart: how.
+    lost: frames that were sent and not received. restarts: number of restarts of the stream;
+        last_restart: the reason of the last one.
     """
 
     def __init__(self) -> None:
@@ -81,12 +81,12 @@ class FreshnessGuard:
         restart_after_s: float = 1.0,
         max_age_s: float = 0.0,
     ) -> Verdict:
-        """Whether a frame is accepted; if so, the following ones are compared with it.
+        """Check a frame; if it is accepted, later ones are compared with it.
 
-        stamp_ns: capture time. sequence: counts up with every frame of one encoder. heard_s: a
-        monotonic time in seconds. age_s: the stamp's age by this machine's clock, negative for one
-        from the future. restart_after_s 0 takes frames in any order; max_age_s 0 takes any age,
-        and anything else needs a camera and a server whose clocks agree.
+        stamp_ns: capture time. sequence: incremented by the encoder for every frame. heard_s: time
+            of arrival, monotonic, in seconds. age_s: the stamp's age by this machine's clock,
+            negative for one from the future. restart_after_s 0 accepts frames in any order;
+            max_age_s 0 accepts any age, other values require synchronised clocks.
         """
         verdict = Verdict(_check_age(age_s, max_age_s) if max_age_s > 0 else None)
         if verdict.refusal is None and self._last is not None:
@@ -121,7 +121,7 @@ class FreshnessGuard:
         return Verdict(restart=f"stamps went on by {newer_s:.3f} s, the sequence by {ahead}")
 
     def _skip(self, first: int, end: int) -> None:
-        """Remember the frames from the first to before the end, which may come after all."""
+        """Remember missing frames, from the first to before the end, which may still arrive."""
         self._skipped.update(dict.fromkeys(range(max(first, end - _REMEMBERED), end)))
         while len(self._skipped) > _REMEMBERED:
             self._skipped.popitem(last=False)
@@ -139,7 +139,7 @@ def _check_age(age_s: float, max_age_s: float) -> Refusal | None:
 
 
 def _out_of_order(newer_s: float, ahead: int) -> Refusal:
-    """The refusal of a frame that does not follow the last one."""
+    """Why a frame does not follow the last one."""
     if ahead > 0:
         return Refusal(
             STAMP_NOT_NEWER,

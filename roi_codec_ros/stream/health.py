@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Health of a camera's input at one node: whether anyone may rely on it. No ROS here.
+"""Health of a camera's input at one node: whether it can be relied on. No ROS here.
 
-A node publishes something for a frame that it made use of and nothing for any other: who listens
-tells "nobody there" from "cannot see" by silence. Here is decided what that silence is called:
+A node publishes a result for every frame that it could use and nothing for any other, so that
+subscribers can tell "nobody there" from "cannot see". This module decides the diagnostic level of
+that silence:
 
-    level   what came within the patience            what the camera gives
-    OK      frames that were of use                  news
-    WARN    the same, and others that were refused   news, not of all frames
-    ERROR   frames, none of them of use              nothing: it is blind, and it is said why
+    level   arrived within the timeout               published
+    OK      frames that could be used                results
+    WARN    the same, and others that were refused   results, not for all frames
+    ERROR   frames, none of which could be used      nothing: the camera is blind, with the reason
     STALE   nothing                                  nothing
 
-All times are of this machine's monotonic clock: stamps are the camera's affair.
+All times are of this machine's monotonic clock; stamps are not used.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from roi_codec_ros.stream.statistics import SlidingWindow, Tally
 
 
 class Level(enum.Enum):
-    """How good something is, as diagnostics have it."""
+    """Diagnostic levels."""
 
     OK = "OK"
     WARN = "WARN"
@@ -34,7 +35,7 @@ class Level(enum.Enum):
 
 @dataclass(frozen=True)
 class Judgement:
-    """A level and the sentence for it; empty where all is well."""
+    """A level and its message; empty if OK."""
 
     level: Level
     message: str = ""
@@ -42,9 +43,10 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Words:
-    """How a node speaks of its input.
+    """Phrases for a node's input.
 
-    nothing: "no latent", and " yet" or " for 3.0 s" is added. refused: "payloads refused". unused:
+    nothing: "no latent", to which " yet" or " for 3.0 s" is added. refused: "payloads refused".
+    unused:
     "latents arrive, none decoded".
     """
 
@@ -54,12 +56,12 @@ class Words:
 
 
 class CameraHealth:
-    """Counters of one camera at one node: what arrived, what was used, what was refused and why.
+    """Counters of one camera at one node: frames that arrived, were used, or were refused and why.
 
-    Safe to fill in some threads and read in others.
+    Thread-safe.
 
-    arrivals: a value for each frame that came (1, or its bits). age_ms: from the capture of frames
-    of use to here. refusals: counts by cause. replaced: frames that a newer one took the place of.
+    arrivals: a value for each frame that arrived (1, or its bits). age_ms: age of used frames
+        since capture. refusals: counts by cause. replaced: frames superseded by a newer one.
     """
 
     def __init__(self, words: Words, clock: Callable[[], float] = time.monotonic) -> None:
@@ -73,14 +75,14 @@ class CameraHealth:
         self.restart()
 
     def restart(self) -> None:
-        """Restart waiting, as after an activation; counters continue."""
-        self._since_s: float | None = None  # of the first frame
+        """Restart the timeouts, as after an activation; counters continue."""
+        self._since_s: float | None = None  # deadline of the first frame
         self._heard_s: float | None = None
         self._used_s: float | None = None
         self._refused_s: float | None = None
 
     def heard(self, value: float = 1.0) -> float:
-        """Something came, of whatever use; returns when, in seconds."""
+        """Record an arrival; returns its time in seconds."""
         now_s = self._clock()
         self.arrivals.add(value)
         self._heard_s = now_s
@@ -89,23 +91,23 @@ class CameraHealth:
         return now_s
 
     def used(self, age_s: float | None = None) -> None:
-        """A frame was made use of; age_s: since its capture, by clocks that may disagree."""
+        """Record a used frame; age_s: since its capture, by clocks that may disagree."""
         self._used_s = self._clock()
         if age_s is not None:
             self.age_ms.add(1e3 * age_s)
 
     def refuse(self, cause: str, reason: str) -> int:
-        """A frame, or a part of one, was of no use; returns how many were for this cause."""
+        """Record a refused frame, or a part of one; returns the count for this cause."""
         self.last_refusal = f"{cause}: {reason}"
         self._refused_s = self._clock()
         return self.refusals.add(cause)
 
     def sees(self, patience_s: float) -> bool:
-        """Whether a frame was of use within the patience: else the camera is blind."""
+        """Whether a frame was used within the timeout; else the camera is blind."""
         return _within(self._age(self._used_s), patience_s)
 
     def judge(self, patience_s: float) -> Judgement:
-        """The level, by the table above, and why it is not OK."""
+        """The level, as in the table above, and why it is not OK."""
         refused = _within(self._age(self._refused_s), patience_s)
         if refused:
             level = Level.WARN if self.sees(patience_s) else Level.ERROR
@@ -118,7 +120,7 @@ class CameraHealth:
         if not _within(silence_s, patience_s):
             return Judgement(Level.STALE, f"{self._words.nothing} for {silence_s:.1f} s")
         idle_s = self._age(self._since_s if self._used_s is None else self._used_s)
-        if _within(idle_s, patience_s):  # only just begun: its first frame is on its way
+        if _within(idle_s, patience_s):  # just started: the first frame is pending
             return Judgement(Level.STALE, f"{self._words.nothing} yet")
         return Judgement(Level.ERROR, f"{self._words.unused} for {idle_s:.1f} s: too many to do")
 
@@ -127,13 +129,13 @@ class CameraHealth:
 
 
 def unplaceable(placed: int, refused: Mapping[str, int]) -> str:
-    """Why a frame tells nothing of the floor, by what became of the persons in it; else empty.
+    """Why a frame says nothing about the floor, from the placement of its persons; else empty.
 
-    placed: how many were placed on the floor. refused: how many were not, by reason; without
-    those who are credibly beyond the range that the camera answers for.
+    placed: number of persons placed on the floor. refused: number of the others by reason, except
+        those credibly beyond the camera's range.
 
-    A frame without persons says that nobody is there. One with persons of whom none can be placed
-    says that somebody is, and not where: whoever took it for an empty floor would drive into them.
+    A frame without persons means that nobody is there. A frame with persons of whom none can be
+        placed must not be taken for an empty floor: a robot would drive into them.
     """
     count = sum(refused.values())
     if placed or not count:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cameras: devices and streams, through OpenCV, and when their frames were taken.
+"""Cameras: devices and streams, read with OpenCV, and the capture times of their frames.
 
 | source | backend | time of a frame |
 | device | V4L2 | of its buffer: when the driver had its first or last byte |
@@ -28,20 +28,20 @@ from roi_codec_ros.stream.sources import (
 )
 
 STREAM_TIMEOUT_MS = 5000
-RATE_SHARE = 0.02  # that a device's frames per second may be off what was asked for
-# What paces itself, and tells no number of frames that could be relied on.
+RATE_SHARE = 0.02  # tolerated deviation of a device's frame rate
+# Sources that pace themselves and have no reliable number of frames.
 PACED_SCHEMES = frozenset({"rtsp", "rtsps", "rtmp", "rtmps", "rtp", "srt", "tcp", "udp"})
 
 
 class LiveReader:
-    """A device or a stream, through OpenCV; a stream may turn out to be a film on a server.
+    """A device or a stream, read with OpenCV; a stream may turn out to be a film on a server.
 
-    complaint: what a device was asked for and does not give; empty for nothing.
+    complaint: requested settings that a device does not provide; empty if none.
     """
 
     def __init__(self, source: Source, asked: CaptureFormat = ANY_FORMAT) -> None:
-        """Raises SourceError where nothing opens."""
-        with quiet():  # what it says is said below, for people who do not know OpenCV
+        """Raises SourceError if the source does not open."""
+        with quiet():  # OpenCV's own messages are replaced by ours
             capture = _open_capture(source)
         if not capture.isOpened():
             capture.release()
@@ -69,7 +69,7 @@ class LiveReader:
         return int(count) if 1 <= count < 1e9 else 0
 
     def advance(self) -> bool:
-        """Wait for the next frame; False when the source is lost."""
+        """Wait for the next frame; False if the source is lost."""
         if not self._frames.advance():
             return False
         self._taken = self._time()
@@ -78,7 +78,7 @@ class LiveReader:
         return True
 
     def _time(self) -> CaptureTime:
-        """Of each frame, wanted or not: those that come early tell how late the others are."""
+        """Time every frame, used or not: early ones tell how late the others are."""
         arrived_s = time.monotonic()
         if self._backend == "V4L2":
             told_s = self._frames.get(cv2.CAP_PROP_POS_MSEC) / 1e3
@@ -89,7 +89,7 @@ class LiveReader:
         return CaptureTime(arrived_s)
 
     def taken(self) -> CaptureTime | None:
-        """When the frame was taken; None for a film, whose frames are taken when it is played."""
+        """Capture time of the frame; None for a film: the time of playback."""
         return None if self.film_frames else self._taken
 
     def image(self) -> ImageArray | None:
@@ -102,9 +102,9 @@ class LiveReader:
 
 
 def _ask(capture: cv2.VideoCapture, asked: CaptureFormat) -> str:
-    """Ask a device for a format; what it does not give of it, empty for nothing.
+    """Request a format from a device; returns what it does not provide, empty if nothing.
 
-    The pixel format first: sizes and rates depend on it.
+    The pixel format is set first: sizes and rates depend on it.
     """
     capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
     missed = []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether all inputs that a robot relies on are present and recent."""
+"""Checks that all inputs that a robot relies on are present and recent."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ EVERY_CAMERA = "*"
 
 @dataclass
 class Watched:
-    """One input. timeout_s: how long it may be silent, and how old what comes may be."""
+    """One input. timeout_s: maximum silence and maximum age of its messages."""
 
     name: str
     timeout_s: float
     heard_s: float | None = None  # by a steady clock
-    age_s: float = 0.0  # of the last message, when it came
+    age_s: float = 0.0  # age of the last message on arrival
 
     def heard(self, now_s: float, age_s: float = 0.0) -> None:
-        """A message came, whose stamp was so old by then."""
+        """Record a message with the age of its stamp."""
         self.heard_s, self.age_s = now_s, age_s
 
     def complaint(self, now_s: float) -> str:
-        """What is wrong with it; empty for nothing."""
+        """The fault of the input; empty if none."""
         if self.heard_s is None:
             return f"nothing on {self.name} yet"
         silent_s = now_s - self.heard_s
@@ -38,7 +38,7 @@ class Watched:
 
 @dataclass
 class CamerasWatched:
-    """The cameras that must not be blind. required: their names, EVERY_CAMERA among them: all."""
+    """The cameras that must not be blind. required: their names; EVERY_CAMERA means all."""
 
     required: Sequence[str]
     blind: Mapping[str, str] = field(default_factory=dict)  # camera → why
@@ -50,7 +50,7 @@ class CamerasWatched:
         self.blind = {name: why for name, why in health.items() if why}
 
     def complaint(self) -> str:
-        """Which of them are blind, or not known; empty for none."""
+        """Which of them are blind or unknown; empty if none."""
         names = [name for name in self.required if name]
         if EVERY_CAMERA in names:
             names = sorted({*self.known, *names} - {EVERY_CAMERA})

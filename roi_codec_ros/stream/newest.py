@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Passes work between threads, keeping only the newest item of each key."""
+"""Hands work between threads, keeping only the newest item of each key."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ Item = TypeVar("Item")
 
 
 class NewestByKey(Generic[Item]):
-    """One waiting item per key (a camera); a newer item replaces the one that waits.
+    """One waiting item per key (a camera); a newer item replaces it.
 
-    Keys are taken in the order in which their items began to wait, so that no camera starves
+    Keys are served in the order in which their items began to wait, so that no camera starves
     another.
     """
 
@@ -23,7 +23,7 @@ class NewestByKey(Generic[Item]):
         self._closed = False
 
     def put(self, key: str, item: Item) -> bool:
-        """Add an item; True if it replaced one that was still waiting."""
+        """Add an item; True if it replaced a waiting one."""
         with self._changed:
             if self._closed:
                 return False
@@ -33,7 +33,7 @@ class NewestByKey(Generic[Item]):
             return replaced
 
     def take(self, timeout_s: float) -> tuple[str, Item] | None:
-        """The next key and item; None after the timeout or once closed."""
+        """Take the next key and item; None after the timeout or once closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closed, timeout_s)
             if self._closed or not self._waiting:
@@ -57,7 +57,7 @@ class NewestByKey(Generic[Item]):
             )
 
     def close(self) -> None:
-        """Drop what is waiting and wake all takers."""
+        """Drop all waiting items and wake all takers."""
         with self._changed:
             self._closed = True
             self._waiting.clear()

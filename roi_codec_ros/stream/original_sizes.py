@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Matches anonymized images with their frame data: the camera's image size, and unknown parts."""
+"""Matches anonymized images with their frame data: the camera's image size and unknown parts."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ REMEMBERED = 32
 
 
 class OriginalSizes:
-    """Original sizes by stamp, else by coded size where that leaves no doubt.
+    """Original sizes by stamp, else by coded size if that is unambiguous.
 
-    Image and frame data arrive on two topics, in any order, and either may be lost. Where the
-    frame data were lost, as much of the picture is taken to be missing as of the one before.
+    Image and frame data arrive on two topics, in any order, and either may be lost. If the frame
+    data are lost, the unknown part of the previous frame is assumed.
     """
 
     def __init__(self, remembered: int = REMEMBERED) -> None:
         self._remembered = remembered
         self._by_stamp: OrderedDict[int, Size] = OrderedDict()
-        self._by_coded_size: OrderedDict[Size, Size | None] = OrderedDict()  # None: several
-        self._unknown: dict[int, NDArray[np.bool_]] = {}  # by stamp, of those that lack some
+        self._by_coded_size: OrderedDict[Size, Size | None] = OrderedDict()  # None: ambiguous
+        self._unknown: dict[int, NDArray[np.bool_]] = {}  # by stamp, for images with unknown parts
         self._last_ns = 0
         self._changed = threading.Condition()
 
@@ -36,9 +36,9 @@ class OriginalSizes:
         original_size: Size,
         unknown: NDArray[np.bool_] | None = None,
     ) -> None:
-        """What the decoder says of one frame. Sizes are height and width in pixels; 0 is none.
+        """Record the decoder's data of one frame. Sizes are height and width in pixels; 0 is none.
 
-        unknown: bool [rows, columns], where nothing of the picture is known; None: it is whole.
+        unknown: bool [rows, columns], unknown parts of the image; None: it is whole.
         """
         if 0 in original_size:
             return
@@ -58,12 +58,12 @@ class OriginalSizes:
             self._changed.notify_all()
 
     def unknown(self, stamp_ns: int) -> NDArray[np.bool_] | None:
-        """Where nothing is known of an image that `find` was asked for; None: it is whole."""
+        """Unknown parts of the image of the last `find`; None: it is whole."""
         with self._changed:
             return self._unknown.get(stamp_ns if stamp_ns in self._by_stamp else self._last_ns)
 
     def find(self, stamp_ns: int, coded_size: Size, timeout_s: float = 0.0) -> Size | None:
-        """The original size of an image; None if it is unknown or may be one of several."""
+        """The original size of an image; None if it is unknown or ambiguous."""
         with self._changed:
             self._changed.wait_for(lambda: stamp_ns in self._by_stamp, timeout_s)
             if stamp_ns in self._by_stamp:

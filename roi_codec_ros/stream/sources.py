@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the `source` parameter names: a device, a film, images, a stream or a topic.
+"""The `source` parameter: a device, a film, images, a stream or a topic.
 
-No ROS here. A topic source is told apart by `parse_source` and then left to the node.
+No ROS here. `parse_source` recognises topic sources too; reading them is up to the node.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from roi_codec_ros.common.errors import RoiCodecError
 from roi_codec_ros.common.photographs import is_photograph, photographs_in
 from roi_codec_ros.common.share import local_path
 
-LIVE = -1  # position of a frame that no file holds
+LIVE = -1  # position of a frame of a live source
 TOPIC_PREFIX = "topic:"
 DEFAULT_IMAGE_TOPIC = "image_raw"
 _LOCAL_ADDRESSES = ("file://", "package://")
@@ -27,7 +27,7 @@ class SourceError(RoiCodecError):
 
 
 class SourceKind(enum.Enum):
-    """What a source is."""
+    """Kinds of sources."""
 
     DEVICE = "device"
     VIDEO = "video"
@@ -38,9 +38,9 @@ class SourceKind(enum.Enum):
 
 @dataclass(frozen=True)
 class Source:
-    """A source as the user wrote it, and what it is.
+    """A parsed source.
 
-    text: for people to read, in logs and on topics: without the login that an address may hold.
+    text: as given by the user, without the credentials of an address, for logs and topics.
     target: path of a device, file, folder, address, pipeline or topic name.
     """
 
@@ -50,15 +50,15 @@ class Source:
 
     @property
     def live(self) -> bool:
-        """Whether frames come in their own time and cannot be read again."""
+        """Whether frames arrive in real time and cannot be read again."""
         return self.kind not in (SourceKind.VIDEO, SourceKind.IMAGES)
 
 
 def parse_source(text: str) -> Source:
-    """Tell what a `source` parameter names; SourceError if it can be nothing of the kind.
+    """Parse a `source` parameter. Raises SourceError if it is not a source.
 
-    Devices and streams are not touched: a camera may be plugged in later. Files must exist, also
-    those named by file:///… and package://PACKAGE/….
+    Devices and streams are not opened: a camera may be plugged in later. Files must exist,
+    including those named by file:///… and package://PACKAGE/….
     """
     text = text.strip()
     if text == "topic" or text.startswith(TOPIC_PREFIX):
@@ -93,7 +93,7 @@ def parse_source(text: str) -> Source:
 
 @dataclass(frozen=True)
 class CaptureFormat:
-    """What to ask a device for; 0 and empty: its own choice. pixel_format: four letters."""
+    """Settings to request from a device; 0 and empty: its default. pixel_format: four letters."""
 
     width: int = 0
     height: int = 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Figures over the last seconds, for diagnostics."""
+"""Statistics over the last seconds, for diagnostics."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WINDOW_S = 5.0
 
 
 class SlidingWindow:
-    """Values of the last few seconds. Safe to fill in one thread and read in another."""
+    """Values of the last few seconds. Thread-safe."""
 
     def __init__(
         self, span_s: float = WINDOW_S, clock: Callable[[], float] = time.monotonic
@@ -26,19 +26,19 @@ class SlidingWindow:
         self._lock = threading.Lock()
 
     def add(self, value: float) -> None:
-        """Note a value, now."""
+        """Record a value, now."""
         with self._lock:
             self._values.append((self._clock(), value))
             self._forget()
 
     @property
     def count(self) -> int:
-        """How many values there are."""
+        """Number of values."""
         return len(self._snapshot())
 
     @property
     def rate_hz(self) -> float:
-        """Values per second over the window, or since the start while that is less."""
+        """Values per second over the window, or since the start if that is shorter."""
         with self._lock:
             self._forget()
             elapsed = min(self._span_s, self._clock() - self._started)
@@ -52,7 +52,7 @@ class SlidingWindow:
 
     @property
     def total_per_s(self) -> float:
-        """Sum of the values per second; 0 while there is nothing."""
+        """Sum of the values per second; 0 without values."""
         values = self._snapshot()
         return float(np.mean(values)) * self.rate_hz if values else 0.0
 
@@ -73,39 +73,39 @@ class SlidingWindow:
 
 
 class SlidingLeast:
-    """The least of the values of the last so many seconds, by whoever's clock adds them."""
+    """The minimum of the values in a time window, by the clock of the caller."""
 
     def __init__(self, span_s: float) -> None:
         self._span_s = span_s
-        self._ascending: deque[tuple[float, float]] = deque()  # (when, value); others are beaten
+        self._ascending: deque[tuple[float, float]] = deque()  # time, value
 
     def add(self, value: float, now_s: float) -> float:
-        """Note a value; the least of all that are left."""
+        """Record a value; returns the minimum of the window."""
         while self._ascending and self._ascending[-1][1] >= value:
             self._ascending.pop()
         self._ascending.append((now_s, value))
         return self.at(now_s, value)
 
     def at(self, now_s: float, otherwise: float) -> float:
-        """The least of those that are left by now; `otherwise` where none is."""
+        """The minimum of the window now; `otherwise` if it is empty."""
         while self._ascending and now_s - self._ascending[0][0] > self._span_s:
             self._ascending.popleft()
         return self._ascending[0][1] if self._ascending else otherwise
 
     def clear(self) -> None:
-        """Forget all of them."""
+        """Forget all values."""
         self._ascending.clear()
 
 
 class Tally:
-    """Counts by cause. Safe to fill in one thread and read in another."""
+    """Counts by cause. Thread-safe."""
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
         self._lock = threading.Lock()
 
     def add(self, cause: str) -> int:
-        """Count one more; returns how many there are now."""
+        """Count one more; returns the new count."""
         with self._lock:
             self._counts[cause] += 1
             return self._counts[cause]
