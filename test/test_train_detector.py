@@ -335,12 +335,13 @@ def test_a_run_that_was_stopped_goes_on_and_no_other_does(
         DetectorTrainer,
         DetectorTrainingConfig,
     )
+    from roi_codec_ros.perception.person_detector import load_network
 
     pairs = write_images(photographs, tmp_path / "decoded", Decode()).images
 
     def trainer(steps: int, images: str) -> DetectorTrainer:
         crops = PairCrops(size=64, longest_px=200)
-        config = DetectorTrainingConfig(steps=steps, batch_size=1, crops=crops)
+        config = DetectorTrainingConfig(steps=steps, batch_size=1, teacher_share=1.0, crops=crops)
         return DetectorTrainer(
             config,
             PairBatches(pairs, crops),
@@ -359,3 +360,12 @@ def test_a_run_that_was_stopped_goes_on_and_no_other_does(
     second.run(lambda report: losses.append(report.figures["loss"]))
     assert (second.step, len(losses)) == (4, 4)
     assert all(np.isfinite(losses)) and min(losses) > 0
+
+    written = tmp_path / "all_of_the_teacher.pt"
+    written.write_bytes(second.weights_file())
+    known, made = (load_network(path).model.state_dict() for path in (Path(DETECTOR), written))
+    assert all(value.half().equal(made[name].half()) for name, value in known.items())
+    assert any(
+        not value.equal(learnt)
+        for value, learnt in zip(known.values(), second.average.values(), strict=False)
+    )

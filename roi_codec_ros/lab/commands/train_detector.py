@@ -82,6 +82,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="share of the crops, 0 to 1, to learn from undecoded, so as not to forget what "
         "a clear picture looks like (default: %(default)s)",
     )
+    parser.add_argument(
+        "--teacher-share",
+        type=float,
+        default=0.2,
+        metavar="SHARE",
+        help="of the teacher's weights in what is written (default: %(default)s)",
+    )
     parser.add_argument("--limit", type=positive, metavar="N", help="use only N photographs")
     parser.add_argument("--seed", type=not_negative, default=1, help="default: %(default)s")
     parser.add_argument(
@@ -107,8 +114,10 @@ def run(args: argparse.Namespace) -> None:
     from roi_codec_ros.lab.training.detector_run import DetectorOptions, train_detector
     from roi_codec_ros.lab.training.detector_training import DetectorTrainingConfig
 
-    if not 0.0 <= args.originals <= 1.0:
-        raise UsageError(f"expected a share of 0 to 1 for --originals, found {args.originals:g}")
+    for name in ("originals", "teacher_share"):
+        if not 0.0 <= (share := getattr(args, name)) <= 1.0:
+            option = f"--{name.replace('_', '-')}"
+            raise UsageError(f"expected a share of 0 to 1 for {option}, found {share:g}")
     if args.crop_size % STRIDE_PX:
         raise UsageError(
             f"expected a multiple of {STRIDE_PX} for --crop-size, found {args.crop_size}"
@@ -133,6 +142,7 @@ def run(args: argparse.Namespace) -> None:
         batch_size=args.batch_size,
         learning_rate=args.learning_rate,
         seed=args.seed,
+        teacher_share=args.teacher_share,
         crops=PairCrops(size=args.crop_size, originals=args.originals),
     )
     _report(train_detector(options, config), options)
