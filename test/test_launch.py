@@ -350,6 +350,7 @@ def test_namespaces_that_are_pushed_move_everything(tmp_path):
     assert "__ns:=/site " in outcome.of("__node:=tracker")
     outcome.of("__ns:=/site/robot/back")
     outcome.of("__ns:=/alone/left")
+    assert "has no argument" not in outcome.text
     outcome.of("__ns:=/site/right")  # who pushed it has it as an argument too
 
 

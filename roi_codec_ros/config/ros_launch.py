@@ -189,7 +189,7 @@ def _check_names(context: Any, kind: str, arguments: list[LaunchArgument]) -> No
             + ", ".join(f"{name!r}{meant(name, known)}" for name in unknown)
         )
     every = {a.name for make_arguments, _ in LAUNCHES.values() for a in make_arguments()}
-    for name in sorted({*unknown, *context.launch_configurations} - every):
+    for name in sorted({*unknown, *context.launch_configurations} - every - {_NAMESPACE}):
         if question := meant(name, known):
             _log().warning(f"{file} has no argument {name!r}{question}")
 
