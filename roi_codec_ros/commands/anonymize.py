@@ -236,7 +236,7 @@ def _anonymized(args: argparse.Namespace, settings: Settings) -> Result:
         others = other_files(args.source)
         if others:
             print(
-                f"{len(others)} files are no pictures and are not copied, the first: {others[0]}",
+                f"not copied, since not pictures: {len(others)}, the first: {others[0]}",
                 file=sys.stderr,
             )
         folder = anonymize_folder(args.source, args.target, settings, force=args.force, told=told)
@@ -246,10 +246,14 @@ def _anonymized(args: argparse.Namespace, settings: Settings) -> Result:
 
 
 def _print_tally(tally: CameraTally, target: Path) -> None:
-    print(
-        f"{target}: {tally.name}, {tally.frames} frames, {tally.heads} heads hidden in "
-        f"{tally.frames_with_heads} of them",
-        file=sys.stderr if str(target) == "-" else sys.stdout,
-    )
+    if tally.frames or not tally.left_out:
+        print(
+            f"{target}: {tally.name}, {tally.frames} frames, {tally.heads} heads hidden in "
+            f"{tally.frames_with_heads} of them",
+            file=sys.stderr if str(target) == "-" else sys.stdout,
+        )
     if tally.left_out:
-        print(f"{tally.left_out} left out, the first: {tally.left_out_first}", file=sys.stderr)
+        print(
+            f"left out of {tally.name}: {tally.left_out}, the first: {tally.left_out_first}",
+            file=sys.stderr,
+        )
