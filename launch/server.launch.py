@@ -5,4 +5,5 @@ from roi_codec_ros.config.ros_launch import launch_description
 
 
 def generate_launch_description():
+    """Arguments and nodes of server.launch.py."""
     return launch_description("server")

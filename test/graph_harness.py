@@ -264,6 +264,27 @@ class Graph:
             self._statuses[status.name] = (status, time.monotonic())
 
 
+class Periodic(threading.Thread):
+    """Stands in for a part of the graph: calls `step` at a rate, from `start` until `close`."""
+
+    def __init__(self, rate_hz: float) -> None:
+        super().__init__(daemon=True)
+        self._period_s = 1.0 / rate_hz
+        self._closing = threading.Event()
+
+    def step(self) -> None:
+        """What is published each time."""
+        raise NotImplementedError
+
+    def run(self) -> None:
+        while not self._closing.wait(self._period_s):
+            self.step()
+
+    def close(self) -> None:
+        self._closing.set()
+        self.join(5.0)
+
+
 class Inbox:
     """The last messages of a topic, and when they came (seconds, monotonic)."""
 

@@ -17,7 +17,7 @@ from roi_codec_ros.common.errors import BitstreamError
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "payload.json").read_text())
 CRC_AT = HEADER_BYTES - 4
-STREAM_AT, NUMBER_AT, CLASSES_AT, MAP_BYTES_AT, BODY_BYTES_AT = 22, 26, 30, 31, 35
+STREAM_AT, CLASSES_AT, MAP_BYTES_AT, BODY_BYTES_AT = 22, 30, 31, 35
 
 PAYLOAD = Payload(
     model_id=bytes.fromhex(GOLDEN["model_id"]),

@@ -8,7 +8,6 @@ for it, as drivers do that have nothing new to say.
 from __future__ import annotations
 
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -18,7 +17,7 @@ import pytest
 pytest.importorskip("rclpy", reason="ROS 2 is not sourced")
 pytest.importorskip("roi_codec_ros.msg", reason="the messages are not built")
 
-from graph_harness import RELIABLE, Graph
+from graph_harness import RELIABLE, Graph, Periodic
 from lifecycle_msgs.msg import Transition
 from nav_msgs.msg import OccupancyGrid
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -58,13 +57,14 @@ def now_s() -> float:
     return time.time_ns() / 1e9
 
 
-class Detectors:
+class Detectors(Periodic):
     """Stands in for encoders and detector: the lit cameras each show people at RATE_HZ.
 
     stamp_s: of a camera's next frame.
     """
 
     def __init__(self, graph: Graph) -> None:
+        super().__init__(RATE_HZ)
         self.lit: set[str] = set()
         self.people = (MIDDLE,)
         self.unknown_rows = (0, 0)  # of 12, first and end: where pictures are not known yet
@@ -82,15 +82,6 @@ class Detectors:
             self._persons[name] = graph.node.create_publisher(
                 PersonArray, f"/{name}/persons", RELIABLE
             )
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def close(self) -> None:
-        self._closing.set()
-        self._thread.join(5.0)
 
     def send(self, camera: str, stamp_s: float) -> None:
         message = PersonArray(camera=camera, image_width=640, image_height=480)
@@ -107,10 +98,9 @@ class Detectors:
             message.unknown = [int(first <= row < end) for row in range(12) for _ in range(4)]
         self._persons[camera].publish(message)
 
-    def _run(self) -> None:
-        while not self._closing.wait(1.0 / RATE_HZ):
-            for camera in sorted(self.lit):
-                self.send(camera, self.stamp_s(camera))
+    def step(self) -> None:
+        for camera in sorted(self.lit):
+            self.send(camera, self.stamp_s(camera))
 
 
 @pytest.fixture(scope="module")

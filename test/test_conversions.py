@@ -35,7 +35,6 @@ from roi_codec_ros.nodes.camera_info import (
     read_calibration,
     scaled_camera_info,
 )
-from roi_codec_ros.nodes.coder_status import coder_statuses
 from roi_codec_ros.nodes.conversions import (
     detections_from_persons,
     image_from_rgb,
@@ -44,7 +43,7 @@ from roi_codec_ros.nodes.conversions import (
     rgb_from_message,
     stamp_ns,
 )
-from roi_codec_ros.nodes.diagnostics import Level, Status, to_message
+from roi_codec_ros.nodes.diagnostics import Level, Status, coder_statuses, to_message
 from roi_codec_ros.nodes.markers import person_markers
 from roi_codec_ros.perception.detections import Detections
 

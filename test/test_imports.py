@@ -45,6 +45,7 @@ MAY_IMPORT["lab/commands"] = set(MAY_IMPORT) - {"cli"}
 # The processes that the laboratory starts beside the nodes.
 ROS_IN_THE_LABORATORY = {
     "lab/demo/filming.py",
+    "lab/demo/background_node.py",
     "lab/demo/monitor.py",
     "lab/demo/robot_node.py",
     "lab/tools/camera_rates.py",

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import os
 import signal
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -24,7 +23,7 @@ pytest.importorskip("roi_codec_ros.msg", reason="the messages are not built")
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PoseArray
-from graph_harness import NEWEST, RELIABLE, Graph
+from graph_harness import NEWEST, RELIABLE, Graph, Periodic
 from nav_msgs.msg import OccupancyGrid
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, PointCloud2
@@ -74,10 +73,11 @@ def boxes(people, pose) -> Detections:
     return Detections.from_arrays(xyxy, np.full(len(places), SCORE), (LENS.height, LENS.width))
 
 
-class Hall:
+class Hall(Periodic):
     """Stands in for encoders and detector: publishes what the lit cameras see."""
 
     def __init__(self, graph: Graph) -> None:
+        super().__init__(RATE_HZ)
         self.people: tuple[tuple[float, float], ...] = PEOPLE
         self.lit: set[str] = set(POSES)
         self.stamps: list[int] = []
@@ -89,18 +89,11 @@ class Hall:
             name: make(CameraInfo, f"/{name}/anonymized/camera_info", NEWEST) for name in names
         }
         self._persons = {name: make(PersonArray, f"/{name}/persons", RELIABLE) for name in names}
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
+        self.start()
 
-    def close(self) -> None:
-        self._closing.set()
-        self._thread.join(5.0)
-
-    def _run(self) -> None:
-        while not self._closing.wait(1.0 / RATE_HZ):
-            for name in sorted(self.lit):
-                self._show(name)
+    def step(self) -> None:
+        for name in sorted(self.lit):
+            self._show(name)
 
     def _show(self, name: str) -> None:
         header = Header(frame_id=f"{name}_optical_frame")

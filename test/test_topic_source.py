@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import signal
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,7 +14,7 @@ import pytest
 pytest.importorskip("rclpy", reason="ROS 2 is not sourced")
 pytest.importorskip("roi_codec_ros.msg", reason="the messages are not built")
 
-from graph_harness import RELIABLE, Graph
+from graph_harness import RELIABLE, Graph, Periodic
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
@@ -43,11 +42,11 @@ def camera_info(width: int, height: int, focal: float, cx: float, cy: float) -> 
     return message
 
 
-class Driver(threading.Thread):
+class Driver(Periodic):
     """Publishes grey images of a size, ten times a second, while it has a size."""
 
     def __init__(self, graph: Graph) -> None:
-        super().__init__(daemon=True)
+        super().__init__(10.0)
         self.size: tuple[int, int] | None = (640, 480)
         self.encoding = "rgb8"
         self._node = graph.node
@@ -56,22 +55,16 @@ class Driver(threading.Thread):
             for name in ("image_raw", "image_rect_color")
         ]
         self.stamps_ns: list[int] = []
-        self._closing = threading.Event()
 
-    def run(self) -> None:
-        while not self._closing.wait(0.1):
-            if self.size is not None:
-                width, height = self.size
-                header = Header(stamp=self._node.get_clock().now().to_msg(), frame_id="lens")
-                self.stamps_ns.append(stamp_ns(header))
-                image = image_from_rgb(np.full((height, width, 3), 90, np.uint8), header)
-                image.encoding = self.encoding
-                for publisher in self._images:
-                    publisher.publish(image)
-
-    def close(self) -> None:
-        self._closing.set()
-        self.join(5.0)
+    def step(self) -> None:
+        if self.size is not None:
+            width, height = self.size
+            header = Header(stamp=self._node.get_clock().now().to_msg(), frame_id="lens")
+            self.stamps_ns.append(stamp_ns(header))
+            image = image_from_rgb(np.full((height, width, 3), 90, np.uint8), header)
+            image.encoding = self.encoding
+            for publisher in self._images:
+                publisher.publish(image)
 
 
 @pytest.fixture(scope="module")

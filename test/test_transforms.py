@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import math
-import threading
 import time
 from collections.abc import Iterator
 
@@ -18,7 +17,7 @@ import pytest
 pytest.importorskip("rclpy", reason="ROS 2 is not sourced")
 pytest.importorskip("roi_codec_ros.msg", reason="the messages are not built")
 
-from graph_harness import NEWEST, RELIABLE, Graph
+from graph_harness import NEWEST, RELIABLE, Graph, Periodic
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, PointCloud2
@@ -53,11 +52,11 @@ LATCHED = QoSProfile(
 )
 
 
-class Recording(threading.Thread):
+class Recording(Periodic):
     """Plays /clock, persons and, later than these, transforms of the moving camera."""
 
     def __init__(self, graph: Graph) -> None:
-        super().__init__(daemon=True)
+        super().__init__(RATE_HZ)
         make = graph.node.create_publisher
         self.tf = TF
         self.now_s = BEGINS_S
@@ -68,22 +67,16 @@ class Recording(threading.Thread):
             from tf2_msgs.msg import TFMessage
 
             self._tf = make(TFMessage, "/tf", RELIABLE)
-        self._closing = threading.Event()
 
-    def run(self) -> None:
-        while not self._closing.wait(1.0 / RATE_HZ):
-            self.now_s += 1.0 / RATE_HZ
-            clock = Clock()
-            clock.clock = moved_stamp(clock.clock, self.now_s)
-            self._clock.publish(clock)
-            if self.tf:
-                self._say_pose(moved_stamp(clock.clock, -TF_LAG_S))
-            for name in POSES:
-                self._show(name, clock.clock)
-
-    def close(self) -> None:
-        self._closing.set()
-        self.join(5.0)
+    def step(self) -> None:
+        self.now_s += 1.0 / RATE_HZ
+        clock = Clock()
+        clock.clock = moved_stamp(clock.clock, self.now_s)
+        self._clock.publish(clock)
+        if self.tf:
+            self._say_pose(moved_stamp(clock.clock, -TF_LAG_S))
+        for name in POSES:
+            self._show(name, clock.clock)
 
     def _say_pose(self, stamp) -> None:
         from geometry_msgs.msg import TransformStamped

@@ -21,8 +21,15 @@ from pathlib import Path
 from typing import TypeVar
 
 from roi_codec_ros.commands.arguments import add_force_option, add_json_option, outputs
-from roi_codec_ros.commands.doctor_network import look_at_buffers, look_at_clock, look_at_dds
-from roi_codec_ros.commands.findings import BAD, GOOD, POOR, Finding
+from roi_codec_ros.commands.doctor_network import (
+    BAD,
+    GOOD,
+    POOR,
+    Finding,
+    look_at_buffers,
+    look_at_clock,
+    look_at_dds,
+)
 from roi_codec_ros.common.errors import RoiCodecError
 from roi_codec_ros.common.plugins import import_complaint
 

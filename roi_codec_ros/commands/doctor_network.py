@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
-from roi_codec_ros.commands.findings import GOOD, POOR, Finding
 from roi_codec_ros.common.errors import RoiCodecError
 from roi_codec_ros.common.system_clock import clock_offset, kernel_error_s
 
+GOOD, POOR, BAD = "good", "look at", "bad"
 SETTINGS = Path("/proc/sys/net")
 ENOUGH_BUFFER_BYTES = 2**20  # a frame of an image in fragments
 # Setting below SETTINGS → (least, what is lost below it, advice).
@@ -30,6 +31,15 @@ PROFILES = {
     "rmw_zenoh": ("ZENOH_SESSION_CONFIG_URI", "ZENOH_ROUTER_CONFIG_URI"),
 }
 DISCOVERY = ("ROS_DOMAIN_ID", "ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_LOCALHOST_ONLY")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line. level: GOOD, POOR (works, but not as it could) or BAD."""
+
+    subject: str
+    level: str
+    text: str
 
 
 def look_at_dds() -> list[Finding]:

@@ -41,14 +41,13 @@ from roi_codec_ros.msg import CompressedLatent
 from roi_codec_ros.nodes import qos
 from roi_codec_ros.nodes.base import ManagedNode
 from roi_codec_ros.nodes.camera_set import CameraSet
-from roi_codec_ros.nodes.coder_status import coder_statuses
 from roi_codec_ros.nodes.conversions import stamp_ns
 from roi_codec_ros.nodes.decoded_camera import BAD_PAYLOAD, UNKNOWN_MODEL, DecodedCamera
-from roi_codec_ros.nodes.diagnostics import Level, Status
+from roi_codec_ros.nodes.diagnostics import Level, Status, coder_statuses
 from roi_codec_ros.nodes.handover import AnonymizedFrame, FrameTaker
 from roi_codec_ros.nodes.snapshots import Snapshots
-from roi_codec_ros.stream.deadline import Expectation, in_time
 from roi_codec_ros.stream.newest import NewestByKey
+from roi_codec_ros.stream.statistics import Expectation, in_time
 
 TAKE_TIMEOUT_S = 0.2
 LATENT_TYPE = "roi_codec_ros/msg/CompressedLatent"

@@ -47,11 +47,10 @@ from roi_codec_ros.perception.detections import Detections
 from roi_codec_ros.perception.drawing import draw_detections
 from roi_codec_ros.perception.graph_detector import open_detector
 from roi_codec_ros.perception.person_detector import find_weights
-from roi_codec_ros.stream.deadline import Expectation
 from roi_codec_ros.stream.health import CameraHealth, Words
 from roi_codec_ros.stream.newest import NewestByKey
 from roi_codec_ros.stream.original_sizes import OriginalSizes
-from roi_codec_ros.stream.statistics import SlidingWindow
+from roi_codec_ros.stream.statistics import Expectation, SlidingWindow
 
 TAKE_TIMEOUT_S = 0.2
 SIZE_TIMEOUT_S = 0.1

@@ -11,6 +11,7 @@ from typing import TypeAlias
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
+from roi_codec_ros.codec import kernel_complaint
 from roi_codec_ros.stream.health import Level
 from roi_codec_ros.stream.statistics import Tally
 
@@ -69,3 +70,9 @@ def as_text(value: Figure) -> str:
 def rejects(tally: Tally) -> dict[str, Figure]:
     """The counts of a tally as "rejected.<cause>"."""
     return {f"rejected.{cause}": count for cause, count in tally.as_dict().items()}
+
+
+def coder_statuses() -> list[Status]:
+    """One warning if the C++ entropy coder is missing; else none."""
+    complaint = kernel_complaint()
+    return [Status("entropy coder", Level.WARN, complaint)] if complaint else []

@@ -34,9 +34,8 @@ from roi_codec_ros.msg import CompressedLatent
 from roi_codec_ros.nodes import qos
 from roi_codec_ros.nodes.base import STOP_TIMEOUT_S, ManagedNode
 from roi_codec_ros.nodes.coded_camera_info import CodedCameraInfo, is_rectified
-from roi_codec_ros.nodes.coder_status import coder_statuses
 from roi_codec_ros.nodes.conversions import byte_array, moved_stamp, rgb_from_message
-from roi_codec_ros.nodes.diagnostics import Figure, Level, Status
+from roi_codec_ros.nodes.diagnostics import Figure, Level, Status, coder_statuses
 from roi_codec_ros.nodes.following import FollowingSubscription
 from roi_codec_ros.stream.capture import Capture, RateLimiter
 from roi_codec_ros.stream.frame_readers import Frame

@@ -24,8 +24,6 @@ from roi_codec_ros.recordings.live_video import QUALITY, RATE_HZ, frame_of_pixel
 from roi_codec_ros.recordings.pipeline import Progress
 from roi_codec_ros.recordings.video_planes import require_av
 
-FORMS = ("video", "image", "compressed")
-
 
 @dataclass
 class Decoded:
@@ -45,7 +43,9 @@ def decode_bag(
     *,
     force: bool = False,
 ) -> Decoded:
-    """Write a bag whose latents are pictures of ``form``, one of FORMS; all else is copied.
+    """Write a bag whose latents are pictures of ``form``; all else is copied.
+
+    form: "video", "image" or "compressed".
 
     Raises RoiCodecError.
     """

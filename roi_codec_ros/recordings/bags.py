@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from roi_codec_ros.recordings.mcap_messages import Publishing
 
 PICTURES = (Kind.IMAGE, Kind.COMPRESSED, Kind.VIDEO)
-FORMS = ("image", "compressed", "latent", "video")
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class BagOptions:
     Attributes:
         topics: of pictures that are rewritten; none: all that can be.
         keep: topics, and attachments, that are copied whatever they hold.
-        form: one of FORMS that pictures become; None: they stay what they are.
+        form: "image", "compressed", "latent" or "video": what pictures become; None: unchanged.
         encoder: makes a worker its own, for latents.
         quality: "crf" of video, lower is finer.
     """

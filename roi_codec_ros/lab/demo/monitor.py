@@ -3,19 +3,16 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from functools import partial
 from typing import Protocol
 
 import numpy as np
-import rclpy
 from nav_msgs.msg import OccupancyGrid
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.qos import QoSProfile, QoSReliabilityPolicy
-from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CameraInfo, Image
 
+from roi_codec_ros.lab.demo.background_node import BackgroundNode
 from roi_codec_ros.msg import CompressedLatent, DecodedFrame, PersonArray
 from roi_codec_ros.nodes.qos import latched
 
@@ -48,17 +45,12 @@ class Ledger(Protocol):
         """Which floor cameras watch."""
 
 
-class DemoMonitor:
-    """Subscribes for all cameras and tells the ledger, in a thread of its own.
-
-    Use as a context manager. It has a ROS context of its own and leaves signals to the caller.
-    """
+class DemoMonitor(BackgroundNode):
+    """Subscribes for all cameras and passes the messages to the ledger, in its own thread."""
 
     def __init__(self, cameras: Sequence[str], ledger: Ledger) -> None:
+        super().__init__("demo_monitor")
         self._ledger = ledger
-        self._context = rclpy.Context()
-        rclpy.init(context=self._context, signal_handler_options=SignalHandlerOptions.NO)
-        self._node = rclpy.create_node("demo_monitor", context=self._context)
         for camera in cameras:
             self._subscribe(camera)
         for topic in ("/persons/tracks", "/persons/unplaced"):
@@ -66,10 +58,7 @@ class DemoMonitor:
         self._node.create_subscription(
             OccupancyGrid, "/persons/coverage", ledger.on_coverage, latched()
         )
-        self._executor = SingleThreadedExecutor(context=self._context)
-        self._executor.add_node(self._node)
-        self._thread = threading.Thread(target=self._spin, name="demo_monitor", daemon=True)
-        self._thread.start()
+        self.start()
 
     def _subscribe(self, camera: str) -> None:
         for kind, topic, callback, qos in (
@@ -89,24 +78,6 @@ class DemoMonitor:
             PIXELS,
             raw=True,
         )
-
-    def _spin(self) -> None:
-        try:
-            self._executor.spin()
-        except ExternalShutdownException:
-            return
-
-    def close(self) -> None:
-        """Stop listening."""
-        self._executor.shutdown(timeout_sec=1.0)
-        self._context.try_shutdown()
-        self._thread.join(timeout=2.0)
-
-    def __enter__(self) -> DemoMonitor:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _on_image(self, camera: str, message: Image) -> None:
         image = _rgb(message)

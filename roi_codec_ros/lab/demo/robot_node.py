@@ -10,22 +10,19 @@ seconds of the clock, as timeouts do, is given so many more of them.
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import rclpy
 from geometry_msgs.msg import Twist
 from numpy.typing import NDArray
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.qos import QoSProfile, QoSReliabilityPolicy
-from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import String
 
+from roi_codec_ros.lab.demo.background_node import BackgroundNode
 from roi_codec_ros.lab.demo.filming import COVERED
 from roi_codec_ros.lab.simulation.collision_monitor import (
     Decision,
@@ -77,8 +74,8 @@ class Log:
     encounters: Encounters = field(default_factory=Encounters)
 
 
-class RobotNode:
-    """Drives until `close`. Use as a context manager; it has a ROS context of its own."""
+class RobotNode(BackgroundNode):
+    """Drives until `close`."""
 
     def __init__(
         self,
@@ -87,6 +84,7 @@ class RobotNode:
         zones: Sequence[Zone],
         sources: Mapping[str, CloudSource],
     ) -> None:
+        super().__init__("simulated_robot")
         self._stage, self._clock, self._zones, self._sources = stage, clock, zones, sources
         self._robot = Robot.at_start(stage.floor)
         self._clouds: dict[str, PointCloud2] = {}
@@ -94,9 +92,6 @@ class RobotNode:
         self._command = Velocity()
         self._last_s: float | None = None
         self.log = Log()
-        self._context = rclpy.Context()
-        rclpy.init(context=self._context, signal_handler_options=SignalHandlerOptions.NO)
-        self._node = rclpy.create_node("simulated_robot", context=self._context)
         make, take = self._node.create_publisher, self._node.create_subscription
         self._wishes, self._commands = (
             make(Twist, "/cmd_vel_smoothed", 1),
@@ -108,10 +103,7 @@ class RobotNode:
         for name, source in sources.items():
             take(PointCloud2, source.topic, lambda cloud, n=name: self._keep(n, cloud), SENSOR)
         self._node.create_timer(STEP_S / clock.pace, self._step)
-        self._executor = SingleThreadedExecutor(context=self._context)
-        self._executor.add_node(self._node)
-        self._thread = threading.Thread(target=self._spin, name="robot", daemon=True)
-        self._thread.start()
+        self.start()
 
     @property
     def sees(self) -> bool:
@@ -131,24 +123,6 @@ class RobotNode:
     def driven_m(self) -> float:
         """Since the beginning."""
         return self._robot.driven_m
-
-    def close(self) -> None:
-        """Stop."""
-        self._executor.shutdown(timeout_sec=1.0)
-        self._context.try_shutdown()
-        self._thread.join(timeout=2.0)
-
-    def __enter__(self) -> RobotNode:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _spin(self) -> None:
-        try:
-            self._executor.spin()
-        except ExternalShutdownException:
-            return
 
     def _keep(self, name: str, cloud: PointCloud2) -> None:
         self._clouds[name] = cloud

@@ -26,7 +26,6 @@ from roi_codec_ros.recordings.bag_writing import Channel, PartsWriter
 
 LOOK_S = 0.5
 SHARES = (0.1, 0.25, 0.5, 0.75, 1.0)
-MIB = 1 << 20
 
 
 def repeated(source: Path, target: Path, size_bytes: float) -> int:

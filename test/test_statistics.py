@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from roi_codec_ros.stream.deadline import Expectation, in_time
+from roi_codec_ros.stream.statistics import Expectation, in_time
 
 
 @pytest.mark.parametrize(
