@@ -86,7 +86,8 @@ def run(args: argparse.Namespace) -> None:
         models = [load_model(args.model)]
     else:
         installed = [entry.model for entry in list_models() if entry.model is not None]
-        # Only what fits is built; where nothing fits, the decoder's own error names what is there.
+        # Only matching models are loaded; without one, the decoder's error lists what is
+        # installed.
         models = [m for m in installed if m.id == payload.model_id] or installed
     frame = Decoder(models, backend="auto", max_pixels=max_pixels).decode(data)
     files["out"].write(picture_bytes(frame.image, args.out.suffix))

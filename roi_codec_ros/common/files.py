@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one way in which files are written.
+"""Writing files atomically.
 
-A file appears whole or not at all, and what stood there before stays until then. Links are
-followed, modes and owners kept; pipes, devices and open descriptors are written into.
+A file is written completely or not at all, and an existing one is kept until then. Links are
+followed, modes and owners kept; pipes, devices and open descriptors are written to directly.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ STDOUT = 1
 
 
 def write_whole(path: Path, content: bytes | memoryview, *, durable: bool = False) -> None:
-    """Write a file, and its folder where there is none; one of that name stands until then.
+    """Write a file atomically, creating its folder; an existing file is replaced at the end.
 
-    durable: on the disk before it takes the other one's place. A pipe, a device or a descriptor
+    durable: flushed to disk before it replaces the existing one. A pipe, a device or a descriptor
     of this process (``/dev/stdout``) is written into. Raises OSError, and then leaves nothing
     behind.
     """
@@ -128,7 +128,7 @@ def is_ours(path: Path) -> bool:
 
 
 def stamped(picture: bytes) -> bytes:
-    """A PNG or JPEG that says that it is ours (`is_ours`); any other content stays as it is."""
+    """A PNG or JPEG marked as made by roi-codec (`is_ours`); other content is unchanged."""
     note = GENERATOR.encode()
     if picture.startswith(_PNG):
         end = _PNG_HEADER_BYTES
@@ -137,7 +137,7 @@ def stamped(picture: bytes) -> bytes:
         text = length.to_bytes(4, "big") + chunk + check.to_bytes(4, "big")
         return picture[:end] + text + picture[end:]
     if picture.startswith(_JPEG):
-        # After JFIF's own segment, which wants to be the first.
+        # After the JFIF segment, which must be the first.
         length = int.from_bytes(picture[4:6], "big")
         end = 4 + length if picture[2:4] == b"\xff\xe0" else 2
         comment = b"\xff\xfe" + (2 + len(note)).to_bytes(2, "big") + note
@@ -174,7 +174,7 @@ def refusal_of(path: Path, error: OSError) -> RoiCodecError:
 
 
 def status_of(path: Path) -> os.stat_result | None:
-    """The status of a file; None where there is none. Raises OSError."""
+    """The status of a file; None if it does not exist. Raises OSError."""
     try:
         return os.stat(path)
     except FileNotFoundError:
@@ -182,7 +182,7 @@ def status_of(path: Path) -> os.stat_result | None:
 
 
 def may_write(path: Path) -> bool:
-    """Whether this process may write to a file that is there."""
+    """Whether this process may write to an existing file."""
     effective = os.access in os.supports_effective_ids
     return os.access(path, os.W_OK, effective_ids=effective)
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one reader of films: their frames as they are shown, with the time of each.
+"""The reader of films: frames as displayed, with their times.
 
-A film's rotation tag, which phones write, is always applied. Whether OpenCV does so by itself
-depends on its version, so it is told not to, and frames are turned here.
+A film's rotation tag, which phones write, is always applied. Whether OpenCV does so depends on its
+version, so that is switched off, and frames are rotated here.
 """
 
 from __future__ import annotations
@@ -68,14 +68,14 @@ class UprightCapture:
         """capture: opened; it belongs to this object from now on."""
         self._capture = capture
         self.rotation_deg = 0
-        if capture.getBackendName() == "FFMPEG":  # others know no tag and would complain
+        if capture.getBackendName() == "FFMPEG":  # others do not support the tag and would warn
             capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)
             self.rotation_deg = _quarter_turns(capture.get(cv2.CAP_PROP_ORIENTATION_META))
         rate = float(capture.get(cv2.CAP_PROP_FPS))
         self.frame_rate_hz = rate if np.isfinite(rate) and 0.1 <= rate <= 1000 else 0.0
 
     def advance(self) -> bool:
-        """Come to the next frame without decoding it; False where there is none."""
+        """Advance to the next frame without decoding it; False at the end."""
         return bool(self._capture.grab())
 
     def image(self) -> ImageArray | None:
@@ -136,7 +136,7 @@ class Film:
         )
 
     def advance(self) -> bool:
-        """Come to the next frame; False at the end."""
+        """Advance to the next frame; False at the end."""
         if not self._frames.advance():
             return False
         self.index += 1
@@ -153,7 +153,7 @@ class Film:
         return self.time_s + 1.0 / (self._frames.frame_rate_hz or FALLBACK_RATE_HZ)
 
     def image(self) -> ImageArray | None:
-        """The frame that `advance` came to, uint8 RGB [H, W, 3]; None if it cannot be decoded."""
+        """The current frame, uint8 RGB [H, W, 3]; None if it cannot be decoded."""
         image = self._frames.image()
         self.unreadable += image is None
         return image
@@ -165,7 +165,7 @@ class Film:
                 yield FilmFrame(image, self.index, self.time_s)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._frames.close()
 
     def __enter__(self) -> Film:

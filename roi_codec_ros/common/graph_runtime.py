@@ -42,7 +42,7 @@ def find_graph(name_or_path: str | Path, hint: str = "") -> Path:
 
 
 class GraphRuntime:
-    """A graph of one input, a frame, ready to run.
+    """A loaded graph with one input, a frame.
 
     Attributes:
         name: one of GRAPH_BACKENDS.

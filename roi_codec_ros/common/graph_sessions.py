@@ -34,7 +34,7 @@ class GraphInput:
 
 
 class GraphSession(Protocol):
-    """A graph, ready to run."""
+    """A loaded graph."""
 
     @property
     def name(self) -> str:
@@ -122,8 +122,8 @@ class OnnxRuntimeSession:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or 0
         options.inter_op_num_threads = 1
-        options.log_severity_level = 3  # errors; the rest is told by what we raise
-        # Between two frames a camera's cores are somebody else's.
+        options.log_severity_level = 3  # errors only; exceptions report the rest
+        # Between two frames a camera's cores are left to other processes.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         try:
             self._session = onnxruntime.InferenceSession(content, options, providers=providers)

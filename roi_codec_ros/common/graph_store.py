@@ -24,7 +24,7 @@ def cache_folder() -> Path:
 
 
 def in_folders(name: str, folders: Sequence[Path]) -> Path:
-    """The first graph of that name. Raises ModelFileError where there is none."""
+    """The first graph with that name. Raises ModelFileError if there is none."""
     for folder in folders:
         path = folder / f"{name}{GRAPH_SUFFIX}"
         if path.is_file():
@@ -35,9 +35,9 @@ def in_folders(name: str, folders: Sequence[Path]) -> Path:
 def open_cached(
     name: str, make: Callable[[], bytes], open_it: Callable[[bytes], GraphSession]
 ) -> GraphSession:
-    """The graph of that name from the cache, else made and left there, if it can be.
+    """The graph with that name from the cache; else it is built and cached if possible.
 
-    One in the cache that can't be opened is made anew. Raises what the two functions raise.
+    A cached graph that cannot be opened is rebuilt. Raises what the two functions raise.
     """
     path = cache_folder() / "graphs" / f"{name}{GRAPH_SUFFIX}"
     if path.is_file():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where model files are found: by path, or by name in the places where models are installed."""
+"""Finding model files: by path, or by name in the folders where models are installed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def model_directories() -> list[Path]:
 def find_file(name_or_path: str | Path, suffix: str, hint: str = "") -> Path:
     """The file with this suffix, by path or by name in the searched folders.
 
-    Raises ModelFileError that lists what is there, and ends with the hint.
+    Raises ModelFileError that lists the available ones and ends with the hint.
     """
     path = Path(name_or_path)
     if path.suffix == suffix and path.is_file():

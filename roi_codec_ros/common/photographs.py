@@ -299,7 +299,7 @@ def turned_back(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
-    """8-bit RGB. What is transparent becomes white: pixels that nobody sees do not reappear."""
+    """8-bit RGB. Transparent pixels become white, so that invisible content does not reappear."""
     if image.mode in _SIXTEEN_BIT or image.mode == "I":
         grey = np.asarray(image)
         return Image.fromarray(

@@ -62,8 +62,8 @@ def kernel_error_s() -> float | None:
 def clock_offset(server: str) -> Offset:
     """Ask an NTP server (RFC 5905, as a simple client) several times; the fastest answer counts.
 
-    server: HOST or HOST:PORT. Raises UsageError for another form, RoiCodecError where nobody
-    answers who has the time.
+    server: HOST or HOST:PORT. Raises UsageError for another form, RoiCodecError without a valid
+        answer.
     """
     host, _, port = server.partition(":")
     if not host or not (port or "0").isdecimal():

@@ -235,7 +235,7 @@ def parameter_arguments(spec: NodeSpec) -> list[str]:
     argv = []
     for node in spec.nodes or (spec,):
         # A rule that names the node wins over a file's section of that name, and is for that node
-        # alone; rules know no namespaces.
+        # alone; rules do not support namespaces.
         prefix = f"{node.name}:" if node.namespace == "/" else ""
         for name, value in node.parameters.items():
             argv += ["-p", f"{prefix}{name}:={yaml_value(value)}"]

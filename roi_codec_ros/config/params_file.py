@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which nodes a parameters file speaks of: ROS passes over other sections in silence."""
+"""Which nodes a parameters file applies to: ROS silently ignores other sections."""
 
 from __future__ import annotations
 

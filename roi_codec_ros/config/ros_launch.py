@@ -209,7 +209,7 @@ def _log() -> Any:
 def _under(pushed: str, namespace: str) -> str:
     """A namespace under one that was pushed; one that begins with a slash stands by itself.
 
-    Whoever pushes a namespace often has it as an argument of that name as well: it counts once.
+    A pushed namespace that is also given as the argument is applied once.
     """
     if pushed.strip("/") == namespace.strip("/"):
         return pushed

@@ -108,9 +108,9 @@ def this_host() -> str:
 
 
 def site_graph(site: Site, part: str = BOTH, host: str = "") -> list[NodeSpec]:
-    """The nodes that belong on a host. part: one of PARTS; host: empty for this one.
+    """The nodes that belong on a host.
 
-    Raises UsageError where that is none.
+    part: one of PARTS; host: empty for this one. Raises UsageError if there are none.
     """
     if part not in PARTS:
         raise UsageError(f"start: expected one of {', '.join(PARTS)}, found {part!r}")
@@ -165,7 +165,7 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def _refuse_doubles(node: Any, where: str) -> None:
-    """Raise UsageError for a key that is there twice: YAML would keep the last in silence."""
+    """Raise UsageError for a duplicate key: YAML would silently keep the last one."""
     for item in node.value if node is not None and node.id != "scalar" else ():
         if node.id == "sequence":
             _refuse_doubles(item, where)
@@ -282,9 +282,9 @@ def _pose(value: Any, label: str, folder: Path) -> str:
 
 
 def _placed(text: str, folder: Path, *, always: bool = False) -> str:
-    """A path that is relative to a folder, made absolute; what is no such path as it is.
+    """Make a path absolute that is relative to a folder; other values are unchanged.
 
-    always: it can be nothing but a path or an address; else only if it is there.
+    always: the value is a path or an address; else only if the file exists.
     """
     if text.isdigit() or "://" in text or Path(text).expanduser().is_absolute() or not text:
         return text

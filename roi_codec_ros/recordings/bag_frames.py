@@ -23,7 +23,7 @@ from roi_codec_ros.recordings.jpegs import hide_in_jpeg
 from roi_codec_ros.recordings.pictures import JPEG, hide_without_loss
 from roi_codec_ros.regions import paint_over
 
-# Pictures of distances, whose heads nobody here can find.
+# Depth images, in which heads cannot be searched.
 DEPTH_ENCODINGS = {"16UC1", "16SC1", "32SC1", "32FC1", "64FC1"}
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 JPEG_QUALITY = 90
@@ -69,7 +69,7 @@ class Convert(Protocol):
 
 
 class _AsPixels:
-    """Leaves pixels as they are, for somebody who takes them in their order."""
+    """Passes pixels through, for a consumer that reads them in order."""
 
     msgtype = ""
 

@@ -26,7 +26,7 @@ BAG_SUFFIXES = (".mcap", ".db3", *ROS1_SUFFIXES)
 
 
 def is_bag(path: Path) -> bool:
-    """Whether a path is named like a bag, or is a folder that holds one."""
+    """Whether a path has the suffix of a bag, or is a folder with one."""
     if path.is_dir():
         return (path / "metadata.yaml").is_file() or bool(_storage_files(path))
     return path.suffix.lower() in BAG_SUFFIXES
@@ -122,7 +122,7 @@ class Bag:
                 yield numbers[message.channel], message.stamp_ns, message.content
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Close the files."""
         for reader in self._readers:
             reader.close()
 

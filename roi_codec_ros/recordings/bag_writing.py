@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bags that are written in parts beside their place, and take it when they are whole.
+"""Bags are written in parts next to their target, and moved there when complete.
 
 A bag is written in files of `PART_BYTES`; those that are whole are kept when a run is killed, and
 the next one goes on behind them. A bag that is one file is put together from them at the end.

@@ -22,7 +22,7 @@ from roi_codec_ros.recordings.video_planes import VideoFrame, require_av
 PIPE = Path("-")
 PIPE_FORMAT = "yuv4mpegpipe"
 FILM_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpg", ".mpeg", ".ts", ".webm", ".y4m")
-DEFAULT_QUALITY = 18  # "crf" of x264 and x265: hardly to be told from the original
+DEFAULT_QUALITY = 18  # "crf" of x264 and x265: hardly distinguishable from the original
 # The encoder of each codec, and how its quality is asked for.
 ENCODERS: dict[str, tuple[str, dict[str, str]]] = {
     "h264": ("libx264", {"preset": "veryfast"}),
@@ -49,7 +49,7 @@ def anonymize_film(
     force: bool = False,
     told: str = "",
 ) -> Result:
-    """Write a film whose frames show no heads; a run that was killed goes on where it was.
+    """Write a film without visible heads; a killed run continues where it stopped.
 
     A frame that cannot be decoded or judged is left out. Places, dates and other streams than
     pictures and sound are not copied.
@@ -126,7 +126,7 @@ class _Film:
             self._container.mux(self._coded.encode(None))
 
     def write_in_parts(self, source: Path, target: Path, settings: Settings, told: str) -> None:
-        """Write the whole film, with its sound; go on behind the parts of an earlier run."""
+        """Write the whole film, with its sound; continue after the parts of an earlier run."""
         status = source.stat()
         told = f"{source.resolve()} {status.st_size} {status.st_mtime_ns} {told}"
         self._parts = FilmParts(target, told)

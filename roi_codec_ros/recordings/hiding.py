@@ -50,11 +50,11 @@ class Finder(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """What is kept of a frame that was judged; all [⌈H / 16⌉, ⌈W / 16⌉].
+    """Search result of a frame; all [⌈H / 16⌉, ⌈W / 16⌉].
 
     Attributes:
         found: bool, blocks of heads.
-        there: bool, blocks where something speaks for a person or a head.
+        there: bool, blocks where a person or a head is likely.
         score: float32, how sure the blocks of heads are.
         look: what was looked for in this frame.
     """

@@ -75,7 +75,7 @@ def hide_in_jpeg(data: bytes, hidden: BoolArray) -> bytes:
         raise RoiCodecError(
             f"expected a JPEG that can be decoded; found: {' '.join(str(error).split())}"
         ) from error
-    # After the first segment, which Pillow writes and JFIF wants to be first.
+    # After the first segment, which Pillow writes and JFIF requires.
     coded = written.getvalue()
     end = 4 + int.from_bytes(coded[4:6], "big")
     return coded[:end] + _rotation_and_profile(data) + coded[end:]
@@ -134,7 +134,7 @@ def _assembled(
 
 
 def _tables(tables: Any) -> Any:
-    """Quantisation tables as Pillow wants them: by their number, without gaps."""
+    """Quantisation tables as Pillow requires them: by number, without gaps."""
     return {number: table for number, (_, table) in enumerate(sorted(tables.items()))}
 
 
@@ -142,7 +142,7 @@ def _tables(tables: Any) -> Any:
 
 
 def without_metadata(data: bytes) -> bytes:
-    """A JPEG without what it tells of where, when and by whom, and without thumbnails.
+    """A JPEG without metadata about place, time and author, and without thumbnails.
 
     Its coded picture stays as it is; so do its rotation tag, its colour profile, and how its
     colours are meant. What follows its end, as another picture does, goes. Raises RoiCodecError.

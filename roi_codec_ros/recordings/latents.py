@@ -92,7 +92,7 @@ class LatentReader:
 
 
 def installed_models() -> list[Any]:
-    """All models that are installed. Raises RoiCodecError where there is none."""
+    """All installed models. Raises RoiCodecError if there are none."""
     models = [entry.model for entry in list_models() if entry.model is not None]
     if not models:
         raise RoiCodecError("expected an installed model to decode with, found none")

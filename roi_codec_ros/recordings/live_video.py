@@ -10,7 +10,7 @@ from typing import Any
 from roi_codec_ros.recordings.video_planes import require_av
 
 RATE_HZ = 25  # of the header; frames have times of their own
-KEY_FRAME_EVERY = 30  # frames; whoever joins later waits so long for a picture
+KEY_FRAME_EVERY = 30  # frames; the longest wait of a late subscriber
 QUALITY = 20  # "crf"
 # By what a codec is called: the decoder, and the encoder with what makes it give back each frame.
 _REALTIME = {"deadline": "realtime", "cpu-used": "8", "lag-in-frames": "0", "b": "0"}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an MCAP file holds beside messages: attachments, which may be anything, and metadata."""
+"""What an MCAP file contains besides messages: attachments of any kind, and metadata."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from roi_codec_ros.recordings.mcap_repair import (
     summary_start,
 )
 
-OWN_METADATA = "rosbag2"  # which every writer of bags makes anew
+OWN_METADATA = "rosbag2"  # which every bag writer creates itself
 STATISTICS, SUMMARY_OFFSET = 0x0B, 0x0E
 _PIECE_BYTES = 1 << 20
 _LENGTH = struct.Struct("<I")

@@ -22,9 +22,9 @@ _END = HEAD.pack(DATA_END, 4) + bytes(4) + HEAD.pack(FOOTER, 20) + bytes(20) + M
 
 
 def without_broken_end(path: Path, target: Path) -> tuple[int, int]:
-    """Copy an MCAP file as far as its records are whole; how many bytes of how many that is.
+    """Copy the complete records of an MCAP file; returns the number of bytes copied and in total.
 
-    Raises RoiCodecError where it is none at all.
+    Raises RoiCodecError if it is not an MCAP file.
     """
     size = path.stat().st_size
     end = len(MAGIC)
@@ -46,7 +46,7 @@ def without_broken_end(path: Path, target: Path) -> tuple[int, int]:
 
 
 def summary_start(file: BinaryIO) -> int:
-    """Where the summary of a whole MCAP file begins. Raises RoiCodecError where there is none."""
+    """Offset of the summary of a complete MCAP file. Raises RoiCodecError if there is none."""
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - _FOOTER_BYTES))
     footer = file.read(_FOOTER_BYTES)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bags of ROS 1 that were cut off, as by a recorder that was killed: the index is made anew.
+"""Truncated ROS 1 bags, as of a killed recorder: the index is rebuilt.
 
     "#ROSBAG V2.0\\n", bag header ─► (chunk, index of it)… ─► connections, chunk infos
 

@@ -21,7 +21,7 @@ def is_unclosed(path: Path) -> bool:
 
 
 def closed(path: Path, target: Path) -> None:
-    """Copy a bag with what lies beside it. Raises RoiCodecError where it cannot be read."""
+    """Copy a bag with its journal files. Raises RoiCodecError if it cannot be read."""
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(path, target)
     for suffix in BESIDE:

@@ -14,7 +14,7 @@ from roi_codec_ros.recordings.hiding import heads_of
 from roi_codec_ros.recordings.pipeline import Passage
 
 MOST_DOUBTFUL = 24  # heads of a camera that are shown
-MOST_LISTED = 1000  # frames of a camera that are listed for somebody to look at
+MOST_LISTED = 1000  # frames of a camera that are listed for manual review
 MOST_MARKED = 24  # of them that are shown
 
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels
@@ -22,7 +22,7 @@ Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels
 
 @dataclass(frozen=True, order=True)
 class DoubtfulHead:
-    """A head that was hidden with little confidence. thumbnail: a JPEG of what is there now."""
+    """A head that was hidden with low confidence. thumbnail: a JPEG of the output."""
 
     score: float
     place: str
@@ -31,7 +31,7 @@ class DoubtfulHead:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a frame that is written shows. faces: None where nobody looked for them.
+    """Contents of a written frame. faces: None if not searched.
 
     marked: a JPEG of the frame with its faces, where there are any.
     """
@@ -118,7 +118,7 @@ class CameraTally:
         return values
 
     def restore(self, stored: dict[str, Any]) -> None:
-        """Go on from what an earlier run stored."""
+        """Continue from the stored state of an earlier run."""
         for item in fields(self):
             setattr(self, item.name, stored[item.name])
         self.heads_by_minute = Counter({int(k): v for k, v in self.heads_by_minute.items()})

@@ -109,7 +109,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _annotation_file(args: argparse.Namespace, folder: RunFolder) -> Path:
-    """What is written. Raises RoiCodecError where that would take somebody's work from him."""
+    """The output file. Raises RoiCodecError if that would overwrite manual work."""
     from roi_codec_ros.common.errors import RoiCodecError, UsageError
     from roi_codec_ros.common.files import same_file
     from roi_codec_ros.common.output_files import Output
@@ -130,9 +130,9 @@ def _annotation_file(args: argparse.Namespace, folder: RunFolder) -> Path:
 
 
 def _photographs(data: Path, split: str, out: Path) -> AnnotationSet:
-    """The annotated split, or the photographs in ``data`` with nothing known of them.
+    """The annotated split, or the photographs in ``data`` without annotations.
 
-    What an earlier run has put into ``out``, which may lie in ``data``, is none of them.
+    Results of earlier runs in ``out``, which may be inside ``data``, are excluded.
     """
     from roi_codec_ros.common.errors import RoiCodecError
     from roi_codec_ros.common.photographs import photographs_in

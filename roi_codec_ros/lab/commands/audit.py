@@ -157,7 +157,7 @@ def run(args: argparse.Namespace) -> None:
     print(recall_text(done.report["regions"]) if regions_alone else summary_text(done.report))
     print(f"{done.images} of {len(done.annotations)} images audited")
     notes = [*done.notes, *(f"left out: {failure}" for failure in done.failures[:FAILURES_SHOWN])]
-    if not args.quick:  # which says already what it does not do
+    if not args.quick:  # which implies that sections are missing
         notes += [f"left out: {section}: {reason}" for section, reason in done.left_out.items()]
     for note in notes:
         print(note, file=sys.stderr)

@@ -91,8 +91,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Run the demo to its end.
 
-    Raises RoiCodecError for what can't be run, and KeyboardInterrupt when told to stop before the
-    first frame came through; later a stop is the regular end.
+    Raises RoiCodecError for what can't be run, and KeyboardInterrupt if stopped before the first
+    frame has arrived; later a stop is the regular end.
     """
     from roi_codec_ros.lab.demo.demo_run import DemoOptions, run_graph
 

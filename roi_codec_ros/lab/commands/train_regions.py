@@ -220,7 +220,7 @@ MOST_CHOSEN_ON = 200  # photographs that thresholds are chosen on
 
 
 def _spread(items: list[Any]) -> list[Any]:
-    """So many of them, from the first to the last."""
+    """A number of them, evenly spread from the first to the last."""
     return items[:: max(1, len(items) // MOST_CHOSEN_ON)]
 
 

@@ -30,9 +30,9 @@ class Annotation:
     persons: visible bodies to score against and to weigh in a loss; measured, never scaled from a
     head. heads: heads known to be there. ignored: regions that are neither a person nor not one
     (crowds, reflections, bodies guessed from a head): a score should not count what lies there.
-    person_boxes, head_boxes: who made them: "human", "teacher", "mixed" or "none" (unknown, and
-    then an empty list says nothing).
-    source: where the photograph comes from, "" if nobody says; a set may be made of several.
+    person_boxes, head_boxes: who made them: "human", "teacher", "mixed" or "none" (unknown; an
+        empty list then means nothing).
+    source: origin of the photograph, "" if unknown; a set may have several.
     regions: boxes of any further class by its name, such as "number plate", in lower case.
     """
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Boxes from any data set that is laid out in a way we know."""
+"""Boxes from any data set with a supported layout."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def read_annotations(
     data_dir: str | Path, split: str, needs_persons: bool = True
 ) -> AnnotationSet:
-    """Read a split of CrowdHuman's `.odgt`, COCO's JSON or YOLO's folders, whichever is there.
+    """Read a split of CrowdHuman's `.odgt`, COCO's JSON or YOLO's folders, whichever exists.
 
     needs_persons: whether a set that has no class for persons at all is an error.
     Images that are annotated but not on disk are left out and listed in `unreadable`.
@@ -36,7 +36,7 @@ def read_annotations(
 
 
 def has_split(data_dir: str | Path, split: str) -> bool:
-    """Whether annotations of a split are there, whole or broken."""
+    """Whether annotations of a split exist, valid or broken."""
     root = Path(data_dir)
     odgt = odgt_file(root, split).is_file()
     return odgt or find_coco(root, split) is not None or find_yolo(root, split) is not None
@@ -49,9 +49,9 @@ def is_annotated(data_dir: Path) -> bool:
 
 
 def read_unannotated(folder: Path, without: Path | None = None) -> AnnotationSet:
-    """The photographs in a folder and the folders in it, with nothing known of what they show.
+    """The photographs in a folder and its subfolders, without annotations.
 
-    without: a folder in it that is passed over. Raises RoiCodecError where there are none to use.
+    without: a subfolder to exclude. Raises RoiCodecError if there are none.
     """
     paths = photographs_in(folder, recursive=True)
     if without is not None and without.resolve().is_relative_to(folder.resolve()):
@@ -76,7 +76,7 @@ def _read(root: Path, split: str, needs_persons: bool) -> AnnotationSet:
     if yolo is not None:
         return read_yolo(yolo, needs_persons)
     if odgt_splits(root):
-        return read_odgt(root, split)  # which names the splits that are there
+        return read_odgt(root, split)  # which lists the existing splits
     inside = sorted(entry.name for entry in root.iterdir() if not entry.name.startswith("."))
     raise RoiCodecError(
         f"expected in {root} one of annotation_{split}.odgt, annotations/instances_{split}.json, "

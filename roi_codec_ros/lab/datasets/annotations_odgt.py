@@ -28,12 +28,12 @@ _PREFIX, _SUFFIX = "annotation_", ".odgt"
 
 
 def odgt_file(data_dir: Path, split: str) -> Path:
-    """Where the annotations of a split are."""
+    """Path of a split's annotations."""
     return data_dir / f"{_PREFIX}{split}{_SUFFIX}"
 
 
 def odgt_splits(data_dir: Path) -> list[str]:
-    """The splits that are there."""
+    """The existing splits."""
     return sorted(
         entry.name[len(_PREFIX) : -len(_SUFFIX)] for entry in data_dir.glob(f"{_PREFIX}*{_SUFFIX}")
     )
@@ -43,8 +43,8 @@ def read_odgt(data_dir: str | Path, split: str) -> AnnotationSet:
     """Read `annotation_<split>.odgt` under `data_dir`.
 
     Images are looked for in `images/<split>/`, then in CrowdHuman's own `Images/`; an ID is a
-    file's name without its suffix, with folders where it lies in one. A missing image is no error
-    here; whoever opens it reports it. Boxes are of the picture as it is shown.
+    file's name without its suffix, with folders where it lies in one. A missing image is not an
+    error here, but when it is opened. Boxes are of the picture as it is shown.
 
     Raises RoiCodecError where there is no such file or image folder, and one for all broken lines
     together, which counts them and names the first.

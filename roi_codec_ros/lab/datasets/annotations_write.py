@@ -58,7 +58,7 @@ def check_links(annotations: Iterable[Annotation], folder: Path, *, replace_link
 def link_photograph(annotation: Annotation, folder: Path) -> None:
     """A link in ``folder`` to a photograph, under the name by which `read_odgt` finds it.
 
-    A photograph that lies there under that name stays as it is; a link is replaced, a file never.
+    An existing photograph of that name is kept; a link is replaced, a file never.
     Raises RoiCodecError.
     """
     photograph, link = annotation.image_path, folder / photograph_name(annotation)

@@ -28,10 +28,10 @@ class DataYaml:
     keypoints: int = 0
 
     def folders(self, split: str) -> list[Path]:
-        """What is there of a split, folders and lists of files, resolved as ultralytics does.
+        """The existing folders and file lists of a split, resolved as ultralytics does.
 
-        Taken from this file's folder, whatever machine it was written on. Raises RoiCodecError
-        for a folder elsewhere, of which nobody can say whether it is meant.
+        Taken from this file's folder, whatever machine it was written on. Raises RoiCodecError for
+        a folder elsewhere, which is ambiguous.
         """
         root = self.file.parent
         found = []

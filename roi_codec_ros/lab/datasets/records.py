@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the readers of data sets share: texts and JSON as tools write them, names of files, and one
-way to count and name what could not be used."""
+"""Shared by the readers of data sets: text and JSON files of common tools, file names, and the
+counting and reporting of unusable records.
+"""
 
 from __future__ import annotations
 
@@ -90,7 +91,7 @@ def is_number(value: Any) -> bool:
 
 
 def declared_size(width: Any, height: Any) -> tuple[int, int] | None:
-    """Width and height in px; None where neither is told. Raises BrokenRecordError."""
+    """Width and height in px; None if neither is given. Raises BrokenRecordError."""
     if width is None and height is None:
         return None
     for side in (width, height):
@@ -143,12 +144,12 @@ def printable(name: str) -> str:
 
 
 def is_file(path: Path) -> bool:
-    """Whether a file is there; also of names that are too long to be one's."""
+    """Whether a file exists; False also for names that are too long."""
     return os.path.isfile(path)
 
 
 def size_of(path: Path) -> tuple[int, int]:
-    """Width and height in px of a photograph; a pipe is none, and is not waited for.
+    """Width and height in px of a photograph; pipes are refused without waiting.
 
     Raises PhotographError.
     """
@@ -176,7 +177,7 @@ class Boxes:
 
 
 class Gathering:
-    """The annotations that a reader has come to, and what it had to leave out."""
+    """The annotations read so far, and what was left out."""
 
     def __init__(self, source: Path, records: str) -> None:
         """source: file or folder that is read. records: what it is made of, as in "lines"."""

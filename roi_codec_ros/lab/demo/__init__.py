@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `roi-codec demo` is made of: processes, what was seen, what is shown."""
+"""`roi-codec demo`: processes, recorded results and their presentation."""

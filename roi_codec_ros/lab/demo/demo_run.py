@@ -49,7 +49,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """How it runs. seconds: 0 until it is told to stop. rate_hz: of a camera, 0 for its own."""
+    """Settings of a run. seconds: 0: until stopped. rate_hz: of a camera, 0: its own."""
 
     out: Path
     seconds: float
@@ -57,9 +57,9 @@ class DemoOptions:
 
 
 def run_graph(plan: Plan, options: DemoOptions, stop: Stop, say: Say) -> Run:
-    """Start the graph, watch it until the time is over or it is told to stop, and end it.
+    """Start the graph, watch it until the time is over or it is stopped, and end it.
 
-    say: takes lines for people.
+    say: prints a line for the user.
     """
     logs = options.out / "log"
     # The monitor in this process must meet the nodes, so it lives in the same ROS environment.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the cameras of a demo show: installed photographs, a device, a film or a stream."""
+"""The sources of a demo's cameras: installed photographs, a device, a film or a stream."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ Say = Callable[[str], None]
 
 
 def photograph_sources(names: Sequence[str], folder: Path, say: Say) -> dict[str, str]:
-    """By camera a film of installed photographs, rendered where there is none yet.
+    """By camera a film of installed photographs, rendered if it does not exist.
 
-    folder: takes them where there is no cache. say: takes a line for people before each rendering.
+    folder: for the films if there is no cache. say: prints a line for the user before each
+    rendering.
     """
     videos = photograph_cameras(len(names), [_cache_folder(), folder], say)
     return dict(zip(names, map(str, videos), strict=True))
@@ -30,12 +31,12 @@ def photograph_sources(names: Sequence[str], folder: Path, say: Say) -> dict[str
 def shared_source(
     text: str, names: Sequence[str], *, pace: float, folder: Path, say: Say
 ) -> dict[str, str]:
-    """By camera the one source that all of them show.
+    """By camera the source that all of them show.
 
-    pace: of a film, 1 for its own. folder: takes a film at another pace. Raises RoiCodecError for
-    a source that cannot be shown, before anything is started.
+    pace: playback speed of a film. folder: for a film at another pace. Raises RoiCodecError for an
+    unusable source, before anything is started.
     """
-    # FFmpeg would write its own opinion of a broken file beside our one line.
+    # FFmpeg would print its own messages about a broken file in addition to ours.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     source = parse_source(text)
     if source.kind is SourceKind.DEVICE and len(names) > 1:
@@ -45,7 +46,7 @@ def shared_source(
             f"expected a camera at {source.target}, found: {os.strerror(errno.ENOENT)}"
         )
     if not source.live:
-        _check_frames(source)  # says now, on one line, what the encoder would say later
+        _check_frames(source)  # reports now what the encoder would report later
     if source.kind is SourceKind.VIDEO and pace != 1:
         return dict.fromkeys(names, str(_at_another_pace(source, pace, folder, say)))
     return dict.fromkeys(names, text if source.live else str(Path(source.target).resolve()))

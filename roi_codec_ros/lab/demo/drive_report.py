@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a drive through the hall came to: near misses, stops, time lost, and lenses that failed."""
+"""Results of a drive through the hall: near misses, stops, time lost, and covered lenses."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def covers_of(texts: Sequence[str], cameras: Sequence[str], seconds: float) -> l
 
 
 def unhindered(stage: Stage, from_s: float, seconds: float) -> tuple[Robot, Encounters]:
-    """The same robot in the same hall with nobody who limits it."""
+    """The same robot in the same hall without a collision monitor."""
     robot, encounters = Robot.at_start(stage.floor), Encounters()
     for step in range(round(seconds / STEP_S)):
         robot.drive(robot.wanted(), STEP_S)
@@ -105,9 +105,10 @@ def drive_result(
 
 
 def _after(cover: Cover, moments: Sequence[Step], began_s: float) -> dict[str, Any]:
-    """How a robot took a cover. stands_after_s, goes_on_after_s: None where it does not.
+    """Reaction of the robot to a covered lens.
 
-    stood_already: somebody was near when the lens was covered.
+    stands_after_s, goes_on_after_s: None if it does not. stood_already: it had stopped for a
+    person when the lens was covered.
     """
     since = [m for m in moments if m.seconds - began_s >= cover.from_s]
     dark = [m for m in since if m.seconds - began_s <= cover.to_s]

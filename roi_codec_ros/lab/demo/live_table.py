@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the cameras of a demo do while it runs: a table in place or, piped, lines."""
+"""Live state of a demo's cameras: a table updated in place or, piped, lines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _HIDE_CURSOR, _SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
 def progress_table(
     seconds: float, model: str, say: Callable[[str], None]
 ) -> LiveTable | LineTable:
-    """What standard output can show. seconds: how long it runs, 0 until it is told to stop."""
+    """The display for standard output. seconds: duration, 0: until stopped."""
     return LiveTable(seconds, model) if sys.stdout.isatty() else LineTable(say)
 
 
@@ -30,7 +30,7 @@ class LiveTable:
         self._next_s = 0.0
 
     def show(self, elapsed_s: float, summaries: list[Summary]) -> None:
-        """Show how cameras do, if it is time for that again."""
+        """Show the state of the cameras, if an update is due."""
         if elapsed_s < self._next_s:
             return
         self._next_s = elapsed_s + 0.5
@@ -64,7 +64,7 @@ class LineTable:
         self._started = False
 
     def show(self, elapsed_s: float, summaries: list[Summary]) -> None:
-        """Show how cameras do, if it is time for that again."""
+        """Show the state of the cameras, if an update is due."""
         if elapsed_s < self._next_s:
             return
         self._next_s += 2.0

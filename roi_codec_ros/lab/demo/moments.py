@@ -75,7 +75,7 @@ class MomentStore:
         self._complete_if_whole(stamp_ns)
 
     def add_persons(self, stamp_ns: int, persons: tuple[PersonMark, ...]) -> None:
-        """Note who was seen in the frame, nobody included."""
+        """Record the persons seen in the frame, also if there are none."""
         self._part(stamp_ns).persons = persons
         self._complete_if_whole(stamp_ns)
 

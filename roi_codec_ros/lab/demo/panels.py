@@ -28,7 +28,7 @@ MUTED: Colour = (146, 157, 172)
 CAMERA: Colour = (255, 122, 102)
 SERVER: Colour = (82, 205, 150)
 MAP: Colour = (104, 174, 255)
-# Bright on dark, and told apart by colour-blind eyes too (after Okabe and Ito).
+# Bright on dark, distinguishable with colour blindness (after Okabe and Ito).
 PERSON_COLOURS: tuple[Colour, ...] = (
     (86, 180, 233),
     (240, 200, 60),

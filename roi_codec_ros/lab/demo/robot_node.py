@@ -3,8 +3,8 @@
 
     wish ─► /cmd_vel_smoothed ─► monitor (persons/cloud, obstacles) ─► /cmd_vel ─► base
 
-The hall may be slower than the clock (`pace`): speeds are those of the hall, and whoever counts
-seconds of the clock, as timeouts do, is given so many more of them.
+The hall may run slower than the clock (`pace`): speeds are those of the hall, and timeouts in
+seconds of the clock are scaled accordingly.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class RobotNode(BackgroundNode):
 
     @property
     def sees(self) -> bool:
-        """Whether every source has spoken."""
+        """Whether every source has published."""
         return self._clouds.keys() == self._sources.keys()
 
     def begin(self) -> None:

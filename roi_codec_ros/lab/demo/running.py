@@ -16,7 +16,7 @@ from typing import Protocol
 from roi_codec_ros.common.errors import RoiCodecError
 from roi_codec_ros.lab.demo.processes import ProcessGroup, silence_message
 
-RATE_HZ = 10.0  # of a camera, unless told otherwise
+RATE_HZ = 10.0  # default for a camera
 SILENCE_S = 60.0
 _DOMAINS = range(1, 102)  # 0 is everybody's; above 101 the ports run into the system's own
 _FIRST_PORT, _PORTS_PER_DOMAIN = 7400, 250
@@ -117,7 +117,7 @@ class Stop:
         self._flag.set()
 
     def wait(self, seconds: float) -> bool:
-        """Sleep, or less if told to stop; whether told to stop."""
+        """Sleep, or return early on a stop request; returns whether there was one."""
         return self._flag.wait(seconds)
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from roi_codec_ros.lab.demo.twin import Twin
     from roi_codec_ros.lab.evaluation.tracking_scores import Sample
 
-FACE_FRAMES = 12  # so many of a run's frames are searched for faces
+FACE_FRAMES = 12  # number of a run's frames that are searched for faces
 _SAMPLES_HZ = 10.0
 
 

@@ -78,7 +78,7 @@ def register_baseline(name: str) -> Callable[[BaselineFactory], BaselineFactory]
 
 @register_baseline("jpeg")
 def jpeg(quality: int, speed: int | None = None, threads: int = 1) -> Method:
-    """Pillow's JPEG, which knows no threads."""
+    """Pillow's JPEG, which is single-threaded."""
     if speed is not None:
         raise UsageError(f"expected no speed for jpeg, found jpeg@{speed}")
     return PillowCodec("jpeg", "JPEG", quality)

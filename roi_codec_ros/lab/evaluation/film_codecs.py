@@ -39,7 +39,7 @@ class ModelFilm:
 
     @property
     def heal_s(self) -> float:
-        """A second, in which every block is sent anew."""
+        """One second, in which every block is refreshed."""
         return 1.0
 
     @property

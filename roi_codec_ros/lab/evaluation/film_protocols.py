@@ -43,7 +43,7 @@ class FilmCodec(Named, Protocol):
 
     @property
     def heal_s(self) -> float:
-        """How long it takes at most until everything was sent anew, whatever was lost before."""
+        """Maximum time until everything is refreshed after a loss."""
 
     def encoder(self, size: tuple[int, int], rate_hz: float) -> FilmEncoder:
         """One for a film of frames of (height, width), at a rate."""

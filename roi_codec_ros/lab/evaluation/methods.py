@@ -129,7 +129,7 @@ class ModelMethod:
 
 
 def row_name(method: Method) -> RowName:
-    """What the row of `method` is called; a codec that knows no devices runs on the CPU."""
+    """Name of the row of `method`; a codec without device support runs on the CPU."""
     device = getattr(method, "device", None)
     return RowName(method.name, method.preset, method.model_id, device)
 

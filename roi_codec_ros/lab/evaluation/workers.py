@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images measured here, or by several processes at once; the results and their order are the same.
 
-A latency taken while other processes work means nothing, so there is none from more than one.
+Latencies are meaningless while other processes work, so they are only measured by a single one.
 """
 
 from __future__ import annotations

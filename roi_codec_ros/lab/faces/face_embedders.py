@@ -66,7 +66,7 @@ class Dlib:
             raise UsageError(f"expected dlib without an argument, found dlib={argument}")
         needed_for = "the face embedder dlib"
         self._dlib: Any = optional("dlib", needed_for=needed_for, install=DLIB_INSTALL)
-        # Found, not imported: at import the package wants pkg_resources, which is going away.
+        # Located without importing it: importing requires pkg_resources, which is deprecated.
         package = importlib.util.find_spec("face_recognition_models")
         if package is None or package.origin is None:
             raise RoiCodecError(
@@ -119,7 +119,7 @@ class FaceNet:
         self._device = torch_device(device)
         try:
             state = torch.load(argument, map_location="cpu", weights_only=True)
-            # The last layer names the persons of its own training set; nobody needs it.
+            # The last layer classifies the persons of the training set; it is not needed.
             features = {key: v for key, v in state.items() if not key.startswith("logits.")}
             network = package.InceptionResnetV1(pretrained=None, classify=False)
             network.load_state_dict(features)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Attackers who train a decoder of their own to restore faces from the stream.
+"""Attackers that train their own decoder to restore faces from the stream.
 
 ```
   photograph ─► encoder ──► ŷ ─┬─► synthesis ─────────► + ─► restored   `latents`
@@ -44,7 +44,7 @@ from roi_codec_ros.lab.training.loader import Prefetcher
 
 ATTACKERS = ("latents", "decoded")
 UNET_STRIDE = 16
-PLANES = 2  # what a synthesis of blocks is told beside ŷ: levels, and what is hidden
+PLANES = 2  # further inputs of a block synthesis: levels and hidden flags
 SYNTHESIS_STEP = 0.2  # of the learning rate: these weights are good already
 WARM_UP_STEPS = 20
 

@@ -124,7 +124,7 @@ class Audit:
 class _Looked:
     """What was found in one version of one image: boxes by detector and, under `union`, by any.
 
-    agreed: faces that two detectors or more saw; None where detectors are not told apart.
+    agreed: faces that two detectors or more saw; None if detectors are not counted separately.
     """
 
     boxes: dict[str, BoxArray]

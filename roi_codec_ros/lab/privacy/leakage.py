@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many bits of a payload can say anything about a head, and what follows from that.
+"""How many bits of a payload can depend on a head, and the bounds that follow.
 
 Given the rest of the picture, a head's pixels X reach the latents Z only through those whose
 receptive field touches the head. Hence, whatever an attacker computes,

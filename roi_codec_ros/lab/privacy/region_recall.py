@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What regions hide, and what they overlook: heads, faces and persons, by their height.
+"""Recall of regions: hidden and missed heads, faces and persons, by height.
 
 ```
   photograph ─► RegionFinder ─► plan_blocks ─► hidden, doubtful, persons ─┬► annotated heads
@@ -201,7 +201,7 @@ def _bin(result: RegionRecall, kind: str, box: NDArray[np.float32]) -> Count:
 
 
 def _known(annotation: Annotation, faces: BoxArray, shape: tuple[int, ...]) -> BoolArray:
-    """Blocks where a head is annotated or seen, or may be although nobody marked it."""
+    """Blocks with an annotated or detected head, or a possible one that is not annotated."""
     heads = np.concatenate([annotation.heads.reshape(-1, 4), heads_around(faces.reshape(-1, 4))])
     unsure = np.concatenate([unannotated_heads(annotation), annotation.ignored.reshape(-1, 4)])
     places = np.concatenate([grown(heads.astype(np.float32)), unsure])

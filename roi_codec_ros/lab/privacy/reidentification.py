@@ -72,7 +72,7 @@ def reidentify(
     seed: int = 1,
     on_scene: Callable[[], None] | None = None,
 ) -> Reidentification:
-    """Paste every identity at every size into scenes, and look who it is taken for.
+    """Paste every identity at every size into scenes, and run recognition on the result.
 
     placements: how often; each time elsewhere, in another scene as far as there are enough. As
     many scenes as identities, each with one face of every size, of different identities.

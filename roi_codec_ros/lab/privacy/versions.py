@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One image in the versions that are compared: coded, as JPEG, restored, and after inversions.
 
-An inversion is what anybody can do to an image with an editor before looking for faces in it.
+An inversion is an operation of any image editor, applied before searching for faces.
 """
 
 from __future__ import annotations

@@ -102,7 +102,7 @@ class Zone:
         return wanted * min(shares)
 
     def _collision_s(self, velocity: Velocity, points: NDArray[np.float64]) -> float | None:
-        """When points come into the zone if the robot goes on like that; None if they do not."""
+        """Time until points enter the zone at this velocity; None if they do not."""
         if self.acts_on(points):
             return 0.0
         x = y = yaw = 0.0

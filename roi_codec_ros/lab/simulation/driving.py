@@ -58,7 +58,7 @@ class Robot:
         return Velocity(FASTEST_M_S * max(0.0, math.cos(off)) ** 3, 0.0, turn)
 
     def drive(self, command: Velocity, seconds: float) -> None:
-        """Follow a command for so long."""
+        """Follow a command for a time step."""
         now = self.velocity
         slowest, fastest = now.x - SLOWER_M_S2 * seconds, now.x + FASTER_M_S2 * seconds
         speed = min(max(command.x, slowest), fastest)
@@ -78,7 +78,7 @@ class Robot:
 
 @dataclass
 class Encounters:
-    """Near misses: each from when somebody is near the moving robot until they no longer are."""
+    """Near misses: each lasts while a person is near the moving robot."""
 
     near_misses: int = 0
     nearest_m: float = math.inf

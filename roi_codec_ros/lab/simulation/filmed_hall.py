@@ -34,7 +34,7 @@ LOOK_AT_HEIGHT_M = 0.5  # cameras look at a point so high above the middle of th
 MAX_RANGE_M = 10.0  # all of the hall
 WALK_S = 300.0  # then everybody walks back the way they came, and so on
 SHORTEST_M, TALLEST_M = 1.62, 1.86
-_TURN_S = 0.2  # a person looks to where they are after so long
+_TURN_S = 0.2  # a person faces the position after this time
 MAX_CAMERAS = 8
 FILM_HZ = 10.0
 NOISE = 2.0  # grey levels, the standard deviation of a pixel of a film
@@ -140,7 +140,7 @@ def write_film(path: Path, seed: int, seconds: float) -> None:
 
 
 def _height_m(person: int) -> float:
-    """Anybody's own height; the golden ratio spreads those of neighbours."""
+    """Height of a person; the golden ratio spreads those of consecutive ones."""
     return SHORTEST_M + (TALLEST_M - SHORTEST_M) * (person * 0.618 % 1.0)
 
 

@@ -90,7 +90,7 @@ class Hall:
 
 
 def simulate_hall(seed: int, seconds: float, settings: HallSettings | None = None) -> Hall:
-    """Simulate so many seconds; the same seed gives the same hall."""
+    """Simulate for a time; the same seed gives the same hall."""
     settings = settings or HallSettings()
     if not (math.isfinite(seconds) and seconds >= 1):
         raise RoiCodecError(f"expected a second or more to simulate, found {seconds:g} s")
@@ -152,7 +152,7 @@ BEHIND_M = 0.4  # who is nearer to the one in front than this is not hidden
 
 
 def visible(wedge: ViewWedge, xy: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """bool [N]: in the wedge, and nobody who stands nearer hides the middle of the person."""
+    """bool [N]: in the wedge, and not occluded by a nearer person."""
     return wedge.covers(xy) & ~wedge.hidden(xy, HALF_WIDTH_M, BEHIND_M)
 
 

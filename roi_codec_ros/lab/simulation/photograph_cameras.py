@@ -55,7 +55,7 @@ class Shot:
 
 
 _STORYBOARD: tuple[tuple[str, str, float, tuple[View, ...]], ...] = (
-    # package, file in it, seconds, views: all keep somebody in the picture, and not too close
+    # package, file in it, seconds, views: all show a person, and not too close
     (
         "ultralytics",
         "assets/bus.jpg",
@@ -313,7 +313,7 @@ class SourceFrames:
         self._image: np.ndarray | None = None
 
     def read(self, position: int) -> np.ndarray | None:
-        """Frame `position` (from 0) as uint8 [H, W, 3] RGB, or None when there is none."""
+        """Frame `position` (from 0) as uint8 [H, W, 3] RGB, or None if it does not exist."""
         if position < 0:
             return None
         if self._reader is None or self._reader.position > position:

@@ -22,7 +22,7 @@ from roi_codec_ros.perception.ground import CameraPose
 CEILING_M = 3.2
 DOOR_WIDTH_M, DOOR_HEIGHT_M = 1.3, 2.2
 NEAREST_M = 0.4  # a person who is nearer to the camera is not drawn
-_FINE = 2  # the room is drawn so many times larger and shrunk, against jagged lines
+_FINE = 2  # supersampling of the drawn room, against jagged lines
 _STEP_PX = 16
 _SHADOW_M = 0.26
 _SHADOW = 0.45  # how dark

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`roi-codec anonymize` beside another anonymizer of films, by turns in one run.
+"""Compares `roi-codec anonymize` with another anonymizer of films, alternating in one run.
 
 Each takes every film; a face detector that has no part in either then looks for the faces that it
 found in the film before. A face is left where it is found again at its place; a track, faces of

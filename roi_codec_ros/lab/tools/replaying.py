@@ -46,7 +46,7 @@ def latent_of(data: bytes, camera: str) -> CompressedLatent:
 def replay(
     payloads: Sequence[bytes], rate_hz: float, cameras: Sequence[str], stop: threading.Event
 ) -> dict[str, list[int]]:
-    """Publish `<camera>/latent` of all cameras until told to stop; the stamps that were sent, ns.
+    """Publish `<camera>/latent` of all cameras until stopped; returns the sent stamps, ns.
 
     Cameras take turns, evenly over a period. When late, frames are skipped.
     """

@@ -43,7 +43,7 @@ def write_payloads(
 
 @dataclass(frozen=True)
 class ServerTrial:
-    """One server with so many cameras.
+    """One server with a number of cameras.
 
     folder: with the payloads. parameters: of `bringup.server_graph`.
     """

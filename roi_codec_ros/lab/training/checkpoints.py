@@ -65,7 +65,7 @@ def averaged_codec(checkpoint: Mapping[str, Any]) -> TrainableCodec:
 
 
 def initial_weights(path: Path, preset: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """A codec's state to start a new run from, and what the model card shall say of its origin.
+    """A codec's state to start a new run from, and its origin for the model card.
 
     path: a checkpoint, whose averaged weights are taken, or a model file. A model file holds no
     densities of the entropy model, only tables: they begin anew, around the file's latent means.
@@ -95,7 +95,7 @@ def initial_weights(path: Path, preset: str) -> tuple[dict[str, torch.Tensor], d
 
 
 def checkpoint_preset(path: Path) -> Preset:
-    """The preset that a checkpoint is of. Raises RoiCodecError where it is none of a codec."""
+    """The preset of a checkpoint. Raises RoiCodecError if it is not a codec's."""
     return get_preset(str(read_checkpoint(path).get("preset")))
 
 

@@ -110,7 +110,7 @@ class TrainingConfig:
                 )
 
     def stage(self, progress: float) -> TrainingConfig:
-        """The configuration that holds at a share ``progress`` of the budget, 0 to 1."""
+        """The configuration at a share ``progress`` of the budget, 0 to 1."""
         if not self.stages:
             return self
         total = sum(stage.share for stage in self.stages)
@@ -147,7 +147,7 @@ def _stages(values: Any) -> tuple[Stage, ...]:
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
-    """A YAML file's keys and values, not yet checked. Raises UsageError for what is none."""
+    """A YAML file's keys and values, unchecked. Raises UsageError for invalid YAML."""
     import yaml
 
     try:

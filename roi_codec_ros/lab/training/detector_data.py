@@ -30,7 +30,7 @@ from roi_codec_ros.lab.training.settings import number
 ImageArray = NDArray[np.uint8]
 
 HUMAN_MADE = "human"
-UNKNOWN = "none"  # nobody looked for persons: good to learn from, no truth to judge by
+UNKNOWN = "none"  # without person annotations: usable for training, not for evaluation
 PADDING_GREY = 114  # what YOLO pads its images with
 HELD_OUT_SHARE = 0.06
 MOST_HELD_OUT = 100

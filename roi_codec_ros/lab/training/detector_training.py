@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A person detector that learns to see in decoded photographs what it saw in the originals.
+"""Fine-tuning of a person detector to match, on decoded photographs, its results on originals.
 
     photograph ─► teacher, frozen ─► features, persons ─┐
        decoded ─► student ─────────► features, persons ─┴─► how far they are apart
@@ -118,7 +118,7 @@ class DetectorTrainer(TrainingRun[PairBatch]):
         return self._device
 
     def resume(self) -> None:
-        """Go on from the checkpoint. Raises RoiCodecError when it is of another run."""
+        """Resume from the checkpoint. Raises RoiCodecError if it belongs to another run."""
         began = read_checkpoint(self.checkpoint, self.device).get("about")
         if began != self.about:
             raise RoiCodecError(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Batches made ahead of use, in an order that depends on the seed alone."""
+"""Prefetched batches, in an order that depends only on the seed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class _Sampler(Protocol[Batch_co]):
 
 
 class Prefetcher(Generic[Batch_co]):
-    """Batches made by threads ahead of use.
+    """Batches prefetched by threads.
 
     Batch number ``n`` is drawn from its own generator ``(seed, n)``, so that a run which is
     continued at step ``n`` sees what an uninterrupted one would have seen, however many threads

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""NanoDet-g as a teacher: it finds persons in photographs that nobody marked."""
+"""NanoDet-g as a teacher: finds persons in photographs without annotations."""
 
 from __future__ import annotations
 

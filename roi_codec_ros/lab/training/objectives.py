@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What shall become of the boxes of a class: objectives by name, with their settings and losses.
+"""Objectives for the boxes of a class, by name, with their settings and losses.
 
 A class is kept or hidden; several objectives that hide combine, each with a weight of its own.
 Where boxes overlap, the hidden class wins over the kept one: ``keep`` wants what ``fill`` has
@@ -160,6 +160,6 @@ def filled_target(x: Tensor, boxes: Mapping[str, Boxes], regions: Regions) -> Te
 
 
 def known_pixels(heads: Boxes, unknown: Boxes, height: int, width: int) -> Tensor:
-    """Weight [B, 1, H, W]: 0 where a head may be that nobody annotated, else 1."""
+    """Weight [B, 1, H, W]: 0 where an unannotated head is possible, else 1."""
     outside = 1.0 - losses.region_mask(heads, height, width)
     return torch.as_tensor(1.0 - losses.region_mask(unknown, height, width) * outside)

@@ -48,7 +48,7 @@ def overridden(values: Mapping[str, Any], options: Mapping[str, Any]) -> dict[st
 
 
 def _set_objective(changed: dict[str, Any], chosen: str) -> None:
-    """``paper``, or names of objectives that hide, for heads; settings that are there stay."""
+    """Set the objectives of heads: ``paper``, or names of hiding objectives; settings are kept."""
     regions = changed.setdefault("regions", {})
     present = regions.get(HEAD) or {}
     if chosen == "paper":

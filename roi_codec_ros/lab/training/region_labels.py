@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What regions are taught: which blocks are heads and persons, and where nobody knows."""
+"""Training targets of regions: blocks of heads and persons, and where they are unknown."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from roi_codec_ros.regions.blocks import heads_around
 
 FloatArray = NDArray[np.float32]
 
-# A teacher's person that overlaps an annotated one by less is one that nobody marked.
+# A teacher's person that overlaps an annotated one by less counts as unannotated.
 SAME_PERSON_IOU = 0.5
 STANDING = 1.8  # height to width from which on a person's head is at the middle of the top
 SURE_FACE = 0.6
@@ -45,7 +45,7 @@ class RegionLabels:
 
 
 def region_labels(annotation: Annotation, persons: Detections, faces: Detections) -> RegionLabels:
-    """Labels from annotated boxes, and from teachers where nobody marked anything.
+    """Labels from annotated boxes, and from teachers where there are no annotations.
 
     persons, faces: what the teachers find in the photograph, down to low scores. Where a face is
     doubtful it is unknown whether there is a head.

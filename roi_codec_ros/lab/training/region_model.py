@@ -100,7 +100,7 @@ def choose_thresholds(
     labels: Sequence[RegionLabels],
     wanted_recall: float = WANTED_RECALL,
 ) -> tuple[Thresholds, dict[str, float]]:
-    """The threshold of heads that hides least in vain, among those that hide enough heads.
+    """The head threshold with the fewest false positives among those with enough recall.
 
     Args:
         found: of training photographs, with faces down to the lowest candidate.
@@ -115,7 +115,7 @@ def choose_thresholds(
         doubtful = min(head, Thresholds.doubtful_head)
         tried = replace(Thresholds(), head=head, doubtful_head=doubtful)
         recall, in_vain = hidden_heads(found, labels, tried)
-        # Among those that miss too much, the best recall; among the others, the least in vain.
+        # Below the wanted recall the best recall counts; above it, the fewest false positives.
         key = (-min(recall, wanted_recall), in_vain)
         if best is None or key < best[:2]:
             best = (*key, tried)

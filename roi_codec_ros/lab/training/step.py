@@ -39,9 +39,9 @@ class CodecLoss(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """What all optimizers lower, each by its own parameters, and the figures of the step.
 
-        x: photographs [B, 3, H, W] in [0, 1]. boxes: by class. unknown: where a head may be that
-        nobody annotated. config: what the loss is made of in this step. Figures are scalars
-        without gradients.
+        x: photographs [B, 3, H, W] in [0, 1]. boxes: by class. unknown: where an unannotated head
+            is possible. config: what the loss is made of in this step. Figures are scalars without
+            gradients.
         """
         regions = config.regions
         y = self.codec.code(x, self._reduced)

@@ -109,7 +109,7 @@ class TrainingRun(ABC, Generic[Drawn]):
     # ------------------------------------------------------------------------------- checkpoints
 
     def resume(self) -> None:
-        """Go on from the checkpoint. Raises RoiCodecError when it is of another kind."""
+        """Resume from the checkpoint. Raises RoiCodecError if it is of another kind."""
         state = read_checkpoint(self.checkpoint, self.device)
         if state["preset"] != self._kind:
             raise RoiCodecError(
