@@ -80,10 +80,10 @@ def _frame(args: argparse.Namespace) -> ImageArray:
     try:
         for _ in range(skip + 1):
             if not reader.advance():
-                raise RoiCodecError(f"expected {skip + 1} frames from {args.camera}, found fewer")
+                raise RoiCodecError(f"expected {skip + 1} frames from {source.text}, found fewer")
         image = reader.image()
     finally:
         reader.close()
     if image is None:
-        raise RoiCodecError(f"expected a frame from {args.camera}, found one that is broken")
+        raise RoiCodecError(f"expected a frame from {source.text}, found one that is broken")
     return image
