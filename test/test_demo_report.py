@@ -17,6 +17,7 @@ from roi_codec_ros.lab.demo.outputs import Run, write_contact_sheet, write_side_
 from roi_codec_ros.lab.demo.panels import PersonMark
 from roi_codec_ros.lab.demo.report import (
     CameraRecord,
+    Coding,
     Decoded,
     Detected,
     Latency,
@@ -33,7 +34,9 @@ def record(frames: int = 20, every_s: float = 0.1) -> CameraRecord:
     made = CameraRecord("camera")
     for n in range(frames):
         arrival = 100 + n * every_s
-        made.decoded.append(Decoded(arrival, 7 + n, 3 + n // 4, 960, 76800, 307200, 4.0, 8.0))
+        made.decoded.append(Decoded(arrival, 7 + n, 960, 76800, 307200, 8.0))
+        if n % 10 == 9:  # once a second
+            made.coding.append(Coding(arrival, 3 + n // 2, Latency(4.0, 6.0)))
         if n % 2 == 0:
             made.detected.append(Detected(arrival + 0.05, 50 + n, 150.0, 2))
     return made
@@ -46,8 +49,8 @@ def test_a_summary_adds_up():
     assert summary.bpp == pytest.approx(0.1)
     assert summary.kbit_s == pytest.approx(20 * 960 * 8 / 2 / 1000)
     assert summary.raw_kbit_s == pytest.approx(20 * 307200 * 24 / 2 / 1000, abs=0.1)
-    assert summary.dropped == 4 + 10  # by the encoder, and between decoder and detector
-    assert summary.encode_ms == Latency(4.0, 4.0)
+    assert summary.dropped == 5 + 10  # by the encoder, and between decoder and detector
+    assert summary.encode_ms == Latency(4.0, 6.0)
     assert summary.detect_ms.p50 == pytest.approx(59)
     assert summary.end_to_end_ms.p95 == pytest.approx(150)
     assert summary.persons_mean == 2
@@ -183,8 +186,10 @@ def feed(ledger: DemoLedger, stamp_ns: int, *, tracks_name_the_camera: bool) -> 
         "coded_height": 240,
         "coded_width": 320,
     }
-    counts = {"sequence": 1, "dropped": 0, "source_position": 4, "payload_bytes": 960}
-    times = {"encode_ms": 1.0, "decode_ms": 2.0}
+    counts = {"sequence": 1, "source_position": 4, "payload_bytes": 960}
+    times = {"decode_ms": 2.0}
+    values = {"dropped": "0", "encode_ms_p50": "1.234", "encode_ms_p95": ""}
+    ledger.on_coding("camera", values)
     ledger.on_decoded("camera", message(stamp_ns, model="fast", **sizes, **counts, **times))
     ledger.on_image("camera", stamp_ns, np.zeros((240, 320, 3), np.uint8))
     ledger.on_persons(
@@ -213,6 +218,7 @@ def test_a_frame_has_come_through_with_its_tracks(tracks_name_the_camera, person
     [summary] = ledger.summaries(start_s, start_s + 60)
     assert summary.frames == 1 and summary.persons_mean == persons
     assert summary.detect_ms.p50 == 3.0
+    assert summary.encode_ms == Latency(1.23, None)
     assert 100 <= summary.end_to_end_ms.p50 < 10_000
     [moment] = ledger.moments()["camera"]
     assert moment.facts.source_position == 4

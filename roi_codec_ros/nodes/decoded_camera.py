@@ -119,10 +119,8 @@ def _frame_message(latent: CompressedLatent, decoded: DecodedFrame, decode_ms: f
     message.original_height, message.original_width = decoded.original_size
     message.coded_height, message.coded_width = decoded.coded_size
     message.sequence = latent.sequence
-    message.dropped = latent.dropped
     message.source_position = latent.source_position
     message.payload_bytes = len(latent.data)
-    message.encode_ms = latent.encode_ms
     message.decode_ms = decode_ms
     message.known_share = decoded.known_share
     if not decoded.known.all():

@@ -233,7 +233,7 @@ class EncoderNode(ManagedNode):
         self._published += 1
         position = content.position if isinstance(content, Frame) else LIVE
         self._info.publish(header, encoded)  # before the frame that it describes
-        self._latents.publish(self._latent(header, encoded, position, encode_ms))
+        self._latents.publish(self._latent(header, encoded, position))
         self._last_frame = encoded
         self._coded.used()
         self._encode_ms.add(encode_ms)
@@ -254,16 +254,12 @@ class EncoderNode(ManagedNode):
         health.refuse(cause, str(error))
         self.warn(cause, f"{self.camera}: frame refused: {error}")
 
-    def _latent(
-        self, header: Header, encoded: EncodedFrame, position: int, encode_ms: float
-    ) -> CompressedLatent:
+    def _latent(self, header: Header, encoded: EncodedFrame, position: int) -> CompressedLatent:
         message = self._latent_message
         message.header = header
-        message.encode_ms = encode_ms
         message.original_height, message.original_width = encoded.original_size
         message.coded_height, message.coded_width = encoded.coded_size
         message.sequence = self._published
-        message.dropped = self._coded.replaced
         message.source_position = position
         message.data = byte_array(encoded.data)
         return message

@@ -62,9 +62,7 @@ class ToLatent:
             coded_height=height,
             coded_width=width,
             sequence=0,
-            dropped=0,
             source_position=-1,
-            encode_ms=float(frame.timings_ms.get("total", 0.0)),
             data=np.frombuffer(frame.data, np.uint8),
         )
         return self._codec.write(latent, LATENT)

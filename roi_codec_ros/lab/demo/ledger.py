@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Collects what the demo's graph publishes: silent stages, figures and complete frames per camera.
 
-It takes objects that have the fields of msg/DecodedFrame.msg and msg/PersonArray.msg.
+It takes objects that have the fields of msg/DecodedFrame.msg and msg/PersonArray.msg, and what
+the encoders' diagnostics say.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,14 @@ import numpy as np
 from roi_codec_ros.lab.demo.map_book import MapBook, MapMoment, WatchedFloor, stamp_of
 from roi_codec_ros.lab.demo.moments import FrameFacts, Moment, MomentStore
 from roi_codec_ros.lab.demo.panels import PersonMark
-from roi_codec_ros.lab.demo.report import CameraRecord, Decoded, Detected, Summary
+from roi_codec_ros.lab.demo.report import (
+    CameraRecord,
+    Coding,
+    Decoded,
+    Detected,
+    Latency,
+    Summary,
+)
 
 STAGES = ("encoder", "decoder", "detector", "tracker")
 _WAITING = 20  # detections whose tracks have not come yet
@@ -57,6 +65,7 @@ class DemoLedger:
         """Forget the frames so far and count from now on; the time, on the monotonic clock."""
         with self._lock:
             for camera, record in self._records.items():
+                del record.coding[:-1]  # the last is what the next one's counters begin at
                 record.decoded.clear()
                 record.detected.clear()
                 self._stores[camera].clear()
@@ -88,6 +97,16 @@ class DemoLedger:
         with self._lock:
             self._seen[camera].add("encoder")
 
+    def on_coding(self, camera: str, values: Mapping[str, str]) -> None:
+        """What an encoder's diagnostics say of its coding has arrived."""
+        coding = Coding(
+            arrival_s=time.monotonic(),
+            dropped=int(values["dropped"]),
+            encode_ms=Latency.of_text(values["encode_ms_p50"], values["encode_ms_p95"]),
+        )
+        with self._lock:
+            self._records[camera].coding.append(coding)
+
     def on_field_of_view(self, camera: str, degrees: float) -> None:
         """A camera's horizontal field of view is known."""
         with self._lock:
@@ -100,11 +119,9 @@ class DemoLedger:
         decoded = Decoded(
             arrival_s=time.monotonic(),
             sequence=message.sequence,
-            dropped=message.dropped,
             payload_bytes=message.payload_bytes,
             coded_pixels=coded[0] * coded[1],
             original_pixels=original[0] * original[1],
-            encode_ms=message.encode_ms,
             decode_ms=message.decode_ms,
         )
         facts = FrameFacts(original, coded, message.source_position, message.payload_bytes)

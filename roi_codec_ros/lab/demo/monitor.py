@@ -3,17 +3,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Protocol
 
 import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray
 from nav_msgs.msg import OccupancyGrid
 from rclpy.qos import QoSProfile, QoSReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image
 
 from roi_codec_ros.lab.demo.background_node import BackgroundNode
 from roi_codec_ros.msg import CompressedLatent, DecodedFrame, PersonArray
+from roi_codec_ros.nodes import diagnostics
 from roi_codec_ros.nodes.qos import latched
 
 PIXELS = QoSProfile(depth=4, reliability=QoSReliabilityPolicy.BEST_EFFORT)
@@ -25,6 +27,9 @@ class Ledger(Protocol):
 
     def on_latent(self, camera: str) -> None:
         """A latent of a camera has arrived."""
+
+    def on_coding(self, camera: str, values: Mapping[str, str]) -> None:
+        """What the encoder of a camera says in the diagnostics."""
 
     def on_field_of_view(self, camera: str, degrees: float) -> None:
         """A calibrated camera's horizontal field of view."""
@@ -51,8 +56,12 @@ class DemoMonitor(BackgroundNode):
     def __init__(self, cameras: Sequence[str], ledger: Ledger) -> None:
         super().__init__("demo_monitor")
         self._ledger = ledger
+        self._encoders = {f"{camera}/encoder: codec": camera for camera in cameras}
         for camera in cameras:
             self._subscribe(camera)
+        self._node.create_subscription(
+            DiagnosticArray, diagnostics.TOPIC, self._on_diagnostics, PERSONS
+        )
         for topic in ("/persons/tracks", "/persons/unplaced"):
             self._node.create_subscription(PersonArray, topic, ledger.on_tracks, PERSONS)
         self._node.create_subscription(
@@ -84,6 +93,11 @@ class DemoMonitor(BackgroundNode):
         if image is not None:
             stamp = message.header.stamp
             self._ledger.on_image(camera, stamp.sec * 1_000_000_000 + stamp.nanosec, image)
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            if (camera := self._encoders.get(status.name)) is not None:
+                self._ledger.on_coding(camera, {v.key: v.value for v in status.values})
 
     def _on_camera_info(self, camera: str, message: CameraInfo) -> None:
         if message.k[0] > 0 and message.width > 0:

@@ -15,35 +15,7 @@ from typing import TypeVar
 import numpy as np
 
 RAW_BITS_PER_PIXEL = 24
-_Frame = TypeVar("_Frame", "Decoded", "Detected")
-
-
-@dataclass(frozen=True)
-class Decoded:
-    """One frame that the server decoded.
-
-    arrival_s: when. sequence, dropped: the encoder's counters (frames published, frames given up)
-    with this frame. Pixels are counts.
-    """
-
-    arrival_s: float
-    sequence: int
-    dropped: int
-    payload_bytes: int
-    coded_pixels: int
-    original_pixels: int
-    encode_ms: float
-    decode_ms: float
-
-
-@dataclass(frozen=True)
-class Detected:
-    """One frame that was searched for persons, after the whole pipeline."""
-
-    arrival_s: float
-    detect_ms: float
-    end_to_end_ms: float
-    persons: int
+_Arrived = TypeVar("_Arrived", "Coding", "Decoded", "Detected")
 
 
 @dataclass(frozen=True)
@@ -62,9 +34,51 @@ class Latency:
         p50, p95 = np.percentile(finite, [50, 95])
         return cls(round(float(p50), 2), round(float(p95), 2))
 
+    @classmethod
+    def of_text(cls, p50: str, p95: str) -> Latency:
+        """From what diagnostics say, where an empty text is no value yet."""
+        return cls(*(round(float(text), 2) if text else None for text in (p50, p95)))
+
     def as_dict(self) -> dict[str, float | None]:
         """As it stands in the report."""
         return {"p50": self.p50, "p95": self.p95}
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """One frame that the server decoded.
+
+    arrival_s: when. sequence: how many the encoder has published with it. Pixels are counts.
+    """
+
+    arrival_s: float
+    sequence: int
+    payload_bytes: int
+    coded_pixels: int
+    original_pixels: int
+    decode_ms: float
+
+
+@dataclass(frozen=True)
+class Coding:
+    """What an encoder says of itself once a second.
+
+    arrival_s: when. dropped: frames that it has given up so far. encode_ms: of the last ones.
+    """
+
+    arrival_s: float
+    dropped: int
+    encode_ms: Latency
+
+
+@dataclass(frozen=True)
+class Detected:
+    """One frame that was searched for persons, after the whole pipeline."""
+
+    arrival_s: float
+    detect_ms: float
+    end_to_end_ms: float
+    persons: int
 
 
 @dataclass(frozen=True)
@@ -103,6 +117,7 @@ class CameraRecord:
     """Everything recorded about one camera's frames, in order of arrival."""
 
     name: str
+    coding: list[Coding] = field(default_factory=list)
     decoded: list[Decoded] = field(default_factory=list)
     detected: list[Detected] = field(default_factory=list)
 
@@ -111,6 +126,7 @@ class CameraRecord:
         seconds = max(end_s - start_s, 1e-9)
         decoded = _between(self.decoded, start_s, end_s)
         detected = _between(self.detected, start_s, end_s)
+        coding = _between(self.coding, -math.inf, end_s)
         payload_bits = 8 * sum(frame.payload_bytes for frame in decoded)
         coded_pixels = sum(frame.coded_pixels for frame in decoded)
         raw_bits = RAW_BITS_PER_PIXEL * sum(frame.original_pixels for frame in decoded)
@@ -118,11 +134,11 @@ class CameraRecord:
             name=self.name,
             frames=len(detected),
             fps=round(len(detected) / seconds, 2),
-            dropped=_dropped(decoded, len(detected)),
+            dropped=_dropped(coding, decoded, len(detected)),
             bpp=round(payload_bits / coded_pixels, 4) if coded_pixels else None,
             kbit_s=round(payload_bits / seconds / 1000, 1),
             raw_kbit_s=round(raw_bits / seconds / 1000, 1),
-            encode_ms=Latency.of([frame.encode_ms for frame in decoded]),
+            encode_ms=coding[-1].encode_ms if coding else Latency(None, None),
             decode_ms=Latency.of([frame.decode_ms for frame in decoded]),
             detect_ms=Latency.of([frame.detect_ms for frame in detected]),
             end_to_end_ms=Latency.of([frame.end_to_end_ms for frame in detected]),
@@ -134,7 +150,7 @@ class CameraRecord:
         )
 
 
-def _between(frames: list[_Frame], start_s: float, end_s: float) -> list[_Frame]:
+def _between(frames: list[_Arrived], start_s: float, end_s: float) -> list[_Arrived]:
     times = _Arrivals(frames)
     return frames[bisect_left(times, start_s) : bisect_left(times, end_s)]
 
@@ -142,7 +158,7 @@ def _between(frames: list[_Frame], start_s: float, end_s: float) -> list[_Frame]
 class _Arrivals:
     """The arrival times of a list of frames, without copying it."""
 
-    def __init__(self, frames: Sequence[Decoded | Detected]) -> None:
+    def __init__(self, frames: Sequence[Coding | Decoded | Detected]) -> None:
         self._frames = frames
 
     def __len__(self) -> int:
@@ -152,11 +168,11 @@ class _Arrivals:
         return self._frames[index].arrival_s
 
 
-def _dropped(decoded: Sequence[Decoded], came_through: int) -> int:
+def _dropped(coding: Sequence[Coding], decoded: Sequence[Decoded], came_through: int) -> int:
     """Captured minus come through, one frame that may still be on its way not counted."""
     if not decoded:
         return 0
-    given_up = decoded[-1].dropped - decoded[0].dropped
+    given_up = coding[-1].dropped - coding[0].dropped if coding else 0
     published = decoded[-1].sequence - decoded[0].sequence + 1
     lost = published - came_through
     return max(given_up, 0) + (lost if lost > 1 else 0)

@@ -155,6 +155,9 @@ class SoakBook:
     def on_latent(self, camera: str) -> None:
         """Not of interest."""
 
+    def on_coding(self, camera: str, values: Mapping[str, str]) -> None:
+        """Not of interest."""
+
     def on_field_of_view(self, camera: str, degrees: float) -> None:
         """Not of interest."""
 
