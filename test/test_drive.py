@@ -11,7 +11,12 @@ import numpy as np
 import pytest
 
 from roi_codec_ros.common.errors import UsageError
-from roi_codec_ros.lab.demo.drive_report import covers_of, drive_result, unhindered
+from roi_codec_ros.lab.demo.drive_report import (
+    covers_of,
+    drive_result,
+    table_lines,
+    unhindered,
+)
 from roi_codec_ros.lab.simulation.collision_monitor import (
     INVALID_SOURCE,
     Velocity,
@@ -166,6 +171,12 @@ def test_the_report_says_when_it_stood_and_went_on():
     assert result["stops"] == 1
     assert result["stopped_s"] == pytest.approx(1.6)
     assert result["time_lost_s"] == pytest.approx(6.0 * (1 - 1.0 / free[0].driven_m))
+
+    quick, slow = (
+        table_lines({**result, "cloud_age_s": age_s, "pace": 1.0}) for age_s in (0.2, 2.5)
+    )
+    assert "this machine" not in "".join(quick)
+    assert "2.50 s: too old to drive by, this machine is slow; try --pace 0.2" in "".join(slow)
 
 
 @pytest.mark.parametrize("text", ["camera9@1-2", "camera1@4-2", "camera1", "all@0-99"])

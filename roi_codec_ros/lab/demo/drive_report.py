@@ -15,6 +15,7 @@ from roi_codec_ros.lab.simulation.driving import MOVING_M_S, Encounters, Robot
 from roi_codec_ros.lab.simulation.filmed_hall import Stage
 
 STEP_S = 0.05
+OLD_CLOUD_S = 0.5  # seconds of the hall; a collision monitor takes none of twice that
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,15 @@ def _after(cover: Cover, moments: Sequence[Step], began_s: float) -> dict[str, A
     }
 
 
+def _slow_machine(result: dict[str, Any]) -> str:
+    """What to do where the robot stands because this machine cannot keep up with the hall."""
+    age_s, pace = result["cloud_age_s"], result["pace"]
+    if not age_s > OLD_CLOUD_S:
+        return ""
+    better = pace * OLD_CLOUD_S / age_s
+    return f": too old to drive by, this machine is slow; try --pace {better:.1g}"
+
+
 def table_lines(result: dict[str, Any]) -> list[str]:
     """The figures as people read them."""
     free = result["unhindered"]
@@ -136,6 +146,7 @@ def table_lines(result: dict[str, Any]) -> list[str]:
         ("nearest, moving", f"{result['nearest_m']:.2f} m, unhindered {free['nearest_m']:.2f} m"),
         ("stops", f"{result['stops']}, for {result['stopped_s']:.1f} s together"),
         ("slowed down", f"{result['slowed_s']:.1f} s"),
+        ("age of clouds", f"{result['cloud_age_s']:.2f} s{_slow_machine(result)}"),
     ]
     for cover in result["covers"]:
         after_s, on_s = cover["stands_after_s"], cover["goes_on_after_s"]
