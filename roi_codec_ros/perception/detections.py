@@ -5,12 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from roi_codec_ros.common.errors import RoiCodecError
-from roi_codec_ros.common.images import Size
+from roi_codec_ros.common.images import ImageArray, Size
 
 
 def _no_boxes() -> NDArray[np.float32]:
@@ -89,3 +90,10 @@ class Detections:
         """Those with at least this score."""
         keep = self.score >= score
         return Detections(self.image_size, self.xyxy[keep], self.score[keep])
+
+
+class DetectsPersons(Protocol):
+    """Finds persons in single images."""
+
+    def detect(self, image: ImageArray, *, confidence: float = ...) -> Detections:
+        """Persons with at least this confidence in RGB uint8 [H, W, 3], boxes in its pixels."""

@@ -84,7 +84,9 @@ class Passage:
 
 
 @dataclass(eq=False)
-class _Camera:
+class _Stream:
+    """The frames of one camera."""
+
     both_ways: BothWays[Passage]
     unjudged: deque[Passage] = field(default_factory=deque)
     count: int = 0
@@ -142,7 +144,7 @@ class Pipeline:
         self._every = settings.judge_every if remembers else 1
         self._heads_every_s = settings.heads_every_s if remembers else 0.0
         self._pool = ThreadPoolExecutor(self._jobs, thread_name_prefix="hiding")
-        self._cameras: dict[Hashable, _Camera] = {}
+        self._cameras: dict[Hashable, _Stream] = {}
         self._order: deque[Passage] = deque()
         self._held_bytes = 0
         self.cut_short = 0
@@ -161,7 +163,7 @@ class Pipeline:
         passage = Passage(tag, frame=frame, camera=camera, time_s=time_s)
         passage.size_bytes = frame.size_bytes
         if camera not in self._cameras:
-            self._cameras[camera] = _Camera(BothWays(self._memory_s))
+            self._cameras[camera] = _Stream(BothWays(self._memory_s))
         of = self._cameras[camera]
         look = of.look(time_s, self._every, self._heads_every_s)
         passage.work = self._pool.submit(self._judge, frame, look)
@@ -217,7 +219,7 @@ class Pipeline:
         self._held_bytes -= first.size_bytes
         self._sink(first)
 
-    def _judged(self, camera: _Camera, *, wait: bool) -> None:
+    def _judged(self, camera: _Stream, *, wait: bool) -> None:
         """Take in what workers have judged; at least one frame, with ``wait``."""
         while camera.unjudged:
             passage = camera.unjudged[0]

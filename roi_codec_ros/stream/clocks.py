@@ -32,7 +32,7 @@ class Ruling:
 
 
 @dataclass
-class _Camera:
+class _LastFrame:
     """Last frame of a camera. lag_s: from stamp to arrival by the server's clock."""
 
     stamp_s: float
@@ -66,7 +66,7 @@ class CommonClock:
     restart_after_s: float = 0.5
     restarts: int = 0
     last_restart: str = ""
-    _cameras: dict[str, _Camera] = field(default_factory=dict)
+    _cameras: dict[str, _LastFrame] = field(default_factory=dict)
     _newest_s: float | None = None  # stamp of the newest frame taken
     _advanced_s: float = 0.0  # when it was received
     _lags: SlidingLeast = field(default_factory=lambda: SlidingLeast(LAG_WINDOW_S))
@@ -83,7 +83,7 @@ class CommonClock:
         if known is not None and known.stamp_s == stamp_s:
             return Ruling(False, reason="their stamps stand still")
         again = known is not None and known.follows and stamp_s < known.stamp_s
-        spoken = _Camera(stamp_s, age_s, heard_s)
+        spoken = _LastFrame(stamp_s, age_s, heard_s)
         if known is not None:
             spoken.interval_s = heard_s - known.heard_s
         self._cameras[camera] = spoken
@@ -102,7 +102,7 @@ class CommonClock:
             return Ruling(False, reason=off)
         return self._begin_anew(spoken)
 
-    def _off(self, spoken: _Camera, again: bool) -> str:
+    def _off(self, spoken: _LastFrame, again: bool) -> str:
         """Why a frame does not follow the accepted ones; empty if it does."""
         newest_s = self._newest_s
         if newest_s is None:
@@ -117,7 +117,7 @@ class CommonClock:
             return f"their stamps are {min(ahead_s, early_s):.1f} s ahead of others'"
         return ""
 
-    def _take(self, spoken: _Camera) -> None:
+    def _take(self, spoken: _LastFrame) -> None:
         self._lags.add(spoken.lag_s, spoken.heard_s)
         if self._newest_s is None or spoken.stamp_s > self._newest_s:
             self._newest_s, self._advanced_s = spoken.stamp_s, spoken.heard_s
@@ -138,7 +138,7 @@ class CommonClock:
             return ours_s < theirs_s - self.spread_s / 2
         return all(now_s - c.heard_s > self.restart_after_s for c in inside)
 
-    def _begin_anew(self, spoken: _Camera) -> Ruling:
+    def _begin_anew(self, spoken: _LastFrame) -> Ruling:
         newest_s = self._newest_s
         assert newest_s is not None
         jump_s = spoken.stamp_s - newest_s

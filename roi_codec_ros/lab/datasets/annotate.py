@@ -5,13 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from roi_codec_ros.lab.datasets.annotations import Annotation, BoxArray
-from roi_codec_ros.perception.detections import Detections
+from roi_codec_ros.perception.detections import DetectsPersons
 from roi_codec_ros.perception.face_detectors import FaceDetector
 
 MACHINE = "teacher"  # who made a box, in the data format's own word
@@ -25,18 +24,11 @@ BEYOND_FACE = (0.15, 0.45, 0.1)
 SHARE_IN_HEAD = 0.3
 
 
-class PersonFinder(Protocol):
-    """Finds persons in an RGB uint8 image [H, W, 3]."""
-
-    def detect(self, image: NDArray[np.uint8], *, confidence: float = ...) -> Detections:
-        """Persons in RGB uint8 [H, W, 3], boxes in its pixels."""
-
-
 def annotate(
     annotation: Annotation,
     image: NDArray[np.uint8],
     faces: Sequence[FaceDetector],
-    persons: PersonFinder | None = None,
+    persons: DetectsPersons | None = None,
 ) -> Annotation:
     """``annotation`` with head boxes that cover every face that any detector of ``faces`` sees.
 

@@ -14,7 +14,7 @@ from typing import Any
 from roi_codec_ros.common.errors import RoiCodecError
 from roi_codec_ros.lab.datasets.annotations import Annotation
 from roi_codec_ros.lab.evaluation.cache import ResultCache
-from roi_codec_ros.lab.evaluation.measurement import Bench, PersonFinder
+from roi_codec_ros.lab.evaluation.measurement import Bench
 from roi_codec_ros.lab.evaluation.methods import Method
 from roi_codec_ros.lab.evaluation.results import (
     EvaluationSettings,
@@ -24,6 +24,7 @@ from roi_codec_ros.lab.evaluation.results import (
 )
 from roi_codec_ros.lab.evaluation.rows import make_rows
 from roi_codec_ros.lab.evaluation.workers import Measure, Task, measure_here
+from roi_codec_ros.perception.detections import DetectsPersons
 from roi_codec_ros.perception.face_detectors import FaceDetector
 
 
@@ -45,7 +46,7 @@ class Evaluation:
 def evaluate(
     annotations: Iterable[Annotation],
     methods: Sequence[Method],
-    person_detector: PersonFinder,
+    person_detector: DetectsPersons,
     face_detector: FaceDetector,
     settings: EvaluationSettings | None = None,
     *,

@@ -34,10 +34,9 @@ from roi_codec_ros.lab.evaluation.measurement import (
     IOU_THRESHOLD,
     LOWEST_CONFIDENCE,
     RAW_BITS_PER_PIXEL,
-    PersonFinder,
 )
 from roi_codec_ros.lab.evaluation.results import ORIGINAL
-from roi_codec_ros.perception.detections import Detections
+from roi_codec_ros.perception.detections import Detections, DetectsPersons
 from roi_codec_ros.perception.face_detectors import FaceDetector
 
 TRUTH_CONFIDENCE = 0.35  # of a person in the raw film
@@ -61,7 +60,7 @@ class Coded:
 class FilmBench:
     """Detectors, and what they find in the raw frames. every: judge each N-th frame."""
 
-    person_detector: PersonFinder
+    person_detector: DetectsPersons
     face_detector: FaceDetector
     every: int = 1
     on_frame: Callable[[], None] = lambda: None

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -46,7 +46,7 @@ from roi_codec_ros.lab.evaluation.results import (
     ImageResult,
     RowName,
 )
-from roi_codec_ros.perception.detections import Detections
+from roi_codec_ros.perception.detections import Detections, DetectsPersons
 from roi_codec_ros.perception.face_detectors import FaceDetector
 
 IOU_THRESHOLD = 0.5
@@ -57,20 +57,13 @@ RAW_BITS_PER_PIXEL = 24.0
 Result = TypeVar("Result")
 
 
-class PersonFinder(Protocol):
-    """Finds persons in an RGB uint8 image [H, W, 3] down to a confidence; boxes in its pixels."""
-
-    def detect(self, image: ImageArray, *, confidence: float) -> Detections:
-        """Persons with at least this confidence."""
-
-
 class Bench:
     """Measures images one at a time; row 0 is the original, row 1 the first method, and so on."""
 
     def __init__(
         self,
         methods: Sequence[Method],
-        person_detector: PersonFinder,
+        person_detector: DetectsPersons,
         face_detector: FaceDetector,
         settings: EvaluationSettings | None = None,
     ) -> None:
@@ -226,7 +219,7 @@ def failure_reason(error: Exception) -> str:
     return text if isinstance(error, RoiCodecError) else f"{type(error).__name__}: {text}"
 
 
-def person_ap50(detector: PersonFinder, images: Iterable[Annotation]) -> float:
+def person_ap50(detector: DetectsPersons, images: Iterable[Annotation]) -> float:
     """AP at an IoU of 0.5, 0 to 1; NaN where there are no persons.
 
     Raises RoiCodecError for an image that can't be read or is not of the annotated size.
@@ -234,6 +227,6 @@ def person_ap50(detector: PersonFinder, images: Iterable[Annotation]) -> float:
     return average_precision(_matches(detector, annotation) for annotation in images).ap
 
 
-def _matches(detector: PersonFinder, annotation: Annotation) -> Matches:
+def _matches(detector: DetectsPersons, annotation: Annotation) -> Matches:
     seen = detector.detect(read_annotated(annotation), confidence=LOWEST_CONFIDENCE)
     return match(seen.xyxy, seen.score, annotation.persons, iou_threshold=IOU_THRESHOLD)

@@ -18,16 +18,14 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from roi_codec_ros.common.errors import RoiCodecError
 from roi_codec_ros.common.files import write_whole
+from roi_codec_ros.common.images import ImageArray
 from roi_codec_ros.common.photographs import read_photograph
 from roi_codec_ros.lab.datasets.annotated_images import read_annotated
 from roi_codec_ros.lab.datasets.annotations import Annotation
 from roi_codec_ros.lab.training.settings import number
-
-ImageArray = NDArray[np.uint8]
 
 HUMAN_MADE = "human"
 UNKNOWN = "none"  # without person annotations: usable for training, not for evaluation

@@ -25,7 +25,7 @@ _HEADS = ((28, 60, 29, 62), (30, 66, 31, 68), (32, 70, 33, 72))
 
 
 class NanoDet:
-    """Finds persons; a `lab.datasets.annotate.PersonFinder`."""
+    """Finds persons; a `perception.detections.DetectsPersons`."""
 
     def __init__(self, folder: Path) -> None:
         """folder: of its TensorFlow.js files. Raises RoiCodecError for others."""
