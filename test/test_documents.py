@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from roi_codec_ros.config.launches import LAUNCHES
 from roi_codec_ros.config.parameters import NODE_PARAMETERS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -61,6 +62,29 @@ def test_files_and_names_that_are_spoken_of_exist(page):
         source = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
         words = set(re.findall(r"\w+", source.read_text(encoding="utf-8")))
         assert set(re.findall(r"\w+", names)) <= words, (module, names)
+
+
+LAUNCHED = re.compile(r"roi_codec_ros (\w+)\.launch\.py(.*)")
+
+
+def test_launch_files_are_given_arguments_that_they_have():
+    """They refuse any other."""
+    texts = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("config/*.yaml")]
+    found = [
+        (path.name, kind, name)
+        for path in texts
+        for kind, rest in LAUNCHED.findall(path.read_text(encoding="utf-8"))
+        for name in re.findall(r"(\w+):=", rest)
+    ]
+    compose = yaml.safe_load((ROOT / "docker" / "compose.yaml").read_text(encoding="utf-8"))
+    for service, words in ((n, s.get("command", [])) for n, s in compose["services"].items()):
+        if "launch" in words:
+            kind = words[words.index("roi_codec_ros") + 1].removesuffix(".launch.py")
+            found += [(service, kind, word.split(":=")[0]) for word in words if ":=" in word]
+
+    known = {kind: {a.name for a in made()} for kind, (made, _) in LAUNCHES.items()}
+    assert len(found) > 20
+    assert [entry for entry in found if entry[2] not in known[entry[1]]] == []
 
 
 def test_the_readme_is_short_and_says_first_what_matters():
