@@ -250,7 +250,7 @@ def test_coco_as_other_tools_write_it(tmp_path: Path) -> None:
     ]
     (root / "val.json").write_text(file.read_text())
     assert shortfall(read_annotations(root, "val"))[-1] == (
-        f"{root / 'val.json'} is there, too, and was not read"
+        f"{root / 'val.json'} also exists and was not read"
     )
 
 

@@ -98,7 +98,7 @@ def test_frames_that_come_and_are_not_used_are_an_error(health, clock):
         health.heard()
 
     assert health.judge(PATIENCE_S) == Judgement(
-        Level.ERROR, "latents arrive, none decoded for 3.0 s: too many to do"
+        Level.ERROR, "latents arrive, none decoded for 3.0 s: overloaded"
     )
     health.used()
     assert level(health) is Level.OK

@@ -109,7 +109,7 @@ def spec(model) -> NodeSpec:
 def encoder(graph, spec):
     process = graph.start(spec)
     status = graph.wait_for("its diagnostics", lambda: source_status(graph))
-    assert status["message"] == "no image yet: nobody publishes /driver/image"
+    assert status["message"] == "no image yet: no publisher on /driver/image"
     return process
 
 
@@ -334,7 +334,7 @@ def test_encoder_and_decoder_by_their_own_names_meet(graph, encoder, model, tmp_
 
     def lonely():
         status = graph.status("decoder: camera")
-        return status and "nobody publishes /camera/latent, but there is" in status["message"]
+        return status and "no publisher on /camera/latent, but there is" in status["message"]
 
     graph.wait_for("what the decoder misses", lonely)
     assert "/cam/latent" in graph.status("decoder: camera")["message"]
@@ -354,6 +354,6 @@ def test_an_encoder_that_nobody_listens_to_says_so(graph, publish):
 
     def said():
         publisher.publish(picture(48, 64))
-        return "nobody subscribes to /cam/latent" in graph.status("cam/encoder: codec")["message"]
+        return "no subscribers on /cam/latent" in graph.status("cam/encoder: codec")["message"]
 
     graph.wait_for("that nobody listens", said)

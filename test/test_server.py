@@ -292,7 +292,7 @@ def test_nothing_is_decoded_for_a_detector_that_is_not_active(graph, persons):
     assert graph.change_state("/detector", Transition.TRANSITION_DEACTIVATE)
     graph.wait_for(
         "rest",
-        lambda: "nobody subscribes" in graph.status("decoder: front")["message"],
+        lambda: "no subscribers" in graph.status("decoder: front")["message"],
     )
     assert graph.status("decoder: front")["level"] == "OK"
 

@@ -296,7 +296,7 @@ def test_a_tiny_run_gives_weights_with_a_card(
     # What a run left is not lost where --resume was forgotten.
     made = out.read_bytes()
     assert main(command) == 1
-    assert "--resume goes on with it, --force starts over" in capsys.readouterr().err
+    assert "--resume continues it, --force replaces it" in capsys.readouterr().err
     assert main([*command[:5], "--weights", str(out), *command[7:], "--force"]) == 2
     assert "cannot write over the input" in capsys.readouterr().err
     assert out.read_bytes() == made
@@ -353,7 +353,7 @@ def test_a_run_that_was_stopped_goes_on_and_no_other_does(
 
     losses: list[float] = []
     trainer(2, "these").run(lambda report: losses.append(report.figures["loss"]))
-    with pytest.raises(RoiCodecError, match="found another; start anew without --resume"):
+    with pytest.raises(RoiCodecError, match="found another; start over without --resume"):
         trainer(4, "others").resume()
     second = trainer(4, "these")
     second.resume()

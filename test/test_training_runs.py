@@ -150,7 +150,7 @@ def test_a_run_is_not_lost_where_resume_was_forgotten(
     capsys.readouterr()
 
     assert main(arguments(data, out, "--steps", 1)) == 1
-    assert "--resume goes on with it, --force starts over" in capsys.readouterr().err
+    assert "--resume continues it, --force replaces it" in capsys.readouterr().err
     assert {path.name: path.read_bytes() for path in out.iterdir()} == run
     weights_of_it = ["--init-from", out / "checkpoint.pt", "--force"]
     assert main(arguments(data, out, "--steps", 1, *weights_of_it)) == 2

@@ -117,7 +117,7 @@ def _opencv() -> list[Finding]:
         text += ": pipelines as `source` need the distribution's"
     wheels = [w for w in describe_machine()["packages"] if w.startswith("opencv-")]
     if len(wheels) > 1:
-        text += f"; {' and '.join(wheels)} lie over each other: uninstall both, install one"
+        text += f"; {' and '.join(wheels)} overwrite each other: uninstall both, install one"
     return [Finding("opencv", POOR if len(wheels) > 1 else GOOD, text)]
 
 

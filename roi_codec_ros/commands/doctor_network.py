@@ -110,7 +110,7 @@ def look_at_clock(server: str | None) -> list[Finding]:
         error_s = kernel_error_s()
         if error_s is None:
             advice = "install chrony, or ages and tracks of several machines mean nothing"
-            findings = [Finding("clock", POOR, f"nobody sets it by a time server: {advice}")]
+            findings = [Finding("clock", POOR, f"not synchronised by a time server: {advice}")]
         else:
             findings = [Finding("clock", GOOD, f"kept right, to {1e3 * error_s:.0f} ms at worst")]
     except OSError as error:

@@ -171,7 +171,7 @@ class DecoderNode(ManagedNode):
         if verdict.restart:
             self.warn(
                 f"{camera.name} restart",
-                f"{camera.name}: a stream begins anew: {verdict.restart}",
+                f"{camera.name}: the stream restarts: {verdict.restart}",
             )
         frame: ReadFrame | Payload = payload
         if payload.stream:
@@ -285,7 +285,7 @@ class DecoderNode(ManagedNode):
         if judgement.level is not Level.OK:
             return judgement.level, judgement.message
         if not self._wanted(camera):
-            return Level.OK, "latents arrive; nobody subscribes to the images"
+            return Level.OK, "latents arrive; no subscribers to the images"
         level, decoding = Level.OK, f"decoding {camera.decode_ms.rate_hz:.1f} frames/s"
         lost_fps = camera.lost.total_per_s
         if lost_fps > LOSS_TO_NAME * camera.health.arrivals.rate_hz:
@@ -295,7 +295,7 @@ class DecoderNode(ManagedNode):
             decoding += f"; {late} came too late for deadline_ms"
             level = Level.WARN
         if camera.known_share < 1.0:
-            decoding += f"; {camera.known_share:.0%} of the picture is there"
+            decoding += f"; {camera.known_share:.0%} of the picture is known"
             level = Level.WARN
         return level, decoding
 
@@ -309,5 +309,5 @@ class DecoderNode(ManagedNode):
             for topic, types in self.get_topic_names_and_types()
             if LATENT_TYPE in types and topic not in own and self.count_publishers(topic)
         )
-        nobody = f": nobody publishes {self.resolve_topic_name(f'{camera.name}/latent')}"
+        nobody = f": no publisher on {self.resolve_topic_name(f'{camera.name}/latent')}"
         return f"{nobody}, but there is {', '.join(others[:3])}" if others else nobody

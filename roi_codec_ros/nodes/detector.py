@@ -294,5 +294,5 @@ class DetectorNode(ManagedNode):
         if followed is not None and followed.complaint:
             return Level.ERROR, f"{silence}: {followed.complaint}"
         if followed is not None and not followed.offers:
-            return Level.STALE, f"{silence}: nobody publishes {followed.topic}"
+            return Level.STALE, f"{silence}: no publisher on {followed.topic}"
         return Level.STALE, silence

@@ -301,7 +301,7 @@ class EncoderNode(ManagedNode):
         judgement = self._coded.judge(self._patience_s())
         message = judgement.message or f"encoding {self._encode_ms.rate_hz:.1f} frames/s"
         if judgement.level is Level.OK and not self._latents.get_subscription_count():
-            message += f"; nobody subscribes to {self.resolve_topic_name(self._own('latent'))}"
+            message += f"; no subscribers on {self.resolve_topic_name(self._own('latent'))}"
         return Status("codec", judgement.level, message, values, self.camera)
 
     def _source_status(self) -> Status:
@@ -348,7 +348,7 @@ class EncoderNode(ManagedNode):
         if judgement.level is Level.STALE and images.complaint:
             return Level.ERROR, f"{judgement.message}: {images.complaint}"
         if judgement.level is Level.STALE and not images.offers:
-            return Level.STALE, f"{judgement.message}: nobody publishes {images.topic}"
+            return Level.STALE, f"{judgement.message}: no publisher on {images.topic}"
         if judgement.level is not Level.OK:
             return judgement.level, judgement.message
         if images.complaint:
@@ -399,7 +399,9 @@ class EncoderNode(ManagedNode):
 def _privacy_complaint(model: Model) -> str:
     """A warning for models that leave faces visible; empty for one that hides them."""
     if model.faces_left is None:
-        return f"nobody has measured how many faces model {model.name} leaves: roi-codec evaluate"
+        return (
+            f"how many faces model {model.name} leaves was never measured: use roi-codec evaluate"
+        )
     if model.faces_left > MANY_FACES:
         return (
             f"model {model.name} leaves {model.faces_left:.0%} of faces to a face detector, by "

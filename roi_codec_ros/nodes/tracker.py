@@ -228,7 +228,7 @@ class TrackerNode(ManagedNode):
             return
         tracker = self._tracker
         if ruling.restart:
-            self.warn("clocks", f"tracking begins anew: {ruling.reason}")
+            self.warn("clocks", f"tracking restarts: {ruling.reason}")
             if tracker.newest_stamp is not None and stamp_s < tracker.newest_stamp:
                 tracker.restart()
         tracker.coverage[camera.name] = sighting.shown
@@ -241,7 +241,7 @@ class TrackerNode(ManagedNode):
             height_m=sighting.height_m,
         )
         if outcome in (Outcome.TOO_LATE, Outcome.REPEATED):
-            self._refuse(camera, CLOCK, "their stamps come again")
+            self._refuse(camera, CLOCK, "their stamps repeat")
             return
         camera.health.used()
         camera.shown = sighting.shown

@@ -149,7 +149,7 @@ class TransformPoses:
         what = f"expected a transform of {header.frame_id} in {self._map_frame} at the frame's"
         if ahead_s > 0:
             return f"{what} stamp, found TF's newest to be {ahead_s:.3f} s older"
-        return f"{what} stamp, found TF to know none so old: its newest is {-ahead_s:.3f} s newer"
+        return f"{what} stamp, found none that old in TF: its newest is {-ahead_s:.3f} s newer"
 
     def _look_again(self) -> None:
         """Answer frames whose transform is available, and those that have timed out."""

@@ -86,7 +86,7 @@ class WatchdogNode(ManagedNode):
             self._stops += 1
             self.get_logger().warning(f"stop: {complaint}")
         elif self._complaint and not complaint:
-            self.get_logger().info("go on: everything is there")
+            self.get_logger().info("may drive: all inputs are present")
         self._complaint = complaint
         self._stop_topic.publish(Bool(data=bool(complaint)))
         header = Header(frame_id=self.settings.base_frame)
@@ -104,4 +104,4 @@ class WatchdogNode(ManagedNode):
         }
         if self._complaint:
             return [Status("watchdog", Level.ERROR, f"stop: {self._complaint}", values)]
-        return [Status("watchdog", Level.OK, "everything is there", values)]
+        return [Status("watchdog", Level.OK, "all inputs are present", values)]

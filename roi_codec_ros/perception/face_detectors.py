@@ -140,7 +140,7 @@ class Haar:
         path = Path(folder) / HAAR_CASCADE
         if not path.is_file():
             raise RoiCodecError(
-                f"expected OpenCV's {HAAR_CASCADE}, found none beside this OpenCV; "
+                f"expected OpenCV's {HAAR_CASCADE}, found none in this OpenCV; "
                 "install it with: pip install opencv-python"
             )
         self._cv2: Any = cv2

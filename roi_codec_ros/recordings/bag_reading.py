@@ -154,7 +154,7 @@ class Bag:
         repaired = self._scratch / f"repaired_{path.name}"
         if path.suffix == ".db3" and is_unclosed(path):
             closed(path, repaired)
-            self.notes.append(f"{path.name} was not closed; what lies beside it is read, too")
+            self.notes.append(f"{path.name} was not closed; its journal files are read, too")
             path, repaired = repaired, repaired.with_name(f"again_{repaired.name}")
         try:
             return self._open_one(reader, path)

@@ -111,7 +111,7 @@ class CommonClock:
         if ahead_s < -self.spread_s:
             return f"their stamps are {-ahead_s:.1f} s behind others'"
         if again and spoken.heard_s - self._advanced_s >= self.restart_after_s:
-            return "their stamps come again"
+            return "their stamps repeat"
         early_s = self._lags.at(spoken.heard_s, spoken.lag_s) - spoken.lag_s
         if min(ahead_s, early_s) > self.spread_s:
             return f"their stamps are {min(ahead_s, early_s):.1f} s ahead of others'"

@@ -122,7 +122,7 @@ class CameraHealth:
         idle_s = self._age(self._since_s if self._used_s is None else self._used_s)
         if _within(idle_s, patience_s):  # just started: the first frame is pending
             return Judgement(Level.STALE, f"{self._words.nothing} yet")
-        return Judgement(Level.ERROR, f"{self._words.unused} for {idle_s:.1f} s: too many to do")
+        return Judgement(Level.ERROR, f"{self._words.unused} for {idle_s:.1f} s: overloaded")
 
     def _age(self, then_s: float | None) -> float | None:
         return None if then_s is None else self._clock() - then_s

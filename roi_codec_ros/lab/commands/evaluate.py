@@ -167,8 +167,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="go on from the results that a run with this --json left beside it, unless a model, "
-        "a setting or the machine has changed since",
+        help="continue from the results that an earlier run stored beside this --json, unless a "
+        "model, a setting or the machine has changed since",
     )
 
 

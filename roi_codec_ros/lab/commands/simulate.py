@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> None:
         from roi_codec_ros.lab.simulation.filmed_hall import write_film
 
         if args.json or args.video:
-            raise UsageError("expected --film alone: nobody is tracked in it; found others")
+            raise UsageError("expected --film without options for tracking, found others")
         write_film(files["film"].path, args.seed, 60.0 * args.minutes)
         return
     hall = simulate_hall(args.seed, 60.0 * args.minutes)

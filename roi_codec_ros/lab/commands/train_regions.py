@@ -83,8 +83,8 @@ def _run_folder(args: argparse.Namespace) -> RunFolder:
     earlier = args.out / CHECKPOINT
     if not args.resume and earlier.exists() and not args.force:
         raise RoiCodecError(
-            f"expected no earlier run in {args.out}, found {earlier}; --resume goes on with it, "
-            "--force starts over in its place"
+            f"expected no earlier run in {args.out}, found {earlier}; --resume continues it, "
+            "--force replaces it"
         )
     names = () if args.resume else _WRITTEN
     return RunFolder(args.out, "train-regions", names, force=args.force)

@@ -86,7 +86,7 @@ def _read(root: Path, split: str, needs_persons: bool) -> AnnotationSet:
 
 def _with_note(annotated: AnnotationSet, others: list[Path]) -> AnnotationSet:
     """Says which other annotations of the split were not read."""
-    notes = tuple(f"{path} is there, too, and was not read" for path in others)
+    notes = tuple(f"{path} also exists and was not read" for path in others)
     return replace(annotated, notes=(*annotated.notes, *notes))
 
 

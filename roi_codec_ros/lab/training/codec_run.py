@@ -172,8 +172,8 @@ def _folder(preset: str, options: RunOptions) -> RunFolder:
         names = ()  # the checkpoint says itself whose they are
     elif earlier.exists() and not options.force:
         raise RoiCodecError(
-            f"expected no earlier run in {out}, found {earlier}; --resume goes on with it, "
-            "--force starts over in its place"
+            f"expected no earlier run in {out}, found {earlier}; --resume continues it, "
+            "--force replaces it"
         )
     return RunFolder(out, "train", names, force=options.force)
 

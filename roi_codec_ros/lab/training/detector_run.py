@@ -149,7 +149,7 @@ def _work_folder(options: DetectorOptions) -> RunFolder:
         return RunFolder(work, "train-detector", ())
     if earlier.exists() and not options.force:
         raise RoiCodecError(
-            f"expected no earlier run in {work}, found {earlier}; --resume goes on with it, "
-            "--force starts over in its place"
+            f"expected no earlier run in {work}, found {earlier}; --resume continues it, "
+            "--force replaces it"
         )
     return RunFolder(work, "train-detector", (RUN,), force=options.force)

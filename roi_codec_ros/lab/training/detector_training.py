@@ -123,7 +123,7 @@ class DetectorTrainer(TrainingRun[PairBatch]):
         if began != self.about:
             raise RoiCodecError(
                 f"expected a run with these images and weights in {self.checkpoint.parent}, "
-                "found another; start anew without --resume"
+                "found another; start over without --resume"
             )
         super().resume()
 
