@@ -453,3 +453,8 @@ def test_a_block_codec_holds_the_steps_of_its_configuration(data: Path, tmp_path
     assert main(words) == 0
 
     assert model_policy(load_model(str(out / "nano.safetensors"))).levels == (23, 16.5, 12, 9)
+
+    export = ["export-model", str(out / "checkpoint.pt"), "--count-on", str(data)]
+    other = ["--out", str(tmp_path / "coarse.safetensors"), "--levels", "23", "20", "18", "16"]
+    assert main([*export, *other]) == 0
+    assert model_policy(load_model(tmp_path / "coarse.safetensors")).levels == (23, 20, 18, 16)

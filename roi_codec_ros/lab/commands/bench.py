@@ -90,6 +90,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=2,
         help="rounds that also decode (default: %(default)s)",
     )
+    parser.add_argument(
+        "--persons-every",
+        type=int,
+        choices=range(1, 5),
+        default=2,
+        help="of a camera's frames at 30 fps, search every n-th in full (default: %(default)s)",
+    )
     parser.add_argument("--plot", type=Path, metavar="FILE", help="bits against time, as a figure")
     add_json_option(parser)
     add_force_option(parser)
@@ -124,6 +131,7 @@ def _run_encode(args: argparse.Namespace, files: dict[str, Output]) -> None:
         cores=cores,
         rounds=args.rounds,
         decode_rounds=args.decode_rounds,
+        persons_every=args.persons_every,
     )
     photographs = _photographs(args.images, args.limit)
     with tqdm(total=bench.steps, desc="rounds", disable=None) as progress:

@@ -62,6 +62,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         help="export the decoder of a model that codes blocks",
     )
+    parser.add_argument(
+        "--levels",
+        nargs=4,
+        type=float,
+        metavar="LEVEL",
+        help="of background, near, persons, small persons, for a model that codes blocks "
+        "(default: those that it was trained with)",
+    )
     parser.add_argument("--data", type=Path, metavar="DIR", help="photographs to measure it on")
     parser.add_argument("--split", default="val", help="default: val")
     parser.add_argument(
@@ -74,6 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Run the verb. Raises RoiCodecError for whatever a user can cause."""
     from roi_codec_ros.codec import UsageError
+    from roi_codec_ros.codec.policy import StepPolicy, model_policy
     from roi_codec_ros.codec.presets import BLOCKS
     from roi_codec_ros.lab.training.block_freeze import freeze_blocks
     from roi_codec_ros.lab.training.checkpoints import checkpoint_preset
@@ -97,7 +106,11 @@ def run(args: argparse.Namespace) -> None:
                 "codes blocks"
             )
         regions = load_regions(args.regions)
-        model = freeze_blocks(args.checkpoint, regions, photographs, name=args.name)
+        policy = StepPolicy(tuple(args.levels)) if args.levels else None
+        model = freeze_blocks(args.checkpoint, regions, photographs, policy, args.name)
+        model_policy(model)  # raises where a level is not one of the ladder
+    elif args.levels:
+        raise UsageError(f"expected no --levels for {args.checkpoint}, which codes no blocks")
     else:
         model = freeze(args.checkpoint, args.name, blend, args.eight_bits, photographs)
     out.write(model.content)

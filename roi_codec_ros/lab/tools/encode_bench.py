@@ -36,7 +36,7 @@ from roi_codec_ros.regions import DEFAULT_REGIONS, INT8_REGIONS, load_regions
 Clock = Callable[[], float]
 
 INT8_BACKENDS = {"onnxruntime-int8": "onnxruntime", "openvino-int8": "openvino"}
-FILM_FRAMES = 2  # of a camera; as `persons_every` has it
+CAMERA_FPS = 30.0
 QUALITIES = (1, 5, 10)
 BASELINES = ("jpeg:1,5,10", "av1:1,5,10", "av1@10:1,5,10")
 # What ratios are taken to, by the name of the ratio: codec and preset of the row.
@@ -113,12 +113,13 @@ class Ours:
 
 
 class OursInFilms(Ours):
-    """The same for a camera's frames, of which one of `FILM_FRAMES` is judged whole."""
+    """The same for the frames of a camera, every n-th of which is searched in full."""
 
-    frames = FILM_FRAMES
-
-    def __init__(self, encoder: Encoder, decoder: Decoder, backend: str) -> None:
+    def __init__(
+        self, encoder: Encoder, decoder: Decoder, backend: str, persons_every: int
+    ) -> None:
         super().__init__(encoder, decoder, backend)
+        self.frames = persons_every
         self.preset += " film"
         self._stamp_s = 0.0
 
@@ -126,7 +127,7 @@ class OursInFilms(Ours):
         """RGB uint8 [H, W, 3], seen in so many frames, to the last one's payload."""
         of_frames = []
         for _ in range(self.frames):
-            self._stamp_s += 0.04
+            self._stamp_s += 1.0 / CAMERA_FPS
             frame = self._encoder.encode(image, stamp_s=self._stamp_s)
             of_frames.append(_parts(frame))
         self.parts = {
@@ -145,6 +146,7 @@ class EncodeBench:
     """What is to be measured.
 
     sizes: (width, height). threads: of each codec that can use them; None is all cores.
+    persons_every: of a camera's frames, as of `RegionFollower`.
     """
 
     presets: tuple[str, ...]
@@ -154,6 +156,7 @@ class EncodeBench:
     cores: int
     rounds: int
     decode_rounds: int
+    persons_every: int = 2
 
     def run(
         self, photographs: Sequence[ImageArray], on_round: Callable[[], None] = lambda: None
@@ -193,8 +196,9 @@ class EncodeBench:
                     runtime = INT8_BACKENDS.get(name, name)
                     regions = load_regions(whole, backend=runtime, threads=threads)
                     yield Ours(Encoder(model, regions=regions, clock=clock), decoder, name)
-                    film = Encoder(model, regions=regions, persons_every=FILM_FRAMES, clock=clock)
-                    yield OursInFilms(film, decoder, name)
+                    every = self.persons_every
+                    film = Encoder(model, regions=regions, persons_every=every, clock=clock)
+                    yield OursInFilms(film, decoder, name, every)
                 continue
             if name in INT8_BACKENDS:
                 graph = graph or _int8_graph(model, photographs)
