@@ -40,9 +40,14 @@ from roi_codec_ros.codec.networks import build_transforms
 from roi_codec_ros.codec.policy import model_policy
 from roi_codec_ros.codec.presets import Preset
 from roi_codec_ros.lab.datasets.annotations_any import read_annotations
-from roi_codec_ros.lab.training.checkpoints import initial_weights, read_checkpoint
+from roi_codec_ros.lab.training.checkpoints import (
+    initial_weights,
+    read_checkpoint,
+    synthesis_weights,
+)
 from roi_codec_ros.lab.training.config import TrainingConfig
 from roi_codec_ros.lab.training.data import CropSampler, CropSettings
+from roi_codec_ros.lab.training.narrowing import narrowed
 from roi_codec_ros.lab.training.trainer import Trainer
 
 SIDE = 96
@@ -449,6 +454,7 @@ def test_a_block_codec_holds_the_steps_of_its_configuration(data: Path, tmp_path
     tiny = ["--preset", "nano", "--threads", "1", "--batch-size", "1", "--set", "crops.size=64"]
 
     steps = ["--set", "levels.near=16.5", "--set", "levels.person=12"]
+    steps += ["--init-from", str(find_model("fast"))]
     words = ["train", "--data", str(data), "--out", str(out), *tiny, "--steps", "1", *steps]
     assert main(words) == 0
 
@@ -458,3 +464,14 @@ def test_a_block_codec_holds_the_steps_of_its_configuration(data: Path, tmp_path
     other = ["--out", str(tmp_path / "coarse.safetensors"), "--levels", "23", "20", "18", "16"]
     assert main([*export, *other]) == 0
     assert model_policy(load_model(tmp_path / "coarse.safetensors")).levels == (23, 20, 18, 16)
+
+
+def test_a_narrow_synthesis_starts_from_the_channels_of_a_wide_one() -> None:
+    wide, _ = synthesis_weights(find_model("fast"))
+    narrow = narrowed(wide, "nano")
+
+    network = build_transforms(get_preset("nano"))[1]
+    network.load_state_dict(narrow)
+    assert set(narrow["stem.bias"].tolist()) <= set(wide["stem.bias"].tolist())
+    assert narrow["head.bias"].equal(wide["head.bias"])
+    assert narrowed(wide, "fast").keys() == wide.keys()
