@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from roi_codec_ros.codec.ladder import LEVELS, SMOOTH_FROM
-from roi_codec_ros.regions import Regions, Thresholds
-from roi_codec_ros.regions.finder import Faces
+from roi_codec_ros.common.graph_runtime import find_graph, read_graph
+from roi_codec_ros.regions import Regions, Thresholds, hidden_blocks, paint_over
+from roi_codec_ros.regions.finder import Faces, open_regions
 
 torch = pytest.importorskip("torch")
 
@@ -20,6 +21,8 @@ from roi_codec_ros.lab.training.block_batches import (  # noqa: E402
     BlockBatches,
     StepSettings,
 )
+from roi_codec_ros.lab.training.face_likeness import FaceLikeness  # noqa: E402
+from roi_codec_ros.lab.training.region_model import stored_arrays  # noqa: E402
 
 HEAD = np.full((3, 3, 3), (200, 100, 50), np.float32)
 HEAD_BOX = np.array([[192.0, 32.0, 272.0, 144.0]], np.float32)
@@ -125,3 +128,19 @@ def test_to_coarse_blocks_nothing_is_added_and_to_hidden_ones_nothing_finer_than
     bends = added[:, :, 2:-2].diff(n=2, dim=2).abs()
     largest = sorted(float(bends[:, :, k::4].max()) for k in range(4))
     assert largest[1] < 1e-4, "linear between every fourth pixel"
+
+
+def test_what_is_drawn_in_hidden_blocks_is_priced_where_it_looks_like_a_face(astronaut):
+    content = read_graph(find_graph("regions"))
+    faces = FaceLikeness(stored_arrays(content))
+    hidden = hidden_blocks(open_regions(content, where="regions").find(astronaut), Thresholds())
+    astronaut = np.ascontiguousarray(astronaut)
+    painted = paint_over(astronaut, hidden)
+
+    def likeness(image, blocks):
+        planes = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
+        with torch.no_grad():
+            return float(faces(planes, torch.from_numpy(blocks)[None, None].float()))
+
+    assert likeness(astronaut, hidden) > 10 * likeness(painted, hidden) > 0
+    assert likeness(astronaut, np.zeros_like(hidden)) == 0

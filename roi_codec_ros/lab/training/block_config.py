@@ -28,6 +28,7 @@ class BlockTrainingConfig:
             and the picture does not change: the eye sees them there first.
         feature_weight, detection_weight: prices of the distances that a person detector sees
             (`features.DetectorDistance`).
+        face_weight: price of what YuNet takes for faces in hidden blocks (`FaceLikeness`).
         detector_share: share of each batch that the detector looks at.
         detector_from: share of the budget after which it begins to; before, pixels alone count,
             which is twice as fast.
@@ -48,6 +49,7 @@ class BlockTrainingConfig:
     flat_weight: float = number(8.0, 0.0)
     feature_weight: float = number(0.5, 0.0)
     detection_weight: float = number(0.15, 0.0)
+    face_weight: float = number(0.1, 0.0)
     detector_share: float = number(0.5, 0.0, 1.0)
     detector_from: float = number(0.25, 0.0, 1.0)
     minutes: float | None = positive(None)

@@ -24,6 +24,7 @@ from roi_codec_ros.codec.presets import get_preset
 from roi_codec_ros.common.devices import torch_device
 from roi_codec_ros.lab.training.block_batches import BlockBatch, BlockBatches
 from roi_codec_ros.lab.training.block_config import BlockTrainingConfig
+from roi_codec_ros.lab.training.face_likeness import FaceLikeness
 from roi_codec_ros.lab.training.step import DetectorTerm
 from roi_codec_ros.lab.training.training_run import TrainingRun
 
@@ -42,11 +43,13 @@ class BlockTrainer(TrainingRun[BlockBatch]):
         checkpoint: Path,
         device: str = "cpu",
         detector_distance: DetectorTerm | None = None,
+        faces: FaceLikeness | None = None,
         about: Mapping[str, Any] | None = None,
     ) -> None:
-        """detector_distance, about: as of `trainer.Trainer`."""
+        """detector_distance, about: as of `trainer.Trainer`. faces: what `face_weight` prices."""
         super().__init__(config, config.preset, batches, checkpoint, about)
         self._distance, self._device = detector_distance, torch_device(device)
+        self._faces = faces.to(self._device) if faces is not None else None
         torch.manual_seed(config.seed)
         preset = get_preset(config.preset)
         analysis, synthesis = build_transforms(preset)
@@ -101,6 +104,9 @@ class BlockTrainer(TrainingRun[BlockBatch]):
                 + config.detection_weight * distances.detections
             )
             terms |= {"features": distances.features, "detections": distances.detections}
+        if self._faces is not None and config.face_weight:
+            terms["faces"] = self._faces(x_hat, hidden)
+            loss = loss + config.face_weight * terms["faces"]
         large = _enlarged(seen)
         terms |= {"loss": loss, "person_mse": (squared * large).sum() / large.sum().clamp_min(1)}
         figures = {name: float(value.detach()) for name, value in terms.items()}

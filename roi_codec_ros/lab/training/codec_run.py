@@ -14,6 +14,7 @@ from roi_codec_ros.codec.model_file import Model
 from roi_codec_ros.codec.models import SUFFIX
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
 from roi_codec_ros.common.files import same_file, write
+from roi_codec_ros.common.graph_runtime import find_graph, read_graph
 from roi_codec_ros.common.output_files import RunFolder
 from roi_codec_ros.common.photographs import left_out
 from roi_codec_ros.lab.datasets.annotations import AnnotationSet
@@ -26,15 +27,17 @@ from roi_codec_ros.lab.training.checkpoints import initial_weights, synthesis_we
 from roi_codec_ros.lab.training.config import TrainingConfig
 from roi_codec_ros.lab.training.data import CropSampler, check_apart, check_classes
 from roi_codec_ros.lab.training.engine import is_first_process, start_engine
+from roi_codec_ros.lab.training.face_likeness import FaceLikeness
 from roi_codec_ros.lab.training.features import DetectorDistance
 from roi_codec_ros.lab.training.freeze import freeze
 from roi_codec_ros.lab.training.narrowing import narrowed
 from roi_codec_ros.lab.training.objectives import hidden_classes
 from roi_codec_ros.lab.training.picture_strip import PictureStrip, write_strip
 from roi_codec_ros.lab.training.progress import LOG_NAME, ProgressLog, open_board
+from roi_codec_ros.lab.training.region_model import stored_arrays
 from roi_codec_ros.lab.training.trainer import Trainer
 from roi_codec_ros.lab.training.training_run import StepReport
-from roi_codec_ros.regions import load_regions
+from roi_codec_ros.regions.finder import open_regions
 
 CHECKPOINT, STRIP, BOARD = "checkpoint.pt", "strip.png", "tensorboard"  # in the run's folder
 
@@ -124,7 +127,8 @@ def train_blocks(config: BlockTrainingConfig, options: RunOptions, say: Say) -> 
         sampler = CropSampler(annotations, config.crops, centre_on=["person", "head"])
         sampler.read_ahead()
         _report(annotations, sampler, say)
-        regions = load_regions(options.regions, threads=1)
+        content = read_graph(where := find_graph(options.regions))
+        regions = open_regions(content, where=str(where), threads=1)
         head = constant_head(sampler, sampler.annotations)
         trainer = BlockTrainer(
             config,
@@ -132,6 +136,7 @@ def train_blocks(config: BlockTrainingConfig, options: RunOptions, say: Say) -> 
             options.out / CHECKPOINT,
             options.device,
             options.detector_distance(options.device),
+            FaceLikeness(stored_arrays(content)),
             about={
                 **options.about(len(sampler.annotations)),
                 "regions": Path(options.regions).name,
