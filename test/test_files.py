@@ -329,6 +329,8 @@ BESIDES = {
     "recordings/film_parts.py": {"open w", "open wb", "rmtree", "unlink"},
     "recordings/mcap_extras.py": {"open r+b", "truncate"},
     "recordings/mcap_repair.py": {"open wb", "truncate"},
+    "recordings/ros1_repair.py": {"open wb"},
+    "recordings/sqlite_repair.py": {"copyfile", "unlink"},
     # Into a folder that was made for it and is gone after it.
     "common/onnx_int8.py": {"write_bytes"},
     "perception/person_detector.py": {"symlink_to"},

@@ -412,8 +412,9 @@ def test_planes_and_their_image_show_the_same_persons(pictures):
         shown += len(straight)
 
         assert straight.score == pytest.approx(by_image.score, abs=0.03)
-        for box, other in zip(straight.xyxy, by_image.xyxy, strict=True):
-            assert intersection_over_union([box], [other])[0, 0] > 0.9
+        # Of two persons with nearly the same score either may be the first.
+        for box in straight.xyxy:
+            assert intersection_over_union([box], by_image.xyxy).max() > 0.9
     assert shown >= 1
 
 
