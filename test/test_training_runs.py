@@ -475,3 +475,13 @@ def test_a_narrow_synthesis_starts_from_the_channels_of_a_wide_one() -> None:
     assert set(narrow["stem.bias"].tolist()) <= set(wide["stem.bias"].tolist())
     assert narrow["head.bias"].equal(wide["head.bias"])
     assert narrowed(wide, "fast").keys() == wide.keys()
+
+
+def test_weights_that_are_too_narrow_are_refused_in_one_line(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", "--data", str(data), "--steps", "1", "--preset", "fast", "--threads", "1"]
+    for number, other in enumerate(("nano", "paper-128-2")):
+        out = str(tmp_path / str(number))
+        assert main([*words, "--out", out, "--init-from", str(find_model(other))]) == 1
+        assert "expected weights of preset fast, found:" in capsys.readouterr().err

@@ -27,6 +27,8 @@ from roi_codec_ros.commands.arguments import add_force_option, outputs, positive
 if TYPE_CHECKING:
     from roi_codec_ros.codec import Model
 
+LEVEL_NAMES = ("background", "near", "person", "small_person")  # of `StepSettings`
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the verb."""
@@ -82,11 +84,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Run the verb. Raises RoiCodecError for whatever a user can cause."""
     from roi_codec_ros.codec import UsageError
-    from roi_codec_ros.codec.policy import StepPolicy, model_policy
     from roi_codec_ros.codec.presets import BLOCKS
+    from roi_codec_ros.lab.training.block_batches import StepSettings
     from roi_codec_ros.lab.training.block_freeze import freeze_blocks
     from roi_codec_ros.lab.training.checkpoints import checkpoint_preset
     from roi_codec_ros.lab.training.freeze import freeze
+    from roi_codec_ros.lab.training.settings import read_settings
     from roi_codec_ros.regions import load_regions
 
     if bool(args.data) != bool(args.detector):
@@ -106,9 +109,11 @@ def run(args: argparse.Namespace) -> None:
                 "codes blocks"
             )
         regions = load_regions(args.regions)
-        policy = StepPolicy(tuple(args.levels)) if args.levels else None
+        policy = None
+        if args.levels:
+            steps = dict(zip(LEVEL_NAMES, args.levels, strict=True))
+            policy = read_settings(StepSettings, steps, "--levels").policy()
         model = freeze_blocks(args.checkpoint, regions, photographs, policy, args.name)
-        model_policy(model)  # raises where a level is not one of the ladder
     elif args.levels:
         raise UsageError(f"expected no --levels for {args.checkpoint}, which codes no blocks")
     else:

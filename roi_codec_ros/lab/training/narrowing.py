@@ -21,12 +21,11 @@ HEADS = ("head", "soft_head")
 def narrowed(weights: Mapping[str, Tensor], preset_name: str) -> dict[str, Tensor]:
     """Weights of the preset's synthesis, taken from those of one that is as wide or wider.
 
-    weights: of a `BlockSynthesis` with at least as many channels and residual blocks. Where sizes
-    agree they are returned as they are. Raises KeyError or RuntimeError for those of a narrower
-    one.
+    weights: of a `BlockSynthesis` with at least as many channels and residual blocks. Those of the
+    preset's own sizes, and of anything that is too narrow, are returned as they are.
     """
     blank = build_transforms(get_preset(preset_name))[1].state_dict()
-    if all(key in weights and weights[key].shape == value.shape for key, value in blank.items()):
+    if not _are_wider(weights, blank):
         return dict(weights)
     widths = [blank[f"{scale}.0.first.weight"].shape[0] for scale in SCALES]
     heads = torch.stack([_use(weights[f"{name}.weight"]) for name in HEADS]).sum(dim=0)
@@ -56,6 +55,18 @@ def narrowed(weights: Mapping[str, Tensor], preset_name: str) -> dict[str, Tenso
         made[f"{name}.weight"] = weights[f"{name}.weight"][:, seen]
         made[f"{name}.bias"] = weights[f"{name}.bias"]
     return made
+
+
+def _are_wider(weights: Mapping[str, Tensor], blank: Mapping[str, Tensor]) -> bool:
+    """Whether weights are of other sizes than the blank ones, and none of them smaller."""
+    if not blank.keys() <= weights.keys():
+        return False
+    sizes = [(weights[key].shape, value.shape) for key, value in blank.items()]
+    wide_enough = all(
+        len(wide) == len(narrow) and all(w >= n for w, n in zip(wide, narrow, strict=True))
+        for wide, narrow in sizes
+    )
+    return wide_enough and any(wide != narrow for wide, narrow in sizes)
 
 
 def _residual_block(
