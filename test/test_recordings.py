@@ -3,6 +3,10 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -11,6 +15,7 @@ from roi_codec_ros.recordings import pipeline as pipelines
 from roi_codec_ros.recordings.hiding import BothWays, Judged, Look, heads_of, judge
 from roi_codec_ros.recordings.pipeline import Passage, Pipeline, Settings
 from roi_codec_ros.recordings.recording_report import Inspector
+from roi_codec_ros.recordings.sqlite_repair import without_broken_rows
 from roi_codec_ros.regions import Regions, Thresholds
 from roi_codec_ros.regions.finder import Faces
 
@@ -208,3 +213,21 @@ def test_a_report_shows_heads_that_were_hardly_found_not_those_held_from_other_f
     inspection = Inspector("haar", every=1)(passage)
 
     assert [head.score for head in inspection.doubtful] == [pytest.approx(0.7)]
+
+
+def test_a_database_is_copied_up_to_its_first_broken_row(tmp_path: Path) -> None:
+    bag, copy = tmp_path / "cut.db3", tmp_path / "copy.db3"
+    with closing(sqlite3.connect(bag)) as database:
+        # AUTOINCREMENT: SQLite keeps a table of its own, which nobody may create.
+        database.execute("CREATE TABLE messages(id INTEGER PRIMARY KEY AUTOINCREMENT, data BLOB)")
+        blobs = [(bytes([number]) * 5000,) for number in range(100)]
+        database.executemany("INSERT INTO messages(data) VALUES (?)", blobs)
+        database.commit()
+    bag.write_bytes(bag.read_bytes()[: bag.stat().st_size // 2])
+
+    kept, _ = without_broken_rows(bag, copy)
+
+    with closing(sqlite3.connect(copy)) as database:
+        found = database.execute("SELECT data FROM messages ORDER BY id").fetchall()
+    assert kept == 5000 * len(found) and 20 < len(found) < 60
+    assert found == blobs[: len(found)]

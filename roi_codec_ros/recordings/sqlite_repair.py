@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from contextlib import closing, suppress
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from roi_codec_ros.common.errors import RoiCodecError
 
@@ -51,19 +53,38 @@ def without_broken_rows(path: Path, target: Path) -> tuple[int, int]:
             # Otherwise SQLite refuses a file that is shorter than its first page says.
             broken.execute("PRAGMA writable_schema=ON")
             tables = broken.execute(
-                "SELECT name, sql FROM sqlite_master WHERE type = 'table' AND sql IS NOT NULL"
+                "SELECT name, sql FROM sqlite_master WHERE type = 'table' AND sql IS NOT NULL "
+                "AND name NOT GLOB 'sqlite_*'"  # which SQLite makes itself
             ).fetchall()
         except sqlite3.Error as error:
             raise RoiCodecError(f"expected a bag at {path}; found: {error}") from error
-        for name, statement in tables:
-            copy.execute(statement)
-            quoted = '"' + name.replace('"', '""') + '"'
-            with suppress(sqlite3.Error):  # at the first row that is broken
-                for row in broken.execute(f"SELECT * FROM {quoted}"):
+        try:
+            for name, statement in tables:
+                copy.execute(statement)
+                quoted = '"' + name.replace('"', '""') + '"'
+                for row in _whole_rows(broken, quoted):
                     marks = ", ".join("?" * len(row))
                     copy.execute(f"INSERT INTO {quoted} VALUES ({marks})", row)
                     kept += sum(len(value) for value in row if isinstance(value, bytes))
-        copy.commit()
+            copy.commit()
+        except sqlite3.Error as error:
+            raise RoiCodecError(f"cannot copy what is whole of {path}: {error}") from error
     if not kept:
         raise RoiCodecError(f"expected a bag at {path}, found no message that can be read")
     return kept, path.stat().st_size
+
+
+def _whole_rows(database: sqlite3.Connection, table: str) -> Iterator[tuple[Any, ...]]:
+    """The rows of a table, as its name is quoted, up to the first that is broken."""
+    rows = database.cursor()
+    try:
+        rows.execute(f"SELECT * FROM {table}")
+        row = rows.fetchone()
+    except sqlite3.Error:
+        return
+    while row is not None:
+        yield row
+        try:
+            row = rows.fetchone()
+        except sqlite3.Error:
+            return
