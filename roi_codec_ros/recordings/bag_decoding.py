@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from roi_codec_ros.codec import Decoder
-from roi_codec_ros.common.errors import BitstreamError, RoiCodecError, UsageError
+from roi_codec_ros.common.errors import BitstreamError, RoiCodecError, UsageError, reason_of
 from roi_codec_ros.common.files import GENERATOR, replacement
 from roi_codec_ros.common.images import ImageArray
 from roi_codec_ros.common.output_files import Output
@@ -74,7 +74,7 @@ def decode_bag(
                 writer.write(number, stamp_ns, content, bag.publishing)
             writer.finish()
         except (OSError, sqlite3.Error) as error:
-            raise RoiCodecError(f"cannot write {target}: {error}") from error
+            raise RoiCodecError(f"cannot write {target}: {reason_of(error)}") from error
         finally:
             writer.abandon()
         return decoded
@@ -125,7 +125,7 @@ def decode_film(
                     raise RoiCodecError(f"expected latents in {source}, found none")
                 container.mux(stream.encode(None))
         except (av.FFmpegError, OSError) as error:
-            raise RoiCodecError(f"cannot write {target}: {error}") from error
+            raise RoiCodecError(f"cannot write {target}: {reason_of(error)}") from error
         return decoded
 
 

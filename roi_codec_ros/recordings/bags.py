@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roi_codec_ros.codec import Encoder
-from roi_codec_ros.common.errors import RoiCodecError, UsageError
+from roi_codec_ros.common.errors import RoiCodecError, UsageError, reason_of
 from roi_codec_ros.recordings.bag_frames import (
     AS_PIXELS,
     Convert,
@@ -91,7 +91,7 @@ def anonymize_bag(
             rewriting.run(writer)
             writer.finish(rewriting.extras(can_be_kept=writer.storage == MCAP))
         except (OSError, sqlite3.Error) as error:
-            raise RoiCodecError(f"cannot write {target}: {error}") from error
+            raise RoiCodecError(f"cannot write {target}: {reason_of(error)}") from error
         finally:
             writer.abandon()
         return rewriting.result()

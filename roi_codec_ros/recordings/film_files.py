@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.common.errors import RoiCodecError, reason_of
 from roi_codec_ros.common.files import GENERATOR, replacement
 from roi_codec_ros.common.films import FilmError, check_film
 from roi_codec_ros.common.output_files import Output
@@ -80,7 +80,7 @@ def anonymize_film(
             else:
                 film.write_in_parts(source, target, settings, f"{told} {quality} {audio}")
         except (av.FFmpegError, OSError) as error:
-            raise RoiCodecError(f"cannot write {target}: {error}") from error
+            raise RoiCodecError(f"cannot write {target}: {reason_of(error)}") from error
     return Result([film.tally], notes=film.notes)
 
 
