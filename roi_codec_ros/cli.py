@@ -14,7 +14,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from roi_codec_ros.common.errors import RoiCodecError, UsageError
+from roi_codec_ros.common.errors import RoiCodecError, UsageError, reason_of
 from roi_codec_ros.common.plugins import import_complaint
 
 # Only the module of the verb in use is imported: `roi-codec encode` needs no torch training stack.
@@ -105,7 +105,7 @@ def _run(arguments: list[str]) -> int:
         return 1
     except OSError as error:
         use = f"use {error.filename}" if error.filename else "write its output"
-        print(f"roi-codec {chosen}: cannot {use}: {error.strerror}", file=sys.stderr)
+        print(f"roi-codec {chosen}: cannot {use}: {reason_of(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
@@ -141,7 +141,7 @@ def _flush() -> bool:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if not isinstance(error, BrokenPipeError):
             print(
-                f"roi-codec: cannot write to standard output: {error.strerror}",
+                f"roi-codec: cannot write to standard output: {reason_of(error)}",
                 file=sys.stderr,
             )
         return False

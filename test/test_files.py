@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ast
+import errno
 import json
 import multiprocessing
 import os
@@ -16,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from roi_codec_ros.common.errors import RoiCodecError, UsageError
+from roi_codec_ros.common.errors import RoiCodecError, UsageError, reason_of
 from roi_codec_ros.common.files import (
     GENERATOR,
     is_ours,
@@ -369,3 +370,16 @@ def test_nothing_is_written_past_the_one_way() -> None:
         if (writers := writers_in(file)) and file != PACKAGE / "common" / "files.py"
     }
     assert found == BESIDES
+
+
+@pytest.mark.parametrize(
+    ("error", "most", "said"),
+    [
+        (FileNotFoundError(errno.ENOENT, "No such file", "/a/b"), None, "No such file"),
+        (OSError("image file\n  is truncated"), None, "image file is truncated"),
+        (AssertionError(), None, "AssertionError"),
+        (ValueError("x" * 20), 16, f"{'x' * 15}…"),
+    ],
+)
+def test_what_another_library_says_is_one_line_without_the_path(error, most, said):
+    assert reason_of(error, most=most) == said

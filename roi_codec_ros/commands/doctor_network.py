@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.common.errors import RoiCodecError, reason_of
 from roi_codec_ros.common.system_clock import clock_offset, kernel_error_s
 
 GOOD, POOR, BAD = "good", "look at", "bad"
@@ -114,7 +114,7 @@ def look_at_clock(server: str | None) -> list[Finding]:
         else:
             findings = [Finding("clock", GOOD, f"kept right, to {1e3 * error_s:.0f} ms at worst")]
     except OSError as error:
-        findings = [Finding("clock", POOR, f"the kernel does not say ({error.strerror})")]
+        findings = [Finding("clock", POOR, f"the kernel does not say ({reason_of(error)})")]
     if server is None:
         return findings
     try:

@@ -4,10 +4,14 @@
 from __future__ import annotations
 
 
-def reason_of(error: Exception) -> str:
-    """What another library's error says, in one line; of the system's errors without the path."""
+def reason_of(error: BaseException, *, most: int | None = None) -> str:
+    """What another library's error says, in one line; of the system's errors without the path.
+
+    most: characters, after which it is cut.
+    """
     said = getattr(error, "strerror", None) or " ".join(str(error).split())
-    return said or type(error).__name__
+    said = said or type(error).__name__
+    return said if most is None or len(said) <= most else f"{said[: most - 1]}…"
 
 
 class RoiCodecError(Exception):

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.common.errors import RoiCodecError, reason_of
 
 # Stands in every file of ours whose format has room for it, within these bytes of either end.
 GENERATOR = "made by roi-codec"
@@ -165,12 +165,12 @@ def read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise RoiCodecError(f"expected a file at {path}; found: {error.strerror}") from error
+        raise RoiCodecError(f"expected a file at {path}; found: {reason_of(error)}") from error
 
 
 def refusal_of(path: Path, error: OSError) -> RoiCodecError:
     """The one line for what the file system refused."""
-    return RoiCodecError(f"cannot write {path}: {error.strerror or error}")
+    return RoiCodecError(f"cannot write {path}: {reason_of(error)}")
 
 
 def status_of(path: Path) -> os.stat_result | None:

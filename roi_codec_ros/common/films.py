@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.common.errors import RoiCodecError, reason_of
 from roi_codec_ros.common.images import ImageArray
 from roi_codec_ros.common.photographs import is_photograph
 
@@ -185,7 +185,7 @@ def check_film(path: Path) -> None:
     except FileNotFoundError:
         raise FilmError(path, "no such file") from None
     except (OSError, ValueError) as error:
-        raise FilmError(path, getattr(error, "strerror", None) or str(error)) from error
+        raise FilmError(path, reason_of(error)) from error
     if not start:
         raise FilmError(path, "an empty file")
     if is_photograph(path):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from roi_codec_ros.common.errors import ModelFileError, RoiCodecError
+from roi_codec_ros.common.errors import ModelFileError, RoiCodecError, reason_of
 from roi_codec_ros.common.graph_sessions import GRAPH_BACKENDS, GraphSession, open_session
 from roi_codec_ros.common.model_files import MAX_FILE_BYTES, find_file
 
@@ -33,7 +33,7 @@ def read_graph(path: Path) -> bytes:
             )
         return path.read_bytes()
     except OSError as error:
-        raise ModelFileError(f"expected a graph at {path}; found: {error.strerror}") from error
+        raise ModelFileError(f"expected a graph at {path}; found: {reason_of(error)}") from error
 
 
 def find_graph(name_or_path: str | Path, hint: str = "") -> Path:

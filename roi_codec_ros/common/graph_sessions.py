@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from roi_codec_ros.common.errors import ModelFileError, RoiCodecError, UsageError
+from roi_codec_ros.common.errors import ModelFileError, RoiCodecError, UsageError, reason_of
 
 GRAPH_BACKENDS = ("onnxruntime", "openvino", "openvino-half")
 MOST_SIZES = 4  # of inputs that an OpenVINO session keeps a compiled graph for
@@ -264,13 +264,13 @@ def missing(package: str) -> RoiCodecError:
 
 def unreadable(where: str, error: Exception) -> ModelFileError:
     """That a file is no graph."""
-    reason = " ".join(str(error).split())
     return ModelFileError(
-        f"expected {where} to be a graph that roi-codec made; found: {reason[:300]}"
+        f"expected {where} to be a graph that roi-codec made; found: {reason_of(error, most=300)}"
     )
 
 
 def _failed(where: str, arrays: Arrays, error: Exception) -> RoiCodecError:
-    reason = " ".join(str(error).split())
     shapes = ", ".join("×".join(map(str, array.shape)) for array in arrays.values())
-    return RoiCodecError(f"expected {where} to run on {shapes}; found: {reason[:300]}")
+    return RoiCodecError(
+        f"expected {where} to run on {shapes}; found: {reason_of(error, most=300)}"
+    )

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.common.errors import RoiCodecError, reason_of
 
 if TYPE_CHECKING:
     import onnx
@@ -114,7 +114,7 @@ def _quantised(
         from onnxruntime import quantization
     except ImportError as error:
         raise RoiCodecError(
-            f"expected onnxruntime and onnx to quantise a graph, found: {error}"
+            f"expected onnxruntime and onnx to quantise a graph, found: {reason_of(error)}"
         ) from error
     reader = _Reader(inputs)
     logger = logging.getLogger()

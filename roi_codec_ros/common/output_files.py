@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from roi_codec_ros.common.errors import RoiCodecError, UsageError
+from roi_codec_ros.common.errors import RoiCodecError, UsageError, reason_of
 from roi_codec_ros.common.files import (
     STDOUT,
     descriptor_of,
@@ -177,9 +177,7 @@ class RunFolder:
             ) from error
         except OSError as error:
             self._unlock()
-            raise RoiCodecError(
-                f"cannot write into {self.path}: {error.strerror or error}"
-            ) from error
+            raise RoiCodecError(f"cannot write into {self.path}: {reason_of(error)}") from error
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -20,7 +20,7 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image
 
-from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.common.errors import RoiCodecError, reason_of
 from roi_codec_ros.common.images import ImageArray
 
 # Pictures that may lie among photographs, and have to be converted before anything is read.
@@ -104,7 +104,8 @@ def photographs_in(folder: Path, *, recursive: bool = False) -> list[Path]:
         )
     except OSError as error:
         raise RoiCodecError(
-            f"expected a readable folder of photographs, found {error.filename}: {error.strerror}"
+            f"expected a readable folder of photographs, found {error.filename}: "
+            f"{reason_of(error)}"
         ) from error
 
 
@@ -151,7 +152,7 @@ def _opened(path: Path | str) -> Iterator[IO[bytes]]:
         file = open(path, "rb")  # noqa: SIM115  # closed below
     except OSError as error:
         kinds = {FileNotFoundError: "no such file", IsADirectoryError: "a folder"}
-        raise PhotographError(path, kinds.get(type(error), str(error.strerror))) from error
+        raise PhotographError(path, kinds.get(type(error), reason_of(error))) from error
     except ValueError as error:  # a name that no file can have
         raise PhotographError(path, f"no such file ({error})") from error
     with file:
@@ -161,7 +162,7 @@ def _opened(path: Path | str) -> Iterator[IO[bytes]]:
             try:
                 content = file.read(LARGEST_FILE_BYTES + 1)
             except OSError as error:
-                raise PhotographError(path, str(error.strerror)) from error
+                raise PhotographError(path, reason_of(error)) from error
             yield io.BytesIO(content)
 
 
@@ -315,7 +316,7 @@ def _as_rgb(image: Image.Image) -> Image.Image:
 
 def _broken(error: Exception) -> str:
     """What a decoder's error says of a picture."""
-    text = " ".join(str(error).split()) or "no reason given"
+    text = reason_of(error)
     if "truncated" in text.lower():
         return "a picture that is cut off"
     kind = "" if isinstance(error, OSError) else f"{type(error).__name__}: "

@@ -7,7 +7,7 @@ import importlib
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from roi_codec_ros.common.errors import RoiCodecError, UsageError
+from roi_codec_ros.common.errors import RoiCodecError, UsageError, reason_of
 
 T = TypeVar("T")
 Factory = Callable[["str | None", str], T]
@@ -45,7 +45,7 @@ def import_complaint(error: ImportError) -> str | None:
     package = (error.name or "").partition(".")[0]
     if not package or package == "roi_codec_ros":
         return None
-    found = " ".join(str(error).split())
+    found = reason_of(error)
     if package == "cv2":
         return (
             f"cannot load OpenCV ({found}); without a desktop: "
@@ -60,6 +60,6 @@ def optional(module: str, *, needed_for: str, install: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise RoiCodecError(
-            f"cannot load the package {module}, for {needed_for} ({error}); "
+            f"cannot load the package {module}, for {needed_for} ({reason_of(error)}); "
             f"install it with: {install}"
         ) from error

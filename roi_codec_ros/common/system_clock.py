@@ -10,7 +10,7 @@ import struct
 import time
 from dataclasses import dataclass
 
-from roi_codec_ros.common.errors import RoiCodecError, UsageError
+from roi_codec_ros.common.errors import RoiCodecError, UsageError, reason_of
 
 NTP_PORT = 123
 TRIES, TIMEOUT_S = 4, 1.0
@@ -78,10 +78,9 @@ def clock_offset(server: str) -> Offset:
                     answers.append(answer)
     except (OSError, OverflowError) as error:
         if not answers:
-            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise RoiCodecError(
-                f"expected an NTP server that answers, found none ({reason}): on the server "
-                "install chrony and give it `allow`"
+                f"expected an NTP server that answers, found none ({reason_of(error)}): on the "
+                "server install chrony and give it `allow`"
             ) from error
     if not answers:
         raise RoiCodecError("expected an NTP server that has the time, found one that has not")

@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.common.errors import RoiCodecError, reason_of
 from roi_codec_ros.common.files import GENERATOR, replacement
 
 _BOXES = (".mp4", ".mov", ".m4v")  # whose content is boxes, of which one may hold what it likes
@@ -72,7 +72,7 @@ def _replacement(path: Path) -> Iterator[Path]:
         with replacement(path) as unfinished:
             yield unfinished
     except OSError as error:
-        raise RoiCodecError(f"cannot write {path}: {error.strerror}") from error
+        raise RoiCodecError(f"cannot write {path}: {reason_of(error)}") from error
 
 
 def _readable(path: Path) -> int:

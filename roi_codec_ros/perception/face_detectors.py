@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from roi_codec_ros.common.errors import RoiCodecError, UsageError
+from roi_codec_ros.common.errors import RoiCodecError, UsageError, reason_of
 from roi_codec_ros.common.images import ImageArray
 from roi_codec_ros.common.plugins import Plugins, optional
 from roi_codec_ros.perception.detections import Detections
@@ -193,7 +193,7 @@ class BlazeFace:
             self._network: Any = runtime.Interpreter(model_path=str(path), num_threads=1)
             self._network.allocate_tensors()
         except (ValueError, RuntimeError, OSError) as error:
-            reason = " ".join(str(error).split()).replace(str(path), path.name)
+            reason = reason_of(error).replace(str(path), path.name)
             raise RoiCodecError(f"expected BlazeFace's network, found: {reason}") from error
         self._input: int = self._network.get_input_details()[0]["index"]
         # Told apart by width: 16 numbers for a box with landmarks, 1 for a score.

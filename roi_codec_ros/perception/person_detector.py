@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roi_codec_ros.common.devices import torch_device
-from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.common.errors import RoiCodecError, reason_of
 from roi_codec_ros.common.graph_choice import TORCH
 from roi_codec_ros.common.graph_store import cache_folder
 from roi_codec_ros.common.images import Picture, as_image
@@ -186,7 +186,7 @@ def _fetch() -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         fetched = Path(attempt_download_asset(str(path)))
     except Exception as error:  # any error of its network stack means the same to the user
-        raise RoiCodecError(_how_to_get_weights(_one_line(error))) from error
+        raise RoiCodecError(_how_to_get_weights(reason_of(error, most=160))) from error
     if not fetched.is_file():
         raise RoiCodecError(_how_to_get_weights("nothing was fetched"))
     return fetched
@@ -209,7 +209,8 @@ def _ultralytics() -> Any:
         import ultralytics.utils.downloads
     except ImportError as error:
         raise RoiCodecError(
-            f"finding persons needs ultralytics ({_one_line(error)}): pip install ultralytics"
+            f"finding persons needs ultralytics ({reason_of(error, most=160)}): "
+            "pip install ultralytics"
         ) from error
     return ultralytics
 
@@ -224,7 +225,7 @@ def load_network(weights: Path) -> Any:
             return ultralytics.YOLO(str(path), task="detect")
     except Exception as error:  # torch and pickle raise a dozen kinds for a damaged file
         raise RoiCodecError(
-            f"expected YOLO weights in {weights}, found {_one_line(error)}"
+            f"expected YOLO weights in {weights}, found {reason_of(error, most=160)}"
         ) from error
 
 
@@ -248,8 +249,3 @@ def _person_classes(names: dict[int, str], weights: Path) -> list[int]:
             f"expected a class named {PERSON_CLASS} in {weights}, found {known or 'no classes'}"
         )
     return classes
-
-
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 160 else text[:159] + "…"

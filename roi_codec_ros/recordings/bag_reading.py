@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.common.errors import RoiCodecError, reason_of
 from roi_codec_ros.common.plugins import optional
 from roi_codec_ros.recordings.jpegs import INSTALL
 from roi_codec_ros.recordings.mcap_extras import OWN_METADATA, Extra, extras
@@ -102,7 +102,7 @@ class Bag:
                     yield message
             except self._errors as error:
                 self.notes.append(
-                    f"the bag is broken after {count} messages, which are kept: {error}"
+                    f"the bag is broken after {count} messages, which are kept: {reason_of(error)}"
                 )
 
     def _of(self, place: int, reader: Any) -> Iterator[tuple[int, int, bytes]]:
@@ -180,9 +180,7 @@ class Bag:
             opened = reader(path)
             opened.open()
         except Exception as error:  # sqlite3's and YAML's own among them
-            raise RoiCodecError(
-                f"expected a bag at {path}; found: {' '.join(str(error).split()) or error!r}"
-            ) from error
+            raise RoiCodecError(f"expected a bag at {path}; found: {reason_of(error)}") from error
         return opened
 
     def _find_extras(self, files: Sequence[Path]) -> None:
@@ -225,7 +223,9 @@ class Bag:
             new = {k: v for k, v in types.items() if k not in self.typestore.fielddefs}
             self.typestore.register(new)
         except (self._typesys.TypesysError, ValueError) as error:
-            self.notes.append(f"the definition of {connection.msgtype} cannot be read: {error}")
+            self.notes.append(
+                f"the definition of {connection.msgtype} cannot be read: {reason_of(error)}"
+            )
 
 
 def _rosbags(module: str) -> Any:

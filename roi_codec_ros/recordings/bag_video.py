@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.common.errors import RoiCodecError, reason_of
 from roi_codec_ros.common.image_messages import ImageMessageError
 from roi_codec_ros.common.images import ImageArray
 from roi_codec_ros.common.plugins import optional
@@ -105,7 +105,9 @@ class VideoReader:
             frames = decoder.frames(data, self._count)
         except require_av().FFmpegError as error:
             self._waiting.pop(self._count, None)
-            raise RoiCodecError(f"expected video that can be decoded; found: {error}") from error
+            raise RoiCodecError(
+                f"expected video that can be decoded; found: {reason_of(error)}"
+            ) from error
         found = []
         for frame in frames:
             stamp_ns, message = self._waiting.pop(frame.pts, (0, None))

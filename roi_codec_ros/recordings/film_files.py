@@ -64,7 +64,7 @@ def anonymize_film(
     try:
         given = av.open(sys.stdin.buffer if source == PIPE else str(source.absolute()))
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise FilmError(source, f"nothing that can be played ({error})") from error
+        raise FilmError(source, f"nothing that can be played ({reason_of(error)})") from error
     with given:
         if not given.streams.video:
             raise FilmError(source, "no pictures in it")
@@ -172,7 +172,7 @@ class _Film:
             try:
                 frames = packet.decode()
             except self._av.FFmpegError as error:
-                yield f"a frame that cannot be decoded: {error}"
+                yield f"a frame that cannot be decoded: {reason_of(error)}"
                 continue
             yield from map(VideoFrame, frames)
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.common.errors import RoiCodecError, reason_of
 from roi_codec_ros.common.plugins import optional
 from roi_codec_ros.recordings.hiding import BoolArray
 from roi_codec_ros.regions import BLOCK_PX, paint_plane
@@ -73,7 +73,7 @@ def hide_in_jpeg(data: bytes, hidden: BoolArray) -> bytes:
             )
     except (OSError, ValueError, SyntaxError) as error:
         raise RoiCodecError(
-            f"expected a JPEG that can be decoded; found: {' '.join(str(error).split())}"
+            f"expected a JPEG that can be decoded; found: {reason_of(error)}"
         ) from error
     # After the first segment, which Pillow writes and JFIF requires.
     coded = written.getvalue()
@@ -88,7 +88,9 @@ def _planes(data: bytes) -> tuple[list[NDArray[np.uint8]], tuple[int, int]] | No
     try:
         frames = context.decode(av.Packet(data)) + context.decode(None)
     except (av.FFmpegError, ValueError) as error:
-        raise RoiCodecError(f"expected a JPEG that can be decoded; found: {error}") from error
+        raise RoiCodecError(
+            f"expected a JPEG that can be decoded; found: {reason_of(error)}"
+        ) from error
     if not frames:
         raise RoiCodecError("expected a JPEG that can be decoded; found: no picture")
     frame: Any = frames[0]

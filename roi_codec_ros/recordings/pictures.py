@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.common.errors import RoiCodecError, reason_of
 from roi_codec_ros.common.files import stamped
 from roi_codec_ros.common.images import ImageArray
 from roi_codec_ros.common.photographs import (
@@ -72,7 +72,7 @@ class Picture:
         try:
             return self.path.read_bytes()
         except OSError as error:
-            raise PhotographError(self.path, str(error.strerror)) from error
+            raise PhotographError(self.path, reason_of(error)) from error
 
 
 def hide_in_picture(data: bytes, hidden: BoolArray, name: str) -> bytes:
@@ -93,7 +93,9 @@ def hide_in_picture(data: bytes, hidden: BoolArray, name: str) -> bytes:
     except RoiCodecError:
         raise
     except Exception as error:  # whatever a decoder or an encoder makes of foreign bytes
-        raise PhotographError(name, f"a picture that cannot be written: {error}") from error
+        raise PhotographError(
+            name, f"a picture that cannot be written: {reason_of(error)}"
+        ) from error
 
 
 def hide_without_loss(data: bytes, hidden: BoolArray) -> bytes:
@@ -102,7 +104,9 @@ def hide_without_loss(data: bytes, hidden: BoolArray) -> bytes:
         with Image.open(io.BytesIO(data)) as picture:
             return _without_loss(picture, hidden, 1, str(picture.format))
     except Exception as error:  # whatever a decoder makes of foreign bytes
-        raise PhotographError("a message", f"no picture that can be written: {error}") from error
+        raise PhotographError(
+            "a message", f"no picture that can be written: {reason_of(error)}"
+        ) from error
 
 
 def _without_loss(picture: Image.Image, hidden: BoolArray, orientation: int, kind: str) -> bytes:

@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.common.errors import RoiCodecError, reason_of
 
 # What a recorder leaves beside a bag that it had no time to close: messages that are not in it.
 BESIDE = ("-wal", "-journal")
@@ -34,7 +34,7 @@ def closed(path: Path, target: Path) -> None:
         with closing(sqlite3.connect(target)) as database:
             database.execute("PRAGMA journal_mode=DELETE").fetchall()
     except sqlite3.Error as error:
-        raise RoiCodecError(f"expected a bag at {path}; found: {error}") from error
+        raise RoiCodecError(f"expected a bag at {path}; found: {reason_of(error)}") from error
 
 
 def without_broken_rows(path: Path, target: Path) -> tuple[int, int]:
@@ -57,7 +57,7 @@ def without_broken_rows(path: Path, target: Path) -> tuple[int, int]:
                 "AND name NOT GLOB 'sqlite_*'"  # which SQLite makes itself
             ).fetchall()
         except sqlite3.Error as error:
-            raise RoiCodecError(f"expected a bag at {path}; found: {error}") from error
+            raise RoiCodecError(f"expected a bag at {path}; found: {reason_of(error)}") from error
         try:
             for name, statement in tables:
                 copy.execute(statement)
@@ -68,7 +68,9 @@ def without_broken_rows(path: Path, target: Path) -> tuple[int, int]:
                     kept += sum(len(value) for value in row if isinstance(value, bytes))
             copy.commit()
         except sqlite3.Error as error:
-            raise RoiCodecError(f"cannot copy what is whole of {path}: {error}") from error
+            raise RoiCodecError(
+                f"cannot copy what is whole of {path}: {reason_of(error)}"
+            ) from error
     if not kept:
         raise RoiCodecError(f"expected a bag at {path}, found no message that can be read")
     return kept, path.stat().st_size

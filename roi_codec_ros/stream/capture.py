@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import cv2
 
-from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.common.errors import RoiCodecError, reason_of
 from roi_codec_ros.common.photographs import PhotographError
 from roi_codec_ros.stream.capture_times import PLAYED, CaptureTime
 from roi_codec_ros.stream.frame_readers import FOLDER_RATE_HZ, Frame, FrameReader, open_source
@@ -128,7 +128,7 @@ class Capture:
             try:
                 reason = self._play()
             except (RoiCodecError, cv2.error, OSError) as error:
-                reason = " ".join(str(error).split())
+                reason = reason_of(error)
             if self._stop.is_set():
                 return
             if reason is None:

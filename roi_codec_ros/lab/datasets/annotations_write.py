@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.common.errors import RoiCodecError, reason_of
 from roi_codec_ros.common.files import same_file
 from roi_codec_ros.lab.datasets.annotations import Annotation, BoxArray
 
@@ -77,7 +77,7 @@ def link_photograph(annotation: Annotation, folder: Path) -> None:
             raise
     except OSError as error:
         raise RoiCodecError(
-            f"expected to link {photograph} as {link}, found: {error.strerror}"
+            f"expected to link {photograph} as {link}, found: {reason_of(error)}"
         ) from error
 
 

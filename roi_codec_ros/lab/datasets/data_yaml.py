@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.common.errors import RoiCodecError, reason_of
 from roi_codec_ros.lab.datasets.records import read_text, shown
 
 _OTHER_KEYS = {"val": ("validation",)}  # as older files have it
@@ -117,8 +117,7 @@ def _parsed(path: Path) -> Any:
         raise RoiCodecError(f"expected YAML in {path}, found it nested too deeply") from None
     # Of dates that do not exist, keys that can be none, and numbers that are not.
     except (ValueError, TypeError, AttributeError, KeyError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise RoiCodecError(f"expected YAML in {path}, found: {reason}") from error
+        raise RoiCodecError(f"expected YAML in {path}, found: {reason_of(error)}") from error
 
 
 def _names(names: list[Any] | dict[Any, Any], path: Path) -> dict[int, str]:

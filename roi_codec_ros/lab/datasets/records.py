@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.common.errors import RoiCodecError, reason_of
 from roi_codec_ros.common.photographs import PhotographError, photograph_size
 from roi_codec_ros.lab.datasets.annotations import (
     Annotation,
@@ -41,8 +41,7 @@ def read_text(path: Path) -> str:
     try:
         return decoded(path.read_bytes())
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise RoiCodecError(f"expected to read {path}, found: {reason}") from error
+        raise RoiCodecError(f"expected to read {path}, found: {reason_of(error)}") from error
 
 
 def decoded(data: bytes) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.common.errors import RoiCodecError, reason_of
 
 _PR_SET_PDEATHSIG = 1
 _ENDINGS = ((signal.SIGINT, 4.0), (signal.SIGTERM, 2.0), (signal.SIGKILL, 2.0))
@@ -75,7 +75,9 @@ class ProcessGroup:
                     preexec_fn=_die_with(os.getpid()),
                 )
         except OSError as error:
-            raise RoiCodecError(f"cannot start {name}: {error}") from error
+            raise RoiCodecError(
+                f"cannot start {name}: {error.filename}: {reason_of(error)}"
+            ) from error
         child = Child(name, process, log)
         self.children.append(child)
         return child

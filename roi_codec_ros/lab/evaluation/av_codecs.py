@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.common.errors import RoiCodecError, reason_of
 from roi_codec_ros.common.images import ImageArray
 from roi_codec_ros.common.plugins import optional
 from roi_codec_ros.lab.evaluation.film_protocols import FilmDecoder, FilmEncoder, Shown
@@ -119,7 +119,7 @@ class _AvEncoder:
         except (self._av.FFmpegError, ValueError) as error:
             raise RoiCodecError(
                 f"expected PyAV to open {settings.encoder} for {film.name}:{film.preset}, "
-                f"found: {error}"
+                f"found: {reason_of(error)}"
             ) from error
         self._context, self._count = context, 0
 

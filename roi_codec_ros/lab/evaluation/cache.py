@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
-from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.common.errors import RoiCodecError, reason_of
 from roi_codec_ros.common.files import GENERATOR, is_ours
 from roi_codec_ros.common.output_files import lock
 from roi_codec_ros.lab.datasets.annotations import Annotation
@@ -55,7 +55,7 @@ class ResultCache:
             ) from error
         except OSError as error:
             raise RoiCodecError(
-                f"expected to keep results in {path}; found: {error.strerror}"
+                f"expected to keep results in {path}; found: {reason_of(error)}"
             ) from error
 
     def __enter__(self) -> ResultCache:
@@ -81,7 +81,7 @@ class ResultCache:
             self._file.flush()
         except OSError as error:
             raise RoiCodecError(
-                f"expected to keep results in {self._file.name}; found: {error.strerror}"
+                f"expected to keep results in {self._file.name}; found: {reason_of(error)}"
             ) from error
 
     def _take(self, line: str) -> bool:
@@ -106,7 +106,7 @@ def file_digest(path: str | Path) -> str:
     try:
         return hashlib.sha256(Path(path).read_bytes()).hexdigest()
     except OSError as error:
-        raise RoiCodecError(f"expected a file at {path}; found: {error.strerror}") from error
+        raise RoiCodecError(f"expected a file at {path}; found: {reason_of(error)}") from error
 
 
 def _image_digest(annotation: Annotation) -> str | None:

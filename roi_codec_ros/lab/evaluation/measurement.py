@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.common.errors import RoiCodecError, reason_of
 from roi_codec_ros.common.images import ImageArray
 from roi_codec_ros.common.photographs import PhotographError
 from roi_codec_ros.lab.datasets.annotated_images import read_annotated, resize, resize_annotation
@@ -215,7 +215,7 @@ def failure_reason(error: Exception) -> str:
     """One line without the file's path; names the kind of errors that are not ours."""
     if isinstance(error, PhotographError):
         return f"expected a photograph, found {error.reason}"
-    text = " ".join(str(error).split())
+    text = reason_of(error)
     return text if isinstance(error, RoiCodecError) else f"{type(error).__name__}: {text}"
 
 

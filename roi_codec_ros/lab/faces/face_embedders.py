@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from roi_codec_ros.common.errors import RoiCodecError, UsageError
+from roi_codec_ros.common.errors import RoiCodecError, UsageError, reason_of
 from roi_codec_ros.common.images import ImageArray
 from roi_codec_ros.common.plugins import Plugins, optional
 
@@ -78,7 +78,7 @@ class Dlib:
             self._landmarks: Any = self._dlib.shape_predictor(str(folder / DLIB_LANDMARKS))
             self._network: Any = self._dlib.face_recognition_model_v1(str(folder / DLIB_NETWORK))
         except RuntimeError as error:
-            reason = " ".join(str(error).replace(str(folder), folder.name).split())
+            reason = reason_of(error).replace(str(folder), folder.name)
             raise RoiCodecError(f"expected dlib's networks, found: {reason}") from error
 
     def embed(self, image: ImageArray, face: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -124,7 +124,7 @@ class FaceNet:
             network = package.InceptionResnetV1(pretrained=None, classify=False)
             network.load_state_dict(features)
         except Exception as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = reason_of(error, most=200)
             raise RoiCodecError(
                 f"expected FaceNet's weights in {argument}, found: {reason}"
             ) from error

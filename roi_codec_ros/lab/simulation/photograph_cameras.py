@@ -19,7 +19,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.common.errors import RoiCodecError, reason_of
 from roi_codec_ros.common.photographs import PhotographError, read_photograph
 from roi_codec_ros.common.videos import write_video
 from roi_codec_ros.stream.frame_readers import FrameReader
@@ -280,7 +280,7 @@ def _first_writable(folders: Sequence[Path]) -> Path:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            reasons.append(f"{folder}: {error.strerror}")
+            reasons.append(f"{folder}: {reason_of(error)}")
             continue
         if os.access(folder, os.W_OK | os.X_OK):
             return folder
