@@ -161,7 +161,7 @@ for name in sys.argv[2:]:
 """
 
 
-def test_configuration_and_launch_files_need_only_the_standard_library():
+def test_configuration_and_launch_files_import_with_only_the_standard_library():
     """A robot's computer launches cameras without NumPy; launch itself comes when it is asked."""
     given = [
         ".".join(path.relative_to(ROOT).with_suffix("").parts)
@@ -173,6 +173,15 @@ def test_configuration_and_launch_files_need_only_the_standard_library():
     )
 
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("path", sorted((FOLDER / "config").glob("*.py")), ids=ids)
+def test_configuration_needs_no_more_than_what_launch_brings(path):
+    """PyYAML, on which ROS's launch depends, where a file is read; launch where it is asked."""
+    of_launch = {"launch", "launch_ros"} if path.name == "ros_launch.py" else set()
+    tops = {name.partition(".")[0] for name in imports(path)}
+
+    assert tops - sys.stdlib_module_names - {PACKAGE, "yaml"} <= of_launch
 
 
 @pytest.mark.parametrize("path", modules(), ids=ids)
