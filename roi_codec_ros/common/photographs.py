@@ -9,6 +9,7 @@ no right conversion are refused by name. Every file that cannot be used is a `Ph
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import stat
 import struct
@@ -136,6 +137,13 @@ def readable(paths: Iterable[Path], broken: list[PhotographError]) -> Iterator[I
             yield read_photograph(path)
         except PhotographError as error:
             broken.append(error)
+
+
+def first_readable(paths: Sequence[Path], most: int) -> tuple[list[ImageArray], list[str]]:
+    """The first of those files that can be read, RGB, and what to say of those that cannot."""
+    broken: list[PhotographError] = []
+    found = list(itertools.islice(readable(paths, broken), most))
+    return found, left_out(broken, len(paths))
 
 
 def left_out(errors: Sequence[RoiCodecError | str], total: int) -> list[str]:

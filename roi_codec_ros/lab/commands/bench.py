@@ -24,7 +24,6 @@ from __future__ import annotations
 import argparse
 import sys
 from dataclasses import asdict
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,17 +34,12 @@ from roi_codec_ros.commands.arguments import (
     outputs,
     positive,
 )
-from roi_codec_ros.common.errors import RoiCodecError, UsageError
 from roi_codec_ros.lab.commands import bench_server
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from roi_codec_ros.common.output_files import Output
-    from roi_codec_ros.common.photographs import PhotographError
 
 DEFAULT_SIZES = ((512, 512), (1280, 720), (1920, 1080))
-DEFAULT_PHOTOGRAPHS = ("astronaut", "coffee", "rocket")  # of scikit-image
 ALL = "all"
 
 
@@ -119,13 +113,14 @@ def _run_encode(args: argparse.Namespace, files: dict[str, Output]) -> None:
 
     from roi_codec_ros.codec.presets import PRESETS
     from roi_codec_ros.common.machine import describe_machine, usable_cores
+    from roi_codec_ros.lab.tools.bench_inputs import codec_backends, codec_photographs
     from roi_codec_ros.lab.tools.encode_bench import EncodeBench, encode_table
 
     cores = usable_cores()
     threads = tuple(dict.fromkeys(count or cores for count in args.threads or (1, None)))
     bench = EncodeBench(
         presets=tuple(args.presets or PRESETS),
-        backends=_backends(args.backends),
+        backends=codec_backends(args.backends),
         sizes=tuple(args.sizes or DEFAULT_SIZES),
         threads=threads,
         cores=cores,
@@ -133,7 +128,9 @@ def _run_encode(args: argparse.Namespace, files: dict[str, Output]) -> None:
         decode_rounds=args.decode_rounds,
         persons_every=args.persons_every,
     )
-    photographs = _photographs(args.images, args.limit)
+    photographs, said = codec_photographs(args.images, args.limit)
+    for sentence in said:
+        print(sentence, file=sys.stderr)
     with tqdm(total=bench.steps, desc="rounds", disable=None) as progress:
         rows = bench.run(photographs, progress.update)
     if args.json:
@@ -150,42 +147,6 @@ def _threads(text: str) -> int | None:
 
 
 _threads.__name__ = "number of threads"
-
-
-def _backends(named: list[str] | None) -> tuple[str, ...]:
-    from importlib.util import find_spec
-
-    from roi_codec_ros.codec.backends import AUTO, BACKENDS
-    from roi_codec_ros.lab.tools.encode_bench import INT8_BACKENDS
-
-    known = (*(name for name in BACKENDS if name != AUTO), *INT8_BACKENDS)
-    for name in named or ():
-        if name not in known:
-            raise UsageError(f"expected backends among {', '.join(known)}; found {name!r}")
-    installed = (name for name in known if find_spec(name.partition("-")[0]) is not None)
-    return tuple(named or installed)
-
-
-def _photographs(folder: Path | None, limit: int) -> list[np.ndarray]:
-    """The first of them that can be read, RGB; what can't is said."""
-    if folder is not None:
-        from roi_codec_ros.common.photographs import left_out, photographs_in, readable
-
-        paths = photographs_in(folder)
-        broken: list[PhotographError] = []
-        photographs = list(islice(readable(paths, broken), limit))
-        for sentence in left_out(broken, len(paths)):
-            print(sentence, file=sys.stderr)
-        if not photographs:
-            raise RoiCodecError(f"expected photographs in {folder}, found none that can be read")
-        return photographs
-    try:
-        from skimage import data
-    except ImportError as error:
-        raise UsageError(
-            "expected photographs to measure on: --images DIR, or scikit-image installed"
-        ) from error
-    return [getattr(data, name)() for name in DEFAULT_PHOTOGRAPHS[:limit]]
 
 
 def _run_entropy(report: Output | None) -> None:

@@ -7,20 +7,14 @@ Used by `roi-codec bench --server`.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-import tempfile
 from collections.abc import Sequence
-from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from roi_codec_ros.commands.arguments import not_negative, positive, positive_real
-from roi_codec_ros.common.errors import RoiCodecError, UsageError
+from roi_codec_ros.common.errors import UsageError
 from roi_codec_ros.common.graph_choice import AUTO, SERVER_BACKENDS
-from roi_codec_ros.common.images import ImageArray
 from roi_codec_ros.common.output_files import Output
-from roi_codec_ros.common.photographs import PhotographError, left_out, photographs_in, readable
 
 DEFAULT_SIZE = (640, 360)
 
@@ -85,78 +79,34 @@ def run(args: argparse.Namespace, report: Output | None = None) -> None:
     from tqdm import tqdm
 
     from roi_codec_ros.codec.models import find_model, model_directories
-    from roi_codec_ros.common.machine import describe_machine
-    from roi_codec_ros.lab.demo.running import check_ros, private_ros_environment
-    from roi_codec_ros.lab.tools.server_bench import arrangement, saturates_at, server_table
-    from roi_codec_ros.lab.tools.server_trial import ServerTrial, write_payloads
+    from roi_codec_ros.lab.demo.running import check_ros
+    from roi_codec_ros.lab.tools.bench_inputs import server_photographs
+    from roi_codec_ros.lab.tools.server_bench import server_table
+    from roi_codec_ros.lab.tools.server_trial import ServerBench
     from roi_codec_ros.perception.person_detector import find_weights
 
     check_ros()
-    size, threads = _only(args.sizes, DEFAULT_SIZE, "--sizes"), _only(args.threads, 0, "--threads")
-    model, weights = find_model(args.model), find_weights(args.weights, model_directories())
-    rows = []
-    with tempfile.TemporaryDirectory(prefix="roi-codec-bench-") as name:
-        folder = Path(name)
-        os.environ.update(private_ros_environment(os.environ, folder / "log"))
-        bits_per_pixel = write_payloads(folder, model, size, _photographs(args))
-        rounds = [(count, cameras) for count in args.processes for cameras in args.cameras]
-        with tqdm(total=round(len(rounds) * args.seconds), unit="s", disable=None) as progress:
-            for processes, cameras in rounds:
-                progress.set_description(f"{cameras} cameras, {arrangement(processes)}")
-                parameters = {
-                    "models": [str(model.resolve())],
-                    "detector": str(weights.resolve()),
-                    "backend": args.server_backend,
-                    "device": args.device,
-                    "max_batch": args.max_batch,
-                    "threads": threads or 0,
-                }
-                trial = ServerTrial(
-                    folder, processes, cameras, args.rate, args.seconds, parameters
-                )
-                rows.append({"processes": processes, **trial.run(progress.update)})
-    saturation = {
-        str(count): saturates_at([row for row in rows if row["processes"] == count])
-        for count in args.processes
-    }
-    print(server_table(rows, saturation, args.rate))
-    if report is not None:
-        settings = {
-            "rate_hz": args.rate,
-            "seconds": args.seconds,
-            "size": "{}x{}".format(*size),
-            "model": model.name,
-            "weights": weights.name,
-            "bits_per_pixel": bits_per_pixel,
-            "backend": args.server_backend,
-            "max_batch": args.max_batch,
-            "threads": threads or 0,
-        }
-        report.write_json(
-            {
-                "machine": describe_machine(device=args.device, threads=threads or None),
-                "server": settings,
-                "rows": rows,
-                "saturates_at": saturation,
-            },
-        )
-
-
-def _photographs(args: argparse.Namespace) -> list[ImageArray]:
-    """Those of --images, else the bundled ones, --limit of them; what is left out is said."""
-    from roi_codec_ros.lab.simulation.photograph_cameras import installed_shots
-
-    if args.images is not None:
-        paths = photographs_in(args.images)
-    else:
-        paths = list(dict.fromkeys(shot.photograph for shot in installed_shots()))
-    broken: list[PhotographError] = []
-    photographs = list(islice(readable(paths, broken), args.limit))
-    for sentence in left_out(broken, len(paths)):
+    bench = ServerBench(
+        model=find_model(args.model),
+        weights=find_weights(args.weights, model_directories()),
+        size=_only(args.sizes, DEFAULT_SIZE, "--sizes"),
+        rate_hz=args.rate,
+        seconds=args.seconds,
+        processes=args.processes,
+        cameras=args.cameras,
+        backend=args.server_backend,
+        device=args.device,
+        max_batch=args.max_batch,
+        threads=_only(args.threads, 0, "--threads") or 0,
+    )
+    photographs, said = server_photographs(args.images, args.limit)
+    for sentence in said:
         print(sentence, file=sys.stderr)
-    if not photographs:
-        raise RoiCodecError(f"expected photographs in {args.images}, found none that can be read")
-    return photographs
+    with tqdm(total=bench.steps, unit="s", disable=None) as progress:
+        result = bench.run(photographs, progress)
+    print(server_table(result["rows"], result["saturates_at"], args.rate))
+    if report is not None:
+        report.write_json(result)
 
 
 def _only(values: Sequence[Any] | None, default: Any, option: str) -> Any:

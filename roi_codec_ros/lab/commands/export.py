@@ -26,9 +26,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from roi_codec_ros.commands.arguments import (
     add_force_option,
@@ -36,14 +35,7 @@ from roi_codec_ros.commands.arguments import (
     outputs,
     positive,
 )
-from roi_codec_ros.common.errors import RoiCodecError, UsageError
-
-if TYPE_CHECKING:
-    import numpy as np
-    import onnx
-
-    from roi_codec_ros.codec import Model
-    from roi_codec_ros.common.photographs import PhotographError
+from roi_codec_ros.common.errors import UsageError
 
 ANY_SIZE = "dynamic"
 
@@ -91,75 +83,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Run the verb. Raises RoiCodecError for whatever a user can cause."""
     from roi_codec_ros.codec import load_model
+    from roi_codec_ros.lab.tools import export_graphs
 
     if args.int8 != (args.calibration is not None):
         raise UsageError("expected --int8 and --calibration together, or neither")
-    server = args.decoder or args.detector
-    if server and args.size != ANY_SIZE:
+    if (args.decoder or args.detector) and args.size != ANY_SIZE:
         raise UsageError("expected no --size for a server's graph, which takes any")
     files = outputs(args, "onnx", inputs=[args.model, args.detector])
     model = load_model(args.model)
-    photographs = _Photographs(args) if args.int8 else None
-    make = _server_graph if server else _encoder
-    graph = make(args, model, photographs)
+    photographs = None
+    if args.int8:
+        photographs = export_graphs.CalibrationPhotographs(
+            args.calibration, args.calibration_images, partial(print, file=sys.stderr)
+        )
+    if args.detector:
+        what = f"detector {args.detector.name} for pictures"
+        graph = export_graphs.detector_graph(args.detector, model, photographs)
+    elif args.decoder:
+        what, graph = "decoder", export_graphs.decoder_graph(model, photographs)
+    else:
+        size = None if args.size == ANY_SIZE else args.size[::-1]
+        what, graph = "encoder", export_graphs.encoder_graph(model, size, photographs)
     content = graph.SerializeToString()
     files["onnx"].write(content)
     kind = f"int8, calibrated on {photographs.read} photographs" if photographs else "float32"
-    if args.detector:
-        what = f"detector {args.detector.name} for pictures"
-    else:
-        what = "decoder" if args.decoder else "encoder"
     files["onnx"].say(
         f"{args.onnx}: {len(content) / 1e6:.2f} MB, {kind}, {what} of model {model.name} "
         f"({model.id.hex()})"
     )
-
-
-def _encoder(
-    args: argparse.Namespace, model: Model, photographs: _Photographs | None
-) -> onnx.ModelProto:
-    from roi_codec_ros.codec.onnx_graph import build_graph
-    from roi_codec_ros.common.onnx_int8 import quantise
-
-    size = None if args.size == ANY_SIZE else (args.size[1], args.size[0])
-    graph = build_graph(model, size)
-    if photographs is None:
-        return graph
-    return quantise(graph, _resized(iter(photographs), model.preset.coded_size or size))
-
-
-def _server_graph(
-    args: argparse.Namespace, model: Model, photographs: _Photographs | None
-) -> onnx.ModelProto:
-    from roi_codec_ros.codec.synthesis_graph import build_synthesis_graph
-    from roi_codec_ros.lab.tools.server_graphs import decoder_int8, detector_int8
-    from roi_codec_ros.perception.graph_detector import make_detector_graph
-
-    if args.detector:
-        if photographs is None:
-            return make_detector_graph(args.detector)
-        return detector_int8(args.detector, model, photographs)
-    return (
-        build_synthesis_graph(model) if photographs is None else decoder_int8(model, photographs)
-    )
-
-
-class _Photographs:
-    """Those to calibrate on, once through; what can't be read is said at the end."""
-
-    def __init__(self, args: argparse.Namespace) -> None:
-        self._paths = _spread(_photographs(args.calibration), args.calibration_images)
-        self.read = 0
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        from roi_codec_ros.common.photographs import left_out, readable
-
-        broken: list[PhotographError] = []
-        for photograph in readable(self._paths, broken):
-            self.read += 1
-            yield photograph
-        for sentence in left_out(broken, len(self._paths)):
-            print(sentence, file=sys.stderr)
 
 
 def _graph_size(text: str) -> str | tuple[int, int]:
@@ -167,25 +118,3 @@ def _graph_size(text: str) -> str | tuple[int, int]:
 
 
 _graph_size.__name__ = "size"
-
-
-def _photographs(folder: Path) -> list[Path]:
-    from roi_codec_ros.common.photographs import photographs_in
-
-    found = photographs_in(folder, recursive=True)
-    if not found:
-        raise RoiCodecError(f"expected photographs in {folder}, found none")
-    return found
-
-
-def _spread(paths: list[Path], count: int) -> list[Path]:
-    return paths if len(paths) <= count else [paths[i * len(paths) // count] for i in range(count)]
-
-
-def _resized(images: Iterator[np.ndarray], size: tuple[int, int] | None) -> Iterator[np.ndarray]:
-    import cv2
-
-    for image in images:
-        yield (
-            image if size is None else cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
-        )
