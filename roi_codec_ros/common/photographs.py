@@ -9,7 +9,6 @@ no right conversion are refused by name. Every file that cannot be used is a `Ph
 from __future__ import annotations
 
 import io
-import itertools
 import os
 import stat
 import struct
@@ -139,18 +138,19 @@ def readable(paths: Iterable[Path], broken: list[PhotographError]) -> Iterator[I
             broken.append(error)
 
 
-def first_readable(paths: Sequence[Path], most: int) -> tuple[list[ImageArray], list[str]]:
-    """The first of those files that can be read, RGB, and what to say of those that cannot."""
-    broken: list[PhotographError] = []
-    found = list(itertools.islice(readable(paths, broken), most))
-    return found, left_out(broken, len(paths))
-
-
 def left_out(errors: Sequence[RoiCodecError | str], total: int) -> list[str]:
     """A sentence that says how many of `total` photographs were not used, and names the first."""
     if not errors:
         return []
     return [f"{len(errors)} of {total} photographs left out, the first: {errors[0]}"]
+
+
+def failure_reason(error: Exception) -> str:
+    """One line without the file's path; names the kind of errors that are not ours."""
+    if isinstance(error, PhotographError):
+        return f"expected a photograph, found {error.reason}"
+    text = reason_of(error)
+    return text if isinstance(error, RoiCodecError) else f"{type(error).__name__}: {text}"
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from __future__ import annotations
 import argparse
 import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -128,9 +129,7 @@ def _run_encode(args: argparse.Namespace, files: dict[str, Output]) -> None:
         decode_rounds=args.decode_rounds,
         persons_every=args.persons_every,
     )
-    photographs, said = codec_photographs(args.images, args.limit)
-    for sentence in said:
-        print(sentence, file=sys.stderr)
+    photographs = codec_photographs(args.images, args.limit, partial(print, file=sys.stderr))
     with tqdm(total=bench.steps, desc="rounds", disable=None) as progress:
         rows = bench.run(photographs, progress.update)
     if args.json:

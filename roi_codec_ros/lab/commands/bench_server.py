@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from roi_codec_ros.commands.arguments import not_negative, positive, positive_real
@@ -99,9 +100,7 @@ def run(args: argparse.Namespace, report: Output | None = None) -> None:
         max_batch=args.max_batch,
         threads=_only(args.threads, 0, "--threads") or 0,
     )
-    photographs, said = server_photographs(args.images, args.limit)
-    for sentence in said:
-        print(sentence, file=sys.stderr)
+    photographs = server_photographs(args.images, args.limit, partial(print, file=sys.stderr))
     with tqdm(total=bench.steps, unit="s", disable=None) as progress:
         result = bench.run(photographs, progress)
     print(server_table(result["rows"], result["saturates_at"], args.rate))

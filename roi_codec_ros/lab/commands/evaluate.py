@@ -14,10 +14,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from roi_codec_ros.commands.arguments import (
     add_force_option,
@@ -26,20 +25,14 @@ from roi_codec_ros.commands.arguments import (
     positive,
 )
 from roi_codec_ros.common.errors import UsageError
-from roi_codec_ros.common.files import GENERATOR
 from roi_codec_ros.common.graph_choice import SERVER_BACKENDS, TORCH
 from roi_codec_ros.common.output_files import Output, check_outputs
 from roi_codec_ros.lab.commands.evaluate_video import add_video_arguments, evaluate_films
-from roi_codec_ros.lab.datasets.annotations import AnnotationSet
-from roi_codec_ros.lab.datasets.annotations_any import choose, read_annotations, shortfall
+from roi_codec_ros.lab.datasets.annotations_any import choose, read_annotations
 
 if TYPE_CHECKING:
-    from roi_codec_ros.lab.evaluation.cache import ResultCache
-    from roi_codec_ros.lab.evaluation.evaluate import Evaluation
     from roi_codec_ros.lab.evaluation.setup import Setup
 
-CACHE_SUFFIX = ".images.jsonl"  # beside the JSON: results of single images, for --resume
-FIGURE_4, FIGURE_5 = "figure4.png", "figure5.png"
 FAILURES_SHOWN = 20  # the JSON has them all
 
 
@@ -184,13 +177,10 @@ def run(args: argparse.Namespace) -> None:
     """Run the verb. Raises RoiCodecError for whatever a user can cause."""
     from tqdm import tqdm
 
-    from roi_codec_ros.common.machine import describe_machine
-    from roi_codec_ros.lab.evaluation.bd_rate import bd_rates
+    from roi_codec_ros.lab.evaluation import image_evaluation
+    from roi_codec_ros.lab.evaluation.cache import cache_beside
     from roi_codec_ros.lab.evaluation.comparison import choose_picture, draw_panels, make_panels
-    from roi_codec_ros.lab.evaluation.evaluate import evaluate_with, report
-    from roi_codec_ros.lab.evaluation.paper import is_crowdhuman_val
     from roi_codec_ros.lab.evaluation.rows import format_table
-    from roi_codec_ros.lab.evaluation.workers import measure_here, measure_in_processes
 
     if args.video:
         evaluate_films(args)
@@ -198,38 +188,23 @@ def run(args: argparse.Namespace) -> None:
     if not args.data or not args.split:
         raise UsageError("expected --data and --split, or --video; found neither")
     setup = _setup(args)
-    files = _outputs(args)
+    files = _outputs(args, image_evaluation.FIGURES)
     annotated = read_annotations(args.data, args.split)
     chosen = choose(annotated, all_images=args.all_images, limit=args.limit)
-    bench = setup.bench()  # also with workers: what is wrong should be found here, and once
-    measure = measure_here(bench)
-    if args.workers > 1:
-        measure = measure_in_processes(setup.bench, args.workers)
     with (
-        _cache(args, setup, files) as cache,
+        cache_beside(files.get("json"), setup.context, resume=args.resume) as cache,
         tqdm(total=len(chosen), unit="image", disable=None) as bar,
     ):
-        evaluation = evaluate_with(
-            measure, bench.rows, chosen, cache=cache, on_image=lambda _: bar.update()
+        evaluation, bench = image_evaluation.evaluate_setup(
+            setup, chosen, workers=args.workers, cache=cache, on_image=lambda _: bar.update()
         )
-    result = report(
-        evaluation,
-        dataset=Path(args.data).resolve().name,
-        split=args.split,
-        machine=describe_machine(device=args.device, threads=setup.threads),
-        detector=f"{Path(args.detector).name} at {args.detector_size} px",
-        face_detector=args.face_detector.partition("=")[0],
-        settings=setup.settings,
-    )
-    result["server_backend"] = args.server_backend
-    result["crowdhuman_val"] = is_crowdhuman_val(chosen, args.split)
-    result["bd_rate"] = bd_rates(evaluation.rows)
     # Before anything is printed, which may fail when a pager has ended.
-    if args.json:
-        files["json"].write_json(result)
-    _write_outputs(files, result)
+    image_evaluation.write_report(
+        image_evaluation.setup_report(setup, evaluation, chosen, Path(args.data), args.split),
+        files,
+    )
     print(format_table(evaluation.rows))
-    print(_summary(annotated, len(chosen), evaluation))
+    print(image_evaluation.summary(evaluation, annotated, len(chosen)))
     if args.workers > 1:
         print(f"no latency: {args.workers} workers shared the machine")
     for failure in evaluation.failures[:FAILURES_SHOWN]:
@@ -239,23 +214,12 @@ def run(args: argparse.Namespace) -> None:
         files["picture"].write(draw_panels(make_panels(bench, picture)))
 
 
-def _outputs(args: argparse.Namespace) -> dict[str, Output]:
+def _outputs(args: argparse.Namespace, figures: Iterable[str]) -> dict[str, Output]:
     paths = {name: getattr(args, name) for name in ("json", "tables", "picture")}
-    for name in (FIGURE_4, FIGURE_5):
+    for name in figures:
         paths[name] = args.figures / name if args.figures else None
     read = [Path(name) for name in (*args.models, args.detector) if Path(name).is_file()]
     return check_outputs(paths, force=args.force, inputs=read)
-
-
-def _write_outputs(files: Mapping[str, Output], result: dict[str, Any]) -> None:
-    from roi_codec_ros.lab.evaluation.figures import figure_4, figure_5
-    from roi_codec_ros.lab.evaluation.markdown import format_report
-
-    if tables := files.get("tables"):
-        tables.write(f"<!-- {GENERATOR} -->\n\n{format_report(result)}".encode())
-    for name, draw in ((FIGURE_4, figure_4), (FIGURE_5, figure_5)):
-        if figure := files.get(name):
-            figure.write(draw(result))
 
 
 def _setup(args: argparse.Namespace) -> Setup:
@@ -289,24 +253,3 @@ def _setup(args: argparse.Namespace) -> Setup:
         qualities=args.qualities,
         server_backend=args.server_backend,
     )
-
-
-def _cache(
-    args: argparse.Namespace, setup: Setup, files: Mapping[str, Output]
-) -> AbstractContextManager[ResultCache | None]:
-    from roi_codec_ros.lab.evaluation.cache import ResultCache
-
-    if not args.json or not files["json"].is_file:
-        return nullcontext()
-    path = args.json.with_name(args.json.stem + CACHE_SUFFIX)
-    return ResultCache(path, setup.context(), resume=args.resume)
-
-
-def _summary(annotated: AnnotationSet, chosen: int, evaluation: Evaluation) -> str:
-    parts = [f"{evaluation.images} of {len(annotated)} images measured"]
-    if evaluation.images < chosen:
-        parts.append(f"{chosen - evaluation.images} failed and count in no row")
-    if evaluation.reused:
-        parts.append(f"{evaluation.reused} results of an earlier run")
-    parts += shortfall(annotated)
-    return "; ".join(parts)

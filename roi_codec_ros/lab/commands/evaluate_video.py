@@ -6,14 +6,13 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from roi_codec_ros.commands.arguments import outputs, positive, positive_real
+from roi_codec_ros.common.errors import UsageError
 
 if TYPE_CHECKING:
-    from roi_codec_ros.lab.evaluation.film_evaluation import FilmBench
-    from roi_codec_ros.lab.evaluation.film_frames import Clip
-    from roi_codec_ros.lab.evaluation.film_protocols import FilmCodec
+    from roi_codec_ros.lab.evaluation.film_setup import FilmSetup
 
 FRAMES = 100
 
@@ -78,17 +77,15 @@ def evaluate_films(args: argparse.Namespace) -> None:
     """Measure, write and print. Raises RoiCodecError."""
     from tqdm import tqdm
 
-    from roi_codec_ros.common.errors import UsageError
-    from roi_codec_ros.common.machine import describe_machine
     from roi_codec_ros.lab.evaluation.film_evaluation import format_film
     from roi_codec_ros.lab.evaluation.film_frames import read_clip
 
     if given := [name for name in ("data", "split", "limit", "tables") if getattr(args, name)]:
         raise UsageError(f"expected --video or --{given[0]}, found both")
     os.environ.setdefault("SVT_LOG", "1")  # SVT-AV1 tells much about itself otherwise
-    read = [*args.video, *args.models, args.detector]
-    files = outputs(args, "json", inputs=read)
-    codecs = _codecs(args)
+    files = outputs(args, "json", inputs=[*args.video, *args.models, args.detector])
+    setup = _setup(args)
+    codecs = setup.codecs()
     clips = [
         read_clip(
             path,
@@ -100,82 +97,35 @@ def evaluate_films(args: argparse.Namespace) -> None:
         )
         for path in args.video
     ]
-    bench = _bench(args)
-    judged = sum(-(-len(clip.images) // args.judge_every) for clip in clips)
-    with tqdm(total=judged * (1 + len(codecs)), unit="frame", disable=None) as bar:
-        bench.on_frame = bar.update
+    with tqdm(total=setup.steps(clips, codecs), unit="frame", disable=None) as bar:
+        bench = setup.bench(bar.update)
         rows = [bench.rows(clip, codecs) for clip in clips]
-    threads = args.threads or 1
     if args.json:
-        report: dict[str, Any] = {
-            "machine": describe_machine(device=args.device, threads=threads),
-            "detector": f"{Path(args.detector).name} at {args.detector_size} px",
-            "face_detector": args.face_detector.partition("=")[0],
-            "server_backend": args.server_backend,
-            "keyframe_s": args.keyframe_s,
-            "judge_every": args.judge_every,
-            "pan_px_s": args.pan,
-            "videos": [
-                {**_about(clip), "rows": found} for clip, found in zip(clips, rows, strict=True)
-            ],
-        }
-        files["json"].write_json(report)
+        files["json"].write_json(setup.report(clips, rows, args.pan))
     for clip, found in zip(clips, rows, strict=True):
         height, width = clip.size
         print(f"{clip.name}: {len(clip.images)} frames of {width}×{height}, {clip.rate_hz:g} Hz")
         print(format_film(found))
 
 
-def _about(clip: Clip) -> dict[str, Any]:
-    height, width = clip.size
-    size = {"width": width, "height": height}
-    return {"file": clip.name, "frames": len(clip.images), "rate_hz": clip.rate_hz, **size}
-
-
-def _codecs(args: argparse.Namespace) -> list[FilmCodec]:
-    from roi_codec_ros.codec.models import load_model
+def _setup(args: argparse.Namespace) -> FilmSetup:
     from roi_codec_ros.config.parameters import EncoderParameters
-    from roi_codec_ros.lab.evaluation.av_codecs import require_av
-    from roi_codec_ros.lab.evaluation.film_baselines import parse_film_baselines
-    from roi_codec_ros.lab.evaluation.film_codecs import ModelFilm
+    from roi_codec_ros.lab.evaluation.film_setup import FilmSetup
 
-    baselines = parse_film_baselines(args.baselines, keyframe_s=args.keyframe_s, yunet=args.yunet)
-    if baselines:
-        require_av()
-    models = [load_model(name) for name in args.models]
-    live = EncoderParameters
-    return [
-        *(
-            ModelFilm(
-                model,
-                quality,
-                live.hide_memory_s if model.codes_blocks else 0.0,
-                live.persons_every,
-                args.threads or 1,
-                args.server_backend,
-                predict,
-            )
-            for model in models
-            for quality in args.qualities
-            for predict in ((False, True) if args.predict and model.codes_blocks else (False,))
-        ),
-        *baselines,
-    ]
-
-
-def _bench(args: argparse.Namespace) -> FilmBench:
-    from roi_codec_ros.lab.evaluation.film_evaluation import FilmBench
-    from roi_codec_ros.perception.face_detectors import make_face_detector
-    from roi_codec_ros.perception.graph_detector import open_detector
-
-    return FilmBench(
-        open_detector(
-            args.detector,
-            args.server_backend,
-            device=args.device,
-            threads=args.threads,
-            image_size=args.detector_size,
-        ),
-        make_face_detector(args.face_detector, device=args.device),
-        every=args.judge_every,
+    return FilmSetup(
+        models=args.models,
+        qualities=args.qualities,
+        baselines=args.baselines,
+        detector=args.detector,
+        detector_size=args.detector_size,
+        face_detector=args.face_detector,
+        device=args.device,
+        threads=args.threads,
+        server_backend=args.server_backend,
+        hide_memory_s=EncoderParameters.hide_memory_s,
+        persons_every=EncoderParameters.persons_every,
+        predict=args.predict,
+        keyframe_s=args.keyframe_s,
+        yunet=args.yunet,
+        judge_every=args.judge_every,
     )

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
 from roi_codec_ros.common.errors import RoiCodecError, reason_of
 from roi_codec_ros.common.files import GENERATOR, is_ours
-from roi_codec_ros.common.output_files import lock
+from roi_codec_ros.common.output_files import Output, lock
 from roi_codec_ros.lab.datasets.annotations import Annotation
 from roi_codec_ros.lab.evaluation.results import ImageResult, RowName
 
+SUFFIX = ".images.jsonl"  # beside the report: results of single images, for --resume
 FORMAT = 4  # of the lines, and of how figures are computed: raise it when either changes
 
 
@@ -99,6 +101,19 @@ class ResultCache:
             self._images[path] = _image_digest(annotation)
         image = self._images[path]
         return image and _digest([self._context, asdict(row), image])
+
+
+def cache_beside(
+    report: Output | None, context: Callable[[], Mapping[str, Any]], *, resume: bool
+) -> AbstractContextManager[ResultCache | None]:
+    """The cache in a file beside a report; None where the report is in no file.
+
+    context: called for that of `ResultCache`. Raises RoiCodecError.
+    """
+    if report is None or not report.is_file:
+        return nullcontext()
+    path = report.path.with_name(report.path.stem + SUFFIX)
+    return ResultCache(path, context(), resume=resume)
 
 
 def file_digest(path: str | Path) -> str:

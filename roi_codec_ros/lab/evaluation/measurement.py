@@ -19,9 +19,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from roi_codec_ros.common.errors import RoiCodecError, reason_of
+from roi_codec_ros.common.errors import RoiCodecError
 from roi_codec_ros.common.images import ImageArray
-from roi_codec_ros.common.photographs import PhotographError
+from roi_codec_ros.common.photographs import failure_reason
 from roi_codec_ros.lab.datasets.annotated_images import read_annotated, resize, resize_annotation
 from roi_codec_ros.lab.datasets.annotations import Annotation
 from roi_codec_ros.lab.evaluation.average_precision import Matches, average_precision, match
@@ -209,14 +209,6 @@ def _timed(
         synchronise(device)
         times_ms.append(1e3 * (time.perf_counter() - started))
     return result, tuple(times_ms)
-
-
-def failure_reason(error: Exception) -> str:
-    """One line without the file's path; names the kind of errors that are not ours."""
-    if isinstance(error, PhotographError):
-        return f"expected a photograph, found {error.reason}"
-    text = reason_of(error)
-    return text if isinstance(error, RoiCodecError) else f"{type(error).__name__}: {text}"
 
 
 def person_ap50(detector: DetectsPersons, images: Iterable[Annotation]) -> float:

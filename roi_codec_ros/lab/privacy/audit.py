@@ -28,9 +28,9 @@ from numpy.typing import NDArray
 
 from roi_codec_ros.common.errors import RoiCodecError
 from roi_codec_ros.common.images import ImageArray
+from roi_codec_ros.common.photographs import failure_reason
 from roi_codec_ros.lab.datasets.annotated_images import read_annotated
 from roi_codec_ros.lab.datasets.annotations import Annotation
-from roi_codec_ros.lab.evaluation.measurement import failure_reason
 from roi_codec_ros.lab.evaluation.methods import Method
 from roi_codec_ros.lab.evaluation.results import Failure
 from roi_codec_ros.lab.privacy.leakage import HeadBits, erase

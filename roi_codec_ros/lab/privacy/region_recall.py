@@ -24,10 +24,11 @@ from numpy.typing import NDArray
 
 from roi_codec_ros.common.errors import RoiCodecError
 from roi_codec_ros.common.images import ImageArray
+from roi_codec_ros.common.photographs import failure_reason
 from roi_codec_ros.common.tables import NOTHING, text_table
 from roi_codec_ros.lab.datasets.annotated_images import read_annotated
 from roi_codec_ros.lab.datasets.annotations import Annotation
-from roi_codec_ros.lab.evaluation.measurement import HUMAN_MADE, failure_reason
+from roi_codec_ros.lab.evaluation.measurement import HUMAN_MADE
 from roi_codec_ros.lab.evaluation.results import Failure
 from roi_codec_ros.lab.privacy.matching import BoxArray, pair_up, unite
 from roi_codec_ros.lab.training.data import unannotated_heads

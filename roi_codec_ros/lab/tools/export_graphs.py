@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
+import numpy as np
 import onnx
 
 from roi_codec_ros.codec import Model
@@ -74,6 +75,6 @@ def detector_graph(
 
 def _resized(images: CalibrationPhotographs, size: tuple[int, int] | None) -> Iterator[ImageArray]:
     for image in images:
-        yield (
-            image if size is None else cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
-        )
+        if size is not None:
+            image = np.asarray(cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA))
+        yield image
