@@ -15,7 +15,7 @@ import pytest
 from test_cli import roi_codec
 
 from roi_codec_ros.codec import kernels
-from roi_codec_ros.commands import doctor, doctor_network
+from roi_codec_ros.diagnosis import installation, network
 
 
 def test_a_page_says_what_is_here_and_what_works(tmp_path: Path) -> None:
@@ -34,9 +34,9 @@ def test_a_page_says_what_is_here_and_what_works(tmp_path: Path) -> None:
 def test_a_kernel_that_was_left_out_is_named(monkeypatch) -> None:
     monkeypatch.delitem(kernels.KERNELS, kernels.ENTROPY_CODER)
 
-    (finding,) = doctor._kernel()
+    (finding,) = installation.look_at_kernel()
 
-    assert finding.level == doctor.POOR
+    assert finding.level == network.POOR
     assert "expected the C++ entropy coder, found none" in finding.text
     assert "compiler" in finding.text
 
@@ -44,9 +44,9 @@ def test_a_kernel_that_was_left_out_is_named(monkeypatch) -> None:
 def test_a_machine_without_models_is_bad(monkeypatch) -> None:
     monkeypatch.setattr("roi_codec_ros.codec.list_models", list)
 
-    (finding,) = doctor._models()
+    (finding,) = installation.look_at_models()
 
-    assert finding.level == doctor.BAD
+    assert finding.level == network.BAD
 
 
 @pytest.fixture
@@ -72,9 +72,9 @@ def answer_questions(link: socket.socket) -> None:
 
 
 def test_the_clock_of_a_server_is_compared(time_server: str) -> None:
-    *_, finding = doctor_network.look_at_clock(time_server)
+    *_, finding = network.look_at_clock(time_server)
 
-    assert finding.level == doctor.POOR
+    assert finding.level == network.POOR
     offset_ms = float(finding.text.split("clock is ")[1].split(" ms")[0])
     assert offset_ms == pytest.approx(250, abs=50)
     assert time_server.split(":")[0] not in finding.text
@@ -82,29 +82,29 @@ def test_the_clock_of_a_server_is_compared(time_server: str) -> None:
 
 def test_a_server_that_does_not_tell_the_time_is_said(time_server: str) -> None:
     port = time_server.split(":")[1]
-    *_, finding = doctor_network.look_at_clock(f"127.0.0.2:{port}")
+    *_, finding = network.look_at_clock(f"127.0.0.2:{port}")
 
-    assert finding.level == doctor.POOR
+    assert finding.level == network.POOR
     assert "expected an NTP server that answers, found none" in finding.text
 
 
 def test_buffers_that_lose_large_messages_are_named(tmp_path: Path, monkeypatch) -> None:
-    for name in doctor_network.BUFFERS:
+    for name in network.BUFFERS:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("212992\n" if name.endswith("mem_max") else "67108864\n")
-    monkeypatch.setattr(doctor_network, "SETTINGS", tmp_path)
+    monkeypatch.setattr(network, "SETTINGS", tmp_path)
 
-    levels = {finding.subject: finding.level for finding in doctor_network.look_at_buffers()}
+    levels = {finding.subject: finding.level for finding in network.look_at_buffers()}
 
-    assert levels["net.core.rmem_max"] == levels["net.core.wmem_max"] == doctor.POOR
-    assert levels["net.core.rmem_default"] == doctor.GOOD
+    assert levels["net.core.rmem_max"] == levels["net.core.wmem_max"] == network.POOR
+    assert levels["net.core.rmem_default"] == network.GOOD
 
 
 def test_a_profile_that_is_not_there_is_named(monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setenv("FASTDDS_DEFAULT_PROFILES_FILE", str(tmp_path / "none.xml"))
     monkeypatch.delenv("FASTRTPS_DEFAULT_PROFILES_FILE", raising=False)
 
-    (finding,) = doctor_network._profiles("rmw_fastrtps_cpp")
+    (finding,) = network._profiles("rmw_fastrtps_cpp")
 
-    assert (finding.level, finding.subject) == (doctor.POOR, "profile")
+    assert (finding.level, finding.subject) == (network.POOR, "profile")
     assert "FASTDDS_DEFAULT_PROFILES_FILE names no file" in finding.text

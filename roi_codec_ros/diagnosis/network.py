@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `roi-codec doctor` says of DDS, of the system's buffers and of the clock."""
+"""What there is to say of DDS, of the system's buffers and of the clock."""
 
 from __future__ import annotations
 

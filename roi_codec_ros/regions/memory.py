@@ -47,10 +47,6 @@ class MaskMemory:
         if self.memory_s > 0:
             self._masks.append((now_s, found.copy()))
 
-    def forget(self) -> None:
-        """Empty the memory, for a new stream."""
-        self._masks.clear()
-
 
 def still_there(regions: Regions, thresholds: Thresholds) -> BoolArray:
     """Blocks where a person or a head is likely, and those around: [rows, columns]."""

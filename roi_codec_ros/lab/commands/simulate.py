@@ -17,9 +17,7 @@ example:
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from roi_codec_ros.commands.arguments import (
     add_force_option,
@@ -29,11 +27,6 @@ from roi_codec_ros.commands.arguments import (
 )
 from roi_codec_ros.common.errors import UsageError
 from roi_codec_ros.lab.commands import simulate_drive
-
-if TYPE_CHECKING:
-    from roi_codec_ros.lab.evaluation.tracking_scores import Sample, TrackingScores
-    from roi_codec_ros.lab.simulation.measured_hall import Hall
-    from roi_codec_ros.perception.tracking import Tracks
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -78,10 +71,6 @@ def run(args: argparse.Namespace) -> None:
             raise UsageError("expected --video and --film without --drive, found one with it")
         simulate_drive.run_drive(args)
         return
-    from roi_codec_ros.lab.evaluation.tracking_scores import live_samples, score
-    from roi_codec_ros.lab.simulation.measured_hall import simulate_hall
-    from roi_codec_ros.perception.tracking import Tracker
-
     files = outputs(args, "json", "video", "film")
     if args.film:
         from roi_codec_ros.lab.simulation.filmed_hall import write_film
@@ -90,75 +79,17 @@ def run(args: argparse.Namespace) -> None:
             raise UsageError("expected --film without options for tracking, found others")
         write_film(files["film"].path, args.seed, 60.0 * args.minutes)
         return
+    from roi_codec_ros.lab.demo.hall_video import filmed
+    from roi_codec_ros.lab.evaluation import tracking_scores
+    from roi_codec_ros.lab.simulation.measured_hall import simulate_hall
+    from roi_codec_ros.perception.tracking import Tracker
+
     hall = simulate_hall(args.seed, 60.0 * args.minutes)
-    tracker = Tracker(coverage=hall.cameras)
-    moments: Iterable[tuple[Sample, Tracks]] = live_samples(hall, tracker)
+    moments = tracking_scores.live_samples(hall, Tracker(coverage=hall.cameras))
     if args.video:
-        moments = _filmed(moments, hall, files["video"].path)
-    scores = score(sample for sample, _ in moments)
-    result = _result(scores, hall, args)
+        moments = filmed(moments, hall, files["video"].path)
+    scores = tracking_scores.score(sample for sample, _ in moments)
+    result = tracking_scores.hall_result(scores, hall, seed=args.seed, minutes=args.minutes)
     if args.json:
         files["json"].write_json(result)
-    _print_table(result, scores)
-
-
-def _filmed(
-    moments: Iterable[tuple[Sample, Tracks]], hall: Hall, path: Path
-) -> Iterator[tuple[Sample, Tracks]]:
-    """The same moments, each drawn into the video on its way."""
-    import cv2
-
-    from roi_codec_ros.common.videos import video_file
-    from roi_codec_ros.lab.demo.map_picture import hall_picture, marks_of
-    from roi_codec_ros.lab.demo.outputs import open_writer
-
-    picture = hall_picture(hall.settings.floor, hall.cameras)
-    height, width = picture.size
-    with video_file(path, lambda file: open_writer(file, (width, height))) as add:
-        for sample, tracks in moments:
-            drawn = picture.draw(
-                marks_of(tracks),
-                truth=sample.person_xy,
-                title=f"{sample.stamp:.1f} s",
-                note="rings: persons · dots: tracks with 95 % ellipses and a second's way",
-            )
-            add(cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
-            yield sample, tracks
-
-
-def _result(scores: TrackingScores, hall: Hall, args: argparse.Namespace) -> dict[str, Any]:
-    return {
-        "idf1": scores.idf1,
-        "mota": scores.mota,
-        "position_error_m": {
-            "p50": scores.position_error_p50_m,
-            "p95": scores.position_error_p95_m,
-        },
-        "false_tracks_per_minute": scores.false_tracks_per_minute,
-        "persons": hall.settings.persons,
-        "cameras": len(hall.cameras),
-        "seed": args.seed,
-        "minutes": args.minutes,
-    }
-
-
-def _print_table(result: dict[str, Any], scores: TrackingScores) -> None:
-    error = result["position_error_m"]
-    print(
-        f"{result['persons']} persons, {result['cameras']} cameras, "
-        f"{result['minutes']:g} min, seed {result['seed']}"
-    )
-    rows = [
-        ("IDF1", f"{scores.idf1:.3f}"),
-        ("MOTA", f"{scores.mota:.3f}"),
-        ("position error, median", _metres(error["p50"])),
-        ("position error, 95 %", _metres(error["p95"])),
-        ("false tracks per minute", f"{scores.false_tracks_per_minute:.2f}"),
-        ("identity switches", f"{scores.switches}"),
-    ]
-    for name, figure in rows:
-        print(f"{name:<26}{figure:>8}")
-
-
-def _metres(value: float | None) -> str:
-    return "none" if value is None else f"{value:.3f} m"
+    print("\n".join(tracking_scores.result_lines(result, scores)))

@@ -8,8 +8,9 @@ IDF1: Ristani et al., Performance Measures and a Data Set for Multi-Target, Mult
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,6 +108,46 @@ def score(samples: Iterable[Sample]) -> TrackingScores:
         persons=len(persons),
         persons_found=len({int(person) for person in matches["OId"].unique()}),
     )
+
+
+def hall_result(
+    scores: TrackingScores, hall: Hall, *, seed: int, minutes: float
+) -> dict[str, Any]:
+    """Scores of tracks in a simulated hall, and what it was; JSON types only."""
+    return {
+        "idf1": scores.idf1,
+        "mota": scores.mota,
+        "position_error_m": {
+            "p50": scores.position_error_p50_m,
+            "p95": scores.position_error_p95_m,
+        },
+        "false_tracks_per_minute": scores.false_tracks_per_minute,
+        "persons": hall.settings.persons,
+        "cameras": len(hall.cameras),
+        "seed": seed,
+        "minutes": minutes,
+    }
+
+
+def result_lines(result: Mapping[str, Any], scores: TrackingScores) -> list[str]:
+    """For the terminal: what was simulated, then a line for each score."""
+    rows = [
+        ("IDF1", f"{scores.idf1:.3f}"),
+        ("MOTA", f"{scores.mota:.3f}"),
+        ("position error, median", _metres(scores.position_error_p50_m)),
+        ("position error, 95 %", _metres(scores.position_error_p95_m)),
+        ("false tracks per minute", f"{scores.false_tracks_per_minute:.2f}"),
+        ("identity switches", f"{scores.switches}"),
+    ]
+    return [
+        f"{result['persons']} persons, {result['cameras']} cameras, "
+        f"{result['minutes']:g} min, seed {result['seed']}",
+        *(f"{name:<26}{figure:>8}" for name, figure in rows),
+    ]
+
+
+def _metres(value: float | None) -> str:
+    return "none" if value is None else f"{value:.3f} m"
 
 
 def _percentile(errors: NDArray[np.float64], percent: float) -> float | None:
