@@ -420,6 +420,7 @@ def test_an_address_that_is_no_file_is_refused(text, found):
         ("camera_name: front", "projection_matrix: 3", "12 numbers as projection_matrix"),
         (CALIBRATION, "- a list", "no mapping"),
         (CALIBRATION, "{ broken", "expected a calibration"),
+        ("camera_name: front", "camera_name: !!timestamp front", "expected a calibration"),
         (CALIBRATION, None, "No such file"),
     ],
 )

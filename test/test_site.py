@@ -129,6 +129,7 @@ def test_the_nodes_get_what_the_file_says(site: Path) -> None:
         ("{cameras: {a: }, server: {name: a b}}", "server.name: "),
         ("{cameras: {a: }, defaults: {pose: [0]}}", "defaults.pose: expected keys among"),
         ("cameras: {a: {", "expected a file of cameras (YAML), found: "),
+        ("cameras: !!timestamp today", "expected a file of cameras (YAML), found: "),
         ("", "expected the keys cameras, defaults and server, found None"),
     ],
 )

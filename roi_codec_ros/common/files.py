@@ -34,6 +34,9 @@ _PARTIAL_BYTES = 6  # of chance in the name of a file that is not whole yet
 _PARTIALS = f".{'[0-9a-f]' * 2 * _PARTIAL_BYTES}.partial*"
 _LINKS_FOLLOWED = 40
 STDOUT = 1
+# What reading YAML raises besides `yaml.YAMLError`: of dates that do not exist, of keys that can
+# be none, of tags that do not fit their values.
+YAML_FAULTS = (OSError, ValueError, TypeError, AttributeError, LookupError, RecursionError)
 
 
 def write_whole(path: Path, content: bytes | memoryview, *, durable: bool = False) -> None:
@@ -158,6 +161,16 @@ def read_json(path: Path) -> Any:
         return json.loads(read_bytes(path))
     except ValueError as error:
         raise RoiCodecError(f"expected JSON in {path}; found: {error}") from error
+
+
+def read_yaml(path: Path, what: str) -> Any:
+    """What a YAML file in UTF-8 holds. what: how it is called in errors. Raises RoiCodecError."""
+    import yaml
+
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except (*YAML_FAULTS, yaml.YAMLError) as error:
+        raise RoiCodecError(f"expected {what} in {path}, found: {reason_of(error)}") from error
 
 
 def read_bytes(path: Path) -> bytes:

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from roi_codec_ros.common.files import YAML_FAULTS
+
 _PARAMETERS = "ros__parameters"
 
 
@@ -32,7 +34,7 @@ def _sections(path: str | Path) -> list[str] | None:
 
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+    except (*YAML_FAULTS, yaml.YAMLError):
         return None
     return list(_named(content, ""))
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from roi_codec_ros.common.errors import UsageError, reason_of
+from roi_codec_ros.common.files import YAML_FAULTS
 from roi_codec_ros.config.bringup import (
     ENCODER,
     SERVER_EXECUTABLES,
@@ -155,7 +156,7 @@ def _load(path: Path) -> dict[str, Any]:
         tree = yaml.compose(path.read_text(encoding="utf-8-sig"), Loader=yaml.SafeLoader)
         _refuse_doubles(tree, "")
         content = None if tree is None else yaml.SafeLoader("").construct_document(tree)
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+    except (*YAML_FAULTS, yaml.YAMLError) as error:
         raise UsageError(
             f"expected a file of cameras (YAML), found: {reason_of(error)}"
         ) from error

@@ -16,11 +16,11 @@ from typing import Any
 
 import cv2
 import numpy as np
-import yaml
 from numpy.polynomial import Polynomial
 from numpy.typing import ArrayLike, NDArray
 
-from roi_codec_ros.common.errors import RoiCodecError, reason_of
+from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.common.files import read_yaml
 
 # Name as in CameraInfo → how many coefficients it may have. None at all means no distortion,
 # not allowed for an equidistant lens, which is a fisheye even with four zeros.
@@ -282,12 +282,7 @@ def read_calibration(path: Path) -> Calibration:
     If the rectification or the projection matrix is missing or all zeros, that of a monocular
         camera is used: no rotation, and the camera matrix.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise RoiCodecError(
-            f"expected a calibration in {path}, found: {reason_of(error)}"
-        ) from error
+    content = read_yaml(path, "a calibration")
     if not isinstance(content, dict):
         raise RoiCodecError(f"expected a calibration in {path}, found no mapping")
     width, height = (_size(content, key, path) for key in ("image_width", "image_height"))

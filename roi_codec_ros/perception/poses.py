@@ -7,9 +7,8 @@ import math
 from collections.abc import Iterable
 from pathlib import Path
 
-import yaml
-
-from roi_codec_ros.common.errors import RoiCodecError, UsageError, reason_of
+from roi_codec_ros.common.errors import RoiCodecError, UsageError
+from roi_codec_ros.common.files import read_yaml
 from roi_codec_ros.common.share import local_path
 from roi_codec_ros.perception.ground import CameraPose
 
@@ -39,12 +38,7 @@ def parse_camera_poses(entries: Iterable[str]) -> dict[str, CameraPose]:
 
 def read_pose(path: Path) -> CameraPose:
     """A pose from a YAML file with the six keys of POSE_KEYS. Raises RoiCodecError."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise RoiCodecError(
-            f"expected a camera pose in {path}, found: {reason_of(error)}"
-        ) from error
+    content = read_yaml(path, "a camera pose")
     if not isinstance(content, dict) or not set(POSE_KEYS) <= set(content):
         raise RoiCodecError(f"expected {', '.join(POSE_KEYS)} in {path}, found {content!r}")
     return _pose([str(content[key]) for key in POSE_KEYS], str(path))

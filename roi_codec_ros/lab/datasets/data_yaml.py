@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from roi_codec_ros.common.errors import RoiCodecError, reason_of
+from roi_codec_ros.common.files import YAML_FAULTS
 from roi_codec_ros.lab.datasets.records import read_text, shown
 
 _OTHER_KEYS = {"val": ("validation",)}  # as older files have it
@@ -115,8 +116,7 @@ def _parsed(path: Path) -> Any:
         return yaml.safe_load(read_text(path))
     except RecursionError:
         raise RoiCodecError(f"expected YAML in {path}, found it nested too deeply") from None
-    # Of dates that do not exist, keys that can be none, and numbers that are not.
-    except (ValueError, TypeError, AttributeError, KeyError, yaml.YAMLError) as error:
+    except (*YAML_FAULTS, yaml.YAMLError) as error:
         raise RoiCodecError(f"expected YAML in {path}, found: {reason_of(error)}") from error
 
 
