@@ -8,11 +8,11 @@ import math
 import numpy as np
 import pytest
 
-from roi_codec_ros.commands.calibrate_ground import pose_yaml
 from roi_codec_ros.common.errors import RoiCodecError
 from roi_codec_ros.perception import views
 from roi_codec_ros.perception.cameras import CameraModel
 from roi_codec_ros.perception.ground import CameraPose, ground_positions
+from roi_codec_ros.perception.pose_points import pose_yaml
 from roi_codec_ros.perception.poses import parse_camera_poses
 from roi_codec_ros.perception.views import GroundView
 

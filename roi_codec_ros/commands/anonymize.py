@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,6 @@ from roi_codec_ros.commands.arguments import (
 )
 from roi_codec_ros.commands.progress_bar import ProgressBar
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
-from roi_codec_ros.common.output_files import Output
 
 if TYPE_CHECKING:
     from roi_codec_ros.recordings.pipeline import Settings
@@ -201,48 +201,27 @@ def _settings(args: argparse.Namespace, progress: ProgressBar) -> Settings:
 
 
 def _anonymized(args: argparse.Namespace, settings: Settings) -> Result:
-    from roi_codec_ros.codec import Encoder, load_encoder
-    from roi_codec_ros.recordings.bag_reading import is_bag
-    from roi_codec_ros.recordings.bags import BagOptions, anonymize_bag
-    from roi_codec_ros.recordings.film_files import anonymize_film, is_film
-    from roi_codec_ros.recordings.folders import anonymize_folder, anonymize_picture, other_files
-    from roi_codec_ros.recordings.tally import Result
+    from roi_codec_ros.codec import load_encoder
+    from roi_codec_ros.recordings.anonymizing import anonymize_recording
+    from roi_codec_ros.recordings.bags import BagOptions
 
-    told = (
-        f"{args.regions} {args.backend} {args.hide_memory} {args.judge_every} {args.heads_every}"
-    )
-    if is_bag(args.source):
-
-        def encoder() -> Encoder:
-            return load_encoder("fast", regions=args.regions)
-
-        options = BagOptions(tuple(args.topics), tuple(args.keep), args.form, encoder, args.crf)
-        return anonymize_bag(
-            args.source, args.target, settings, options, force=args.force, told=told
-        )
-    if args.topics or args.keep or args.form:
-        raise UsageError(f"expected a bag for --topics, --keep and --as, found {args.source}")
-    if is_film(args.source):
-        return anonymize_film(
-            args.source,
-            args.target,
-            settings,
+    return anonymize_recording(
+        args.source,
+        args.target,
+        settings,
+        BagOptions(
+            topics=tuple(args.topics),
+            keep=tuple(args.keep),
+            form=args.form,
+            encoder=partial(load_encoder, "fast", regions=args.regions),
             quality=args.crf,
-            audio=not args.no_audio,
-            force=args.force,
-            told=told,
-        )
-    if args.source.is_dir():
-        others = other_files(args.source)
-        if others:
-            print(
-                f"not copied, since not pictures: {len(others)}, the first: {others[0]}",
-                file=sys.stderr,
-            )
-        folder = anonymize_folder(args.source, args.target, settings, force=args.force, told=told)
-        return Result([folder])
-    target = Output(args.target, force=args.force, inputs=[args.source])
-    return Result([anonymize_picture(args.source, target, settings)])
+        ),
+        audio=not args.no_audio,
+        force=args.force,
+        told=f"{args.regions} {args.backend} {args.hide_memory} {args.judge_every} "
+        f"{args.heads_every}",
+        say=partial(print, file=sys.stderr),
+    )
 
 
 def _print_tally(tally: CameraTally, target: Path) -> None:

@@ -14,22 +14,15 @@ example:
 from __future__ import annotations
 
 import argparse
-import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from roi_codec_ros.commands.arguments import add_force_option, add_json_option, image_size, outputs
-from roi_codec_ros.common.errors import RoiCodecError, UsageError
-from roi_codec_ros.common.files import GENERATOR, read_bytes
+from roi_codec_ros.common.errors import UsageError
 
 if TYPE_CHECKING:
     from roi_codec_ros.perception.cameras import CameraModel
-    from roi_codec_ros.perception.ground import CameraPose
-
-Point = tuple[float, float, float, float, float]  # u, v in pixels; x, y, z in metres
-POSE_KEYS = ("x", "y", "z", "roll", "pitch", "yaw")
+    from roi_codec_ros.perception.pose_points import Point
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     points.add_argument(
         "--point",
-        type=parse_point,
+        type=_point,
         action="append",
         metavar="U,V,X,Y[,Z]",
         help="one point; repeat it at least four times",
@@ -74,87 +67,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the pose as YAML")
 
 
-def parse_point(text: str) -> Point:
-    """``u,v,x,y[,z]``; z is 0 where it is left out. Raises ValueError."""
-    numbers = [float(part) for part in text.split(",")]
-    if len(numbers) not in (4, 5) or not all(map(math.isfinite, numbers)):
-        raise ValueError(text)
-    u, v, x, y, z = [*numbers, 0.0][:5]
-    return u, v, x, y, z
+def _point(text: str) -> Point:
+    from roi_codec_ros.perception.pose_points import parse_point
+
+    return parse_point(text)
 
 
-parse_point.__name__ = "point"  # what argparse calls it when it refuses one
+_point.__name__ = "point"  # what argparse calls it when it refuses one
 
 
 def run(args: argparse.Namespace) -> None:
     """Run the verb. Raises RoiCodecError for whatever a user can cause."""
     from roi_codec_ros.common.photographs import read_photograph
-    from roi_codec_ros.perception.calibration import point_errors, solve_pose
+    from roi_codec_ros.perception.pose_points import FoundPose, pose_yaml, read_points
 
     if args.click != bool(args.image):
         raise UsageError("expected --image and --click together, found one of them")
     files = outputs(args, "json", "out", inputs=[args.camera, args.points, args.image])
-    image = read_photograph(args.image) if args.click else None
-    size = args.size
-    if image is not None:
-        if size is not None:
-            raise UsageError("expected --size or --image, found both")
-        size = image.shape[1], image.shape[0]
-    camera = _camera(args, size)
-    if image is not None:
+    if args.click:
         from roi_codec_ros.commands.clicking import click_points
 
+        image = read_photograph(args.image)
+        if args.size is not None:
+            raise UsageError("expected --size or --image, found both")
+        camera = _camera(args, (image.shape[1], image.shape[0]))
         points = click_points(image)
     else:
+        camera = _camera(args, args.size)
         points = args.point or read_points(args.points)
-    table = np.array(points, np.float64).reshape(-1, 5)
-    pixels, places = table[:, :2], table[:, 2:]
-    pose, residual_px = solve_pose(pixels, places, camera)
-    error_px, error_m = point_errors(pixels, places, camera, pose)
+    found = FoundPose.of(points, camera)
     if args.json:
-        rows = [
-            {
-                **dict(zip(("u", "v", "x", "y", "z"), point, strict=True)),
-                "error_px": float(px),
-                "error_m": None if math.isnan(metres) else float(metres),
-            }
-            for point, px, metres in zip(points, error_px, error_m, strict=True)
-        ]
-        files["json"].write_json(_summary(pose, residual_px) | {"points": rows})
+        files["json"].write_json(found.as_dict())
     if args.out:
-        files["out"].write(pose_yaml(pose, residual_px).encode())
-    _print_pose(pose, residual_px)
-    for point, px, metres in zip(points, error_px, error_m, strict=True):
-        u, v, x, y, z = point
-        on_ground = "never meets its height" if math.isnan(metres) else f"{metres:7.3f} m"
-        print(f"  {u:7.1f} {v:7.1f} at {x:8.3f} {y:8.3f} {z:7.3f}: {px:7.2f} px, {on_ground}")
-
-
-def read_points(path: Path) -> list[Point]:
-    """The points of a file; empty lines, comments (#) and a heading are left out."""
-    points = []
-    lines = read_bytes(path).decode("utf-8-sig", "replace").splitlines()
-    for number, line in enumerate(lines, 1):
-        text = line.split("#")[0].strip()
-        if not text or (number == 1 and text.replace(" ", "").lower().startswith("u,v,x,y")):
-            continue
-        try:
-            points.append(parse_point(text))
-        except ValueError as error:
-            raise RoiCodecError(
-                f"expected u,v,x,y[,z] in line {number} of {path}, found {text!r}"
-            ) from error
-    return points
-
-
-def pose_yaml(pose: CameraPose, residual_px: float) -> str:
-    """The pose's six numbers, metres and radians, as YAML."""
-    lines = [
-        "# The camera's body (x forward, y left, z up) in the map: metres, radians.",
-        f"# {GENERATOR} calibrate-ground, residual {residual_px:.2f} px",
-    ]
-    lines += [f"{key}: {value:.6f}" for key, value in _parameters(pose).items()]
-    return "\n".join(lines) + "\n"
+        files["out"].write(pose_yaml(found.pose, found.residual_px).encode())
+    print("\n".join(found.lines()))
 
 
 def _camera(args: argparse.Namespace, size: tuple[int, int] | None) -> CameraModel:
@@ -167,31 +113,3 @@ def _camera(args: argparse.Namespace, size: tuple[int, int] | None) -> CameraMod
     if size is None:
         raise UsageError("expected --size with --hfov, found none")
     return CameraModel.from_hfov(*size, args.hfov)
-
-
-def _parameters(pose: CameraPose) -> dict[str, float]:
-    return dict(zip(POSE_KEYS, pose.to_xyz_rpy(), strict=True))
-
-
-def _degrees(pose: CameraPose) -> dict[str, float]:
-    return {key: math.degrees(_parameters(pose)[key]) for key in POSE_KEYS[3:]}
-
-
-def _summary(pose: CameraPose, residual_px: float) -> dict[str, Any]:
-    return {
-        "pose": _parameters(pose),
-        "degrees": _degrees(pose),
-        "residual_px": residual_px,
-    }
-
-
-def _print_pose(pose: CameraPose, residual_px: float) -> None:
-    values = _parameters(pose)
-    print(f"position, m      {_row({key: values[key] for key in POSE_KEYS[:3]}, 3)}")
-    print(f"angles, rad      {_row({key: values[key] for key in POSE_KEYS[3:]}, 5)}")
-    print(f"angles, degrees  {_row(_degrees(pose), 2)}")
-    print(f"residual         {residual_px:.2f} px")
-
-
-def _row(values: dict[str, float], digits: int) -> str:
-    return "  ".join(f"{key} {value:.{digits}f}" for key, value in values.items())

@@ -17,7 +17,9 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from roi_codec_ros.codec.bitstream import DEFAULT_MAX_PIXELS, MAX_SIDE
 from roi_codec_ros.commands.arguments import (
@@ -29,6 +31,9 @@ from roi_codec_ros.commands.arguments import (
 from roi_codec_ros.common.errors import RoiCodecError
 from roi_codec_ros.common.files import read_bytes
 from roi_codec_ros.common.images import picture_bytes
+
+if TYPE_CHECKING:
+    from roi_codec_ros.codec import Model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,15 +66,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Run the verb. Raises RoiCodecError for whatever a user can cause."""
-    from roi_codec_ros.codec import Decoder, Payload, list_models, load_model
-    from roi_codec_ros.commands.decode_folder import decode_folder
+    from roi_codec_ros.codec import Decoder, Payload
     from roi_codec_ros.recordings.bag_reading import is_bag
 
     if is_bag(args.roic):
         _decode_bag(args)
         return
     if args.roic.is_dir():
-        decode_folder(args, outputs(args, "json", inputs=[args.model]))
+        _decode_folder(args)
         return
     files = outputs(args, "out", "json", inputs=[args.roic, args.model])
     data = read_bytes(args.roic)
@@ -82,13 +86,9 @@ def run(args: argparse.Namespace) -> None:
             f"{payload.coded_width}×{payload.coded_height} pixels: "
             f"--max-megapixels {math.ceil(pixels / 1e6)} takes it"
         )
-    if args.model:
-        models = [load_model(args.model)]
-    else:
-        installed = [entry.model for entry in list_models() if entry.model is not None]
-        # Only matching models are loaded; without one, the decoder's error lists what is
-        # installed.
-        models = [m for m in installed if m.id == payload.model_id] or installed
+    models = _models(args.model)
+    # Only matching models are loaded; without one, the decoder's error lists what is installed.
+    models = [m for m in models if args.model or m.id == payload.model_id] or models
     frame = Decoder(models, backend="auto", max_pixels=max_pixels).decode(data)
     files["out"].write(picture_bytes(frame.image, args.out.suffix))
     height, width = frame.coded_size
@@ -106,6 +106,34 @@ def run(args: argparse.Namespace) -> None:
                 "timings_ms": frame.timings_ms,
             },
         )
+
+
+def _models(given: str | None) -> list[Model]:
+    """The model that was given, else all that are installed."""
+    from roi_codec_ros.codec import list_models, load_model
+
+    if given:
+        return [load_model(given)]
+    return [entry.model for entry in list_models() if entry.model is not None]
+
+
+def _decode_folder(args: argparse.Namespace) -> None:
+    from roi_codec_ros.codec import Decoder
+    from roi_codec_ros.recordings.payload_folders import decode_folder
+
+    files = outputs(args, "json", inputs=[args.model])
+    decoder = Decoder(
+        _models(args.model), backend="auto", max_pixels=round(1e6 * args.max_megapixels)
+    )
+    say = partial(print, file=sys.stderr)
+    done = decode_folder(args.roic, args.out, decoder, say, force=args.force)
+    count = len(done.known_shares)
+    print(f"{args.out}: {count} of {count + done.refused} frames, {done.whole} of them whole")
+    if args.json:
+        frames = [
+            {"file": name, "known_share": share} for name, share in done.known_shares.items()
+        ]
+        files["json"].write_json({"frames": frames, "refused": done.refused})
 
 
 def _decode_bag(args: argparse.Namespace) -> None:
