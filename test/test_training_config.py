@@ -140,6 +140,7 @@ def test_objectives_of_heads_by_name() -> None:
         (["--set", "crops.sise=3"], r"a key among size, .*; found 'crops.sise'"),
         (["--set", "precision=fp8"], r"one of bf16, fp32 as precision, found 'fp8'"),
         (["--set", "batch_size"], r"--set KEY=VALUE, found 'batch_size'"),
+        (["--set", "seed=!!timestamp 1"], r"a value in YAML for seed, found '!!timestamp 1'"),
         (["--learning-rate", "0"], r"a number above 0 as learning_rate, found 0.0"),
         (["--seed", "-1"], r"a number of 0 or more as seed, found -1"),
         (["--set", "crops=3"], r"expected settings \(size, .* as crops, found 3"),

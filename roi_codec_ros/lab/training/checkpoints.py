@@ -13,7 +13,7 @@ import torch
 from roi_codec_ros.codec.model_file import read_model
 from roi_codec_ros.codec.models import SUFFIX
 from roi_codec_ros.codec.presets import Preset, get_preset
-from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.common.errors import RoiCodecError, reason_of
 from roi_codec_ros.common.files import write_whole
 from roi_codec_ros.lab.training.trainable import TrainableCodec
 
@@ -28,9 +28,8 @@ def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
     try:
         state = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:
-        reason = " ".join(str(error).split())
         raise RoiCodecError(
-            f"expected a training checkpoint at {path}; reading it failed: {reason}"
+            f"expected a training checkpoint at {path}; reading it failed: {reason_of(error)}"
         ) from error
     found = state.get("format") if isinstance(state, dict) else type(state).__name__
     if found not in READ_FORMATS:
@@ -53,7 +52,7 @@ def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     except OSError as error:
         stands = "the last one stands" if path.is_file() else "there is none yet"
         raise RoiCodecError(
-            f"cannot write a checkpoint to {path}: {error.strerror}; {stands}"
+            f"cannot write a checkpoint to {path}: {reason_of(error)}; {stands}"
         ) from error
 
 
@@ -79,7 +78,7 @@ def initial_weights(path: Path, preset: str) -> tuple[dict[str, torch.Tensor], d
     except RuntimeError as error:
         raise RoiCodecError(
             f"expected weights of the sizes of preset {preset} at {path}, "
-            f"found: {' '.join(str(error).split())}"
+            f"found: {reason_of(error)}"
         ) from error
     if report.unexpected_keys:
         raise RoiCodecError(

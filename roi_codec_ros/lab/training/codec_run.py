@@ -12,7 +12,7 @@ from typing import Any
 
 from roi_codec_ros.codec.model_file import Model
 from roi_codec_ros.codec.models import SUFFIX
-from roi_codec_ros.common.errors import RoiCodecError, UsageError
+from roi_codec_ros.common.errors import RoiCodecError, UsageError, reason_of
 from roi_codec_ros.common.files import same_file, write
 from roi_codec_ros.common.graph_runtime import find_graph, read_graph
 from roi_codec_ros.common.output_files import RunFolder
@@ -192,7 +192,7 @@ def _clear(out: Path, preset: str) -> None:
             try:
                 path.unlink(missing_ok=True)
             except OSError as error:
-                raise RoiCodecError(f"cannot remove {path}: {error.strerror}") from error
+                raise RoiCodecError(f"cannot remove {path}: {reason_of(error)}") from error
 
 
 def _photographs(options: RunOptions, classes: Iterable[str]) -> AnnotationSet:

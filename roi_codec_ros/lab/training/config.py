@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from roi_codec_ros.codec.presets import BLOCKS, get_preset
-from roi_codec_ros.common.errors import UsageError
+from roi_codec_ros.common.errors import UsageError, reason_of
+from roi_codec_ros.common.files import YAML_FAULTS
 from roi_codec_ros.common.share import share_folders
 from roi_codec_ros.lab.training.data import CropSettings
 from roi_codec_ros.lab.training.objectives import Regions, default_regions, read_regions
@@ -152,9 +153,10 @@ def read_mapping(path: Path) -> dict[str, Any]:
 
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise UsageError(f"expected a configuration in YAML at {path}, found: {reason}") from error
+    except (*YAML_FAULTS, yaml.YAMLError) as error:
+        raise UsageError(
+            f"expected a configuration in YAML at {path}, found: {reason_of(error)}"
+        ) from error
     if not isinstance(values, dict):
         raise UsageError(f"expected keys and values in {path}, found {values!r}")
     return values

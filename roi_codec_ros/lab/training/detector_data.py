@@ -19,7 +19,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.common.errors import RoiCodecError, reason_of
 from roi_codec_ros.common.files import write_whole
 from roi_codec_ros.common.images import ImageArray
 from roi_codec_ros.common.photographs import read_photograph
@@ -199,7 +199,7 @@ def _write(path: Path, content: bytes) -> None:
     try:
         write_whole(path, content)
     except OSError as error:
-        raise _NotWrittenError(f"cannot write {path}: {error.strerror}") from error
+        raise _NotWrittenError(f"cannot write {path}: {reason_of(error)}") from error
 
 
 def _png(image: ImageArray) -> bytes:
@@ -218,5 +218,5 @@ def _content_digest(annotation: Annotation) -> str:
     try:
         digest = hashlib.sha256(_RECIPE + annotation.image_path.read_bytes())
     except OSError as error:
-        raise RoiCodecError(f"expected an image, found: {error.strerror}") from error
+        raise RoiCodecError(f"expected an image, found: {reason_of(error)}") from error
     return digest.hexdigest()[:16]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.common.errors import RoiCodecError, reason_of
 from roi_codec_ros.lab.training.region_network import PYRAMID, RegionNetwork, read_tensorflow_js
 from roi_codec_ros.perception.detections import Detections
 from roi_codec_ros.regions.graph import LEAK
@@ -45,7 +45,9 @@ class NanoDet:
                 head = nn.Sequential(before, nn.LeakyReLU(LEAK), after)
                 self._heads.append(head)
         except (KeyError, RuntimeError) as error:
-            raise RoiCodecError(f"expected NanoDet in {folder}, found: {error}") from error
+            raise RoiCodecError(
+                f"expected NanoDet in {folder}, found: {reason_of(error)}"
+            ) from error
         for network in (self._trunk, *self._heads):
             network.eval().to(memory_format=torch.channels_last)
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from roi_codec_ros.common.errors import UsageError
+from roi_codec_ros.common.files import YAML_FAULTS
 from roi_codec_ros.lab.datasets.annotations import HEAD, PERSON
 from roi_codec_ros.lab.training.objectives import OBJECTIVES
 from roi_codec_ros.lab.training.settings import BUDGETS
@@ -91,7 +92,7 @@ def _set_keys(changed: dict[str, Any], assignments: Sequence[str]) -> None:
             raise UsageError(f"expected --set KEY=VALUE, found {assignment!r}")
         try:
             value = yaml.safe_load(text)
-        except yaml.YAMLError:
+        except (*YAML_FAULTS, yaml.YAMLError):
             raise UsageError(f"expected a value in YAML for {key}, found {text!r}") from None
         _put(changed, key.split("."), value)
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.common.errors import RoiCodecError, reason_of
 from roi_codec_ros.lab.training.training_run import StepReport
 
 _BAR = "{percentage:3.0f}%|{bar:12}| {elapsed}<{remaining} {postfix}"
@@ -35,7 +35,7 @@ class ProgressLog:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("a", encoding="utf-8")
         except OSError as error:
-            raise RoiCodecError(f"cannot write {path}: {error.strerror}") from error
+            raise RoiCodecError(f"cannot write {path}: {reason_of(error)}") from error
         self._path, self._every, self._board = path, every, board
         self._sums: dict[str, float] = {}
         self._count = 0
@@ -102,7 +102,7 @@ class ProgressLog:
                 for name, value in means.items():
                     self._board.add_scalar(name.replace(".", "/"), value, report.step)
         except OSError as error:
-            raise RoiCodecError(f"cannot write {self._path}: {error.strerror}") from error
+            raise RoiCodecError(f"cannot write {self._path}: {reason_of(error)}") from error
 
     def picture(self, strip: NDArray[np.uint8], step: int) -> None:
         """Show a picture, RGB [H, W, 3], in TensorBoard."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.common.errors import RoiCodecError, reason_of
 from roi_codec_ros.common.onnx_builder import require_onnx
 from roi_codec_ros.common.onnx_int8 import WHOLE_NETWORK, quantise
 from roi_codec_ros.lab.training.region_labels import RegionLabels
@@ -53,11 +53,9 @@ def face_arrays(path: Path) -> dict[str, np.ndarray]:
     """YuNet's weights of its published ONNX file. Raises RoiCodecError for another file."""
     try:
         return yunet_weights(path.read_bytes())
-    except OSError as error:
-        raise RoiCodecError(f"expected YuNet's ONNX file at {path}, found: {error}") from error
     except Exception as error:  # onnx raises what protobuf raises
         raise RoiCodecError(
-            f"expected YuNet's ONNX file at {path}, found: {' '.join(str(error).split())[:200]}"
+            f"expected YuNet's ONNX file at {path}, found: {reason_of(error, most=200)}"
         ) from error
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.common.errors import RoiCodecError, reason_of
 from roi_codec_ros.regions.graph import DEVIATION, GREY, LEAK, MEAN
 
 STRIDE = 8  # of the finest scale, in pixels of the halved frame
@@ -168,6 +168,6 @@ def read_tensorflow_js(topology: Path, weights: Path) -> Mapping[str, np.ndarray
             found[item["name"]] = array.astype(np.float32)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RoiCodecError(
-            f"expected a TensorFlow.js model at {topology}, found: {error}"
+            f"expected a TensorFlow.js model at {topology}, found: {reason_of(error)}"
         ) from error
     return found

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.common.errors import RoiCodecError, reason_of
 from roi_codec_ros.lab.training.checkpoints import read_checkpoint, write_checkpoint
 from roi_codec_ros.lab.training.engine import learning_rate_share
 from roi_codec_ros.lab.training.loader import Prefetcher
@@ -136,8 +136,7 @@ class TrainingRun(ABC, Generic[Drawn]):
             self.model.load_state_dict({k: v.to(self.device) for k, v in weights.items()})
         except RuntimeError as error:
             raise RoiCodecError(
-                f"expected weights of preset {self._kind}, "
-                f"found: {' '.join(str(error).split())[:300]}"
+                f"expected weights of preset {self._kind}, found: {reason_of(error, most=300)}"
             ) from error
         self.about["started_from"] = dict(origin)
         self._average_from_here()
@@ -219,7 +218,7 @@ class TrainingRun(ABC, Generic[Drawn]):
         try:
             figures = self._train_step(batch, progress)
         except (MemoryError, RuntimeError) as error:
-            text = " ".join(str(error).split())
+            text = reason_of(error)
             full = isinstance(error, (MemoryError, torch.OutOfMemoryError))
             if full or "not enough memory" in text or "can't allocate memory" in text:
                 raise RoiCodecError(
