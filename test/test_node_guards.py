@@ -13,12 +13,14 @@ pytest.importorskip("roi_codec_ros.msg", reason="the messages are not built")
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from graph_harness import RELIABLE, unused_domain
+from graph_harness import NEWEST, RELIABLE, unused_domain
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
-from std_msgs.msg import Header
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from std_msgs.msg import Header, String
 
 from roi_codec_ros.nodes.base import ManagedNode
+from roi_codec_ros.nodes.mismatches import Mismatches
 
 pytestmark = pytest.mark.graph
 
@@ -91,3 +93,61 @@ def test_a_node_outlives_what_its_callbacks_raise(faulty):
     assert node.set_parameters([Parameter("max_range_m", value=7.0)])[0].successful
     assert node.calls[-1] == "setting"
     spin_until(lambda: any("MemoryError: statuses" in s.message for m in heard for s in m.status))
+
+
+def test_a_peer_of_another_type_or_qos_is_named_once(faulty):
+    node, spin_until = faulty
+    elsewhere = rclpy.Context()  # within one, the middleware itself refuses a second type
+    rclpy.init(context=elsewhere, domain_id=node.context.get_domain_id())
+    other = rclpy.create_node("other", context=elsewhere)
+    mismatches = Mismatches(node)
+    told: list[str] = []
+
+    def names(*expected: str) -> Callable[[], bool]:
+        def look() -> bool:
+            told.extend(mismatches.new())
+            return all(any(text in sentence for sentence in told) for text in expected)
+
+        return look
+
+    mismatches.watch(node.create_publisher(Header, "sent", NEWEST))
+    for topic in ("heard", "read"):
+        mismatches.watch(node.create_subscription(Header, topic, lambda message: None, RELIABLE))
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    fitting = other.create_subscription(Header, "sent", lambda message: None, NEWEST)
+    asking = other.create_subscription(Header, "sent", lambda message: None, latched)
+    other.create_publisher(Header, "heard", NEWEST)
+    other.create_publisher(String, "read", RELIABLE)
+    spin_until(
+        names(
+            "topic /sent: expected subscriptions that match this node's std_msgs/msg/Header, "
+            "found /other with incompatible QoS",
+            "topic /heard: expected publishers that match this node's std_msgs/msg/Header, "
+            "found /other with incompatible QoS",
+            "topic /read: expected publishers that match this node's std_msgs/msg/Header, "
+            "found /other of type std_msgs/msg/String",
+        )
+    )
+    assert len(told) == 3
+    assert mismatches.new() == []
+
+    other.destroy_subscription(asking)  # and comes back: it is named again
+    spin_until(lambda: node.count_subscribers("sent") == 1)
+    assert mismatches.new() == []
+    other.create_subscription(Header, "sent", lambda message: None, latched)
+    told.clear()
+    spin_until(names("topic /sent"))
+    assert len(told) == 1
+    assert fitting.topic_name == "/sent"
+    other.destroy_node()
+    elsewhere.try_shutdown()
+
+
+def test_entities_have_no_event_handlers_for_an_executor_to_look_at(faulty):
+    node, _ = faulty
+    before = len(list(node.waitables))
+
+    node.trigger_configure()
+    node.publisher(Header, "told")
+
+    assert len(list(node.waitables)) == before

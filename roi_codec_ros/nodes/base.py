@@ -72,7 +72,10 @@ class ManagedNode(GuardedNode):
             self.add_pre_set_parameters_callback(partial(whole_numbers_as_doubles, self._declared))
         self._guard_transitions()
         self._diagnostics = self.create_publisher(
-            DiagnosticArray, diagnostics.TOPIC, qos.reliable()
+            DiagnosticArray,
+            diagnostics.TOPIC,
+            qos.reliable(),
+            event_callbacks=qos.silent_publisher_events(),
         )
         self.timer(diagnostics.PERIOD_S, self.publish_diagnostics)
 
@@ -137,6 +140,7 @@ class ManagedNode(GuardedNode):
         if rivals := self._rivals.found(self._own_topics):
             statuses.append(diagnostics.Status("topics", diagnostics.Level.ERROR, rivals))
             self.warn("topics", rivals)
+        self.warn_of_mismatches()
         name = self.get_fully_qualified_name()
         stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(diagnostics.to_message(name, stamp, statuses))

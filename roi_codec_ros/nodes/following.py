@@ -109,7 +109,7 @@ class FollowingSubscription:
         """
         self._node = node
         self._topic = topic
-        self._callbacks = {_type_name(kind): (kind, call) for kind, call in callbacks.items()}
+        self._callbacks = {type_name(kind): (kind, call) for kind, call in callbacks.items()}
         self._subscription: Any = None
         self.lost = 0
         self.lost_recently = SlidingWindow()
@@ -212,7 +212,7 @@ class FollowingSubscription:
         return Way(way.type, reliable, way.latched and reliable)
 
 
-def _type_name(kind: type) -> str:
+def type_name(kind: type) -> str:
     """Type name in the ROS graph, for example "sensor_msgs/msg/Image"."""
     package, *_ = kind.__module__.split(".")
     return f"{package}/msg/{kind.__name__}"

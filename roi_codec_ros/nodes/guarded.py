@@ -20,6 +20,7 @@ from roi_codec_ros.common.errors import RoiCodecError
 from roi_codec_ros.nodes import qos
 from roi_codec_ros.nodes.conversions import stamp_ns
 from roi_codec_ros.nodes.following import LOOK_EVERY_S, FollowingSubscription
+from roi_codec_ros.nodes.mismatches import Mismatches
 from roi_codec_ros.nodes.ros_start import REFUSALS, refusal
 
 Item = TypeVar("Item")
@@ -36,6 +37,9 @@ class GuardedNode(LifecycleNode):
         self._active = False
         self._entities: list[Callable[[], Any]] = []  # destroys each of them
         self._own_topics: set[str] = set()
+        self._mismatches = Mismatches(self)
+        self._looks: list[Callable[[], None]] = []
+        self._look_timer: Any = None
         self._warned_s: dict[str, float] = {}
 
     @property
@@ -60,14 +64,17 @@ class GuardedNode(LifecycleNode):
                 topic,
                 profile or qos.newest(),
                 qos_overriding_options=qos.overridable(),
+                event_callbacks=qos.silent_publisher_events(),
             )
         except REFUSALS as error:
             raise refusal(f"topic {topic}", error) from error
+        self._mismatches.watch(publisher)
         if self._active:  # created for a camera that was added
             publisher.on_activate(None)
 
         def destroy() -> None:
             self._own_topics.discard(publisher.topic_name)
+            self._mismatches.forget(publisher)
             self.destroy_lifecycle_publisher(publisher)
 
         self._entities.append(destroy)
@@ -134,7 +141,7 @@ class GuardedNode(LifecycleNode):
                 self.destroy_subscription(subscription)
 
         self._entities.append(destroy)
-        self.repeat(LOOK_EVERY_S, look)
+        self._look_often(look)
 
     def _subscribe(
         self,
@@ -146,11 +153,22 @@ class GuardedNode(LifecycleNode):
     ) -> Any:
         try:
             subscription = self.create_subscription(
-                message_type, topic, callback, profile, **options
+                message_type,
+                topic,
+                callback,
+                profile,
+                event_callbacks=qos.silent_events(),
+                **options,
             )
         except REFUSALS as error:
             raise refusal(f"topic {topic}", error) from error
-        self._entities.append(lambda: self.destroy_subscription(subscription))
+        self._mismatches.watch(subscription)
+
+        def destroy() -> None:
+            self._mismatches.forget(subscription)
+            self.destroy_subscription(subscription)
+
+        self._entities.append(destroy)
         return subscription
 
     def follow(
@@ -164,13 +182,21 @@ class GuardedNode(LifecycleNode):
         guarded = {kind: self._only_while_active(call) for kind, call in callbacks.items()}
         following = FollowingSubscription(self, guarded, topic)
         self._entities.append(following.destroy)
-        self.repeat(LOOK_EVERY_S, following.look)
+        self._look_often(following.look)
         return following
 
-    def repeat(self, period_s: float, step: Callable[[], None]) -> None:
-        """Call `step` periodically, until clean-up, as `timer` does."""
-        timer = self.timer(period_s, step)
-        self._entities.append(lambda: self.destroy_timer(timer))
+    def _look_often(self, look: Callable[[], None]) -> None:
+        """Call `look` every LOOK_EVERY_S until clean-up.
+
+        All share one timer: an executor wakes up for each, which takes the longer the more
+        entities it waits for.
+        """
+        if self._look_timer is None:
+            self._look_timer = self.timer(
+                LOOK_EVERY_S, lambda: self.each(lambda call: call(), tuple(self._looks))
+            )
+        self._looks.append(look)
+        self._entities.append(lambda: self._looks.remove(look))
 
     def timer(self, period_s: float, callback: Callable[[], None]) -> Any:
         """A timer that keeps running while simulated time is paused, and after exceptions.
@@ -226,6 +252,14 @@ class GuardedNode(LifecycleNode):
         self._own_topics.clear()
         while self._entities:
             self._entities.pop()()
+        if self._look_timer is not None:
+            self.destroy_timer(self._look_timer)
+            self._look_timer = None
+
+    def warn_of_mismatches(self) -> None:
+        """Log, once each, the peers that cannot exchange messages with this node."""
+        for sentence in self._mismatches.new():
+            self.get_logger().warning(sentence)
 
     def report(self, error: Exception) -> None:
         """Log one line for errors caused by a user or peer, a traceback for bugs."""

@@ -8,9 +8,9 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSPolicyKind, QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
 try:
-    from rclpy.event_handler import SubscriptionEventCallbacks
+    from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
 except ImportError:  # Humble
-    from rclpy.qos_event import SubscriptionEventCallbacks
+    from rclpy.qos_event import PublisherEventCallbacks, SubscriptionEventCallbacks
 
 LARGEST_DEPTH = 10_000
 
@@ -87,9 +87,18 @@ def is_latched(profile: QoSProfile) -> bool:
     )
 
 
+# An executor looks at each event handler whenever anything arrives: without them, a server of many
+# cameras has time for its frames. `mismatches.py` gives the warnings of the default ones.
+
+
 def silent_events() -> SubscriptionEventCallbacks:
-    """For a second subscription that some publishers do not match: no warnings."""
+    """A subscription without event handlers."""
     return SubscriptionEventCallbacks(use_default_callbacks=False)
+
+
+def silent_publisher_events() -> PublisherEventCallbacks:
+    """A publisher without event handlers."""
+    return PublisherEventCallbacks(use_default_callbacks=False)
 
 
 def overridable(*, reliability: bool = True) -> QoSOverridingOptions:

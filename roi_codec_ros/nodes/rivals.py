@@ -23,14 +23,9 @@ class Rivals:
 
     def found(self, topics: Collection[str]) -> str:
         """A message that names them by topic; empty if there are none."""
-        found = {
-            topic: names
-            for topic in sorted(topics)
-            if self._node.count_publishers(topic) > 1 and (names := self._others(topic))
-        }
-        for topic in set(self._namesakes_since) - {
-            topic for topic in topics if self._node.count_publishers(topic) > 1
-        }:
+        shared = [topic for topic in sorted(topics) if self._node.count_publishers(topic) > 1]
+        found = {topic: names for topic in shared if (names := self._others(topic))}
+        for topic in set(self._namesakes_since).difference(shared):
             del self._namesakes_since[topic]
         if not found:
             return ""
