@@ -40,15 +40,23 @@ constexpr int kReciprocalBits = 48;
 constexpr int kBucketBits = 8;  // resolution of the first look-up in decoding
 constexpr int kBucketShift = kPrecision - kBucketBits;
 constexpr std::size_t kMaxSymbols = std::size_t{1} << 31;
-constexpr std::int16_t kFarthest = 127;  // a bound between two contexts, at most, and its negative
-constexpr std::int16_t kBelowAll = -128;  // below all bounds
+constexpr int kMostActivity = 255;  // around a symbol, and a bound between two contexts
+constexpr int kMostOfBlock = 3;  // that a symbol of the same block counts in an activity
+constexpr int kMostOfNeighbour = 15;  // that one of a neighbour counts
+constexpr std::size_t kGroups = 4;  // of eight channels each that count for the next one
+constexpr std::size_t kFractions = 3;  // contexts of a predicted channel for each of the others
+constexpr std::uint8_t kMiddle = 1;  // a prediction close to a whole number of steps
+constexpr std::uint8_t kLone = 4;  // beside a fraction: nothing around is known
+constexpr std::int64_t kOne = 1024;  // a weight of 1
+constexpr std::int32_t kMostWeight = 1 << 13;
+constexpr std::int64_t kFarthest = 4095;  // a prediction in steps, at most, and its negative
+constexpr std::size_t kMostInputs = 16;  // of a prediction
+constexpr std::size_t kPlaces = 5;  // that a prediction looks at: the block, and its neighbours
 constexpr std::uint8_t kFirstClass = 2;  // a block of class 0; smaller ones are not coded
 constexpr std::size_t kMaxClasses = 6;
 constexpr std::size_t kMaxLevels = 64;
 constexpr std::int8_t kNotCoded = -1;  // in place of a level
-constexpr std::int32_t kMaxStep = 1 << 24;  // of a ladder
-constexpr std::uint64_t kMaxRatio = 0xffff;  // between two levels, in 1/256
-constexpr std::uint32_t kFarthestNeighbour = 4095;  // that a symbol of another level counts as
+constexpr std::int32_t kMaxStep = 0xffff;  // of a ladder
 
 using States = std::array<std::uint32_t, kLanes>;
 
@@ -436,28 +444,22 @@ public:
   Layout(
     const Blocks & blocks, const Size & sides, const std::vector<std::size_t> & coded,
     const std::vector<std::int8_t> & level_of)
-  : size(sides), levels_((sides.height + 1) * (sides.width + 1), kNotCoded)
+  : size(sides)
   {
-    for (std::size_t y = 0; y < sides.height; ++y) {
-      for (std::size_t x = 0; x < sides.width; ++x) {
-        const std::int8_t level = level_of[blocks[y * sides.width + x]];
-        levels_[(y + 1) * row() + x + 1] = level;
-        if (level != kNotCoded) {
-          depth = std::max(depth, coded[static_cast<std::size_t>(level)]);
-          total += coded[static_cast<std::size_t>(level)];
-        }
+    levels_.reserve(blocks.size());
+    for (const std::uint8_t block : blocks) {
+      const std::int8_t level = level_of[block];
+      levels_.push_back(level);
+      if (level != kNotCoded) {
+        depth = std::max(depth, coded[static_cast<std::size_t>(level)]);
+        total += coded[static_cast<std::size_t>(level)];
       }
     }
     shared = total - std::min(total, kTail);
   }
 
-  // The level of a block; one row back and one place back are those above and left of it.
-  const std::int8_t * level(std::size_t y, std::size_t x) const
-  {
-    return levels_.data() + (y + 1) * row() + x + 1;
-  }
-
-  std::size_t row() const {return size.width + 1;}
+  // The level of a block.
+  std::int8_t level(std::size_t y, std::size_t x) const {return levels_[y * size.width + x];}
 
   // How many states there are.
   std::size_t lanes() const {return shared > 0 ? kLanes : total > 0 ? 1 : 0;}
@@ -469,11 +471,10 @@ public:
   std::size_t bound() const {return kStateBytes * lanes() + kMaxBytesPerSymbol * total;}
 
 private:
-  std::vector<std::int8_t> levels_;  // with a border above and to the left
+  std::vector<std::int8_t> levels_;
 };
 
-// A latent in coding order, all channels of a position together, with a border of zeros above and
-// to the left: what the contexts of the first row and column see. As many channels as are coded
+// A latent in coding order, all channels of a position together. As many channels as are coded
 // anywhere; zeros where none is coded.
 //
 // Its memory is the thread's, and stays: fresh pages would cost as much time as the coding.
@@ -481,24 +482,19 @@ class Grid
 {
 public:
   explicit Grid(const Layout & layout)
-  : size_(layout.size), depth_(layout.depth), row_((layout.size.width + 1) * layout.depth)
+  : size_(layout.size), depth_(layout.depth)
   {
     thread_local std::vector<std::int16_t> memory;
-    const std::size_t size = (size_.height + 1) * row_;
-    if (memory.size() < size) {
-      memory.resize(size);
+    if (memory.size() < size_.area() * depth_) {
+      memory.resize(size_.area() * depth_);
     }
     values_ = memory.data();
-    std::fill_n(values_, row_, std::int16_t{0});
-    for (std::size_t y = 1; y <= size_.height; ++y) {
-      std::fill_n(values_ + y * row_, depth_, std::int16_t{0});
-    }
   }
 
   // The channels of one position.
   std::int16_t * at(std::size_t y, std::size_t x) const
   {
-    return values_ + (y + 1) * row_ + (x + 1) * depth_;
+    return values_ + (y * size_.width + x) * depth_;
   }
 
   // Zeros where nothing is coded. coded: channels of each level.
@@ -506,7 +502,7 @@ public:
   {
     for (std::size_t y = 0; y < size_.height; ++y) {
       for (std::size_t x = 0; x < size_.width; ++x) {
-        const std::int8_t level = *layout.level(y, x);
+        const std::int8_t level = layout.level(y, x);
         const std::size_t used = level == kNotCoded ? 0 : coded[static_cast<std::size_t>(level)];
         std::fill_n(at(y, x) + used, depth_ - used, std::int16_t{0});
       }
@@ -546,14 +542,225 @@ public:
     }
   }
 
-  std::size_t depth() const {return depth_;}
-  std::size_t row() const {return row_;}
-
 private:
   Size size_;
   std::size_t depth_;
-  std::size_t row_;
   std::int16_t * values_;
+};
+
+// How large the coded symbols are around each position, to kMostOfNeighbour each, with a border of
+// zeros above and to the left; zeros where none is coded. Its memory is kept, as that of Grid.
+class Magnitudes
+{
+public:
+  explicit Magnitudes(const Layout & layout)
+  : depth_(layout.depth), row_((layout.size.width + 1) * layout.depth)
+  {
+    thread_local std::vector<std::uint8_t> memory;
+    const std::size_t size = (layout.size.height + 1) * row_ + depth_;
+    if (memory.size() < size) {
+      memory.resize(size);
+    }
+    std::fill_n(memory.data(), size, std::uint8_t{0});
+    first_ = memory.data() + row_ + depth_;
+  }
+
+  // The channels of one position; one depth back and one row back are those left and above.
+  std::uint8_t * at(std::size_t y, std::size_t x) const {return first_ + y * row_ + x * depth_;}
+  std::size_t depth() const {return depth_;}
+  std::size_t row() const {return row_;}
+
+  static std::uint8_t of(std::int16_t difference)
+  {
+    const int magnitude = difference < 0 ? -static_cast<int>(difference) : difference;
+    return static_cast<std::uint8_t>(std::min(magnitude, kMostOfNeighbour));
+  }
+
+private:
+  std::size_t depth_;
+  std::size_t row_;
+  std::uint8_t * first_;
+};
+
+// One summand of a prediction.
+struct Input
+{
+  std::size_t place;   // 0 for the block itself, then left, above, above left, above right
+  std::size_t source;  // channel
+  std::int64_t weight;
+};
+
+// A predicted symbol, and on which side of it the prediction lies.
+struct Prediction
+{
+  std::int32_t symbol = 0;
+  std::uint8_t fraction = kMiddle;
+};
+
+// Predicts the first channels of a block from those of the blocks around.
+class Predictor
+{
+public:
+  // entries: n rows of channel, place, source and weight. ladder: the step of each of `channels`
+  // channels at each of `levels` levels.
+  Predictor(
+    const std::int32_t * entries, std::size_t n, const std::int32_t * ladder, std::size_t levels,
+    std::size_t channels)
+  : channels_(channels), ladder_(ladder, ladder + levels * channels), inputs_(channels)
+  {
+    for (std::size_t i = 0; i < ladder_.size(); ++i) {
+      if (ladder_[i] < 1 || ladder_[i] > kMaxStep) {
+        throw std::invalid_argument(
+                "expected valid steps, found an error in level " + std::to_string(i / channels));
+      }
+      inverses_.push_back(1.0 / (2.0 * static_cast<double>(kOne * ladder_[i])));
+    }
+    std::size_t last = 0;
+    for (std::size_t i = 0; i < n; ++i, entries += 4) {
+      const auto channel = static_cast<std::size_t>(entries[0]);
+      const auto place = static_cast<std::size_t>(entries[1]);
+      const auto source = static_cast<std::size_t>(entries[2]);
+      const bool valid = channel < channels && channel >= last && place < kPlaces &&
+        source < (place == 0 ? channel : channels) && entries[3] >= -kMostWeight &&
+        entries[3] <= kMostWeight && inputs_[channel].size() < kMostInputs;
+      if (!valid) {
+        throw std::invalid_argument(
+                "expected a valid predictor, found an error in row " + std::to_string(i));
+      }
+      inputs_[channel].push_back({place, source, entries[3]});
+      last = channel;
+    }
+  }
+
+  std::size_t channels() const {return channels_;}
+
+  // Values of a channel's symbol at a level, in the unit of the ladder.
+  std::int32_t value(std::size_t level, std::size_t channel, std::int16_t symbol) const
+  {
+    return symbol * ladder_[level * channels_ + channel];
+  }
+
+  // places: the values of the block and of its neighbours, known ones in place of unknown ones.
+  Prediction predict(
+    std::size_t level, std::size_t channel,
+    const std::array<const std::int32_t *, kPlaces> & places) const
+  {
+    std::int64_t total = 0;
+    for (const Input & input : inputs_[channel]) {
+      total += input.weight * places[input.place][input.source];
+    }
+    const std::size_t step = level * channels_ + channel;
+    const std::int64_t unit = kOne * ladder_[step];
+    // Rounded down. The product is off by less than one, which the comparisons undo: faster than
+    // a division, and exact everywhere.
+    const std::int64_t twice = 2 * total + unit;
+    auto symbol = static_cast<std::int64_t>(static_cast<double>(twice) * inverses_[step]);
+    symbol -= twice < symbol * 2 * unit;
+    symbol -= twice < symbol * 2 * unit;
+    symbol += twice >= (symbol + 1) * 2 * unit;
+    symbol = std::min(std::max(symbol, -kFarthest), kFarthest);
+    const std::int64_t rest = 6 * (total - unit * symbol);
+    const int fraction = kMiddle + (rest >= unit) - (rest < -unit);
+    return {static_cast<std::int32_t>(symbol), static_cast<std::uint8_t>(fraction)};
+  }
+
+private:
+  std::size_t channels_;
+  std::vector<std::int32_t> ladder_;
+  std::vector<double> inverses_;  // of twice a step, in units of kOne
+  std::vector<std::vector<Input>> inputs_;
+};
+
+// The values of the predicted channels at each position that others may be predicted from.
+class Values
+{
+public:
+  // differences: not 0 for blocks of differences to an earlier frame, which tell nothing.
+  Values(const Layout & layout, const std::uint8_t * differences, std::size_t channels)
+  : width_(layout.size.width), channels_(channels), known_(layout.size.area())
+  {
+    thread_local std::vector<std::int32_t> memory;
+    const std::size_t size = (layout.size.area() + 1) * channels;
+    if (memory.size() < size) {
+      memory.resize(size);
+    }
+    values_ = memory.data() + channels;
+    std::fill_n(memory.data(), channels, 0);  // of nothing
+    for (std::size_t place = 0; place < known_.size(); ++place) {
+      known_[place] = layout.level(place / width_, place % width_) != kNotCoded &&
+        differences[place] == 0;
+    }
+  }
+
+  std::int32_t * at(std::size_t y, std::size_t x) const
+  {
+    return values_ + (y * width_ + x) * channels_;
+  }
+
+  // What a block is predicted from. `known` is false for blocks that are not predicted, and
+  // `lone` true where nothing around is known.
+  struct Around
+  {
+    std::array<const std::int32_t *, kPlaces> places;
+    bool known;
+    bool lone;
+  };
+
+  Around around(std::size_t y, std::size_t x) const
+  {
+    const std::size_t place = y * width_ + x;
+    const bool inside = x > 0;
+    const auto there = [&](bool exists, std::size_t back) -> const std::int32_t * {
+        return exists && known_[place - back] ? values_ + (place - back) * channels_ : nullptr;
+      };
+    const std::int32_t * left = there(inside, 1);
+    const std::int32_t * above = there(y > 0, width_);
+    const std::int32_t * above_left = there(y > 0 && inside, width_ + 1);
+    const std::int32_t * above_right = there(y > 0 && x + 1 < width_, width_ - 1);
+    const bool any = left || above || above_left || above_right;
+    if (!left) {
+      left = above ? above : above_left ? above_left : above_right;
+    }
+    if (!left) {
+      left = values_ - channels_;
+    }
+    above = above ? above : left;
+    above_left = above_left ? above_left : above;
+    above_right = above_right ? above_right : above;
+    return {
+      {at(y, x), left, above, above_left, above_right}, known_[place] && any,
+      known_[place] && !any};
+  }
+
+private:
+  std::size_t width_;
+  std::size_t channels_;
+  std::vector<bool> known_;
+  std::int32_t * values_;
+};
+
+// Sums of magnitudes over the channels of a block, eight at a time, while they become known.
+class BlockActivity
+{
+public:
+  // Of the groups before the one that begins now.
+  int begin_group()
+  {
+    sums_[group_++ % kGroups] = sum_;
+    sum_ = 0;
+    int total = 0;
+    for (const int sum : sums_) {
+      total += sum;
+    }
+    return total;
+  }
+
+  void add(std::uint8_t magnitude) {sum_ += std::min<int>(magnitude, kMostOfBlock);}
+
+private:
+  std::array<int, kGroups> sums_{};
+  std::size_t group_ = 0;
+  int sum_ = 0;
 };
 
 // Tables as they come from outside, each with its number of entries.
@@ -567,26 +774,26 @@ class Coder
 {
 public:
   // cdf: rows of `columns` entries: level by level those of its channels, of each in all contexts.
-  // bounds: of the contexts. coded: channels of each level. ladder: step of each level.
+  // bounds: of the contexts. coded: channels of each level.
   Coder(
     const std::int32_t * cdf, std::size_t rows, std::size_t columns, const std::int32_t * lengths,
-    const std::int32_t * offsets, Numbers bounds, Numbers coded, Numbers ladder, MapCoder map)
-  : contexts_(bounds.count + 1), map_(std::move(map))
+    const std::int32_t * offsets, Numbers bounds, Numbers coded, Predictor predictor, MapCoder map)
+  : contexts_(bounds.count + 1), predictor_(std::move(predictor)), map_(std::move(map))
   {
-    add_levels(coded, ladder, rows);
+    add_levels(coded, rows);
     add_tables(cdf, rows, columns, lengths, offsets);
     for (std::size_t i = 0; i < bounds.count; ++i) {
       const std::int32_t bound = bounds.values[i];
-      if (bound < -kFarthest || bound > kFarthest || (i > 0 && bound <= bounds.values[i - 1])) {
+      if (bound < 1 || bound > kMostActivity || (i > 0 && bound <= bounds.values[i - 1])) {
         throw std::invalid_argument(
-                "expected rising bounds of -127 to 127, found an error in bound " +
+                "expected rising bounds of 1 to 255, found an error in bound " +
                 std::to_string(i));
       }
     }
-    for (std::int32_t sum = kBelowAll; sum <= kFarthest; ++sum) {
+    for (std::int32_t activity = 0; activity <= kMostActivity; ++activity) {
       const std::int32_t * const end = bounds.values + bounds.count;
-      const auto context = std::upper_bound(bounds.values, end, sum) - bounds.values;
-      context_of_.push_back(static_cast<std::uint8_t>(context));
+      context_of_.push_back(
+        static_cast<std::size_t>(std::upper_bound(bounds.values, end, activity) - bounds.values));
     }
   }
 
@@ -609,18 +816,22 @@ public:
   }
 
   // Fills `buffer` (layout.bound() + kWordBytes bytes) from its end; returns where the body lies.
+  // temporal: not 0 for blocks of differences to an earlier frame.
   Body encode(
     const std::int16_t * symbols, const Strides & strides, const Layout & layout,
-    std::uint8_t * buffer) const
+    const std::uint8_t * temporal, std::uint8_t * buffer) const
   {
     const Grid grid(layout);
     grid.fill(symbols, strides);
     grid.clear(layout, coded_);
+    const Magnitudes magnitudes(layout);
+    const std::vector<std::uint8_t> fractions = subtract_predictions(
+      grid, magnitudes, layout, temporal);
     Writer writer{buffer + layout.bound() + kWordBytes};
     const std::uint8_t * end = writer.front;
     States states;
     states.fill(kLowest);
-    Choice choice(layout.depth);
+    std::vector<const Table *> tables(layout.depth);
     bool in_tail = true;
     std::size_t index = layout.total;
     const auto leave_tail = [&] {
@@ -635,13 +846,24 @@ public:
     };
     for (std::size_t y = layout.size.height; y-- > 0; ) {
       for (std::size_t x = layout.size.width; x-- > 0; ) {
-        const std::int8_t * const level = layout.level(y, x);
-        if (*level == kNotCoded) {
+        const std::int8_t level = layout.level(y, x);
+        if (level == kNotCoded) {
           continue;
         }
         const std::int16_t * values = grid.at(y, x);
-        choose_tables(values, grid, level, layout.row(), choice);
-        std::size_t c = coded_[static_cast<std::size_t>(*level)];
+        const std::uint8_t * const fraction =
+          fractions.data() + (y * layout.size.width + x) * predictor_.channels();
+        std::size_t c = coded_[static_cast<std::size_t>(level)];
+        BlockActivity activity;
+        for (std::size_t first = 0; first < c; first += kLanes) {
+          choose_tables(
+            static_cast<std::size_t>(level), first, std::min(first + kLanes, c),
+            activity.begin_group(), magnitudes, magnitudes.at(y, x), fraction,
+            tables.data() + first);
+          for (std::size_t i = first; i < std::min(first + kLanes, c); ++i) {
+            activity.add(magnitudes.at(y, x)[i]);
+          }
+        }
         while (c > 0) {
           if (in_tail && index == layout.shared) {
             leave_tail();
@@ -650,12 +872,12 @@ public:
             const std::size_t grouped = c - c % kLanes;
             c -= grouped;
             index -= grouped;
-            put_groups(writer, states, choice.tables.data() + c, values + c, grouped);
+            put_groups(writer, states, tables.data() + c, values + c, grouped);
             continue;
           }
           --c;
           --index;
-          writer.put_symbol(states[layout.lane(index)], *choice.tables[c], values[c]);
+          writer.put_symbol(states[layout.lane(index)], *tables[c], values[c]);
         }
       }
     }
@@ -676,47 +898,72 @@ public:
     }
   }
 
-  // bytes: of a number that check_size lets pass.
+  // bytes: of a number that check_size lets pass. temporal: as for encode.
   void decode(
-    const std::uint8_t * body, std::size_t bytes, std::int16_t * symbols,
-    const Layout & layout) const
+    const std::uint8_t * body, std::size_t bytes, std::int16_t * symbols, const Layout & layout,
+    const std::uint8_t * temporal) const
   {
     const Grid grid(layout);
     grid.clear(layout, coded_);
+    const Magnitudes magnitudes(layout);
+    const Values values(layout, temporal, predictor_.channels());
     Reader reader{body, body + bytes};
     States states = take_head(reader, layout);
     Tail tail;
-    Choice choice(layout.depth);
+    std::array<const Table *, kLanes> tables;
     std::size_t index = 0;
     for (std::size_t y = 0; y < layout.size.height; ++y) {
       for (std::size_t x = 0; x < layout.size.width; ++x) {
-        const std::int8_t * const level = layout.level(y, x);
-        if (*level == kNotCoded) {
+        if (layout.level(y, x) == kNotCoded) {
           continue;
         }
-        std::int16_t * values = grid.at(y, x);
-        choose_tables(values, grid, level, layout.row(), choice);
-        const std::size_t coded = coded_[static_cast<std::size_t>(*level)];
-        std::size_t c = 0;
-        while (c < coded) {
-          if (index == layout.shared && index > 0) {
-            reader = tail.begin(reader, states, layout);
+        const auto level = static_cast<std::size_t>(layout.level(y, x));
+        const std::size_t coded = coded_[level];
+        std::int16_t * const here = grid.at(y, x);
+        std::uint8_t * const magnitude = magnitudes.at(y, x);
+        std::int32_t * const value = values.at(y, x);
+        std::fill_n(value, predictor_.channels(), 0);
+        const Values::Around around = values.around(y, x);
+        BlockActivity activity;
+        for (std::size_t first = 0; first < coded; first += kLanes) {
+          const std::size_t end = std::min(first + kLanes, coded);
+          const int before = activity.begin_group();
+          const bool predicted = first < predictor_.channels();
+          std::size_t c = first;
+          if (!predicted) {
+            choose_tables(
+              level, first, end, before, magnitudes, magnitude, nullptr, tables.data());
+            if (index % kLanes == 0 && index + kLanes <= layout.shared && end - first == kLanes) {
+              c += take_group(reader, states, tables.data(), here + first);
+              index += c - first;
+            }
           }
-          std::size_t alone = 1;  // where groups cross a position, and in the tail
-          if (index % kLanes == 0 && index + kLanes <= layout.shared && c + kLanes <= coded) {
-            std::size_t count = std::min(coded - c, layout.shared - index);
-            count -= count % kLanes;
-            const std::size_t done = take_groups(
-              reader, states, choice.tables.data() + c, values + c, count);
-            c += done;
-            index += done;
-            alone = done < count ? kLanes : 0;
-          }
-          for (; alone > 0; --alone, ++c, ++index) {
-            std::uint32_t & state = states[layout.lane(index)];
-            if (!reader.take_symbol(state, *choice.tables[c], c, values[c])) {
+          for (; c < end; ++c, ++index) {
+            if (index == layout.shared && index > 0) {
+              reader = tail.begin(reader, states, layout);
+            }
+            Prediction prediction;
+            const Table * table = tables[c - first];
+            if (predicted) {
+              if (c < predictor_.channels() && around.known) {
+                prediction = predictor_.predict(level, c, around.places);
+              }
+              table = table_of(level, c, before, magnitudes, magnitude, prediction, around.lone);
+            }
+            if (!reader.take_symbol(states[layout.lane(index)], *table, c, here[c])) {
               refuse_end(layout, index);
             }
+            magnitude[c] = Magnitudes::of(here[c]);
+            if (c < predictor_.channels()) {
+              here[c] = static_cast<std::int16_t>(here[c] + prediction.symbol);
+              value[c] = predictor_.value(level, c, here[c]);
+            }
+          }
+          for (std::size_t i = first; i < end; ++i) {
+            if (!predicted) {
+              magnitude[i] = Magnitudes::of(here[i]);
+            }
+            activity.add(magnitude[i]);
           }
         }
       }
@@ -731,54 +978,40 @@ public:
   }
 
 private:
-  // The tables of a position's channels, and what it takes to choose them.
-  struct Choice
+  void add_levels(Numbers coded, std::size_t rows)
   {
-    explicit Choice(std::size_t depth)
-    : tables(depth), sums(depth), left(depth), above(depth), corner(depth) {}
-
-    std::int8_t level = kNotCoded;  // that `tables` are of, where there is one context
-    std::vector<const Table *> tables;
-    std::vector<std::int16_t> sums;
-    std::vector<std::int16_t> left, above, corner;  // symbols of other levels, in this one's steps
-  };
-
-  void add_levels(Numbers coded, Numbers ladder, std::size_t rows)
-  {
-    if (coded.count < 1 || coded.count > kMaxLevels || ladder.count != coded.count) {
+    if (coded.count < 1 || coded.count > kMaxLevels) {
       throw std::invalid_argument(
-              "expected coded channels and a step for each of 1 to " + std::to_string(kMaxLevels) +
-              " levels, found " + std::to_string(coded.count) + " and " +
-              std::to_string(ladder.count));
+              "expected coded channels for each of 1 to " + std::to_string(kMaxLevels) +
+              " levels, found " + std::to_string(coded.count));
     }
     std::size_t row = 0;
     for (std::size_t l = 0; l < coded.count; ++l) {
-      const std::int32_t step = ladder.values[l];
-      const std::size_t left = (rows - row) / contexts_;
-      if (coded.values[l] < 1 || static_cast<std::size_t>(coded.values[l]) > left || step < 1 ||
-        step > kMaxStep)
-      {
+      const auto count = static_cast<std::size_t>(coded.values[l]);
+      if (coded.values[l] < 1 || count > rows || rows_before(count) > rows - row) {
         throw std::invalid_argument(
                 "expected valid levels, found an error in level " + std::to_string(l));
       }
-      const auto count = static_cast<std::size_t>(coded.values[l]);
       coded_.push_back(count);
       first_rows_.push_back(row);
       channels_ = std::max(channels_, count);
-      row += count * contexts_;
+      row += rows_before(count);
     }
     if (row != rows) {
       throw std::invalid_argument(
               "expected " + std::to_string(row) + " rows, found " + std::to_string(rows));
     }
-    for (std::size_t from = 0; from < coded.count; ++from) {
-      for (std::size_t to = 0; to < coded.count; ++to) {
-        const auto step = static_cast<std::uint64_t>(ladder.values[to]);
-        const auto ratio =
-          (512 * static_cast<std::uint64_t>(ladder.values[from]) + step) / (2 * step);
-        ratios_.push_back(static_cast<std::uint32_t>(std::min(ratio, kMaxRatio)));
-      }
+    if (predictor_.channels() > channels_) {
+      throw std::invalid_argument(
+              "expected at most " + std::to_string(channels_) + " predicted channels, found " +
+              std::to_string(predictor_.channels()));
     }
+  }
+
+  // The rows of a level's channels before this one.
+  std::size_t rows_before(std::size_t channel) const
+  {
+    return contexts_ * (channel + (kFractions - 1) * std::min(channel, predictor_.channels()));
   }
 
   void add_tables(
@@ -852,60 +1085,85 @@ private:
     std::array<std::uint8_t, kMaxBytesPerSymbol * kTail + kLanes * kWordBytes> words_;
   };
 
-  // Each channel's table at a position, by the bounds that 2 left + 2 above - above left reaches.
-  // level: that of the position, as Layout::level gives it; `row` back is that above.
-  void choose_tables(
-    const std::int16_t * here, const Grid & grid, const std::int8_t * level, std::size_t row,
-    Choice & choice) const
+  // Replaces symbols by their differences to predictions, and fills in the magnitudes. Returns the
+  // fractions of the predictions: of each position those of the predicted channels.
+  std::vector<std::uint8_t> subtract_predictions(
+    const Grid & grid, const Magnitudes & magnitudes, const Layout & layout,
+    const std::uint8_t * temporal) const
   {
-    const auto own = static_cast<std::size_t>(*level);
-    const std::size_t coded = coded_[own];
-    const Table * table = tables_.data() + first_rows_[own];
-    const Table ** const tables = choice.tables.data();
-    if (contexts_ == 1) {
-      for (std::size_t c = 0; choice.level != *level && c < coded; ++c) {
-        tables[c] = table + c;
+    const std::size_t channels = predictor_.channels();
+    const Values values(layout, temporal, channels);
+    std::vector<std::uint8_t> fractions(layout.size.area() * channels, kMiddle);
+    for (std::size_t y = 0; y < layout.size.height; ++y) {
+      for (std::size_t x = 0; x < layout.size.width; ++x) {
+        if (layout.level(y, x) == kNotCoded) {
+          continue;
+        }
+        const auto level = static_cast<std::size_t>(layout.level(y, x));
+        std::int16_t * const here = grid.at(y, x);
+        std::uint8_t * const fraction =
+          fractions.data() + (y * layout.size.width + x) * channels;
+        std::int32_t * const value = values.at(y, x);
+        std::fill_n(value, channels, 0);
+        const Values::Around around = values.around(y, x);
+        for (std::size_t c = 0; c < std::min(channels, coded_[level]); ++c) {
+          value[c] = predictor_.value(level, c, here[c]);
+          if (around.known) {
+            const Prediction prediction = predictor_.predict(level, c, around.places);
+            here[c] = static_cast<std::int16_t>(here[c] - prediction.symbol);
+            fraction[c] = prediction.fraction;
+          } else if (around.lone) {
+            fraction[c] |= kLone;
+          }
+        }
+        std::uint8_t * const magnitude = magnitudes.at(y, x);
+        for (std::size_t c = 0; c < coded_[level]; ++c) {
+          magnitude[c] = Magnitudes::of(here[c]);
+        }
       }
-      choice.level = *level;
-      return;
     }
-    const std::int16_t * const above_here = here - grid.row();
-    const std::int16_t * const left = in_steps_of(
-      own, level[-1], here - grid.depth(), choice.left);
-    const std::int16_t * const above = in_steps_of(
-      own, *(level - row), above_here, choice.above);
-    const std::int16_t * const corner = in_steps_of(
-      own, *(level - row - 1), above_here - grid.depth(), choice.corner);
-    std::int16_t * const sums = choice.sums.data();
-    for (std::size_t c = 0; c < coded; ++c) {  // in 16 bits, of which vectors hold most
-      const auto sum = static_cast<std::int16_t>(2 * left[c] + 2 * above[c] - corner[c]);
-      sums[c] = std::min(std::max(sum, kBelowAll), kFarthest);
-    }
-    const std::uint8_t * const context_of = context_of_.data() - kBelowAll;
-    for (std::size_t c = 0; c < coded; ++c, table += contexts_) {
-      tables[c] = table + context_of[sums[c]];
-    }
+    return fractions;
   }
 
-  // Symbols of a neighbour at `level`, as many as are coded at level `own`, in the latter's steps:
-  // rounded, halves away from 0. Those of the same level, and zeros, are left where they are.
-  const std::int16_t * in_steps_of(
-    std::size_t own, std::int8_t level, const std::int16_t * symbols,
-    std::vector<std::int16_t> & room) const
+  // The table of a symbol. before: of the groups of channels before. magnitude: of this block.
+  const Table * table_of(
+    std::size_t level, std::size_t channel, int before, const Magnitudes & magnitudes,
+    const std::uint8_t * magnitude, const Prediction & prediction, bool lone) const
   {
-    if (level == kNotCoded || static_cast<std::size_t>(level) == own) {
-      return symbols;
+    const std::size_t context = context_of_[static_cast<std::size_t>(
+          before + 2 * beside(magnitudes, magnitude + channel))];
+    const Table * const table = tables_.data() + first_rows_[level] + rows_before(channel);
+    if (channel >= predictor_.channels()) {
+      return table + context;
     }
-    const std::uint32_t ratio = ratios_[static_cast<std::size_t>(level) * coded_.size() + own];
-    std::int16_t * const scaled = room.data();
-    for (std::size_t c = 0; c < coded_[own]; ++c) {
-      const std::int32_t symbol = symbols[c];
-      const auto magnitude = static_cast<std::uint32_t>(symbol < 0 ? -symbol : symbol);
-      const auto limited = static_cast<std::int32_t>(
-        std::min((magnitude * ratio + 128) >> 8, kFarthestNeighbour));
-      scaled[c] = static_cast<std::int16_t>(symbol < 0 ? -limited : limited);
+    return table + kFractions * (lone ? contexts_ - 1 : context) + prediction.fraction;
+  }
+
+  // The magnitudes left and above of one.
+  static int beside(const Magnitudes & magnitudes, const std::uint8_t * magnitude)
+  {
+    return *(magnitude - magnitudes.depth()) + *(magnitude - magnitudes.row());
+  }
+
+  // The tables of channels `first` to `end`, a group. fraction: of the predicted channels, with
+  // kLone; not read beyond them.
+  void choose_tables(
+    std::size_t level, std::size_t first, std::size_t end, int before,
+    const Magnitudes & magnitudes, const std::uint8_t * magnitude, const std::uint8_t * fraction,
+    const Table ** tables) const
+  {
+    std::size_t c = first;
+    for (; c < std::min(end, predictor_.channels()); ++c) {
+      Prediction prediction;
+      prediction.fraction = fraction[c] & (kLone - 1);
+      *tables++ = table_of(
+        level, c, before, magnitudes, magnitude, prediction, (fraction[c] & kLone) != 0);
     }
-    return scaled;
+    const Table * table = tables_.data() + first_rows_[level] + rows_before(c);
+    for (; c < end; ++c, table += contexts_) {
+      const int activity = before + 2 * beside(magnitudes, magnitude + c);
+      *tables++ = table + context_of_[static_cast<std::size_t>(activity)];
+    }
   }
 
   // Codes `count` symbols, a multiple of eight, the last ones first: eight at a time, one into
@@ -927,42 +1185,36 @@ private:
     caller_states = states;
   }
 
-  // Decodes up to `count` symbols, a multiple of eight: eight at a time, one from each state.
-  // Returns how many: fewer where a group holds an escape, which is left as it was, or where the
-  // body may end within it. No branch in here depends on data that is hard to predict, which is
-  // what makes it fast.
-  static std::size_t take_groups(
-    Reader & caller_reader, States & caller_states, const Table * const * tables,
-    std::int16_t * values, std::size_t count)
+  // Decodes eight symbols, one from each state. Returns eight, or 0 where one of them is an escape
+  // or the body may end within them: then nothing has changed. No branch in here depends on data
+  // that is hard to predict, which is what makes it fast.
+  static std::size_t take_group(
+    Reader & reader, States & states, const Table * const * tables, std::int16_t * values)
   {
-    Reader reader = caller_reader;
-    States states = caller_states;
-    std::size_t done = 0;
-    for (; done < count && reader.left() >= kGroupBytes; done += kLanes) {
-      States next;
-      bool escaped = false;
-      each_lane([&](auto lane) {
-        const Table & table = *tables[done + lane];
-        const std::uint32_t state = states[lane];
-        const Found found = find(table, state & (kTotal - 1));
-        next[lane] = found.frequency * (state >> kPrecision) + found.distance;
-        values[done + lane] = value_of(table, found.symbol);
-        escaped |= found.symbol == table.escape;
-      });
-      if (escaped) {
-        break;
-      }
-      const std::uint8_t * bytes = reader.next;
-      each_lane([&](auto lane) {
-        const std::uint32_t low = next[lane] < kLowest;
-        states[lane] = next[lane] << kWordBits * low | (word_at(bytes) & (0u - low));
-        bytes += kWordBytes * low;
-      });
-      reader.next = bytes;
+    if (reader.left() < kGroupBytes) {
+      return 0;
     }
-    caller_reader = reader;
-    caller_states = states;
-    return done;
+    States next;
+    bool escaped = false;
+    each_lane([&](auto lane) {
+      const Table & table = *tables[lane];
+      const std::uint32_t state = states[lane];
+      const Found found = find(table, state & (kTotal - 1));
+      next[lane] = found.frequency * (state >> kPrecision) + found.distance;
+      values[lane] = value_of(table, found.symbol);
+      escaped |= found.symbol == table.escape;
+    });
+    if (escaped) {
+      return 0;
+    }
+    const std::uint8_t * bytes = reader.next;
+    each_lane([&](auto lane) {
+      const std::uint32_t low = next[lane] < kLowest;
+      states[lane] = next[lane] << kWordBits * low | (word_at(bytes) & (0u - low));
+      bytes += kWordBytes * low;
+    });
+    reader.next = bytes;
+    return kLanes;
   }
 
   static States take_head(Reader & reader, const Layout & layout)
@@ -988,13 +1240,13 @@ private:
 
   std::size_t contexts_;
   std::size_t channels_ = 0;
+  Predictor predictor_;
   MapCoder map_;
   std::vector<std::size_t> coded_;       // channels of each level
   std::vector<std::size_t> first_rows_;  // of each level
-  std::vector<std::uint32_t> ratios_;    // a step of one level in steps of another, times 256
   Memory memory_;
   std::vector<Table> tables_;
-  std::vector<std::uint8_t> context_of_;  // a sum of -128 to 127 -> its context
+  std::vector<std::size_t> context_of_;  // an activity -> its context
 };
 
 using Int32Array = py::array_t<std::int32_t, py::array::c_style>;
@@ -1010,15 +1262,17 @@ Numbers numbers_of(const Int32Array & array)
 Coder make_coder(
   const Int32Array & cdf, const Int32Array & lengths, const Int32Array & offsets,
   const Int32Array & bounds, const Int32Array & coded_channels, const Int32Array & ladder,
-  const Int32Array & map_cdf)
+  const Int32Array & predictor, const Int32Array & map_cdf)
 {
   if (cdf.ndim() != 2 || lengths.ndim() != 1 || offsets.ndim() != 1 || bounds.ndim() != 1 ||
-    coded_channels.ndim() != 1 || ladder.ndim() != 1 || lengths.shape(0) != cdf.shape(0) ||
-    offsets.shape(0) != cdf.shape(0) || cdf.shape(0) < 1 || bounds.shape(0) > kFarthest)
+    coded_channels.ndim() != 1 || ladder.ndim() != 2 || predictor.ndim() != 2 ||
+    lengths.shape(0) != cdf.shape(0) || offsets.shape(0) != cdf.shape(0) || cdf.shape(0) < 1 ||
+    bounds.shape(0) > kMostActivity || ladder.shape(0) != coded_channels.shape(0) ||
+    predictor.shape(1) != 4)
   {
     throw py::value_error(
             "expected tables cdf [R, N], lengths [R], offsets [R], bounds [K - 1], "
-            "coded_channels [L], ladder [L]");
+            "coded_channels [L], ladder [L, M], predictor [n, 4]");
   }
   const py::ssize_t classes = map_cdf.ndim() == 2 ? map_cdf.shape(1) - 3 : 0;
   if (classes < 1 || classes > static_cast<py::ssize_t>(kMaxClasses) ||
@@ -1031,7 +1285,9 @@ Coder make_coder(
   return Coder(
     cdf.data(), static_cast<std::size_t>(cdf.shape(0)), static_cast<std::size_t>(cdf.shape(1)),
     lengths.data(), offsets.data(), numbers_of(bounds), numbers_of(coded_channels),
-    numbers_of(ladder),
+    Predictor(
+      predictor.data(), static_cast<std::size_t>(predictor.shape(0)), ladder.data(),
+      static_cast<std::size_t>(ladder.shape(0)), static_cast<std::size_t>(ladder.shape(1))),
     MapCoder(map_cdf.data(), static_cast<std::size_t>(classes) + kFirstClass));
 }
 
@@ -1115,9 +1371,21 @@ py::bytes bytes_of(const Body & body)
     reinterpret_cast<const char *>(body.begin), static_cast<std::size_t>(body.end - body.begin));
 }
 
+// Of blocks [h, w].
+void check_temporal(const ByteArray & temporal, const Size & size)
+{
+  if (temporal.ndim() != 2 || static_cast<std::size_t>(temporal.shape(0)) != size.height ||
+    static_cast<std::size_t>(temporal.shape(1)) != size.width)
+  {
+    throw py::value_error(
+            "expected temporal blocks [" + std::to_string(size.height) + ", " +
+            std::to_string(size.width) + "]");
+  }
+}
+
 py::tuple encode(
   const Coder & coder, const SymbolArray & symbols, const ByteArray & blocks,
-  const ByteArray & levels)
+  const ByteArray & levels, const ByteArray & temporal)
 {
   if (symbols.ndim() != 3 || static_cast<std::size_t>(symbols.shape(0)) != coder.channels()) {
     throw py::value_error(
@@ -1127,7 +1395,9 @@ py::tuple encode(
   const Strides strides = checked_strides(symbols);
   const Blocks map = checked_blocks(coder, blocks, size);
   const auto level_of_class = checked_levels(coder, levels);
+  check_temporal(temporal, size);
   const std::int16_t * values = symbols.data();
+  const std::uint8_t * differences = temporal.data();
   Body coded_map{};
   Body body{};
   {
@@ -1135,7 +1405,8 @@ py::tuple encode(
     const Layout layout = coder.layout(map, size, level_of_class);
     coded_map = coder.map().encode(
       map, size, memory_of<0>(MapCoder::bound(size) + kWordBytes));
-    body = coder.encode(values, strides, layout, memory_of<1>(layout.bound() + kWordBytes));
+    body = coder.encode(
+      values, strides, layout, differences, memory_of<1>(layout.bound() + kWordBytes));
   }
   return py::make_tuple(bytes_of(coded_map), bytes_of(body));
 }
@@ -1157,26 +1428,40 @@ struct View
   }
 };
 
-py::tuple decode(
-  const Coder & coder, const py::bytes & map, const py::bytes & body, py::ssize_t height,
-  py::ssize_t width, const ByteArray & levels)
+ByteArray decode_map(
+  const Coder & coder, const py::bytes & map, py::ssize_t height, py::ssize_t width)
 {
   const Size size = checked_size(coder, height, width);
-  const auto level_of_class = checked_levels(coder, levels);
-  const View coded_map(map);
-  const View coded(body);
-  const Blocks blocks = coder.map().decode(coded_map.data, coded_map.size, size);
-  const Layout layout = coder.layout(blocks, size, level_of_class);
-  Coder::check_size(coded.size, layout);  // before anything is allocated for its symbols
+  const View coded(map);
+  const Blocks blocks = coder.map().decode(coded.data, coded.size, size);
   ByteArray decoded({height, width});
   std::copy(blocks.begin(), blocks.end(), decoded.mutable_data());
-  Int16Array symbols({static_cast<py::ssize_t>(coder.channels()), height, width});
+  return decoded;
+}
+
+Int16Array decode_body(
+  const Coder & coder, const py::bytes & body, const ByteArray & blocks, const ByteArray & levels,
+  const ByteArray & temporal)
+{
+  if (blocks.ndim() != 2) {
+    throw py::value_error("expected blocks [h, w]");
+  }
+  const Size size = checked_size(coder, blocks.shape(0), blocks.shape(1));
+  const Blocks map = checked_blocks(coder, blocks, size);
+  const auto level_of_class = checked_levels(coder, levels);
+  check_temporal(temporal, size);
+  const View coded(body);
+  const Layout layout = coder.layout(map, size, level_of_class);
+  Coder::check_size(coded.size, layout);  // before anything is allocated for its symbols
+  Int16Array symbols(
+    {static_cast<py::ssize_t>(coder.channels()), blocks.shape(0), blocks.shape(1)});
   std::int16_t * values = symbols.mutable_data();
+  const std::uint8_t * differences = temporal.data();
   {
     py::gil_scoped_release released;
-    coder.decode(coded.data, coded.size, values, layout);
+    coder.decode(coded.data, coded.size, values, layout, differences);
   }
-  return py::make_tuple(symbols, decoded);
+  return symbols;
 }
 
 }  // namespace
@@ -1189,11 +1474,12 @@ PYBIND11_MODULE(_rans, module)
     py::init(&make_coder), py::arg("cdf").noconvert(), py::arg("lengths").noconvert(),
     py::arg("offsets").noconvert(), py::arg("bounds").noconvert(),
     py::arg("coded_channels").noconvert(), py::arg("ladder").noconvert(),
-    py::arg("map_cdf").noconvert())
+    py::arg("predictor").noconvert(), py::arg("map_cdf").noconvert())
   .def(
     "encode", &encode, py::arg("symbols").noconvert(), py::arg("blocks").noconvert(),
-    py::arg("levels").noconvert())
+    py::arg("levels").noconvert(), py::arg("temporal").noconvert())
+  .def("decode_map", &decode_map, py::arg("map"), py::arg("height"), py::arg("width"))
   .def(
-    "decode", &decode, py::arg("map"), py::arg("body"), py::arg("height"), py::arg("width"),
-    py::arg("levels").noconvert());
+    "decode_body", &decode_body, py::arg("body"), py::arg("blocks").noconvert(),
+    py::arg("levels").noconvert(), py::arg("temporal").noconvert());
 }

@@ -116,7 +116,7 @@ def coded(encoder: Encoder, decoder: Decoder, photograph: np.ndarray) -> Coded:
         payload.coded_height // model.preset.stride,
         payload.coded_width // model.preset.stride,
     )
-    symbols, _ = RansCoder(model.tables).decode(payload.block_map, payload.body, *shape)
+    symbols, _, _ = RansCoder(model.tables).decode(payload.block_map, payload.body, *shape)
     image = decoder.decode(data).image
     return Coded(symbols, psnr_db(image, cv2.resize(photograph, image.shape[1::-1])))
 
@@ -171,7 +171,7 @@ def test_every_trained_analysis_has_a_graph_whose_payloads_the_models_tables_rea
     payload = Payload.from_bytes(Encoder(open_backend("onnxruntime", model)).encode(image).data)
 
     expected = open_backend("torch", model).symbols(image)
-    received, _ = RansCoder(model.tables).decode(
+    received, _, _ = RansCoder(model.tables).decode(
         payload.block_map, payload.body, *expected.shape[1:]
     )
     assert payload.model_id == model.id

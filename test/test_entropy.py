@@ -12,10 +12,12 @@ from roi_codec_ros.codec.entropy import (
     FIRST_CLASS,
     HIDDEN,
     SKIPPED,
+    TABLES,
     EntropyTables,
     map_contexts_of,
 )
 from roi_codec_ros.codec.frequencies import map_cdf_of, neighbourly_map_cdf
+from roi_codec_ros.codec.spatial import activities, code_length_bits, coded_symbols
 from roi_codec_ros.common.errors import ModelFileError
 
 CDF = [[0, 10, 65535, 65536, 0], [0, 1, 2, 3, 65536]]
@@ -66,8 +68,9 @@ def test_invalid_tables_are_refused(change, found):
 @pytest.mark.parametrize(
     ("bounds", "found"),
     [
-        ([0, 1], "expected rows for 3 contexts of each channel, found 2$"),
-        ([128], r"found \[128\]"),
+        ([1, 2], "expected rows for 3 contexts of each channel .*, found 2$"),
+        ([256], r"expected rising bounds of 1 to 255, found \[256\]"),
+        ([0], r"expected rising bounds of 1 to 255, found \[0\]"),
         ([[0]], r"found \[1, 1\]"),
         ([1.0], "found float64"),
     ],
@@ -79,24 +82,23 @@ def test_invalid_contexts_are_refused(bounds, found):
         EntropyTables.from_pmfs([[1.0]] * 3, [0.1] * 3, [0] * 3, [2, 2])
 
 
-def test_the_context_of_a_symbol_is_that_of_a_plane_through_its_neighbours():
-    tables = EntropyTables(np.array(CDF), np.array(LENGTHS), np.array(OFFSETS), np.array([3]))
-    assert (tables.channels, tables.contexts) == (1, 2)
-    symbols = np.array([[[1, 1, 9], [0, 1, 9]]])
-    # 2 · left + 2 · above − above left: 0, 2, 2 in the first row; 2, 2 − 1, 2 + 18 − 1 below.
-    assert tables.contexts_of(symbols).tolist() == [[[0, 0, 0], [0, 0, 1]]]
-    assert tables.contexts_of(2 * symbols).tolist() == [[[0, 1, 1], [1, 0, 1]]]
-
-
 STEPPED = EntropyTables.from_pmfs(
-    [[0.2, 0.5, 0.2]] * 8, [0.1] * 8, [-1] * 8, [3], [1, 3], [256, 640], neighbourly_map_cdf(2)
+    [[0.2, 0.5, 0.2]] * 20,
+    [0.1] * 20,
+    [-1] * 20,
+    [3],
+    [1, 3],
+    np.array([[256, 100], [640, 300]]),
+    np.array([(0, 1, 0, 1024), (1, 0, 0, 512)]),
+    neighbourly_map_cdf(2),
 )
 
 
 def test_tables_of_one_level_and_one_class_need_not_say_so():
     tables = make()
     assert (tables.levels, tables.classes) == (1, 1)
-    assert (tables.coded_channels.tolist(), tables.ladder.tolist()) == ([2], [1])
+    assert (tables.coded_channels.tolist(), tables.predicted) == ([2], 0)
+    assert (tables.ladder.shape, tables.predictor.shape) == ((1, 0), (0, 4))
     np.testing.assert_array_equal(tables.map_cdf, neighbourly_map_cdf(1))
 
 
@@ -106,12 +108,20 @@ def test_tables_of_one_level_and_one_class_need_not_say_so():
         ({"coded_channels": [1, 0]}, r"expected 1 coded channel or more .*found \[1, 0\]"),
         ({"coded_channels": [[1, 3]]}, r"levels, found \[1, 2\]"),
         ({"coded_channels": [1] * 65}, r"expected coded_channels of 1 to 64 levels, found \[65\]"),
-        ({"coded_channels": [2**31 - 1] * 2}, "expected 8589934588 rows"),
-        ({"coded_channels": [1, 2]}, "expected 6 rows, 2 for each channel of each level, found 8"),
-        ({"ladder": np.zeros(0, int)}, r"expected a ladder of 2 steps, found \[0\]"),
-        ({"ladder": [1]}, r"expected a ladder of 2 steps, found \[1\]"),
-        ({"ladder": [0, 1]}, r"expected a ladder of steps of 1 to 16777216, found \[0, 1\]"),
-        ({"ladder": [1, 2**24 + 1]}, r"found \[1, 16777217\]"),
+        ({"coded_channels": [2**31 - 1] * 2}, "expected 8589934604 rows"),
+        ({"coded_channels": [1, 2]}, "expected 18 rows, one for each .*, found 20"),
+        ({"ladder": np.zeros(0, int)}, r"expected a predictor of 0 channels"),
+        ({"ladder": [[1, 1]]}, r"expected a ladder \[2, 0..3\], found \[1, 2\]"),
+        ({"ladder": [[1] * 4] * 2}, r"expected a ladder \[2, 0..3\], found \[2, 4\]"),
+        ({"ladder": [[0, 1], [1, 1]]}, "expected a ladder of steps of 1 to 65535, found 0 to 1"),
+        ({"ladder": [[1, 65536], [1, 1]]}, "found 1 to 65536"),
+        ({"predictor": [[0, 1, 0]]}, r"expected a predictor \[n, 4\], found \[1, 3\]"),
+        ({"predictor": [[0, 0, 0, 1]]}, r"found \[0, 0, 0, 1\] in row 0"),
+        ({"predictor": [[0, 5, 0, 1]]}, r"found \[0, 5, 0, 1\] in row 0"),
+        ({"predictor": [[0, 1, 2, 1]]}, r"found \[0, 1, 2, 1\] in row 0"),
+        ({"predictor": [[0, 1, 0, 8193]]}, r"found \[0, 1, 0, 8193\] in row 0"),
+        ({"predictor": [[1, 1, 0, 1], [0, 1, 0, 1]]}, r"found \[0, 1, 0, 1\] in row 1"),
+        ({"predictor": [[0, 1, 0, 1]] * 17}, "expected at most 16 inputs of a channel, found 17"),
         ({"map_cdf": neighbourly_map_cdf(1)[1:]}, r"1 to 6 classes, found \[15, 4\]"),
         ({"map_cdf": neighbourly_map_cdf(7)}, r"1 to 6 classes, found \[100, 10\]"),
         ({"map_cdf": neighbourly_map_cdf(1)[0]}, r"1 to 6 classes, found \[4\]"),
@@ -121,8 +131,7 @@ def test_tables_of_one_level_and_one_class_need_not_say_so():
     ],
 )
 def test_invalid_levels_and_maps_are_refused(change, found):
-    names = ("cdf", "lengths", "offsets", "bounds", "coded_channels", "ladder", "map_cdf")
-    fields = {name: getattr(STEPPED, name) for name in names}
+    fields = {name: getattr(STEPPED, name) for name in TABLES}
     with pytest.raises(ModelFileError, match=found) as caught:
         EntropyTables(**{**fields, **{k: np.array(v) for k, v in change.items()}})
     assert "\n" not in str(caught.value)
@@ -130,39 +139,108 @@ def test_invalid_levels_and_maps_are_refused(change, found):
 
 def test_rows_are_counted_by_level_then_channel_then_context():
     assert (STEPPED.channels, STEPPED.contexts, STEPPED.levels, STEPPED.classes) == (3, 2, 2, 2)
-    assert STEPPED.first_rows.tolist() == [0, 2]
+    assert STEPPED.predicted == 2
+    assert STEPPED.first_row(np.array([0, 1])).tolist() == [0, 6]
+    assert STEPPED.row_of_channel.tolist() == [0, 6, 12]
     symbols = np.full((3, 1, 5), 2)
     blocks = np.array([[FIRST_CLASS, FIRST_CLASS + 1, SKIPPED, FIRST_CLASS + 1, HIDDEN]])
-    rows = STEPPED.rows_of(symbols, blocks, (0, 1))[:, 0].T.tolist()
-    # Of two symbols of 2 the one to the left is 0.8 ≈ 1 in steps of 640: 2·1 does not reach 3.
-    assert rows == [[0, -1, -1], [2, 4, 6], [-1] * 3, [2, 4, 6], [-1] * 3]
-    rows = STEPPED.rows_of(symbols, blocks, (1, 1))[:, 0].T.tolist()
-    assert rows == [[2, 4, 6], [3, 5, 7], [-1] * 3, [2, 4, 6], [-1] * 3]
+    coded = coded_symbols(STEPPED, symbols, blocks, (0, 1))
+    # The first and the fourth block have nothing to be predicted from: the last context of each
+    # channel, a prediction of 0. The second follows a 2 of 256, which is 0.8 of 640, 1 from below.
+    # Of its mean of 2, 640 · 2 / 2 are predicted of the next channel, 2.13 of 300.
+    assert coded.rows[:, 0].T.tolist() == [
+        [4, -1, -1],
+        [6 + 3 + 0, 12 + 1, 18],
+        [-1, -1, -1],
+        [6 + 4, 12 + 4, 18],
+        [-1, -1, -1],
+    ]
+    assert coded.differences[:, 0].T.tolist() == [
+        [2, 0, 0],
+        [1, 0, 2],
+        [0, 0, 0],
+        [2, 2, 2],
+        [0, 0, 0],
+    ]
 
 
-def test_a_neighbours_symbol_is_rounded_evenly_and_limited():
+def test_predictions_are_rounded_down_from_halves_and_limited():
     tables = EntropyTables.from_pmfs(
-        [[1.0]] * 256, [0.1] * 256, [0] * 256, range(-127, 0), [1, 1], [2**24, 1]
+        [[1.0]] * 6,
+        [0.1] * 6,
+        [0] * 6,
+        (),
+        [1, 1],
+        np.array([[65535], [1]]),
+        np.array([(0, 1, 0, 1024)]),
+        neighbourly_map_cdf(2),
     )
-    assert tables.ratios.tolist() == [[256, 65535], [0, 256]]
-    tables = EntropyTables(
-        tables.cdf, tables.lengths, tables.offsets, tables.bounds, [1, 1], [3, 2], STEPPED.map_cdf
-    )
-    assert tables.ratios.tolist() == [[256, 384], [171, 256]]
     blocks = np.array([[FIRST_CLASS, FIRST_CLASS + 1]])
-    for symbol, scaled in ((-1, -2), (-3, -5), (-2, -3), (-30, -45), (-32768, -4095)):
-        contexts = tables.contexts_of(np.array([[[symbol, 0]]]), blocks, (0, 1))
-        assert contexts[0, 0, 1] == max(0, 128 + 2 * scaled), symbol
+    for symbol, levels, difference, fraction in (
+        (1, (0, 1), -4095, 2),
+        (-1, (0, 1), 4095, 0),
+        (32767, (1, 0), 0, 2),  # 32767 / 65535 is just below a half
+        (-32768, (1, 0), 1, 2),  # just below minus a half: one step down, and up from there
+        (-32768, (0, 0), 4095, 0),
+    ):
+        symbols = np.array([[[symbol, 0]]], np.int16)
+        coded = coded_symbols(tables, symbols, blocks, levels)
+        assert coded.differences[0, 0].tolist() == [symbol, difference]
+        assert (coded.rows[0, 0, 1] - 3 * levels[1]) == fraction, symbol
+
+
+def test_an_unknown_neighbour_is_replaced_by_a_known_one():
+    """Of four places with weights that tell them apart; what is above right comes last."""
+    weights = [(0, place, 0, 1024 * 4**n) for n, place in enumerate((1, 2))]
+    weights += [(0, 3, 0, 64), (0, 4, 0, 4)]
+    tables = EntropyTables.from_pmfs(
+        [[1.0]] * 3, [0.1] * 3, [0] * 3, ladder=np.array([[1]]), predictor=np.array(weights)
+    )
+    left, above, above_left, above_right = 16, 256, 1024, 4096
+
+    def predicted(*known: bool) -> int:
+        around = np.array([[above_left, above, above_right], [left, 0, 0]], np.int16)
+        blocks = np.full((2, 3), SKIPPED)
+        for place, there in zip(((1, 0), (0, 1), (0, 0), (0, 2)), known, strict=True):
+            blocks[place] = FIRST_CLASS if there else SKIPPED
+        blocks[1, 1] = FIRST_CLASS
+        return -int(coded_symbols(tables, around[None], blocks).differences[0, 1, 1])
+
+    def sum_of(at_left: int, at_above: int, at_above_left: int, at_above_right: int) -> int:
+        total = 1024 * at_left + 4096 * at_above + 64 * at_above_left + 4 * at_above_right
+        return min(4095, (2 * total + 1024) // 2048)
+
+    assert predicted(True, True, True, True) == sum_of(left, above, above_left, above_right)
+    assert predicted(False, True, True, True) == sum_of(above, above, above_left, above_right)
+    assert predicted(True, False, True, True) == sum_of(left, left, above_left, above_right)
+    assert predicted(True, True, False, False) == sum_of(left, above, above, above)
+    assert predicted(True, False, False, False) == sum_of(left, left, left, left)
+    assert predicted(False, False, True, False) == sum_of(*[above_left] * 4)
+    assert predicted(False, False, False, True) == sum_of(*[above_right] * 4)
+    assert predicted(False, False, False, False) == 0
+
+
+def test_what_is_coded_around_a_symbol_is_its_activity():
+    differences = np.zeros((50, 2, 2), np.int64)
+    differences[0] = 9  # three for each later group within reach
+    differences[39, 1, 1] = -2
+    differences[7, 0, 1], differences[7, 1, 0] = 20, -4
+    activity = activities(differences)[:, 1, 1].tolist()
+    assert activity[0] == 2 * (9 + 9)
+    assert activity[7] == 2 * (15 + 4)
+    assert activity[8:32] == [3] * 24
+    assert activity[32:40] == [3] * 8
+    assert activity[40:] == [2] * 10
 
 
 def test_blocks_and_levels_are_checked():
     symbols = np.zeros((3, 2, 2), int)
     for blocks in (np.full((2, 2), 4), np.full((2, 2), -1), np.full((2, 1), 2)):
         with pytest.raises(ValueError, match=r"expected blocks \[2, 2\] of 0 to 3"):
-            STEPPED.rows_of(symbols, blocks)
+            coded_symbols(STEPPED, symbols, blocks)
     for levels in ((0,), (0, 2), (-1, 0)):
         with pytest.raises(ValueError, match="expected a level of 0 to 1 for each of 2 classes"):
-            STEPPED.rows_of(symbols, None, levels)
+            coded_symbols(STEPPED, symbols, None, levels)
 
 
 @pytest.mark.parametrize("classes", range(1, 7))
@@ -195,7 +273,7 @@ def test_counted_maps_keep_every_value_and_the_sum():
 def test_code_lengths_of_blocks_are_of_what_is_coded():
     symbols = np.zeros((3, 2, 2), int)
     blocks = np.array([[FIRST_CLASS, SKIPPED], [HIDDEN, FIRST_CLASS + 1]])
-    bits = STEPPED.code_length_bits(symbols, blocks, (0, 1)).sum(axis=0)
+    bits = code_length_bits(STEPPED, symbols, blocks, (0, 1)).sum(axis=0)
     np.testing.assert_allclose(bits, [[1, 0], [0, 3]], atol=1e-3)
     map_bits = STEPPED.map_code_length_bits(blocks)
     steps = np.diff(STEPPED.map_cdf)
@@ -261,7 +339,7 @@ def test_laplace_tables_are_symmetric_and_peak_at_zero(scale):
 
 
 def test_code_length_counts_escapes_with_their_raw_value():
-    bits = make().code_length_bits(np.array([[[-1, 0, 1, -32768]], [[3, 4, 5, 6]]]))
+    bits = code_length_bits(make(), np.array([[[-1, 0, 1, -32768]], [[3, 4, 5, 6]]]))
     assert bits.shape == (2, 1, 4)
     first, common = 16 - math.log2(10), 16 - math.log2(65525)
     np.testing.assert_allclose(bits[0, 0], [first, common, 32, 32])
@@ -270,7 +348,7 @@ def test_code_length_counts_escapes_with_their_raw_value():
 
 def test_code_length_checks_the_shape():
     with pytest.raises(ValueError, match=r"expected symbols \[2, H, W\]"):
-        make().code_length_bits(np.zeros((3, 1, 1), int))
+        code_length_bits(make(), np.zeros((3, 1, 1), int))
 
 
 def test_compressai_tables_can_be_taken_over():

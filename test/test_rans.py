@@ -13,12 +13,15 @@ from roi_codec_ros.codec.entropy import (
     FIRST_CLASS,
     HIDDEN,
     SKIPPED,
+    TABLES,
     EntropyTables,
     map_contexts_of,
 )
 from roi_codec_ros.codec.frequencies import map_cdf_of, neighbourly_map_cdf
 from roi_codec_ros.codec.kernels import ENTROPY_CODER, KERNELS, available_implementations
+from roi_codec_ros.codec.prediction import may_be_predicted, packed
 from roi_codec_ros.codec.rans import RansCoder
+from roi_codec_ros.codec.spatial import code_length_bits, coded_symbols
 from roi_codec_ros.common.errors import BitstreamError
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "rans.json").read_text())
@@ -46,22 +49,33 @@ class Draw:
             blocks[place] = np.searchsorted(tables.map_cdf[context], self.slot(), "right") - 1
         return blocks
 
-    def symbols(self, tables: EntropyTables, blocks: np.ndarray, levels=None) -> np.ndarray:
-        symbols = np.zeros((tables.channels, *blocks.shape), np.int16)
-        for y, x in np.ndindex(blocks.shape):
-            near = np.s_[max(0, y - 1) : y + 1, max(0, x - 1) : x + 1]
-            rows = tables.rows_of(symbols[(slice(None), *near)], blocks[near], levels)[:, -1, -1]
-            for channel, row in enumerate(rows[rows >= 0]):
-                used = int(tables.lengths[row])
-                symbol = int(np.searchsorted(tables.cdf[row, :used], self.slot(), "right")) - 1
-                escaped = symbol == used - 2
-                value = (self.state & 0xFFFF) - 0x8000 if escaped else symbol + tables.offsets[row]
-                symbols[channel, y, x] = value
+    def symbols(self, channels: int, size: tuple[int, int]) -> np.ndarray:
+        """Half of them 0, each magnitude half as likely as the one before, a few anywhere."""
+        symbols = np.zeros((channels, *size), np.int16)
+        for place in np.ndindex(size):
+            for channel in range(channels):
+                slot = self.slot()
+                magnitude = 16 - (slot >> 1).bit_length()
+                if magnitude > 12:
+                    magnitude = self.slot() - 0x8000
+                symbols[(channel, *place)] = -magnitude if slot & 1 else magnitude
         return symbols
 
 
 def drawn_symbols(tables: EntropyTables, height: int, width: int, seed: int) -> np.ndarray:
-    return Draw(seed).symbols(tables, np.full((height, width), FIRST_CLASS))
+    return Draw(seed).symbols(tables.channels, (height, width))
+
+
+def drawn_predictor(rng: np.random.Generator, channels: int) -> np.ndarray:
+    """Up to sixteen inputs of each channel, with any weights or those of a mean of neighbours."""
+    rows = []
+    for channel in range(channels):
+        for _ in range(rng.integers(0, 17)):
+            place = int(rng.integers(0 if channel else 1, 5))
+            source = int(rng.integers(channels if place else channel))
+            weight = int(rng.choice([256, 512, -256, rng.integers(-8192, 8193)]))
+            rows.append((channel, place, source, weight))
+    return np.array(rows, np.int32).reshape(-1, 4)
 
 
 @st.composite
@@ -74,9 +88,10 @@ def coded_inputs(draw):
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     classes = draw(st.sampled_from([1, 1, 2, 6]))
     coded = draw(st.sampled_from([(1,), (2,), (8,), (13,), (16, 5), (3, 24, 8, 1), (9,) * 7]))
-    ladder = rng.choice([1, 3, 200, 256, 257, 2**20, 2**24], len(coded))
-    bounds = draw(st.sampled_from([(), (0,), (-127, -3, 1, 40, 127)]))
-    rows = sum(coded) * (len(bounds) + 1)
+    bounds = draw(st.sampled_from([(), (1,), (1, 3, 8, 40, 255)]))
+    predicted = min(max(coded), draw(st.sampled_from([0, 1, 3, 16])))
+    ladder = rng.choice([1, 3, 200, 256, 257, 65535], (len(coded), predicted))
+    rows = (len(bounds) + 1) * sum(c + 2 * min(c, predicted) for c in coded)
     real = draw(st.sampled_from([1, 2, 3, 17, 300]))
     pmfs = rng.random((rows, real)) ** draw(st.sampled_from([1, 40])) + 1e-9
     offset = draw(st.sampled_from([-32768, -real // 2, 0, 32768 - real]))
@@ -89,6 +104,7 @@ def coded_inputs(draw):
         bounds,
         coded,
         ladder,
+        drawn_predictor(rng, predicted),
         draw(st.sampled_from([neighbourly_map_cdf(classes), map_cdf_of(counted)])),
     )
     size = draw(st.sampled_from([(1, 1), (7, 5), (1, 8), (2, 4), (13, 1), (16, 16), (33, 31)]))
@@ -103,36 +119,49 @@ def coded_inputs(draw):
     scattered = rng.random(size) < draw(st.sampled_from([0.0, 0.5]))
     blocks[scattered] = rng.integers(0, classes + 2, int(scattered.sum()))
     levels = rng.integers(0, len(coded), classes)
-    return tables, symbols.astype(np.int16), blocks, levels
+    temporal = (rng.random(size) < draw(st.sampled_from([0.0, 0.5, 1.0]))) & (
+        may_be_predicted(blocks, levels)
+    )
+    return tables, symbols.astype(np.int16), blocks, levels, temporal
+
+
+def bits_of(temporal: np.ndarray, blocks: np.ndarray, levels: np.ndarray) -> bytes:
+    return packed(temporal, blocks, levels.tolist())
 
 
 @each_implementation
 @settings(max_examples=60, deadline=None)
 @given(coded_inputs())
 def test_symbols_and_blocks_come_back(implementation, case):
-    tables, symbols, blocks, levels = case
+    tables, symbols, blocks, levels, temporal = case
     coder = RansCoder(tables, implementation)
-    coded = tables.rows_of(symbols, blocks, levels) >= 0
-    received, map_received = coder.decode(
-        *coder.encode(symbols, blocks, levels), *blocks.shape, levels
+    coded = coded_symbols(tables, symbols, blocks, levels, temporal).rows >= 0
+    received = coder.decode(
+        *coder.encode(symbols, blocks, levels, temporal),
+        *blocks.shape,
+        levels,
+        bits_of(temporal, blocks, levels),
     )
-    assert (received.dtype, map_received.dtype) == (np.int16, np.uint8)
-    np.testing.assert_array_equal(received, np.where(coded, symbols, 0))
-    np.testing.assert_array_equal(map_received, blocks)
+    assert (received.symbols.dtype, received.blocks.dtype) == (np.int16, np.uint8)
+    np.testing.assert_array_equal(received.symbols, np.where(coded, symbols, 0))
+    np.testing.assert_array_equal(received.blocks, blocks)
+    np.testing.assert_array_equal(received.temporal, temporal)
 
 
 @each_implementation
 @settings(max_examples=40, deadline=None)
 @given(coded_inputs(), st.integers(0, 2**32 - 1))
 def test_what_stands_where_nothing_is_coded_does_not_matter(implementation, case, seed):
-    tables, symbols, blocks, levels = case
+    tables, symbols, blocks, levels, temporal = case
     coder = RansCoder(tables, implementation)
     noise = np.random.default_rng(seed).integers(-32768, 32768, symbols.shape, np.int16)
     coded = np.zeros(symbols.shape, bool)
     for value, level in enumerate(levels, start=FIRST_CLASS):
         coded[: tables.coded_channels[level], blocks == value] = True
     others = np.where(coded, symbols, noise)
-    assert coder.encode(others, blocks, levels) == coder.encode(symbols, blocks, levels)
+    assert coder.encode(others, blocks, levels, temporal) == coder.encode(
+        symbols, blocks, levels, temporal
+    )
 
 
 @each_implementation
@@ -156,9 +185,11 @@ def test_kernel_writes_the_bytes_of_the_reference(case):
 @settings(max_examples=120, deadline=None)
 @given(coded_inputs(), st.integers(0, 2**32 - 1))
 def test_kernel_and_reference_agree_on_what_is_damaged(case, seed):
-    tables, symbols, blocks, levels = case
+    tables, *inputs = case
+    _, blocks, levels, temporal = inputs
     rng = np.random.default_rng(seed)
-    parts = [bytearray(part) for part in RansCoder(tables, "c++").encode(symbols, blocks, levels)]
+    parts = [bytearray(part) for part in RansCoder(tables, "c++").encode(*inputs)]
+    bits = bits_of(temporal, blocks, levels)
     for part in parts:
         for _ in range(rng.integers(3) if part else 0):
             part[rng.integers(len(part))] ^= 1 << rng.integers(8)
@@ -168,11 +199,12 @@ def test_kernel_and_reference_agree_on_what_is_damaged(case, seed):
     for implementation in ("c++", "numpy"):
         coder = RansCoder(tables, implementation)
         try:
-            decoded = coder.decode(*parts, *blocks.shape, levels)
+            decoded = coder.decode(*parts, *blocks.shape, levels, bits)
         except BitstreamError as error:
             results.append(str(error))
             continue
-        assert coder.encode(*decoded, levels) == tuple(map(bytes, parts))
+        again = coder.encode(decoded.symbols, decoded.blocks, levels, decoded.temporal)
+        assert again == tuple(map(bytes, parts))
         results.append([array.tobytes() for array in decoded])
     assert results[0] == results[1]
 
@@ -180,16 +212,19 @@ def test_kernel_and_reference_agree_on_what_is_damaged(case, seed):
 @each_implementation
 @pytest.mark.parametrize("case", GOLDEN, ids=lambda case: case["name"])
 def test_golden_bytes(implementation, case):
-    names = ("cdf", "lengths", "offsets", "bounds", "coded_channels", "ladder", "map_cdf")
-    tables = EntropyTables(**{name: np.array(case[name], np.int32) for name in names})
-    blocks = np.array(case["blocks"], np.uint8)
-    symbols = Draw(case["seed"]).symbols(tables, blocks, case["levels"])
+    arrays = {name: np.array(case[name], np.int32) for name in TABLES}
+    arrays["predictor"] = arrays["predictor"].reshape(-1, 4)
+    tables = EntropyTables(**arrays)
+    blocks, temporal = np.array(case["blocks"], np.uint8), np.array(case["temporal"], np.bool_)
+    symbols = Draw(case["seed"]).symbols(tables.channels, blocks.shape)
     coder = RansCoder(tables, implementation)
-    coded = coder.encode(symbols, blocks, case["levels"])
+    coded = coder.encode(symbols, blocks, case["levels"], temporal)
     assert [part.hex() for part in coded] == [case["map"], case["body"]]
-    received, map_received = coder.decode(*coded, *blocks.shape, case["levels"])
-    np.testing.assert_array_equal(received, symbols)
-    np.testing.assert_array_equal(map_received, blocks)
+    bits = packed(temporal, blocks, case["levels"])
+    received = coder.decode(*coded, *blocks.shape, case["levels"], bits)
+    there = coded_symbols(tables, symbols, blocks, case["levels"], temporal).rows >= 0
+    np.testing.assert_array_equal(received.symbols, np.where(there, symbols, 0))
+    np.testing.assert_array_equal(received.blocks, blocks)
 
 
 @needs_kernel
@@ -225,9 +260,9 @@ def test_any_buffer_is_decoded(implementation, wrap):
     coder = RansCoder(EntropyTables.laplace(1), implementation)
     symbols = np.zeros((1, 2, 2), np.int16)
     blocks = np.array([[SKIPPED, FIRST_CLASS], [FIRST_CLASS, HIDDEN]], np.uint8)
-    received, map_received = coder.decode(*map(wrap, coder.encode(symbols, blocks)), 2, 2)
-    np.testing.assert_array_equal(received, symbols)
-    np.testing.assert_array_equal(map_received, blocks)
+    received = coder.decode(*map(wrap, coder.encode(symbols, blocks)), 2, 2)
+    np.testing.assert_array_equal(received.symbols, symbols)
+    np.testing.assert_array_equal(received.blocks, blocks)
 
 
 @each_implementation
@@ -275,14 +310,21 @@ def test_wrong_blocks_and_levels_are_refused(implementation, blocks, levels, sen
             coder.decode(b"", bytes(4), 3, 3, levels)
 
 
-def stepped(bounds=(-1, 2)) -> EntropyTables:
-    """Two classes; three levels of 16, 8 and 3 channels, whose steps are 1, 4 and 2.5."""
-    coded = (16, 8, 3)
-    rows = sum(coded) * (len(bounds) + 1)
+def stepped(bounds=(1, 4)) -> EntropyTables:
+    """Two classes; three levels of 16, 8 and 3 channels, of which four are predicted."""
+    coded, predicted = (16, 8, 3), 4
+    rows = (len(bounds) + 1) * sum(c + 2 * min(c, predicted) for c in coded)
     values = np.arange(-6, 7)
     pmfs = [np.exp(-np.abs(values - row % 5)) for row in range(rows)]
     return EntropyTables.from_pmfs(
-        pmfs, [1e-3] * rows, [-6] * rows, bounds, coded, (256, 1024, 640), neighbourly_map_cdf(2)
+        pmfs,
+        [1e-3] * rows,
+        [-6] * rows,
+        bounds,
+        coded,
+        np.outer((256, 1024, 640), np.ones(predicted, int)),
+        np.array([(c, place, c, 400) for c in range(predicted) for place in (1, 2)]),
+        neighbourly_map_cdf(2),
     )
 
 
@@ -404,7 +446,8 @@ def test_every_bit_of_small_bodies_and_maps_counts(implementation):
     coder = RansCoder(tables, implementation)
     levels = (2, 1)
     blocks = np.array([[2, 3, 2, 1], [3, 0, 2, 2], [2, 2, 3, 3]], np.uint8)
-    symbols = Draw(9).symbols(tables, blocks, levels)
+    there = coded_symbols(tables, np.zeros((16, 3, 4), np.int16), blocks, levels).rows >= 0
+    symbols = np.where(there, Draw(9).symbols(16, (3, 4)), 0).astype(np.int16)
     coded = coder.encode(symbols, blocks, levels)
     for which, part in enumerate(coded):
         assert part
@@ -416,7 +459,8 @@ def test_every_bit_of_small_bodies_and_maps_counts(implementation):
             except BitstreamError:
                 continue
             assert not (np.array_equal(decoded[0], symbols) and np.array_equal(decoded[1], blocks))
-            assert coder.encode(*decoded, levels) == tuple(map(bytes, damaged))
+            again = coder.encode(decoded.symbols, decoded.blocks, levels)
+            assert again == tuple(map(bytes, damaged))
 
 
 @each_implementation
@@ -435,20 +479,21 @@ def test_the_reference_stands_in_for_a_missing_kernel(monkeypatch):
 
 @needs_kernel
 def test_the_kernel_trusts_no_tables_either():
-    def coder(cdf, lengths, offsets, bounds, coded=(2,), ladder=(1,), map_cdf=None):
+    def coder(cdf, lengths, offsets, bounds, coded=(2,), ladder=None, predictor=(), map_cdf=None):
         rest = neighbourly_map_cdf(1) if map_cdf is None else map_cdf
-        return KERNELS[ENTROPY_CODER].Coder(
-            *(np.array(a, np.int32) for a in (cdf, lengths, offsets, bounds, coded, ladder, rest))
-        )
+        steps = np.ones((len(coded), 0)) if ladder is None else ladder
+        inputs = np.reshape(predictor, (-1, 4))
+        arrays = (cdf, lengths, offsets, bounds, coded, steps, inputs, rest)
+        return KERNELS[ENTROPY_CODER].Coder(*(np.array(a, np.int32) for a in arrays))
 
     rows = [[0, 5, 65536]] * 2
     good = (rows, [3, 3], [0, 0], [])
     assert coder(*good)
-    assert coder(rows, [3, 3], [0, 0], [127], [1])
-    assert coder(*good, [1, 1], [1, 1 << 24], neighbourly_map_cdf(6))
+    assert coder(rows, [3, 3], [0, 0], [255], [1])
+    assert coder(*good, [1, 1], map_cdf=neighbourly_map_cdf(6))
     with pytest.raises(ValueError, match="found an error in row 0"):
         coder([[0, 5, 5, 65536]], [4], [0], [], [1])
-    for bounds in ([128], [-128]):
+    for bounds in ([256], [0]):
         with pytest.raises(ValueError, match="found an error in bound 0"):
             coder(rows, [3, 3], [0, 0], bounds, [1])
     with pytest.raises(ValueError, match="found an error in bound 1"):
@@ -456,18 +501,39 @@ def test_the_kernel_trusts_no_tables_either():
     for bad in ((rows, [3], [0, 0], []), (rows[0], [3], [0], [])):
         with pytest.raises(ValueError, match=r"expected tables cdf \[R, N\]"):
             coder(*bad)
-    for levels in (([], []), ([2], []), ([1] * 65, [1] * 65)):
-        with pytest.raises(ValueError, match="expected coded channels and a step for each"):
-            coder(*good, *levels)
-    for level, levels in enumerate([([0], [1]), ([1, 2], [1, 1]), ([1, 1, -1], [1, 1, 1])]):
+    with pytest.raises(ValueError, match=r"expected tables .*ladder \[L, M\]"):
+        coder(*good, [2], np.ones((2, 0)))
+    for coded in ([], [1] * 65):
+        with pytest.raises(ValueError, match="expected coded channels for each of 1 to 64"):
+            coder(*good, coded)
+    for level, coded in enumerate([[0], [1, 2], [1, 1, -1]]):
         with pytest.raises(ValueError, match=f"found an error in level {level}"):
-            coder(*good, *levels)
-    for step in (0, -1, (1 << 24) + 1):
-        with pytest.raises(ValueError, match="found an error in level 1"):
-            coder(*good, [1, 1], [1, step])
+            coder(*good, coded)
     for coded in ([1], [2, 1]):
         with pytest.raises(ValueError, match=r"expected .*(1 rows, found 2|level 1)"):
-            coder(*good, coded, [1] * len(coded))
+            coder(*good, coded)
+    predicted = ([rows[0]] * 6, [3] * 6, [0] * 6, [], [2])
+    two = np.array([[1, 65535]])
+    assert coder(*predicted, two, [(0, 1, 1, 8192), (1, 0, 0, -8192)])
+    for ladder in ([[1, 0]], [[1, 65536]]):
+        with pytest.raises(ValueError, match="expected valid steps, found an error in level 0"):
+            coder(*predicted, ladder)
+    for inputs, row in (
+        ([(0, 1, 2, 1)], 0),
+        ([(0, 5, 0, 1)], 0),
+        ([(0, 0, 0, 1)], 0),
+        ([(0, -1, 0, 1)], 0),
+        ([(0, 1, -1, 1)], 0),
+        ([(0, 1, 0, 8193)], 0),
+        ([(0, 1, 0, -8193)], 0),
+        ([(0, 1, 0, 1), (2, 1, 0, 1)], 1),
+        ([(1, 1, 0, 1), (0, 1, 0, 1)], 1),
+        ([(0, 1, 0, 1)] * 17, 16),
+    ):
+        with pytest.raises(ValueError, match=f"a valid predictor, found an error in row {row}"):
+            coder(*predicted, two, inputs)
+    with pytest.raises(ValueError, match="expected at most 2 predicted channels, found 3"):
+        coder(*predicted, np.ones((1, 3)))
     uneven = neighbourly_map_cdf(1)
     uneven[7, 1] = 0
     with pytest.raises(ValueError, match="valid tables of the map, found an error in row 7"):
@@ -479,65 +545,95 @@ def test_the_kernel_trusts_no_tables_either():
 
 @needs_kernel
 def test_the_kernel_trusts_no_arrays_either():
-    coder = KERNELS[ENTROPY_CODER].Coder(
-        *(
-            getattr(stepped(), name)
-            for name in ("cdf", "lengths", "offsets", "bounds", "coded_channels", "ladder")
-        ),
-        neighbourly_map_cdf(2),
-    )
+    coder = KERNELS[ENTROPY_CODER].Coder(*(getattr(stepped(), name) for name in TABLES))
     symbols = np.zeros((16, 2, 2), np.int16)
     blocks, levels = np.full((2, 2), 2, np.uint8), np.zeros(2, np.uint8)
-    assert coder.decode(*coder.encode(symbols, blocks, levels), 2, 2, levels)
+    temporal = np.zeros((2, 2), np.uint8)
+    map_bytes, body = coder.encode(symbols, blocks, levels, temporal)
+    np.testing.assert_array_equal(coder.decode_map(map_bytes, 2, 2), blocks)
+    np.testing.assert_array_equal(coder.decode_body(body, blocks, levels, temporal), symbols)
+    with pytest.raises(ValueError, match="expected"):
+        coder.encode(symbols[:3], blocks, levels, temporal)
     for bad in (
-        (symbols[:3], blocks, levels),
-        (symbols, blocks[:1], levels),
-        (symbols, blocks + np.uint8(2), levels),
-        (symbols, blocks, levels[:1]),
-        (symbols, blocks, levels + np.uint8(3)),
+        (blocks[:1], levels, temporal),
+        (blocks + np.uint8(2), levels, temporal),
+        (blocks, levels[:1], temporal),
+        (blocks, levels + np.uint8(3), temporal),
+        (blocks, levels, temporal[:1]),
+        (blocks, levels, temporal[0]),
     ):
         with pytest.raises(ValueError, match="expected"):
-            coder.encode(*bad)
-    with pytest.raises(ValueError, match="expected a level of 0 to 2 for each of 2 classes"):
-        coder.decode(b"", b"", 2, 2, levels + np.uint8(3))
+            coder.encode(symbols, *bad)
+        with pytest.raises(ValueError, match="expected"):
+            coder.decode_body(body, *bad)
+    with pytest.raises(ValueError, match="expected blocks"):
+        coder.decode_body(body, blocks[0], levels, temporal[0])
 
 
 @each_implementation
-def test_a_symbol_is_coded_by_what_is_left_of_it_and_above(implementation):
-    likely, unlikely = [0.0001, 0.9998], [0.9998, 0.0001]  # of the values 0 and 1
-    tables = EntropyTables.from_pmfs([unlikely, likely] * 8, [0.0001] * 16, [0] * 16, [1])
-    corner = np.zeros((8, 24, 24), np.int16)
-    corner[:, 0, 0] = 1
-    block = np.zeros((8, 24, 24), np.int16)
-    block[:, 6:18, 6:18] = 1
-    scattered = np.random.default_rng(1).permutation(block.ravel()).reshape(block.shape)
-    coder = RansCoder(tables, implementation)
-    np.testing.assert_array_equal(tables.contexts_of(corner)[0, :2, :3], [[0, 1, 0], [1, 0, 0]])
-    sizes = [len(coder.encode(symbols)[1]) for symbols in (block, scattered)]
-    assert sizes[0] < 0.25 * sizes[1]
-    for symbols, size in zip((block, scattered), sizes, strict=True):
-        assert 8 * size == pytest.approx(tables.code_length_bits(symbols).sum(), rel=0.02, abs=300)
-
-
-@each_implementation
-def test_a_neighbour_of_another_level_counts_in_the_steps_of_this_one(implementation):
-    """One channel; level 0 has a step of 1, level 1 one of 2.5. Contexts: below 3, and 3 or more.
-
-    The block to the right of a symbol s stands in the second context where 2·s, in its own steps,
-    reaches 3: from s = 2 on where both are of one level, from 1 · 2.5 ≈ 3 after the coarser, and
-    from 4 / 2.5 ≈ 2 after the finer.
-    """
-    pmfs = [[0.5] * 9, [0.1] * 8 + [0.9]] * 2
+def test_symbols_that_go_on_as_the_blocks_around_take_few_bits(implementation):
+    """One channel, predicted as left + above - above left; contexts are below 1, and more."""
+    shape = [1e-4, 1e-4, 0.9994, 1e-4, 1e-4]
+    flat = [0.2] * 5
+    rows = [flat] + [shape] + [flat] * 4  # only what is quiet and well predicted is steep
     tables = EntropyTables.from_pmfs(
-        pmfs, [1e-3] * 4, [-4] * 4, [3], [1, 1], [256, 640], neighbourly_map_cdf(2)
+        rows,
+        [1e-4] * 6,
+        [-2] * 6,
+        [1],
+        ladder=np.ones((1, 1), int),
+        predictor=np.array([(0, 1, 0, 1024), (0, 2, 0, 1024), (0, 3, 0, -1024)]),
     )
+    y, x = np.mgrid[:24, :24]
+    plane = (3 * x - 2 * y + 100)[None].astype(np.int16)
+    rough = np.random.default_rng(1).permutation(plane.ravel()).reshape(plane.shape)
     coder = RansCoder(tables, implementation)
+    sizes = [len(coder.encode(symbols)[1]) for symbols in (plane, rough)]
+    assert sizes[0] < 0.1 * sizes[1]
+    for symbols, size in zip((plane, rough), sizes, strict=True):
+        assert 8 * size == pytest.approx(code_length_bits(tables, symbols).sum(), rel=0.02, abs=40)
+        np.testing.assert_array_equal(coder.decode(*coder.encode(symbols), 24, 24)[0], symbols)
+
+
+@each_implementation
+def test_neighbours_are_predicted_from_in_the_steps_of_their_level(implementation):
+    """The block to the right of a symbol s is coded as the difference to s in its own steps."""
+    tables = EntropyTables.from_pmfs(
+        [[1.0]] * 6,
+        [1e-3] * 6,
+        [0] * 6,
+        (),
+        [1, 1],
+        np.array([[256], [640]]),
+        np.array([(0, 1, 0, 1024)]),
+        neighbourly_map_cdf(2),
+    )
     blocks = np.array([[2, 3]], np.uint8)
-    for levels, first in (((0, 0), 2), ((1, 1), 2), ((1, 0), 1), ((0, 1), 4)):
-        reached = []
-        for value in range(-4, 5):
-            symbols = np.array([[[value, 4]]], np.int16)
-            reached.append(int(tables.contexts_of(symbols, blocks, levels)[0, 0, 1]))
-            received, _ = coder.decode(*coder.encode(symbols, blocks, levels), 1, 2, levels)
-            np.testing.assert_array_equal(received, symbols)
-        assert reached == [int(value >= first) for value in range(-4, 5)], levels
+    for levels, expected in (((0, 0), 10), ((1, 1), 10), ((1, 0), 25), ((0, 1), 4)):
+        symbols = np.array([[[10, 12]]], np.int16)
+        coded = coded_symbols(tables, symbols, blocks, levels)
+        assert coded.differences.ravel().tolist() == [10, 12 - expected], levels
+        coder = RansCoder(tables, implementation)
+        received = coder.decode(*coder.encode(symbols, blocks, levels), 1, 2, levels)
+        np.testing.assert_array_equal(received.symbols, symbols)
+
+
+@each_implementation
+def test_differences_to_an_earlier_frame_are_neither_predicted_nor_predicted_from(implementation):
+    tables = EntropyTables.from_pmfs(
+        [[1.0]] * 3,
+        [1e-3] * 3,
+        [0] * 3,
+        ladder=np.ones((1, 1), int),
+        predictor=np.array([(0, 1, 0, 1024)]),
+        map_cdf=neighbourly_map_cdf(2),
+        coded_channels=[1],
+    )
+    symbols = np.array([[[10, 3, 12, 13]]], np.int16)
+    temporal = np.array([[False, True, False, False]])
+    coded = coded_symbols(tables, symbols, None, None, temporal)
+    assert coded.differences.ravel().tolist() == [10, 3, 12, 1]
+    assert coded_symbols(tables, symbols).differences.ravel().tolist() == [10, -7, 9, 1]
+    coder = RansCoder(tables, implementation)
+    plain, marked = coder.encode(symbols), coder.encode(symbols, None, None, temporal)
+    assert plain != marked

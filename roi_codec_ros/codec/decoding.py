@@ -14,7 +14,6 @@ from roi_codec_ros.codec.bitstream import DEFAULT_MAX_PIXELS, Payload
 from roi_codec_ros.codec.block_transform import BlockTransform
 from roi_codec_ros.codec.entropy import SKIPPED
 from roi_codec_ros.codec.model_file import Model
-from roi_codec_ros.codec.prediction import unpacked
 from roi_codec_ros.codec.rans import RansCoder
 from roi_codec_ros.codec.stream_state import Picture, StreamState
 from roi_codec_ros.codec.synthesis import open_synthesis
@@ -172,12 +171,13 @@ class Decoder:
                 f"found {(height, width)}"
             )
         stride = model.preset.stride
-        symbols, blocks = coder.decode(
+        symbols, blocks, predicted = coder.decode(
             payload.block_map,
             payload.body,
             -(-height // stride),
             -(-width // stride),
             payload.levels,
+            payload.predicted,
         )
         skipped = int((blocks == SKIPPED).sum())
         if skipped and payload.stream == 0:
@@ -188,7 +188,6 @@ class Decoder:
         level_of = np.zeros(blocks.shape, np.uint8)
         if model.codes_blocks:
             level_of = self._transforms[model.id].level_of(blocks, payload.levels)
-        predicted = unpacked(payload.predicted, blocks, payload.levels)
         picture = (state or StreamState()).update(payload, symbols, blocks, level_of, predicted)
         return ReadFrame(payload, picture, blocks, 1e3 * (time.perf_counter() - started))
 

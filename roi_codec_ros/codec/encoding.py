@@ -247,7 +247,7 @@ class Encoder:
     ) -> EncodedFrame:
         """started: clock time at which the analysis began."""
         analysed = self._clock()
-        block_map, body = self._coder.encode(sent.symbols, sent.blocks, levels)
+        block_map, body = self._coder.encode(sent.symbols, sent.blocks, levels, sent.predicted)
         entropy_coded = self._clock()
         coded = (image.shape[0], image.shape[1])
         predicted = b""

@@ -16,13 +16,16 @@ import numpy as np
 
 from roi_codec_ros.codec.frequencies import neighbourly_map_cdf, quantise
 from roi_codec_ros.codec.table_checks import (
-    ESCAPE_BITS,
+    FRACTIONS,
     PRECISION,
     as_frozen_int32,
     channels_of_one_level,
     check_bounds,
+    check_ladder,
     check_levels,
     check_map,
+    check_predictor,
+    check_row_count,
     check_rows,
     check_shapes,
     check_values,
@@ -34,8 +37,18 @@ HIDDEN = 1  # a block of a hidden region: no symbol of it is coded
 FIRST_CLASS = 2  # a block of class c is FIRST_CLASS + c
 NOT_CODED = -1  # instead of a level: the block is not coded
 
-MAX_RATIO = 0xFFFF  # between the steps of two levels, in 1/256
-FARTHEST_NEIGHBOUR = 4095  # that a symbol of another level counts as, and its negative
+
+# Attributes of `EntropyTables`, as they are stored.
+TABLES = (
+    "cdf",
+    "lengths",
+    "offsets",
+    "bounds",
+    "coded_channels",
+    "ladder",
+    "predictor",
+    "map_cdf",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +58,9 @@ class EntropyTables:
     Integers, because tables recomputed from floats may differ by one between machines, and then
     nearly every symbol decodes wrong. The layout is that of compressai's `EntropyBottleneck`
     (`_quantized_cdf`, `_cdf_length`, `_offset`), with a row for each of the K contexts of each
-    channel that is coded at each of the L levels: R = K · sum(coded_channels) rows, in the order
-    of levels, channels, contexts (`rows_of`).
+    channel that is coded at each of the L levels. The first M channels are predicted from
+    neighbouring blocks, and have 3·K contexts. Rows are in the order of levels, channels, contexts
+    (`spatial.coded_symbols`).
 
     Attributes:
         cdf: int32 [R, N]. Row r rises strictly from 0 to 65536 over its first `lengths[r]`
@@ -54,13 +68,16 @@ class EntropyTables:
         lengths: int32 [R], 3 or more: entries used in each row. Row r knows `lengths[r] - 1`
             symbols, of which the last is the escape for values outside the table.
         offsets: int32 [R]: the value that symbol 0 of each row stands for.
-        bounds: int32 [K - 1], rising, -127 to 127: boundaries between contexts (`contexts_of`).
-            None: one row per channel, no contexts.
+        bounds: int32 [K - 1], rising, 1 to 255: boundaries between contexts, in units of
+            `spatial.activities`. None: one context.
         coded_channels: int32 [L], 1 or more: how many channels, the first ones, are coded at each
             level. The most of them is the number of channels C of a latent. None: one level, at
             which all channels are coded. Multiples of 8 are coded fastest.
-        ladder: int32 [L], 1 to 2^24: the quantiser's step at each level, in any unit that all
-            levels share. May be left out where there is one level.
+        ladder: int32 [L, M], 1 to 65535: the quantiser's step of each predicted channel at each
+            level, in any unit that all share. Left out: M is 0.
+        predictor: int32 [n, 4], rows of channel, place, source and weight, in the order of the
+            channels: what the prediction of a channel adds up (`spatial`), a weight of 1024 being
+            1. A source in the block itself is a channel before this one.
         map_cdf: int32 [(P + 3)², P + 3]: of the P + 2 values of a block, in the context of the
             blocks left of it and above (`map_contexts_of`). Each row rises strictly from 0 to
             65536. Left out: those of one class that `neighbourly_map_cdf` makes.
@@ -74,23 +91,27 @@ class EntropyTables:
     offsets: np.ndarray
     bounds: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
     coded_channels: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
-    ladder: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
+    ladder: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.int32))
+    predictor: np.ndarray = field(default_factory=lambda: np.zeros((0, 4), np.int32))
     map_cdf: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.int32))
 
     def __post_init__(self) -> None:
-        names = ("cdf", "lengths", "offsets", "bounds", "coded_channels", "ladder", "map_cdf")
-        for name in names:
+        for name in TABLES:
             object.__setattr__(self, name, as_frozen_int32(name, getattr(self, name)))
         check_bounds(self.bounds)
         check_shapes(self.cdf, self.lengths, self.offsets)
         if self.coded_channels.size == 0:
-            channels = channels_of_one_level(len(self.cdf), self.contexts)
+            predicted = self.ladder.shape[-1]
+            channels = channels_of_one_level(len(self.cdf), self.contexts, predicted)
             self._fill_in("coded_channels", np.array([channels]))
-        if self.ladder.size == 0 and self.coded_channels.shape == (1,):
-            self._fill_in("ladder", np.ones(1, np.int32))
+        check_levels(self.coded_channels)
+        if self.ladder.size == 0:
+            self._fill_in("ladder", np.zeros((self.levels, 0), np.int32))
         if self.map_cdf.size == 0:
             self._fill_in("map_cdf", neighbourly_map_cdf(1))
-        check_levels(self.coded_channels, self.ladder, len(self.cdf), self.contexts)
+        check_ladder(self.ladder, self.coded_channels)
+        check_predictor(self.predictor, self.predicted)
+        check_row_count(len(self.cdf), int(self._rows_of_levels.sum()))
         check_rows(self.cdf, self.lengths)
         check_values(self.lengths, self.offsets)
         check_map(self.map_cdf)
@@ -104,8 +125,13 @@ class EntropyTables:
         return int(self.coded_channels.max())
 
     @property
+    def predicted(self) -> int:
+        """Number of predicted channels M."""
+        return self.ladder.shape[1]
+
+    @property
     def contexts(self) -> int:
-        """Number of contexts K; 1 if neighbours are not used."""
+        """Number of contexts K of a channel that is not predicted."""
         return len(self.bounds) + 1
 
     @property
@@ -119,19 +145,23 @@ class EntropyTables:
         return self.map_cdf.shape[1] - 3
 
     @property
-    def first_rows(self) -> np.ndarray:
-        """int64 [L]: the first row of each level."""
-        before = np.cumsum(self.coded_channels, dtype=np.int64) - self.coded_channels
-        return self.contexts * before
+    def row_of_channel(self) -> np.ndarray:
+        """int64 [C]: the first row of each channel, counted from that of its level."""
+        channel = np.arange(self.channels)
+        more = (FRACTIONS - 1) * np.minimum(channel, self.predicted)
+        return np.asarray(self.contexts * (channel + more), np.int64)
 
     @property
-    def ratios(self) -> np.ndarray:
-        """int64 [L, L]: a step of level m in steps of level l, times 256, rounded, to 65535.
+    def _rows_of_levels(self) -> np.ndarray:
+        """int64 [L]"""
+        coded = self.coded_channels.astype(np.int64)
+        more = (FRACTIONS - 1) * np.minimum(coded, self.predicted)
+        return np.asarray(self.contexts * (coded + more))
 
-        Entry [m, l] is ⌊(512 · ladder[m] + ladder[l]) / (2 · ladder[l])⌋.
-        """
-        steps = self.ladder.astype(np.int64)
-        return np.minimum((512 * steps[:, None] + steps) // (2 * steps), MAX_RATIO)
+    def first_row(self, level_of: np.ndarray) -> np.ndarray:
+        """The first row of levels: int64, of their shape. NOT_CODED gives any."""
+        rows = self._rows_of_levels
+        return np.asarray((np.cumsum(rows) - rows)[level_of])
 
     def levels_of(
         self,
@@ -164,70 +194,6 @@ class EntropyTables:
         by_value = np.concatenate([[NOT_CODED, NOT_CODED], given]).astype(np.int64)
         return by_value[blocks]
 
-    def contexts_of(
-        self,
-        symbols: np.ndarray,
-        blocks: np.ndarray | None = None,
-        levels: Sequence[int] | np.ndarray | None = None,
-    ) -> np.ndarray:
-        """The context that each symbol is coded in: how many bounds 2·l + 2·a - d reaches.
-
-        l is the symbol to the left, a the one above, d the one to the left of that, all of the
-        same channel, and 0 where none is coded; the sum is one of 16 bits, wrapped around. A
-        symbol of a block of another level counts as what it is in steps of this one (`ratios`):
-        rounded, halves away from 0, and to ±4095 at most.
-
-        Args:
-            symbols: integers [C, H, W].
-            blocks, levels: as `levels_of` takes them.
-
-        Returns:
-            int64 [C, H, W], 0 to K - 1; 0 where nothing is coded.
-        """
-        symbols = np.asarray(symbols, dtype=np.int64)
-        level_of = self.levels_of(blocks, levels, _size_of(symbols))
-        values = np.where(self._coded(level_of, len(symbols)), symbols, 0)
-        contexts = np.zeros_like(values)
-        for level in np.unique(level_of[level_of != NOT_CODED]).tolist():
-            ratios = np.where(level_of == NOT_CODED, 0, self.ratios[level_of, level])
-            magnitudes = np.minimum(np.abs(values) * ratios + 128 >> 8, FARTHEST_NEIGHBOUR)
-            scaled = np.where(level_of == level, values, np.sign(values) * magnitudes)
-            around = np.pad(scaled, ((0, 0), (1, 0), (1, 0)))
-            left, above, corner = around[:, 1:, :-1], around[:, :-1, 1:], around[:, :-1, :-1]
-            sums = (2 * left + 2 * above - corner).astype(np.int16)
-            coded = np.s_[: self.coded_channels[level], level_of == level]
-            contexts[coded] = np.searchsorted(self.bounds, sums[coded], side="right")
-        return contexts
-
-    def rows_of(
-        self,
-        symbols: np.ndarray,
-        blocks: np.ndarray | None = None,
-        levels: Sequence[int] | np.ndarray | None = None,
-    ) -> np.ndarray:
-        """The row of the tables that each symbol is coded by.
-
-        Args:
-            symbols: integers [C, H, W].
-            blocks, levels: as `levels_of` takes them.
-
-        Returns:
-            int64 [C, H, W], 0 to R - 1; -1 where nothing is coded.
-        """
-        symbols = np.asarray(symbols)
-        if symbols.ndim != 3 or symbols.shape[0] != self.channels:
-            raise ValueError(f"expected symbols [{self.channels}, H, W], found {symbols.shape}")
-        level_of = self.levels_of(blocks, levels, _size_of(symbols))
-        channel = np.arange(self.channels)[:, None, None]
-        rows = self.first_rows[level_of] + channel * self.contexts
-        rows = rows + self.contexts_of(symbols, blocks, levels)
-        return np.where(self._coded(level_of, self.channels), rows, -1)
-
-    def _coded(self, level_of: np.ndarray, channels: int) -> np.ndarray:
-        """bool [C, H, W]: where symbols are coded."""
-        coded = np.where(level_of == NOT_CODED, 0, self.coded_channels[level_of])
-        return np.arange(channels)[:, None, None] < coded
-
     @classmethod
     def from_pmfs(
         cls,
@@ -236,7 +202,8 @@ class EntropyTables:
         offsets: Sequence[int],
         bounds: Sequence[int] = (),
         coded_channels: Sequence[int] = (),
-        ladder: Sequence[int] = (),
+        ladder: np.ndarray | None = None,
+        predictor: np.ndarray | None = None,
         map_cdf: np.ndarray | None = None,
     ) -> EntropyTables:
         """Quantise probabilities to 16 bits such that every symbol keeps at least 1/65536.
@@ -246,7 +213,7 @@ class EntropyTables:
             tails: R probabilities of all other values (escapes).
             offsets: R values that the first entry of each pmf stands for.
             bounds: K - 1 boundaries between contexts.
-            coded_channels, ladder, map_cdf: as the attributes; optional as there.
+            coded_channels, ladder, predictor, map_cdf: as the attributes; optional as there.
 
         Raises:
             ModelFileError: a probability is negative or not finite, or a pmf has no entry, has
@@ -273,7 +240,8 @@ class EntropyTables:
             np.asarray(offsets),
             np.asarray(bounds, dtype=np.int32),
             np.asarray(coded_channels, dtype=np.int32),
-            np.asarray(ladder, dtype=np.int32),
+            np.zeros((0, 0), np.int32) if ladder is None else ladder,
+            np.zeros((0, 4), np.int32) if predictor is None else predictor,
             np.zeros((0, 0), np.int32) if map_cdf is None else map_cdf,
         )
 
@@ -297,35 +265,6 @@ class EntropyTables:
         pmf[radius] = -math.expm1(-0.5 / scale)
         tail = math.exp(-(radius + 0.5) / scale)
         return cls.from_pmfs([pmf] * channels, [tail] * channels, [-radius] * channels)
-
-    def code_length_bits(
-        self,
-        symbols: np.ndarray,
-        blocks: np.ndarray | None = None,
-        levels: Sequence[int] | np.ndarray | None = None,
-    ) -> np.ndarray:
-        """Ideal code length of each symbol under these tables, including the cost of escapes.
-
-        Args:
-            symbols: integers [C, H, W].
-            blocks, levels: as `levels_of` takes them.
-
-        Returns:
-            float64 [C, H, W], bits; 0 where nothing is coded. Summed over the channels: those of
-            each block.
-        """
-        symbols = np.asarray(symbols)
-        rows = self.rows_of(symbols, blocks, levels)
-        coded = rows >= 0
-        row = rows[coded]
-        entry = symbols[coded].astype(np.int64) - self.offsets[row]
-        escape = self.lengths[row] - 2
-        outside = (entry < 0) | (entry >= escape)
-        entry = np.where(outside, escape, entry)
-        frequency = self.cdf[row, entry + 1] - self.cdf[row, entry]
-        bits = np.zeros(symbols.shape, dtype=np.float64)
-        bits[coded] = PRECISION - np.log2(frequency) + ESCAPE_BITS * outside
-        return bits
 
     def map_code_length_bits(self, blocks: np.ndarray) -> np.ndarray:
         """Ideal code length of each block in the map under these tables.

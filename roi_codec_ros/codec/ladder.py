@@ -53,13 +53,14 @@ def ladder_steps(channels: int, size: int) -> NDArray[np.float32]:
     return steps.astype(np.float32)
 
 
-def relative_steps() -> NDArray[np.int32]:
-    """Steps of the levels relative to the finest, int32 [LEVELS], 256 for 1.
+PREDICTED_CHANNELS = 16  # the first ones, from neighbouring blocks; a multiple of 8 is fastest
+_UNIT = 4096  # of a step in `prediction_ladder`
 
-    Contexts of the entropy coder compare symbols of different levels by them.
-    """
-    octaves = np.arange(LEVELS) / LEVELS_PER_OCTAVE
-    return np.rint(256 * 2.0**octaves).astype(np.int32)
+
+def prediction_ladder(channels: int, size: int) -> NDArray[np.int32]:
+    """The steps of the predicted channels, int32 [LEVELS, M], for `EntropyTables.ladder`."""
+    steps = ladder_steps(channels, size)[:, :PREDICTED_CHANNELS]
+    return np.rint(_UNIT * steps.astype(np.float64)).astype(np.int32)
 
 
 FEWEST_CHANNELS, FINE_LEVEL, COARSE_LEVEL = 8, 9, 20

@@ -2,15 +2,13 @@
 """Model files: weights, integer entropy tables and a model card in one safetensors file.
 
 The file holds the tensors ``analysis.*`` and ``synthesis.*``, ``latent_mean`` float32 [C], the
-tables ``entropy.*`` (`EntropyTables`), and in its metadata, under ``roi_codec``, the card as JSON.
-Tables of one level and one class may lack ``coded_channels``, ``ladder`` and ``map_cdf``.
+tables ``entropy.*`` (`table_tensors`), and in its metadata, under ``roi_codec``, the card as JSON.
 Measurements of the model are kept apart from the card, under ``roi_codec_measured``. Weights
 are float16 or float32, or int8 with a float32 ``….scale`` [N] beside them: a factor for each of
 their N entries along the first axis.
 
 A model's identity covers what decoding needs: all weights, tables and the preset's sizes
-(`Model.networks_sha256`). For files of format 1 it is the SHA-256 of the file without its
-measurements, so that existing payloads keep their model.
+(`Model.networks_sha256`).
 """
 
 from __future__ import annotations
@@ -35,14 +33,13 @@ from roi_codec_ros.codec.measured_entry import (
     MEASURED_KEY,
     METADATA_KEY,
     with_measured_entry,
-    without_measured_entry,
 )
 from roi_codec_ros.codec.presets import BLOCKS, Preset
+from roi_codec_ros.codec.stored_tables import table_tensors, tables_of_tensors
 from roi_codec_ros.common.errors import ModelFileError
 from roi_codec_ros.common.files import write_whole
 
-FORMAT_VERSION = 2
-_FILE_IS_IDENTITY = 1  # format whose identity is the hash of the file
+FORMAT_VERSION = 3
 MEASURED = ("figures",)  # entries of the card that are measurements
 ID_BYTES = 8
 MAX_FILE_BYTES = 1 << 30
@@ -88,7 +85,7 @@ class Model:
         preset = dataclasses.asdict(self.preset)
         sizes = {key: value for key, value in preset.items() if key not in ("name", "description")}
         digest = hashlib.sha256(json.dumps(sizes, sort_keys=True).encode())
-        for key, value in sorted({**self.tensors, **_table_tensors(self.tables)}.items()):
+        for key, value in sorted({**self.tensors, **table_tensors(self.tables)}.items()):
             array = np.ascontiguousarray(value)
             digest.update(f"\n{key} {array.dtype.str} {list(array.shape)}\n".encode())
             digest.update(array.tobytes())
@@ -142,7 +139,7 @@ class Model:
         }
         stored = {
             **{key: np.ascontiguousarray(value) for key, value in tensors.items()},
-            **_table_tensors(tables),
+            **table_tensors(tables),
         }
         content = safetensors.numpy.save(
             stored, metadata={METADATA_KEY: json.dumps(header, sort_keys=True)}
@@ -164,28 +161,16 @@ class Model:
                 f"found: {error!r}"
             ) from error
         version = header.get("format_version") if isinstance(header, dict) else None
-        if version not in (_FILE_IS_IDENTITY, FORMAT_VERSION):
+        if version != FORMAT_VERSION:
             raise ModelFileError(
-                f"expected {where} to have format version {_FILE_IS_IDENTITY} or "
-                f"{FORMAT_VERSION}, found {version!r}"
+                f"expected {where} to have format version {FORMAT_VERSION}, found {version!r}, "
+                "which only another version of this package reads"
             )
         if not isinstance(measured, dict):
             raise ModelFileError(
                 f"expected {where} to hold an object as {MEASURED_KEY}, found {measured!r:.60}"
             )
-        try:
-            tables = EntropyTables(
-                arrays.pop("entropy.cdf"),
-                arrays.pop("entropy.lengths"),
-                arrays.pop("entropy.offsets"),
-                **{
-                    name: arrays.pop(f"entropy.{name}")
-                    for name in ("bounds", "coded_channels", "ladder", "map_cdf")
-                    if f"entropy.{name}" in arrays
-                },
-            )
-        except KeyError as error:
-            raise ModelFileError(f"expected {where} to hold tensor {error}, found none") from error
+        tables = tables_of_tensors(arrays, where)
         preset = _read_preset(header.get("preset"), where)
         mean = arrays.get("latent_mean")
         if mean is None or mean.shape != (preset.latent_channels,):
@@ -205,12 +190,10 @@ class Model:
             tensors=arrays,
             tables=tables,
             header={**header, **measured},
-            identity=hashlib.sha256(without_measured_entry(content)).digest(),
+            identity=b"",
             content=content,
             measured=measured,
         )
-        if version == _FILE_IS_IDENTITY:
-            return model
         return dataclasses.replace(model, identity=model.networks_sha256)
 
     def with_card(self, **entries: Any) -> Model:
@@ -274,18 +257,6 @@ class Model:
             for key, value in self.tensors.items()
             if key.startswith(prefix) and not key.endswith(SCALE)
         }
-
-
-def _table_tensors(tables: EntropyTables) -> dict[str, np.ndarray]:
-    return {
-        "entropy.cdf": tables.cdf,
-        "entropy.lengths": tables.lengths,
-        "entropy.offsets": tables.offsets,
-        "entropy.bounds": tables.bounds,
-        "entropy.coded_channels": tables.coded_channels,
-        "entropy.ladder": tables.ladder,
-        "entropy.map_cdf": tables.map_cdf,
-    }
 
 
 def read_model(path: str | Path) -> Model:

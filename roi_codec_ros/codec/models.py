@@ -11,7 +11,7 @@ import numpy as np
 from roi_codec_ros.codec.block_transform import STEPS
 from roi_codec_ros.codec.entropy import EntropyTables
 from roi_codec_ros.codec.frequencies import neighbourly_map_cdf
-from roi_codec_ros.codec.ladder import coded_channels, ladder_steps, relative_steps
+from roi_codec_ros.codec.ladder import coded_channels, ladder_steps
 from roi_codec_ros.codec.model_file import Model, read_model
 from roi_codec_ros.codec.policy import CLASSES, POLICY, StepPolicy
 from roi_codec_ros.codec.presets import BLOCKS, get_preset
@@ -94,6 +94,5 @@ def block_tables_laplace(channels: int) -> EntropyTables:
         np.repeat(narrow.lengths, rows),
         np.repeat(narrow.offsets, rows),
         coded_channels=coded,
-        ladder=relative_steps(),
         map_cdf=neighbourly_map_cdf(CLASSES),
     )

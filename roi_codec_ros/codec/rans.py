@@ -7,13 +7,14 @@ The format is defined in docs/bitstream.md.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from roi_codec_ros.codec import rans_reference
-from roi_codec_ros.codec.entropy import FIRST_CLASS, EntropyTables
+from roi_codec_ros.codec.entropy import FIRST_CLASS, TABLES, EntropyTables
 from roi_codec_ros.codec.kernels import ENTROPY_CODER, KERNELS, chosen_implementation
+from roi_codec_ros.codec.prediction import unpacked
 from roi_codec_ros.common.errors import BitstreamError
 
 Buffer = bytes | bytearray | memoryview
@@ -21,12 +22,26 @@ Buffer = bytes | bytearray | memoryview
 
 class _Coder(Protocol):
     def encode(
-        self, symbols: np.ndarray, blocks: np.ndarray, levels: np.ndarray
+        self, symbols: np.ndarray, blocks: np.ndarray, levels: np.ndarray, temporal: np.ndarray
     ) -> tuple[bytes, bytes]: ...
 
-    def decode(
-        self, map_bytes: bytes, body: bytes, height: int, width: int, levels: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]: ...
+    def decode_map(self, map_bytes: bytes, height: int, width: int) -> np.ndarray: ...
+
+    def decode_body(
+        self, body: bytes, blocks: np.ndarray, levels: np.ndarray, temporal: np.ndarray
+    ) -> np.ndarray: ...
+
+
+class DecodedSymbols(NamedTuple):
+    """The symbols of a payload.
+
+    symbols: int16 [C, h, w], 0 where none is coded. blocks: uint8 [h, w], the block map.
+        temporal: bool [h, w], blocks whose symbols are differences to an earlier frame.
+    """
+
+    symbols: np.ndarray
+    blocks: np.ndarray
+    temporal: np.ndarray
 
 
 class RansCoder:
@@ -48,15 +63,7 @@ class RansCoder:
         self._levels = tables.levels
         self._coder: _Coder
         if self.implementation == "c++":
-            self._coder = KERNELS[ENTROPY_CODER].Coder(
-                tables.cdf,
-                tables.lengths,
-                tables.offsets,
-                tables.bounds,
-                tables.coded_channels,
-                tables.ladder,
-                tables.map_cdf,
-            )
+            self._coder = KERNELS[ENTROPY_CODER].Coder(*(getattr(tables, name) for name in TABLES))
         else:
             self._coder = rans_reference.Coder(tables)
 
@@ -65,6 +72,7 @@ class RansCoder:
         symbols: np.ndarray,
         blocks: np.ndarray | None = None,
         levels: Sequence[int] | np.ndarray | None = None,
+        temporal: np.ndarray | None = None,
     ) -> tuple[bytes, bytes]:
         """Code symbols and the block map, which tells which symbols are coded and at which level.
 
@@ -75,6 +83,8 @@ class RansCoder:
             symbols: int16 [C, h, w] with sides of 1 to 65535, in any memory layout.
             blocks: uint8 [h, w], SKIPPED, HIDDEN or FIRST_CLASS + class. None: all of class 0.
             levels: the level of each of the P classes, 0 to L - 1. None: 0 for all.
+            temporal: bool [h, w], blocks whose symbols are differences to an earlier frame, which
+                `prediction.may_be_predicted` must allow. None: no block.
 
         Returns:
             The map, empty if all blocks are of class 0, and the body, empty if nothing is coded.
@@ -95,10 +105,18 @@ class RansCoder:
                 f"expected blocks uint8 {list(symbols.shape[1:])}, "
                 f"found {blocks.dtype} {list(blocks.shape)}"
             )
+        if temporal is None:
+            temporal = np.zeros(symbols.shape[1:], np.bool_)
+        elif temporal.dtype != np.bool_ or temporal.shape != symbols.shape[1:]:
+            raise ValueError(
+                f"expected temporal blocks bool {list(symbols.shape[1:])}, "
+                f"found {temporal.dtype} {list(temporal.shape)}"
+            )
         return self._coder.encode(
             np.require(symbols, requirements="A"),
             np.ascontiguousarray(blocks),
             self._checked_levels(levels),
+            np.ascontiguousarray(temporal).view(np.uint8),
         )
 
     def decode(
@@ -108,7 +126,8 @@ class RansCoder:
         height: int,
         width: int,
         levels: Sequence[int] | np.ndarray | None = None,
-    ) -> tuple[np.ndarray, np.ndarray]:
+        predicted: Buffer = b"",
+    ) -> DecodedSymbols:
         """Decode an untrusted map and body.
 
         Time and memory are proportional to C·h·w whatever the bytes, so limit the sides first.
@@ -117,24 +136,22 @@ class RansCoder:
             map_bytes, body: any buffers.
             height, width: sides of the latent, 1 to 65535.
             levels: the level of each class, as encoded. None: 0 for all.
-
-        Returns:
-            symbols int16 [C, h, w], 0 where none is coded; blocks uint8 [h, w].
+            predicted: which blocks are differences to an earlier frame (`prediction.packed`).
 
         Raises:
             BitstreamError: `encode` cannot have produced these bytes for a latent of these sides
                 and levels, or the levels do not exist in this model.
         """
         try:
-            return self._coder.decode(
-                memoryview(map_bytes).tobytes(),
-                memoryview(body).tobytes(),
-                height,
-                width,
-                self._checked_levels(levels),
+            checked = self._checked_levels(levels)
+            blocks = self._coder.decode_map(memoryview(map_bytes).tobytes(), height, width)
+            temporal = unpacked(memoryview(predicted).tobytes(), blocks, checked.tolist())
+            symbols = self._coder.decode_body(
+                memoryview(body).tobytes(), blocks, checked, temporal.view(np.uint8)
             )
         except ValueError as error:
             raise BitstreamError(str(error)) from error
+        return DecodedSymbols(symbols, blocks, temporal)
 
     def _checked_levels(self, levels: Sequence[int] | np.ndarray | None) -> np.ndarray:
         """The levels as uint8 [P]. Raises ValueError unless all are 0 to L - 1."""

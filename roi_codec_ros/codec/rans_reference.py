@@ -9,18 +9,23 @@ NumPy's overhead per call.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable
 from typing import NoReturn
 
 import numpy as np
 
-from roi_codec_ros.codec.entropy import (
-    FARTHEST_NEIGHBOUR,
-    FIRST_CLASS,
-    NOT_CODED,
-    EntropyTables,
-    map_contexts_of,
+from roi_codec_ros.codec.entropy import FIRST_CLASS, NOT_CODED, EntropyTables, map_contexts_of
+from roi_codec_ros.codec.spatial import (
+    FARTHEST,
+    GROUP,
+    GROUPS,
+    MIDDLE,
+    MOST_OF_BLOCK,
+    MOST_OF_NEIGHBOUR,
+    ONE,
+    CodedSymbols,
+    coded_symbols,
 )
+from roi_codec_ros.codec.table_checks import FRACTIONS, MAX_ACTIVITY
 
 LANES = 8  # interleaved states
 TAIL = 1024  # this many last symbols belong to state 0
@@ -41,26 +46,21 @@ class Coder:
         self._offsets = tables.offsets.tolist()
         self._bounds = tables.bounds.tolist()
         self._map_cdfs = tables.map_cdf.tolist()
-        self._ratios = tables.ratios.tolist()
+        self._inputs: list[list[tuple[int, int, int]]] = [[] for _ in range(tables.predicted)]
+        for channel, *entry in tables.predictor.tolist():
+            self._inputs[channel].append(tuple(entry))
 
     def encode(
-        self, symbols: np.ndarray, blocks: np.ndarray, levels: np.ndarray
+        self, symbols: np.ndarray, blocks: np.ndarray, levels: np.ndarray, temporal: np.ndarray
     ) -> tuple[bytes, bytes]:
-        """Code int16 symbols [C, h, w] of blocks uint8 [h, w] with levels [P]: map and body."""
+        """Code int16 symbols [C, h, w] of blocks uint8 [h, w] with levels [P]: map and body.
+
+        temporal: uint8 [h, w], not 0 for blocks of differences to an earlier frame.
+        """
         _, height, width = symbols.shape
         self._check_sides(height, width)
-        rows = self._tables.rows_of(symbols, blocks, levels)
-        return self._encode_map(blocks), self._encode_body(symbols, rows)
-
-    def decode(
-        self, map_bytes: bytes, body: bytes, height: int, width: int, levels: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Symbols int16 [C, h, w] and blocks uint8 [h, w]. Raises ValueError for invalid bytes."""
-        self._check_sides(height, width)
-        self._tables.levels_of(None, levels, (height, width))  # checks the levels
-        blocks = self._decode_map(map_bytes, height, width)
-        level_of = self._tables.levels_of(blocks, levels, (height, width))
-        return self._decode_body(body, level_of), blocks
+        known = coded_symbols(self._tables, symbols, blocks, levels, temporal != 0)
+        return self._encode_map(blocks), self._encode_body(known)
 
     def _encode_map(self, blocks: np.ndarray) -> bytes:
         if (blocks == FIRST_CLASS).all():
@@ -72,7 +72,9 @@ class Coder:
             _put(states, words, 0, cdf[value], cdf[value + 1] - cdf[value])
         return _packed(states, words)
 
-    def _decode_map(self, map_bytes: bytes, height: int, width: int) -> np.ndarray:
+    def decode_map(self, map_bytes: bytes, height: int, width: int) -> np.ndarray:
+        """Blocks uint8 [h, w]. Raises ValueError for invalid bytes."""
+        self._check_sides(height, width)
         blocks = np.full((height, width), FIRST_CLASS, np.uint8)
         if not map_bytes:
             return blocks
@@ -111,8 +113,8 @@ class Coder:
             _refuse_map("no bytes for a map of class 0 alone", f"{len(map_bytes)}")
         return blocks
 
-    def _encode_body(self, symbols: np.ndarray, rows: np.ndarray) -> bytes:
-        starts, frequencies, raws = self._look_up(symbols, rows)
+    def _encode_body(self, known: CodedSymbols) -> bytes:
+        starts, frequencies, raws = self._look_up(known)
         total = len(starts)
         lanes = _lanes(total)
         shared = total - min(total, TAIL)
@@ -135,8 +137,12 @@ class Coder:
             put_range(0, shared)
         return _packed(states, words)
 
-    def _decode_body(self, body: bytes, level_of: np.ndarray) -> np.ndarray:
-        height, width = level_of.shape
+    def decode_body(
+        self, body: bytes, blocks: np.ndarray, levels: np.ndarray, temporal: np.ndarray
+    ) -> np.ndarray:
+        """Symbols int16 [C, h, w]; arrays as for `encode`. Raises ValueError for invalid bytes."""
+        height, width = blocks.shape
+        level_of = self._tables.levels_of(blocks, levels, (height, width))
         channels = self._tables.channels
         coded_channels = self._tables.coded_channels.tolist()
         levels = level_of.ravel().tolist()
@@ -153,8 +159,7 @@ class Coder:
         lanes = _lanes(total)
         shared = total - min(total, TAIL)
         rest = 0
-        # For each position the coded symbols, then zeros.
-        latent = [[0] * channels for _ in levels]
+        around = _Around(self._tables, level_of, temporal != 0, self._inputs)
 
         def take(index: int, row: int, channel: int) -> int:
             nonlocal read
@@ -203,45 +208,20 @@ class Coder:
         for place, level in enumerate(levels):
             if level == NOT_CODED:
                 continue
-            row_of = self._rows_at(place, level, levels, latent, width)
+            around.begin(place, level)
             for channel in range(coded_channels[level]):
                 if index == shared and shared:
                     begin_tail()
-                latent[place][channel] = take(index, row_of(channel), channel)
+                row, predicted = around.expect(channel)
+                around.add(channel, take(index, row, channel), predicted)
                 index += 1
         left = words[read:]
         if left and (not shared or rest or any(left)):
             _refuse("the end after the last symbol", f"{WORD_BYTES * len(left)} more bytes")
         if total and states[0] != LOWEST:
             _refuse(f"a last state of {LOWEST}", f"{states[0]} in state 0")
-        symbols = np.array(latent, dtype=np.int16).reshape(height, width, channels)
+        symbols = np.array(around.symbols, dtype=np.int16).reshape(height, width, channels)
         return np.ascontiguousarray(symbols.transpose(2, 0, 1))
-
-    def _rows_at(
-        self, place: int, level: int, levels: list[int], latent: list[list[int]], width: int
-    ) -> Callable[[int], int]:
-        """The table row of each channel of the block at ``place``, from its neighbours."""
-        first = int(self._tables.first_rows[level])
-        inside_left, inside_above = place % width > 0, place >= width
-
-        def symbol(there: int, inside: bool, channel: int) -> int:
-            if not inside or levels[there] == NOT_CODED:
-                return 0
-            value = latent[there][channel]
-            if levels[there] == level:
-                return value
-            scaled = abs(value) * self._ratios[levels[there]][level] + 128 >> 8
-            return min(scaled, FARTHEST_NEIGHBOUR) * (1 if value > 0 else -1)
-
-        def row_of(channel: int) -> int:
-            left = symbol(place - 1, inside_left, channel)
-            above = symbol(place - width, inside_above, channel)
-            corner = symbol(place - width - 1, inside_left and inside_above, channel)
-            wrapped = (2 * left + 2 * above - corner + 0x8000) % 0x10000 - 0x8000
-            context = bisect_right(self._bounds, wrapped)
-            return first + channel * (len(self._bounds) + 1) + context
-
-        return row_of
 
     def _check_sides(self, height: int, width: int) -> None:
         channels = self._tables.channels
@@ -252,15 +232,13 @@ class Coder:
                 f"{channels}x{height}x{width}",
             )
 
-    def _look_up(
-        self, symbols: np.ndarray, rows: np.ndarray
-    ) -> tuple[list[int], list[int], list[int | None]]:
+    def _look_up(self, known: CodedSymbols) -> tuple[list[int], list[int], list[int | None]]:
         """Start, frequency, and the raw value of escapes (else None), in coding order."""
         tables = self._tables
-        ordered = rows.transpose(1, 2, 0).ravel()
+        ordered = known.rows.transpose(1, 2, 0).ravel()
         coded = ordered >= 0
         row = ordered[coded]
-        values = symbols.transpose(1, 2, 0).ravel()[coded].astype(np.int64)
+        values = known.differences.transpose(1, 2, 0).ravel()[coded]
         entry = values - tables.offsets[row]
         escape = tables.lengths[row] - 2
         outside = (entry < 0) | (entry >= escape)
@@ -269,6 +247,98 @@ class Coder:
         raws = np.full(len(values), None, dtype=object)
         raws[outside] = values[outside] & 0xFFFF
         return starts.tolist(), (tables.cdf[row, entry + 1] - starts).tolist(), raws.tolist()
+
+
+class _Around:
+    """What is known of a block's symbols before each is decoded, as `coded_symbols` has it.
+
+    symbols: for each block, in raster order, those that are coded, then zeros.
+    """
+
+    def __init__(
+        self,
+        tables: EntropyTables,
+        level_of: np.ndarray,
+        temporal: np.ndarray,
+        inputs: list[list[tuple[int, int, int]]],
+    ) -> None:
+        self._bounds = tables.bounds.tolist()
+        self._row_of_channel = tables.row_of_channel.tolist()
+        self._first_rows = tables.first_row(np.arange(tables.levels)).tolist()
+        self._predicted, self._inputs = tables.predicted, inputs
+        self._ladder = tables.ladder.tolist()
+        self._width = level_of.shape[1]
+        places = level_of.size
+        self.symbols = [[0] * tables.channels for _ in range(places)]
+        self._magnitudes = [[0] * tables.channels for _ in range(places)]
+        self._values = [[0] * tables.predicted for _ in range(places)]
+        self._known = ((level_of != NOT_CODED) & ~temporal).ravel().tolist()
+
+    def begin(self, place: int, level: int) -> None:
+        """Turn to the next coded block."""
+        width = self._width
+        column, above_it = place % width, place >= width
+        left = place - 1 if column else None
+        above = place - width if above_it else None
+        above_left = place - width - 1 if above_it and column else None
+        above_right = place - width + 1 if above_it and column + 1 < width else None
+        self._beside = [there for there in (left, above) if there is not None]
+
+        def known(*places: int | None) -> int | None:
+            there = (p for p in places if p is not None and self._known[p])
+            return next(there, None)
+
+        by_left = known(left, above, above_left, above_right)
+        by_above = known(above, by_left)
+        nothing = [0] * self._predicted
+        self._sources = [self._values[place]] + [
+            nothing if there is None else self._values[there]
+            for there in (
+                by_left,
+                by_above,
+                known(above_left, by_above),
+                known(above_right, by_above),
+            )
+        ]
+        self._place, self._level = place, level
+        self._lone = self._known[place] and by_left is None
+        self._predicts = self._known[place] and by_left is not None
+
+    def expect(self, channel: int) -> tuple[int, int]:
+        """The row of the tables of a channel's symbol, and its prediction."""
+        first = channel // GROUP * GROUP
+        magnitudes = self._magnitudes[self._place][max(0, first - GROUP * GROUPS) : first]
+        activity = sum(min(m, MOST_OF_BLOCK) for m in magnitudes)
+        activity += 2 * sum(self._magnitudes[there][channel] for there in self._beside)
+        predicted, fraction = 0, MIDDLE
+        if channel < self._predicted:
+            if self._lone:
+                activity = MAX_ACTIVITY
+            if self._predicts:
+                predicted, fraction = self._prediction(channel)
+        context = bisect_right(self._bounds, activity)
+        if channel < self._predicted:
+            context = FRACTIONS * context + fraction
+        row = self._first_rows[self._level] + self._row_of_channel[channel] + context
+        return row, predicted
+
+    def add(self, channel: int, difference: int, predicted: int) -> None:
+        """Store a decoded symbol."""
+        symbol = (difference + predicted + 0x8000) % 0x10000 - 0x8000
+        self.symbols[self._place][channel] = symbol
+        self._magnitudes[self._place][channel] = min(abs(difference), MOST_OF_NEIGHBOUR)
+        if channel < self._predicted:
+            self._values[self._place][channel] = symbol * self._ladder[self._level][channel]
+
+    def _prediction(self, channel: int) -> tuple[int, int]:
+        total = sum(
+            weight * self._sources[place][source]
+            for place, source, weight in self._inputs[channel]
+        )
+        unit = ONE * self._ladder[self._level][channel]
+        predicted = max(-FARTHEST, min(FARTHEST, (2 * total + unit) // (2 * unit)))
+        rest = 6 * (total - unit * predicted)
+        return predicted, MIDDLE + (rest >= unit) - (rest < -unit)
 
 
 def _put(states: list[int], words: list[int], lane: int, start: int, frequency: int) -> None:

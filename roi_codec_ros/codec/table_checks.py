@@ -11,10 +11,14 @@ PRECISION = 16  # bits of the cumulative frequencies
 TOTAL = 1 << PRECISION
 ESCAPE_BITS = 16  # bits of a value coded outside its table
 VALUE_MIN, VALUE_MAX = -(1 << 15), (1 << 15) - 1  # range of int16 symbols
-FARTHEST_BOUND = 127  # largest boundary between contexts, also negated
+MAX_ACTIVITY = 255  # largest activity, and boundary between two contexts
+FRACTIONS = 3  # contexts of a predicted channel for each of the others
 MAX_CLASSES = 6
 MAX_LEVELS = 64
-MAX_STEP = 1 << 24  # largest step of a ladder
+MAX_STEP = 0xFFFF  # largest step of a ladder
+MAX_WEIGHT = 1 << 13  # largest weight of a predictor, also negated
+MAX_INPUTS = 16  # of the prediction of a channel
+PLACES = 5  # that a prediction looks at: this block and four neighbours
 
 
 def as_frozen_int32(name: str, values: object) -> np.ndarray:
@@ -32,14 +36,14 @@ def as_frozen_int32(name: str, values: object) -> np.ndarray:
 
 def check_bounds(bounds: np.ndarray) -> None:
     """Check `EntropyTables.bounds`. Raises ModelFileError."""
-    if bounds.ndim != 1 or len(bounds) > FARTHEST_BOUND:
+    if bounds.ndim != 1 or len(bounds) > MAX_ACTIVITY:
         raise ModelFileError(
-            f"entropy tables: expected 0 to {FARTHEST_BOUND} bounds, found {list(bounds.shape)}"
+            f"entropy tables: expected 0 to {MAX_ACTIVITY} bounds, found {list(bounds.shape)}"
         )
-    far = (bounds < -FARTHEST_BOUND) | (bounds > FARTHEST_BOUND)
+    far = (bounds < 1) | (bounds > MAX_ACTIVITY)
     if far.any() or not (bounds[1:] > bounds[:-1]).all():
         raise ModelFileError(
-            f"entropy tables: expected rising bounds of -{FARTHEST_BOUND} to {FARTHEST_BOUND}, "
+            f"entropy tables: expected rising bounds of 1 to {MAX_ACTIVITY}, "
             f"found {bounds.tolist()}"
         )
 
@@ -57,17 +61,19 @@ def check_shapes(cdf: np.ndarray, lengths: np.ndarray, offsets: np.ndarray) -> N
             )
 
 
-def channels_of_one_level(rows: int, contexts: int) -> int:
+def channels_of_one_level(rows: int, contexts: int, predicted: int) -> int:
     """The number of channels for `rows` rows. Raises ModelFileError."""
-    if rows % contexts:
+    left = rows - FRACTIONS * contexts * predicted
+    if left < 0 or left % contexts or rows == 0:
         raise ModelFileError(
-            f"entropy tables: expected rows for {contexts} contexts of each channel, found {rows}"
+            f"entropy tables: expected rows for {contexts} contexts of each channel and "
+            f"{FRACTIONS * contexts} of each of {predicted} predicted ones, found {rows}"
         )
-    return rows // contexts
+    return predicted + left // contexts
 
 
-def check_levels(coded_channels: np.ndarray, ladder: np.ndarray, rows: int, contexts: int) -> None:
-    """Check coded_channels and ladder, [L] each, of tables with `rows` rows; ModelFileError."""
+def check_levels(coded_channels: np.ndarray) -> None:
+    """Check `EntropyTables.coded_channels`. Raises ModelFileError."""
     if coded_channels.ndim != 1 or len(coded_channels) > MAX_LEVELS:
         raise ModelFileError(
             f"entropy tables: expected coded_channels of 1 to {MAX_LEVELS} levels, "
@@ -78,21 +84,52 @@ def check_levels(coded_channels: np.ndarray, ladder: np.ndarray, rows: int, cont
             "entropy tables: expected 1 coded channel or more at each level, "
             f"found {coded_channels.tolist()}"
         )
-    wanted = contexts * int(coded_channels.sum(dtype=np.int64))
-    if wanted != rows:
+
+
+def check_ladder(ladder: np.ndarray, coded_channels: np.ndarray) -> None:
+    """Check `EntropyTables.ladder`, int32 [L, M]. Raises ModelFileError."""
+    levels, most = len(coded_channels), int(coded_channels.max())
+    if ladder.ndim != 2 or len(ladder) != levels or ladder.shape[1] > most:
         raise ModelFileError(
-            f"entropy tables: expected {wanted} rows, {contexts} for each channel of each level, "
-            f"found {rows}"
+            f"entropy tables: expected a ladder [{levels}, 0..{most}], found {list(ladder.shape)}"
         )
-    if ladder.shape != coded_channels.shape:
-        raise ModelFileError(
-            f"entropy tables: expected a ladder of {len(coded_channels)} steps, "
-            f"found {list(ladder.shape)}"
-        )
-    if ladder.min() < 1 or ladder.max() > MAX_STEP:
+    if ladder.size and (ladder.min() < 1 or ladder.max() > MAX_STEP):
         raise ModelFileError(
             f"entropy tables: expected a ladder of steps of 1 to {MAX_STEP}, "
-            f"found {ladder.tolist()}"
+            f"found {ladder.min()} to {ladder.max()}"
+        )
+
+
+def check_predictor(predictor: np.ndarray, predicted: int) -> None:
+    """Check `EntropyTables.predictor` of `predicted` channels. Raises ModelFileError."""
+    if predictor.ndim != 2 or predictor.shape[1] != 4:
+        raise ModelFileError(
+            f"entropy tables: expected a predictor [n, 4], found {list(predictor.shape)}"
+        )
+    channel, place, source, weight = predictor.T
+    good = (channel >= 0) & (channel < predicted) & (place >= 0) & (place < PLACES)
+    good &= (source >= 0) & (source < np.where(place == 0, channel, predicted))
+    good &= np.abs(weight.astype(np.int64)) <= MAX_WEIGHT
+    good[1:] &= channel[1:] >= channel[:-1]
+    if not good.all():
+        row = int(np.argmin(good))
+        raise ModelFileError(
+            f"entropy tables: expected a predictor of {predicted} channels in their order, each "
+            f"of what is decoded before it; found {predictor[row].tolist()} in row {row}"
+        )
+    if len(channel) and int(np.bincount(channel).max()) > MAX_INPUTS:
+        raise ModelFileError(
+            f"entropy tables: expected at most {MAX_INPUTS} inputs of a channel, "
+            f"found {int(np.bincount(channel).max())}"
+        )
+
+
+def check_row_count(rows: int, wanted: int) -> None:
+    """Check the number of rows. Raises ModelFileError."""
+    if wanted != rows:
+        raise ModelFileError(
+            f"entropy tables: expected {wanted} rows, one for each context of each channel of "
+            f"each level, found {rows}"
         )
 
 

@@ -17,6 +17,7 @@ from roi_codec_ros.codec import Encoder
 from roi_codec_ros.codec.bitstream import Payload
 from roi_codec_ros.codec.entropy import FIRST_CLASS, HIDDEN, SKIPPED
 from roi_codec_ros.codec.measured_entry import METADATA_KEY
+from roi_codec_ros.codec.prediction import may_be_predicted, packed
 from roi_codec_ros.codec.rans import RansCoder
 
 
@@ -53,10 +54,12 @@ def _entropy() -> Iterator[bytes]:
             for value in range(tables.classes + 2 if height == 8 or tables.levels > 1 else 0):
                 blocks[value :: tables.classes + 3, value % 4 :] = value
             levels = np.arange(1, tables.classes + 1) % tables.levels
-            block_map, body = coder.encode(symbols, blocks, levels)
+            temporal = may_be_predicted(blocks, levels.tolist()) & (rng.random(blocks.shape) < 0.3)
+            block_map, body = coder.encode(symbols, blocks, levels, temporal)
+            bits = packed(temporal, blocks, levels.tolist())[:8]
             chosen = sum(int(level) * 4**c for c, level in enumerate(levels))
-            head = bytes((index, height - 1, width - 1, chosen, len(block_map)))
-            yield head + block_map + body
+            head = bytes((index, height - 1, width - 1, chosen, len(block_map), len(bits)))
+            yield head + block_map + bits + body
 
 
 def _roic() -> Iterator[bytes]:

@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from roi_codec_ros.codec import rans_reference
 from roi_codec_ros.codec.bitstream import HEADER_BYTES, Payload
 from roi_codec_ros.codec.decoding import Decoder
 from roi_codec_ros.codec.entropy import FIRST_CLASS, SKIPPED, EntropyTables
@@ -56,7 +55,7 @@ def sealed(data: bytes) -> bytes:
     map_bytes = min(left, map_bytes)
     flag = data[5] & 1
     body_bytes = max(0, left - map_bytes - 4 * flag)
-    fields = b"ROIC\x03" + bytes((flag,)) + data[6:31] + struct.pack("<II", map_bytes, body_bytes)
+    fields = b"ROIC\x04" + bytes((flag,)) + data[6:31] + struct.pack("<II", map_bytes, body_bytes)
     return fields + struct.pack("<I", zlib.crc32(rest, zlib.crc32(fields))) + rest
 
 
@@ -73,53 +72,63 @@ def payload(data: bytes) -> None:
 
 def _tables() -> list[EntropyTables]:
     """Tables of one context, of three for channels that do not fill the states evenly, and of two
-    classes and three levels.
+    classes and three levels with predicted channels.
     """
     plain = [EntropyTables.laplace(_CHANNELS, scale) for scale in _SCALES]
     rows = [table.cdf[0, : table.lengths[0]] for table in plain] * _UNEVEN
     pmfs = [np.diff(row) / 65536 for row in rows]
     offsets = [int(table.offsets[0]) for table in plain] * _UNEVEN
     tails = [float(pmf[-1]) for pmf in pmfs]
-    by_context = EntropyTables.from_pmfs([p[:-1] for p in pmfs], tails, offsets, (-3, 4))
-    coded = (16, 8, 1)
-    rows = 2 * sum(coded)
+    by_context = EntropyTables.from_pmfs([p[:-1] for p in pmfs], tails, offsets, (3, 40))
+    coded, predicted = (16, 8, 1), 10
+    rows = 2 * sum(c + 2 * min(c, predicted) for c in coded)
     by_level = EntropyTables.from_pmfs(
         pmfs[:1] * rows,
         tails[:1] * rows,
         offsets[:1] * rows,
         (1,),
         coded,
-        (256, 640, 5),
+        np.outer((256, 640, 5), np.arange(1, predicted + 1)),
+        np.array(
+            [
+                (c, p, c // 2 if p else c - 1, 700 - 300 * p)
+                for c in range(1, predicted)
+                for p in range(5)
+            ]
+        ),
         neighbourly_map_cdf(_CLASSES),
     )
     return [*plain, by_context, by_level]
 
 
 @cache
-def _coders() -> list[tuple[EntropyTables, RansCoder, rans_reference.Coder]]:
-    return [(table, RansCoder(table), rans_reference.Coder(table)) for table in _tables()]
+def _coders() -> list[tuple[EntropyTables, RansCoder, RansCoder]]:
+    return [(table, RansCoder(table), RansCoder(table, "numpy")) for table in _tables()]
 
 
 def entropy(data: bytes) -> None:
     """Maps and bodies: kernel and reference agree, and what they decode is coded as the same."""
-    if len(data) < 5:
+    if len(data) < 6:
         return
     tables, kernel, reference = _coders()[data[0] % len(_coders())]
     height, width = data[1] % 16 + 1, data[2] % 16 + 1
     levels = np.array([data[3] // 4**c % 4 for c in range(tables.classes)]) % tables.levels
-    map_bytes, body = data[5 : 5 + data[4]], data[5 + data[4] :]
+    map_end = 6 + data[4]
+    bits_end = map_end + data[5] % 9
+    map_bytes, bits, body = data[6:map_end], data[map_end:bits_end], data[bits_end:]
     try:
-        decoded = kernel.decode(map_bytes, body, height, width, levels)
+        decoded = kernel.decode(map_bytes, body, height, width, levels, bits)
     except BitstreamError as error:
         decoded = str(error)
     try:
-        expected = reference.decode(map_bytes, body, height, width, levels)
-    except ValueError as error:
+        expected = reference.decode(map_bytes, body, height, width, levels, bits)
+    except BitstreamError as error:
         assert decoded == str(error)
         return
     assert not isinstance(decoded, str)
     assert all(map(np.array_equal, decoded, expected))
-    assert kernel.encode(*decoded, levels) == (map_bytes, body)
+    symbols, blocks, temporal = decoded
+    assert kernel.encode(symbols, blocks, levels, temporal) == (map_bytes, body)
 
 
 @cache

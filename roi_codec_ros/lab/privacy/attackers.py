@@ -138,7 +138,7 @@ class FrozenCodec:
         rows, columns = (
             -(-side // stride) for side in (payload.coded_height, payload.coded_width)
         )
-        symbols, blocks = self._coder.decode(
+        symbols, blocks, _ = self._coder.decode(
             payload.block_map, payload.body, rows, columns, payload.levels
         )
         if self._transform is None:

@@ -35,6 +35,7 @@ from roi_codec_ros.codec.encoding import Encoder
 from roi_codec_ros.codec.model_file import Model
 from roi_codec_ros.codec.rans import RansCoder
 from roi_codec_ros.codec.receptive_field import ReceptiveField, receptive_field
+from roi_codec_ros.codec.spatial import code_length_bits
 from roi_codec_ros.common.images import ImageArray
 from roi_codec_ros.lab.privacy.map_code import map_change_bits, with_standard_head
 from roi_codec_ros.regions import RegionFinder
@@ -108,10 +109,10 @@ class HeadMeter:
         stride = self._model.preset.stride
         height, width = payload.coded_height, payload.coded_width
         rows, columns = -(-height // stride), -(-width // stride)
-        symbols, blocks = self._coder.decode(
+        symbols, blocks, _ = self._coder.decode(
             payload.block_map, payload.body, rows, columns, payload.levels
         )
-        bits = self._model.tables.code_length_bits(symbols, blocks, payload.levels)
+        bits = code_length_bits(self._model.tables, symbols, blocks, payload.levels)
         return _Read(symbols, blocks, bits, (height, width))
 
 
