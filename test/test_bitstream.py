@@ -47,8 +47,8 @@ def test_golden_bytes():
     assert PAYLOAD.to_bytes() == DATA
     assert Payload.from_bytes(DATA) == PAYLOAD
     assert patched(0, "4s", b"ROIC") == DATA
-    predicting = dataclasses.replace(PAYLOAD, predicted=bytes.fromhex(GOLDEN["predicted"]))
-    assert predicting.to_bytes() == bytes.fromhex(GOLDEN["data_predicted"])
+    predicting = dataclasses.replace(PAYLOAD, temporal=bytes.fromhex(GOLDEN["temporal"]))
+    assert predicting.to_bytes() == bytes.fromhex(GOLDEN["data_temporal"])
     assert Payload.from_bytes(predicting.to_bytes()) == predicting
 
 
@@ -95,15 +95,15 @@ def test_any_buffer_is_read(wrap):
     assert type(payload.body) is type(payload.block_map) is bytes
 
 
-def test_a_frame_that_stands_alone_predicts_nothing():
+def test_a_frame_that_stands_alone_has_no_temporal_block():
     alone = dataclasses.replace(PAYLOAD, stream=0, number=0).to_bytes()
     flagged = alone[:5] + b"\1" + alone[6:CRC_AT]
     rest = alone[HEADER_BYTES:] + b"\x80"
     sealed = flagged + struct.pack("<I", zlib.crc32(rest, zlib.crc32(flagged))) + rest
-    with pytest.raises(BitstreamError, match="expected a frame that stands alone to predict no"):
+    with pytest.raises(BitstreamError, match="expected a frame that stands alone to have no"):
         Payload.from_bytes(sealed)
-    with pytest.raises(BitstreamError, match="expected a frame that stands alone to predict no"):
-        Payload(bytes(8), 4, 4, 4, 4, b"", predicted=b"\x80")
+    with pytest.raises(BitstreamError, match="expected a frame that stands alone to have no"):
+        Payload(bytes(8), 4, 4, 4, 4, b"", temporal=b"\x80")
 
 
 @pytest.mark.parametrize(

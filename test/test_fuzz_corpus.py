@@ -18,7 +18,7 @@ FUZZ = Path(__file__).with_name("fuzz")
 CORPUS = FUZZ / "corpus"
 
 
-TARGETS = ("payload", "entropy", "roic", "predicted", "model", "photograph", "data_set")
+TARGETS = ("payload", "entropy", "roic", "temporal", "model", "photograph", "data_set")
 WITH_ROS = ("driver_image", "messages")
 
 

@@ -19,9 +19,9 @@ from roi_codec_ros.codec.entropy import (
 )
 from roi_codec_ros.codec.frequencies import map_cdf_of, neighbourly_map_cdf
 from roi_codec_ros.codec.kernels import ENTROPY_CODER, KERNELS, available_implementations
-from roi_codec_ros.codec.prediction import may_be_predicted, packed
 from roi_codec_ros.codec.rans import RansCoder
 from roi_codec_ros.codec.spatial import code_length_bits, coded_symbols
+from roi_codec_ros.codec.temporal import may_be_temporal, packed
 from roi_codec_ros.common.errors import BitstreamError
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "rans.json").read_text())
@@ -120,7 +120,7 @@ def coded_inputs(draw):
     blocks[scattered] = rng.integers(0, classes + 2, int(scattered.sum()))
     levels = rng.integers(0, len(coded), classes)
     temporal = (rng.random(size) < draw(st.sampled_from([0.0, 0.5, 1.0]))) & (
-        may_be_predicted(blocks, levels)
+        may_be_temporal(blocks, levels)
     )
     return tables, symbols.astype(np.int16), blocks, levels, temporal
 

@@ -227,7 +227,7 @@ def test_given_the_maps_a_film_says_nothing_of_what_is_hidden(model, scene, pred
         films.append([dataclasses.replace(payload, stream=1) for payload in payloads])
 
     assert films[0] == films[1] == films[2] == films[3]
-    assert any(payload.predicted for payload in films[0]) == predict
+    assert any(payload.temporal for payload in films[0]) == predict
     assert (coded[5].blocks == SKIPPED).any()
 
 
@@ -376,9 +376,9 @@ def test_bits_of_prediction_that_are_none_of_the_frame_are_refused(
 ):
     finder.persons = np.s_[2:8, 3:6]
     payload = Payload.from_bytes(film(predicting, noisy(scene, 3))[2].data)
-    assert payload.predicted
+    assert payload.temporal
 
-    for wrong in (payload.predicted + b"\0", b"\x80", bytes(len(payload.predicted))):
-        frame = dataclasses.replace(payload, predicted=wrong).to_bytes()
+    for wrong in (payload.temporal + b"\0", b"\x80", bytes(len(payload.temporal))):
+        frame = dataclasses.replace(payload, temporal=wrong).to_bytes()
         with pytest.raises(BitstreamError, match=r"expected a bit for each of .* blocks that may"):
             decoder.read(frame, StreamState())

@@ -25,7 +25,7 @@ DEFAULT_MAX_PIXELS = 3840 * 2160  # of the coded frame
 # classes, bytes of the map, bytes of the body
 _FIELDS = struct.Struct("<4sBB8sHHHHIIBII")
 _CRC = struct.Struct("<I")
-PREDICTS = 1  # flag: the frame has predicted blocks
+TEMPORAL = 1  # flag: the frame has temporal blocks
 HEADER_BYTES = _FIELDS.size + _CRC.size  # without the levels that follow, one byte each
 
 
@@ -43,8 +43,8 @@ class Payload:
         stream: id of the frame's stream, 32 bits; 0 for a standalone frame, which may not skip
             blocks.
         number: the frame's position in its stream, 32 bits; 0 for a standalone frame.
-        predicted: which blocks are predicted (`prediction.packed`); empty if none, as in a
-            standalone frame.
+        temporal: which blocks are differences to an earlier frame (`temporal.packed`); empty if
+            none, as in a standalone frame.
 
     Raises:
         BitstreamError: a field is outside its range.
@@ -60,7 +60,7 @@ class Payload:
     levels: tuple[int, ...] = (0,)
     stream: int = 0
     number: int = 0
-    predicted: bytes = b""
+    temporal: bytes = b""
 
     def __post_init__(self) -> None:
         if len(self.model_id) != MODEL_ID_BYTES:
@@ -71,7 +71,7 @@ class Payload:
         _check_size("original", self.original_height, self.original_width)
         _check_size("coded", self.coded_height, self.coded_width)
         _check_place(self.stream, self.number)
-        _check_predicts(self.stream, bool(self.predicted))
+        _check_temporal(self.stream, bool(self.temporal))
         _check_classes(len(self.levels))
         _check_levels(self.levels)
         for name, part in (("map", self.block_map), ("body", self.body)):
@@ -85,7 +85,7 @@ class Payload:
         fields = _FIELDS.pack(
             MAGIC,
             FORMAT_VERSION,
-            PREDICTS if self.predicted else 0,
+            TEMPORAL if self.temporal else 0,
             self.model_id,
             self.original_height,
             self.original_width,
@@ -97,7 +97,7 @@ class Payload:
             len(self.block_map),
             len(self.body),
         )
-        rest = bytes(self.levels) + self.block_map + self.body + self.predicted
+        rest = bytes(self.levels) + self.block_map + self.body + self.temporal
         return fields + _CRC.pack(_checksum(fields, rest)) + rest
 
     @classmethod
@@ -126,7 +126,7 @@ class Payload:
         _, _, flags, model_id, *sizes, stream, number, classes, map_bytes, body_bytes = (
             _FIELDS.unpack(fields)
         )
-        if flags not in (0, PREDICTS):
+        if flags not in (0, TEMPORAL):
             raise BitstreamError(f"payload: expected flags 0x00 or 0x01, found 0x{flags:02x}")
         original_height, original_width, coded_height, coded_width = sizes
         _check_size("original", original_height, original_width)
@@ -137,15 +137,15 @@ class Payload:
                 f"found {coded_width}x{coded_height}"
             )
         _check_place(stream, number)
-        _check_predicts(stream, flags == PREDICTS)
+        _check_temporal(stream, flags == TEMPORAL)
         _check_classes(classes)
         rest = view[HEADER_BYTES:]
         body_at = classes + map_bytes
         end = body_at + body_bytes
-        if not (len(rest) > end if flags == PREDICTS else len(rest) == end):
+        if not (len(rest) > end if flags == TEMPORAL else len(rest) == end):
             raise BitstreamError(
                 f"payload: expected {classes} levels, a map of {map_bytes} bytes and a body of "
-                f"{body_bytes} bytes{' and more' if flags == PREDICTS else ''} after the header, "
+                f"{body_bytes} bytes{' and more' if flags == TEMPORAL else ''} after the header, "
                 f"found {len(rest)} bytes"
             )
         levels = tuple(rest[:classes])
@@ -165,7 +165,7 @@ class Payload:
             levels=levels,
             stream=stream,
             number=number,
-            predicted=bytes(rest[end:]),
+            temporal=bytes(rest[end:]),
         )
 
 
@@ -196,9 +196,11 @@ def _check_place(stream: int, number: int) -> None:
         )
 
 
-def _check_predicts(stream: int, predicts: bool) -> None:
-    if predicts and stream == 0:
-        raise BitstreamError("payload: expected a frame that stands alone to predict no block")
+def _check_temporal(stream: int, temporal: bool) -> None:
+    if temporal and stream == 0:
+        raise BitstreamError(
+            "payload: expected a frame that stands alone to have no temporal block"
+        )
 
 
 def _check_classes(count: int) -> None:

@@ -171,13 +171,13 @@ class Decoder:
                 f"found {(height, width)}"
             )
         stride = model.preset.stride
-        symbols, blocks, predicted = coder.decode(
+        symbols, blocks, temporal = coder.decode(
             payload.block_map,
             payload.body,
             -(-height // stride),
             -(-width // stride),
             payload.levels,
-            payload.predicted,
+            payload.temporal,
         )
         skipped = int((blocks == SKIPPED).sum())
         if skipped and payload.stream == 0:
@@ -188,7 +188,7 @@ class Decoder:
         level_of = np.zeros(blocks.shape, np.uint8)
         if model.codes_blocks:
             level_of = self._transforms[model.id].level_of(blocks, payload.levels)
-        picture = (state or StreamState()).update(payload, symbols, blocks, level_of, predicted)
+        picture = (state or StreamState()).update(payload, symbols, blocks, level_of, temporal)
         return ReadFrame(payload, picture, blocks, 1e3 * (time.perf_counter() - started))
 
     def _synthesise(self, latents: Sequence[ReadFrame]) -> list[DecodedFrame]:

@@ -21,10 +21,10 @@ from roi_codec_ros.codec.model_file import Model
 from roi_codec_ros.codec.models import load_model
 from roi_codec_ros.codec.network_analysis import NetworkAnalysis
 from roi_codec_ros.codec.policy import QUALITY_MAX, QUALITY_MIN
-from roi_codec_ros.codec.prediction import packed
 from roi_codec_ros.codec.rans import RansCoder
 from roi_codec_ros.codec.rate_control import RateControl
 from roi_codec_ros.codec.skipping import ALONE, FrameSymbols, Place
+from roi_codec_ros.codec.temporal import packed
 from roi_codec_ros.codec.torch_transforms import TorchBackend
 from roi_codec_ros.common.errors import ModelFileError, RoiCodecError, UsageError
 from roi_codec_ros.common.graph_runtime import GRAPH_BACKENDS, GRAPH_SUFFIX
@@ -247,12 +247,12 @@ class Encoder:
     ) -> EncodedFrame:
         """started: clock time at which the analysis began."""
         analysed = self._clock()
-        block_map, body = self._coder.encode(sent.symbols, sent.blocks, levels, sent.predicted)
+        block_map, body = self._coder.encode(sent.symbols, sent.blocks, levels, sent.temporal)
         entropy_coded = self._clock()
         coded = (image.shape[0], image.shape[1])
-        predicted = b""
-        if sent.predicted is not None:
-            predicted = packed(sent.predicted, sent.blocks, levels)
+        temporal = b""
+        if sent.temporal is not None:
+            temporal = packed(sent.temporal, sent.blocks, levels)
         data = Payload(
             self.model.id,
             *original,
@@ -262,7 +262,7 @@ class Encoder:
             levels,
             sent.place.stream,
             sent.place.number,
-            predicted,
+            temporal,
         ).to_bytes()
         done = self._clock()
         return EncodedFrame(

@@ -14,7 +14,7 @@ import numpy as np
 from roi_codec_ros.codec import rans_reference
 from roi_codec_ros.codec.entropy import FIRST_CLASS, TABLES, EntropyTables
 from roi_codec_ros.codec.kernels import ENTROPY_CODER, KERNELS, chosen_implementation
-from roi_codec_ros.codec.prediction import unpacked
+from roi_codec_ros.codec.temporal import unpacked
 from roi_codec_ros.common.errors import BitstreamError
 
 Buffer = bytes | bytearray | memoryview
@@ -84,7 +84,7 @@ class RansCoder:
             blocks: uint8 [h, w], SKIPPED, HIDDEN or FIRST_CLASS + class. None: all of class 0.
             levels: the level of each of the P classes, 0 to L - 1. None: 0 for all.
             temporal: bool [h, w], blocks whose symbols are differences to an earlier frame, which
-                `prediction.may_be_predicted` must allow. None: no block.
+                `temporal.may_be_temporal` must allow. None: no block.
 
         Returns:
             The map, empty if all blocks are of class 0, and the body, empty if nothing is coded.
@@ -126,7 +126,7 @@ class RansCoder:
         height: int,
         width: int,
         levels: Sequence[int] | np.ndarray | None = None,
-        predicted: Buffer = b"",
+        temporal: Buffer = b"",
     ) -> DecodedSymbols:
         """Decode an untrusted map and body.
 
@@ -136,7 +136,7 @@ class RansCoder:
             map_bytes, body: any buffers.
             height, width: sides of the latent, 1 to 65535.
             levels: the level of each class, as encoded. None: 0 for all.
-            predicted: which blocks are differences to an earlier frame (`prediction.packed`).
+            temporal: which blocks are differences to an earlier frame (`temporal.packed`).
 
         Raises:
             BitstreamError: `encode` cannot have produced these bytes for a latent of these sides
@@ -145,13 +145,13 @@ class RansCoder:
         try:
             checked = self._checked_levels(levels)
             blocks = self._coder.decode_map(memoryview(map_bytes).tobytes(), height, width)
-            temporal = unpacked(memoryview(predicted).tobytes(), blocks, checked.tolist())
+            differ = unpacked(memoryview(temporal).tobytes(), blocks, checked.tolist())
             symbols = self._coder.decode_body(
-                memoryview(body).tobytes(), blocks, checked, temporal.view(np.uint8)
+                memoryview(body).tobytes(), blocks, checked, differ.view(np.uint8)
             )
         except ValueError as error:
             raise BitstreamError(str(error)) from error
-        return DecodedSymbols(symbols, blocks, temporal)
+        return DecodedSymbols(symbols, blocks, differ)
 
     def _checked_levels(self, levels: Sequence[int] | np.ndarray | None) -> np.ndarray:
         """The levels as uint8 [P]. Raises ValueError unless all are 0 to L - 1."""

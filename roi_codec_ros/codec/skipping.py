@@ -19,7 +19,7 @@ from roi_codec_ros.codec.bitstream import MAX_NUMBER
 from roi_codec_ros.codec.block_transform import BlockTransform
 from roi_codec_ros.codec.entropy import HIDDEN, SKIPPED
 from roi_codec_ros.codec.ladder import quantised, rounded
-from roi_codec_ros.codec.prediction import may_be_predicted
+from roi_codec_ros.codec.temporal import may_be_temporal
 
 REFRESH_S = 1.0  # maximum interval between full refreshes of a block
 PERSON_S = 0.5  # a block with a person is sent for this long afterwards
@@ -46,14 +46,14 @@ ALONE = Place()
 class FrameSymbols:
     """The symbols of a frame that are sent.
 
-    symbols: int16 [C, h, w]; for predicted blocks the difference to what was sent before. blocks:
-        uint8 [h, w], the block map. predicted: bool [h, w]; None: no block.
+    symbols: int16 [C, h, w]; for temporal blocks the difference to what was sent before. blocks:
+        uint8 [h, w], the block map. temporal: bool [h, w]; None: no block.
     """
 
     symbols: NDArray[np.int16]
     blocks: NDArray[np.uint8]
     place: Place = ALONE
-    predicted: NDArray[np.bool_] | None = None
+    temporal: NDArray[np.bool_] | None = None
 
 
 class _Sent:
@@ -112,32 +112,32 @@ class BlockSkipper:
         send = hidden | ~sent.known | (stamp_s - sent.person_s <= PERSON_S)
         limit = np.where(level_of == max(levels), COARSE_CHANGED, CHANGED)
         send |= self._changed(now, level_of, ~send, limit)
-        predicted = np.zeros(send.shape, np.bool_)
+        temporal = np.zeros(send.shape, np.bool_)
         differences = np.zeros((0, now.shape[2]), np.int16)
         if self._predict:
-            predicted |= send & sent.known & ~hidden & (level_of == sent.level)
-            predicted &= may_be_predicted(blocks, levels)
-            differences = rounded(now[predicted] - sent.symbols[predicted])
-            fewer = _bits(differences) < _bits(rounded(now[predicted]))
-            predicted[predicted] = fewer
+            temporal |= send & sent.known & ~hidden & (level_of == sent.level)
+            temporal &= may_be_temporal(blocks, levels)
+            differences = rounded(now[temporal] - sent.symbols[temporal])
+            fewer = _bits(differences) < _bits(rounded(now[temporal]))
+            temporal[temporal] = fewer
             differences = differences[fewer]
-        due = self._due(predicted | ~send, stamp_s, pause_s)
+        due = self._due(temporal | ~send, stamp_s, pause_s)
         send |= due
-        differences = differences[~due[predicted]]
-        predicted &= ~due
+        differences = differences[~due[temporal]]
+        temporal &= ~due
         coded = send & ~hidden
-        whole = coded & ~predicted
+        whole = coded & ~temporal
         symbols = np.zeros(now.shape, np.int16)
         symbols[whole] = sent.symbols[whole] = rounded(now[whole])
-        symbols[predicted] = differences
-        sent.symbols[predicted] += differences
+        symbols[temporal] = differences
+        sent.symbols[temporal] += differences
         sent.level[coded] = level_of[coded]
         sent.known[send] = coded[send]
         sent.whole_s[whole | hidden] = stamp_s
         place = sent.place
         sent.place = Place(place.stream, (place.number + 1) & MAX_NUMBER)
         shown = np.where(send, blocks, np.uint8(SKIPPED))
-        return FrameSymbols(symbols.transpose(2, 0, 1), shown, place, predicted)
+        return FrameSymbols(symbols.transpose(2, 0, 1), shown, place, temporal)
 
     def _changed(
         self,

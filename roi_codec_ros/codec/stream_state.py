@@ -3,7 +3,7 @@
 
     payload, in the order of its number ─► update ─► the whole picture, and which of it is known
 
-A predicted block holds the difference to what was sent last. After a gap in the numbers every
+A temporal block holds the difference to what was sent last. After a gap in the numbers every
 block is unknown that the next payload does not send in full; unknown blocks become known again at
 their next refresh, within a second.
 """
@@ -49,7 +49,7 @@ class StreamState:
         symbols: NDArray[np.int16],
         blocks: NDArray[np.uint8],
         level_of: NDArray[np.uint8],
-        predicted: NDArray[np.bool_],
+        temporal: NDArray[np.bool_],
     ) -> Picture:
         """Update the state and return the picture after this payload.
 
@@ -57,7 +57,7 @@ class StreamState:
             payload: of a stream, or standalone, which leaves the state unchanged.
             symbols, blocks: as decoded, int16 [C, h, w] and uint8 [h, w].
             level_of: uint8 [h, w], the level of the coded blocks.
-            predicted: bool [h, w], blocks whose symbols are differences. A block becomes unknown
+            temporal: bool [h, w], blocks whose symbols are differences. A block becomes unknown
                 if its reference is unknown or was sent at another level.
         """
         sent = blocks != SKIPPED
@@ -69,8 +69,8 @@ class StreamState:
         follows = of == self._of and payload.number == (self._number + 1) & MAX_NUMBER
         if not follows:
             before = None
-        if predicted.any():
-            symbols, there = _added(symbols, level_of, predicted, before)
+        if temporal.any():
+            symbols, there = _added(symbols, level_of, temporal, before)
             there &= sent
         else:
             there = sent
@@ -93,16 +93,16 @@ class StreamState:
 def _added(
     symbols: NDArray[np.int16],
     level_of: NDArray[np.uint8],
-    predicted: NDArray[np.bool_],
+    temporal: NDArray[np.bool_],
     before: Picture | None,
 ) -> tuple[NDArray[np.int16], NDArray[np.bool_]]:
-    """Symbols of a payload's blocks, and which of them are known: a predicted block is known if
+    """Symbols of a payload's blocks, and which of them are known: a temporal block is known if
     its reference is.
     """
-    good = np.zeros_like(predicted)
+    good = np.zeros_like(temporal)
     result = symbols.copy()
     if before is not None:
-        good = predicted & before.known & ~before.hidden & (before.level_of == level_of)
+        good = temporal & before.known & ~before.hidden & (before.level_of == level_of)
         result[:, good] += before.symbols[:, good]  # wraps around, as the format defines
-    result[:, predicted & ~good] = 0
-    return result, good | ~predicted
+    result[:, temporal & ~good] = 0
+    return result, good | ~temporal

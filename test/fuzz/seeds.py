@@ -17,8 +17,8 @@ from roi_codec_ros.codec import Encoder
 from roi_codec_ros.codec.bitstream import Payload
 from roi_codec_ros.codec.entropy import FIRST_CLASS, HIDDEN, SKIPPED
 from roi_codec_ros.codec.measured_entry import METADATA_KEY
-from roi_codec_ros.codec.prediction import may_be_predicted, packed
 from roi_codec_ros.codec.rans import RansCoder
+from roi_codec_ros.codec.temporal import may_be_temporal, packed
 
 
 def write_seeds(target: str, folder: Path) -> None:
@@ -36,7 +36,7 @@ def _payload() -> Iterator[bytes]:
     yield predicting.to_bytes()
 
 
-def _predicted() -> Iterator[bytes]:
+def _temporal() -> Iterator[bytes]:
     for levels, bits in ((b"\7\x17\7", b"\xa0"), (b"\7\7\7", b""), (b"\0\1\2", b"\xff\x80")):
         yield b"\1\3" + levels + bytes((0, 1, 2, 3, 4, 2, 3, 4)) + bits
     yield b"\2\2\x05\x17\x17" + bytes([2] * 9) + b"\xff\x80"
@@ -54,7 +54,7 @@ def _entropy() -> Iterator[bytes]:
             for value in range(tables.classes + 2 if height == 8 or tables.levels > 1 else 0):
                 blocks[value :: tables.classes + 3, value % 4 :] = value
             levels = np.arange(1, tables.classes + 1) % tables.levels
-            temporal = may_be_predicted(blocks, levels.tolist()) & (rng.random(blocks.shape) < 0.3)
+            temporal = may_be_temporal(blocks, levels.tolist()) & (rng.random(blocks.shape) < 0.3)
             block_map, body = coder.encode(symbols, blocks, levels, temporal)
             bits = packed(temporal, blocks, levels.tolist())[:8]
             chosen = sum(int(level) * 4**c for c, level in enumerate(levels))
@@ -183,7 +183,7 @@ _SEEDS = {
     "payload": _payload,
     "entropy": _entropy,
     "roic": _roic,
-    "predicted": _predicted,
+    "temporal": _temporal,
     "model": _model,
     "photograph": _photograph,
     "data_set": _data_set,

@@ -28,10 +28,10 @@ from roi_codec_ros.codec.frequencies import neighbourly_map_cdf
 from roi_codec_ros.codec.measured_entry import METADATA_KEY
 from roi_codec_ros.codec.model_file import Model
 from roi_codec_ros.codec.models import untrained_model
-from roi_codec_ros.codec.prediction import packed, unpacked
 from roi_codec_ros.codec.presets import get_preset
 from roi_codec_ros.codec.rans import RansCoder
 from roi_codec_ros.codec.stream_state import StreamState
+from roi_codec_ros.codec.temporal import packed, unpacked
 from roi_codec_ros.common import photographs
 from roi_codec_ros.common.errors import BitstreamError, ModelFileError, RoiCodecError
 from roi_codec_ros.lab.datasets.annotations_any import read_annotations, shortfall
@@ -46,7 +46,7 @@ def sealed(data: bytes) -> bytes:
     """With magic, version, flag, lengths and checksum made right, so that the fields are reached.
 
     The map is as long as it says, or as there are bytes for it; with the flag the last bytes, four
-    at most, are those of predicted blocks.
+    at most, are those of temporal blocks.
     """
     data = data.ljust(HEADER_BYTES, b"\0")
     rest = data[HEADER_BYTES:]
@@ -127,8 +127,8 @@ def entropy(data: bytes) -> None:
         return
     assert not isinstance(decoded, str)
     assert all(map(np.array_equal, decoded, expected))
-    symbols, blocks, temporal = decoded
-    assert kernel.encode(symbols, blocks, levels, temporal) == (map_bytes, body)
+    symbols, blocks, differ = decoded
+    assert kernel.encode(symbols, blocks, levels, differ) == (map_bytes, body)
 
 
 @cache
@@ -151,8 +151,8 @@ def roic(data: bytes) -> None:
         assert frame.coded_size[0] * frame.coded_size[1] <= MAX_PIXELS
 
 
-def predicted(data: bytes) -> None:
-    """Bits of predicted blocks, on any map and levels; and what a stream's state makes of them."""
+def temporal(data: bytes) -> None:
+    """Bits of temporal blocks, on any map and levels; and what a stream's state makes of them."""
     if len(data) < 8:
         return
     height, width = data[0] % 5 + 1, data[1] % 5 + 1
@@ -511,7 +511,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "payload": payload,
     "entropy": entropy,
     "roic": roic,
-    "predicted": predicted,
+    "temporal": temporal,
     "model": model,
     "photograph": photograph,
     "data_set": data_set,

@@ -60,7 +60,7 @@ def add_video_arguments(parser: argparse.ArgumentParser) -> None:
     films.add_argument(
         "--predict",
         action="store_true",
-        help="also measure the models with predicted blocks, as with predict:=true of the encoder",
+        help="also measure the models with predict:=true of the encoder",
     )
     films.add_argument(
         "--yunet", metavar="FILE", help="YuNet's ONNX file, for the face detection of blur+x264"
