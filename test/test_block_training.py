@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from roi_codec_ros.codec.ladder import LEVELS, SMOOTH_FROM
+from roi_codec_ros.codec.ladder import LEVELS, SMOOTH_FROM, SMOOTH_WHOLLY
 from roi_codec_ros.common.graph_runtime import find_graph, read_graph
 from roi_codec_ros.regions import Regions, Thresholds, hidden_blocks, paint_over
 from roi_codec_ros.regions.finder import Faces, open_regions
@@ -73,7 +73,7 @@ def test_what_is_wanted_is_sharp_where_persons_are_and_soft_elsewhere(astronaut)
     made = batch(astronaut)
     wanted, level = made.wanted[0], made.levels[0]
     fine = pixels_of((level < SMOOTH_FROM) & ~made.hidden[0])
-    coarse = pixels_of((level == LEVELS - 1) & ~made.hidden[0])
+    coarse = pixels_of((level >= SMOOTH_WHOLLY) & ~made.hidden[0])
 
     assert fine.mean() > 0.2 and coarse.mean() > 0.2
     assert np.array_equal(wanted[fine], astronaut[fine])
