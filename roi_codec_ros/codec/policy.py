@@ -34,7 +34,7 @@ class StepPolicy:
         person: minimum score, 0 to 1, for a block to count as part of a person.
     """
 
-    levels: tuple[float, float, float, float] = (20.0, 12.0, 9.0, 7.0)
+    levels: tuple[float, float, float, float] = (21.0, 12.0, 8.0, 6.0)
     person: float = 0.3
 
     def classes(self, plan: BlockPlan) -> NDArray[np.uint8]:
