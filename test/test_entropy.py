@@ -275,13 +275,6 @@ def test_code_lengths_of_blocks_are_of_what_is_coded():
     blocks = np.array([[FIRST_CLASS, SKIPPED], [HIDDEN, FIRST_CLASS + 1]])
     bits = code_length_bits(STEPPED, symbols, blocks, (0, 1)).sum(axis=0)
     np.testing.assert_allclose(bits, [[1, 0], [0, 3]], atol=1e-3)
-    map_bits = STEPPED.map_code_length_bits(blocks)
-    steps = np.diff(STEPPED.map_cdf)
-    assert map_bits[1, 1] == 16 - math.log2(steps[5 * HIDDEN + SKIPPED, FIRST_CLASS + 1])
-    assert (map_bits > 0).all()
-    assert not STEPPED.map_code_length_bits(np.full((2, 2), FIRST_CLASS)).any()
-    with pytest.raises(ValueError, match="expected blocks"):
-        STEPPED.map_code_length_bits(np.full((2, 2), 4))
 
 
 def test_values_may_reach_both_ends_of_int16():

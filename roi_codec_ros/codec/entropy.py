@@ -266,23 +266,6 @@ class EntropyTables:
         tail = math.exp(-(radius + 0.5) / scale)
         return cls.from_pmfs([pmf] * channels, [tail] * channels, [-radius] * channels)
 
-    def map_code_length_bits(self, blocks: np.ndarray) -> np.ndarray:
-        """Ideal code length of each block in the map under these tables.
-
-        Args:
-            blocks: integers [h, w], 0 to P + 1.
-
-        Returns:
-            float64 [h, w], bits. All 0 for a map with only class 0, which is not coded.
-        """
-        blocks = np.asarray(blocks)
-        self.levels_of(blocks, None, _size_of(blocks))  # checks the blocks
-        if (blocks == FIRST_CLASS).all():
-            return np.zeros(blocks.shape)
-        contexts = map_contexts_of(blocks, self.classes)
-        steps = self.map_cdf[contexts, blocks + 1] - self.map_cdf[contexts, blocks]
-        return PRECISION - np.log2(steps)
-
 
 def map_contexts_of(blocks: np.ndarray, classes: int) -> np.ndarray:
     """The context that each block of a map is coded in: its row of `EntropyTables.map_cdf`.
@@ -300,10 +283,3 @@ def map_contexts_of(blocks: np.ndarray, classes: int) -> np.ndarray:
     values = np.asarray(blocks, dtype=np.int64)
     around = np.pad(values, ((1, 0), (1, 0)), constant_values=classes + 2)
     return (classes + 3) * around[1:, :-1] + around[:-1, 1:]
-
-
-def _size_of(array: np.ndarray) -> tuple[int, int]:
-    """(h, w) of blocks [h, w] or symbols [C, h, w]."""
-    if array.ndim < 2:
-        raise ValueError(f"expected blocks [h, w] or symbols [C, h, w], found {array.shape}")
-    return array.shape[-2], array.shape[-1]

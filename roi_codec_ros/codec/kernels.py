@@ -6,6 +6,8 @@ from __future__ import annotations
 from importlib import import_module
 from types import ModuleType
 
+from roi_codec_ros.common.errors import reason_of
+
 ENTROPY_CODER, BLOCK_TRANSFORM = "C++ entropy coder", "C++ block transform"
 _MODULES = {ENTROPY_CODER: "_rans", BLOCK_TRANSFORM: "_transform"}
 
@@ -15,7 +17,7 @@ for _name, _module in _MODULES.items():
     try:
         KERNELS[_name] = import_module(f"roi_codec_ros.codec.{_module}")
     except ImportError as error:  # installed without it, or built for another Python
-        _faults[_name] = " ".join(str(error).split())
+        _faults[_name] = reason_of(error)
 
 
 def available_implementations(kernel: str = ENTROPY_CODER) -> tuple[str, ...]:

@@ -36,7 +36,7 @@ from roi_codec_ros.codec.measured_entry import (
 )
 from roi_codec_ros.codec.presets import BLOCKS, Preset
 from roi_codec_ros.codec.stored_tables import table_tensors, tables_of_tensors
-from roi_codec_ros.common.errors import ModelFileError
+from roi_codec_ros.common.errors import ModelFileError, reason_of
 from roi_codec_ros.common.files import write_whole
 
 FORMAT_VERSION = 3
@@ -272,7 +272,7 @@ def read_model(path: str | Path) -> Model:
         content = path.read_bytes()
     except OSError as error:
         raise ModelFileError(
-            f"expected a model file at {path}; found: {error.strerror}"
+            f"expected a model file at {path}; found: {reason_of(error)}"
         ) from error
     return Model.from_bytes(content, where=str(path))
 

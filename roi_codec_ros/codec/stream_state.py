@@ -85,10 +85,6 @@ class StreamState:
         self._of, self._number, self._picture = of, payload.number, picture
         return picture
 
-    def forget(self) -> None:
-        """Reset to the state before the first payload."""
-        self._picture = None
-
 
 def _added(
     symbols: NDArray[np.int16],

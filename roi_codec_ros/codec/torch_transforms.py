@@ -12,7 +12,7 @@ import numpy as np
 
 from roi_codec_ros.codec.model_file import Model
 from roi_codec_ros.common.devices import settle, torch_device
-from roi_codec_ros.common.errors import ModelFileError, RoiCodecError
+from roi_codec_ros.common.errors import ModelFileError, RoiCodecError, reason_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -60,10 +60,9 @@ class Transform:
             }
             networks[part].load_state_dict(weights, assign=True)
         except (RuntimeError, TypeError) as error:
-            reason = " ".join(str(error).split())[:_LONGEST_REASON]
             raise ModelFileError(
                 f"expected weights of preset {model.preset.name} in model {model.name}; "
-                f"found: {reason}"
+                f"found: {reason_of(error, most=_LONGEST_REASON)}"
             ) from error
         self.network = settle(networks[part].to(self.dtype), self._device)
 

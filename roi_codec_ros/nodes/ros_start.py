@@ -20,7 +20,7 @@ from rclpy.exceptions import NameValidationException, ParameterException
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.qos_overriding_options import InvalidQosOverridesError
 
-from roi_codec_ros.common.errors import RoiCodecError, UsageError
+from roi_codec_ros.common.errors import RoiCodecError, UsageError, reason_of
 
 LARGEST_DOMAIN = 232  # the last one with valid ports
 _PLACE = re.compile(r", at \S+:\d+")  # source location of an error in rcl
@@ -68,8 +68,7 @@ def refusal(what: str, error: Exception) -> RoiCodecError:
 
 def ros_sentence(error: Exception) -> str:
     """The message of a ROS error in one line, without source locations."""
-    text = " ".join(str(error).split())
-    return _WHILE.sub("", _PLACE.sub("", text)).rstrip(" .")
+    return _WHILE.sub("", _PLACE.sub("", reason_of(error))).rstrip(" .")
 
 
 def _check_arguments(args: Sequence[str] | None) -> None:
