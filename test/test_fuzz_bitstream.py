@@ -84,14 +84,16 @@ def decode(coder: RansCoder, data: bytes) -> str:
     height, width = -(-payload.coded_height // STRIDE), -(-payload.coded_width // STRIDE)
     parts = payload.block_map, payload.body
     try:
-        symbols, blocks = coder.decode(*parts, height, width, payload.levels)
+        symbols, blocks, temporal = coder.decode(
+            *parts, height, width, payload.levels, payload.temporal
+        )
     except BitstreamError:
         return "body refused"
     assert symbols.shape == (coder.channels, height, width)
     assert blocks.shape == (height, width)
     assert (symbols.dtype, blocks.dtype) == (np.int16, np.uint8)
     # One map and body per latent: what decodes is what the encoder would have written.
-    assert coder.encode(symbols, blocks, payload.levels) == parts
+    assert coder.encode(symbols, blocks, payload.levels, temporal) == parts
     return "decoded"
 
 
@@ -99,15 +101,17 @@ SIZES = [(1, 1), (7, 5), (100, 161), (320, 240)]
 
 
 def tables(scale: float) -> EntropyTables:
-    """Of 24, 16, 7 and 1 channels at steps of 1, 2, 4 and 8."""
-    plain = EntropyTables.laplace(2 * 48, scale)
+    """Of 24, 16, 7 and 1 channels, of which four are predicted, at steps of 1, 2, 4 and 8."""
+    predicted = 4
+    plain = EntropyTables.laplace(2 * (48 + 2 * (3 * predicted + 1)), scale)
     return EntropyTables(
         plain.cdf,
         plain.lengths,
         plain.offsets,
-        np.array([0]),
+        np.array([3]),
         np.array([24, 16, 7, 1]),
-        np.array([1, 2, 4, 8]),
+        np.outer([1, 2, 4, 8], [1] * predicted),
+        np.array([(c, place, c, 256) for c in range(predicted) for place in range(1, 5)]),
         neighbourly_map_cdf(CLASSES),
     )
 

@@ -142,7 +142,7 @@ def test_what_changes_is_sent_at_once(encoder, scene):
     assert coded[3].sum() <= 15
 
 
-@pytest.mark.parametrize(("brighter", "at_once"), [(12, False), (40, True)])
+@pytest.mark.parametrize(("brighter", "at_once"), [(10, False), (40, True)])
 def test_a_faint_change_of_the_background_waits_for_its_turn(encoder, brighter, at_once):
     grey = np.full((SIDE, SIDE, 3), 100, np.uint8)
     changed = grey.copy()
