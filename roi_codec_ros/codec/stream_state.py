@@ -64,7 +64,8 @@ class StreamState:
         hidden = blocks == HIDDEN
         if payload.stream == 0:
             return Picture(symbols, level_of, hidden, sent)
-        of = (payload.stream, payload.model_id, symbols.shape)
+        size = (payload.coded_height, payload.coded_width)
+        of = (payload.stream, payload.model_id, *size)
         before = self._picture
         follows = of == self._of and payload.number == (self._number + 1) & MAX_NUMBER
         if not follows:
