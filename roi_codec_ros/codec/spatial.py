@@ -71,12 +71,10 @@ def coded_symbols(
     fractions = np.full((tables.predicted, *size), MIDDLE)
     lone = np.zeros(size, np.bool_)
     if tables.predicted:
-        around = _around(known)
-        lone = known & ~np.any(around, axis=0)
-        chosen = known & ~lone
         steps = tables.ladder[level_of].transpose(2, 0, 1).astype(np.int64)
         values = np.where(known, differences[: tables.predicted] * steps, 0)
-        inputs = _inputs(values, around)
+        inputs, chosen = neighbour_inputs(values, known)
+        lone = known & ~chosen
         for channel in range(tables.predicted):
             predicted, fraction = _prediction(tables, channel, inputs, steps[channel])
             here = chosen & coded[channel]
@@ -153,8 +151,15 @@ def neighbour_inputs(
         int64 [5, M, h, w], by place (`HERE`, …), where an unknown neighbour is replaced by a known
         one; bool [h, w], blocks with a known neighbour.
     """
-    around = _around(known)
-    return _inputs(values, around), known & np.any(around, axis=0)
+    left, above, above_left, above_right = _around(values)
+    knows_left, knows_above, knows_above_left, knows_above_right = around = _around(known)
+    last = np.where(knows_above_left, above_left, np.where(knows_above_right, above_right, 0))
+    left = np.where(knows_left, left, np.where(knows_above, above, last))
+    above = np.where(knows_above, above, left)
+    above_left = np.where(knows_above_left, above_left, above)
+    above_right = np.where(knows_above_right, above_right, above)
+    inputs = np.stack([values, left, above, above_left, above_right]).astype(np.int64)
+    return inputs, known & np.any(around, axis=0)
 
 
 def _around(values: NDArray[np.generic]) -> NDArray[np.generic]:
@@ -168,18 +173,6 @@ def _around(values: NDArray[np.generic]) -> NDArray[np.generic]:
         near[..., :-1, 2:],
     )
     return np.stack(shifted)
-
-
-def _inputs(values: NDArray[np.int64], around: NDArray[np.generic]) -> NDArray[np.int64]:
-    """`neighbour_inputs` with the known neighbours bool [4, h, w]."""
-    left, above, above_left, above_right = _around(values)
-    knows_left, knows_above, knows_above_left, knows_above_right = around
-    last = np.where(knows_above_left, above_left, np.where(knows_above_right, above_right, 0))
-    left = np.where(knows_left, left, np.where(knows_above, above, last))
-    above = np.where(knows_above, above, left)
-    above_left = np.where(knows_above_left, above_left, above)
-    above_right = np.where(knows_above_right, above_right, above)
-    return np.stack([values, left, above, above_left, above_right]).astype(np.int64)
 
 
 def _prediction(

@@ -25,7 +25,7 @@ class FilmSetup:
     """Codecs, detectors and settings, as of `setup.Setup` where they have the same name.
 
     hide_memory_s, persons_every: of models that code blocks, as cameras run them. predict: also
-    measure these with predicted blocks. keyframe_s: of the baselines. yunet: its file, for those
+    measure these with temporal blocks. keyframe_s: of the baselines. yunet: its file, for those
     that blur faces. judge_every: search for persons and faces in every N-th frame.
     """
 
