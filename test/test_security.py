@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -217,7 +218,7 @@ def used(tmp_path_factory) -> Iterator[dict[str, dict[str, set[str]]]]:
     """Node → way → names, as the running graph knows them; simulated time is on."""
     pytest.importorskip("rclpy", reason="ROS 2 is not sourced")
     pytest.importorskip("roi_codec_ros.msg", reason="the messages are not built")
-    from graph_harness import Graph, unused_domain
+    from graph_harness import PATIENCE_S, POLL_S, Graph, unused_domain
     from test_graph import person_weights
 
     from roi_codec_ros.codec import untrained_model
@@ -263,17 +264,31 @@ def used(tmp_path_factory) -> Iterator[dict[str, dict[str, set[str]]]]:
             "reply": "service",
             "request": "client",
         }
-        for spec in specs:  # discovery goes on after a first message has come
-            graph.wait_for("its parameters' services", lambda s=spec: names(s, "service"))
-            graph.wait_for("its clock", lambda s=spec: "/clock" in names(s, "subscriber"))
-        found = {spec.name: {w: names(spec, what) for w, what in ways.items()} for spec in specs}
-        found[WATCHDOG] = found["person_watchdog"]
-        held = [found[spec.name] for spec in server.nodes if spec.name in found]
-        if held:
-            found[SERVER] = {way: set().union(*(node[way] for node in held)) for way in ways}
+
+        def known() -> dict[str, dict[str, set[str]]]:
+            found = {s.name: {w: names(s, what) for w, what in ways.items()} for s in specs}
+            found[WATCHDOG] = found["person_watchdog"]
+            held = [found[spec.name] for spec in server.nodes if spec.name in found]
+            if held:
+                found[SERVER] = {way: set().union(*(node[way] for node in held)) for way in ways}
+            return found
+
+        # Discovery goes on after a first message has come, and tells of a node bit by bit.
+        found, deadline_s = known(), time.monotonic() + PATIENCE_S
+        while time.monotonic() < deadline_s and any(
+            spare(found[node], node) != only_elsewhere(node) for node in PROCESSES if node in found
+        ):
+            time.sleep(POLL_S)
+            found = known()
         yield found
     finally:
         graph.close()
+
+
+def spare(used: dict[str, set[str]], node: str) -> dict[str, set[str]]:
+    """What the policy of a node allows and the node does not use."""
+    policy = policy_of(node)
+    return {way: policy.names(way) - used[way] for way in ("publish", "subscribe", "reply")}
 
 
 def only_elsewhere(node: str) -> dict[str, set[str]]:
@@ -312,10 +327,8 @@ def test_what_a_node_uses_is_allowed_and_what_is_allowed_it_uses(used, node):
         for name in names
         if not policy.allows(way, name)
     }
-    spare = {way: policy.names(way) - used[node][way] for way in ("publish", "subscribe", "reply")}
-
     assert refused == set()
-    assert spare == only_elsewhere(node)
+    assert spare(used[node], node) == only_elsewhere(node)
 
 
 # Launching secured
