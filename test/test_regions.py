@@ -143,37 +143,76 @@ def test_the_top_of_every_person_is_doubtful_where_no_head_was_found():
     assert np.argwhere(marked).tolist() == [[1, 1], [2, 1], [5, 3]]
 
 
-def test_a_head_missed_in_one_frame_stays_hidden_while_a_person_is_there():
-    mask = np.zeros((6, 6), bool)
-    mask[1, 1] = mask[1, 4] = True
-    persons = np.zeros((6, 6))
+def mask_of(*blocks: tuple[int, int], shape: tuple[int, int] = (6, 8)) -> np.ndarray:
+    mask = np.zeros(shape, bool)
+    mask[tuple(np.transpose(blocks))] = True
+    return mask
+
+
+NOTHING = np.zeros((6, 8), bool)
+EVERYWHERE = regions(np.zeros((6, 8)), np.ones((6, 8)))
+
+
+def test_a_missed_head_stays_hidden_and_what_is_beside_it_while_a_person_is_there():
+    persons = np.zeros((6, 8))
     persons[2:5, 1] = 0.9
-    seen = regions(np.zeros((6, 6)), persons)
+    seen = regions(np.zeros((6, 8)), persons)
     memory = MaskMemory(0.5)
-    memory.remember(mask, 10.0)
+    memory.hidden(mask_of((1, 1), (1, 5)), EVERYWHERE, Thresholds(), 10.0)
 
-    held = memory.held(seen, Thresholds(), 10.4)
+    hidden = memory.hidden(NOTHING, seen, Thresholds(), 10.4)
 
-    assert np.argwhere(held).tolist() == [[1, 1]]  # nobody is below the other one any more
-    assert not memory.held(seen, Thresholds(), 10.6).any()
+    # nobody is below the other one any more
+    assert np.argwhere(hidden).tolist() == [[1, 0], [1, 1], [1, 2], [2, 1]]
+    assert not memory.hidden(NOTHING, seen, Thresholds(), 10.6).any()
+
+
+def test_a_head_that_moved_leaves_nothing_hidden_behind_it():
+    memory = MaskMemory(0.5)
+    for column in range(4):
+        now = mask_of((1, column), (2, column))
+
+        hidden = memory.hidden(now, EVERYWHERE, Thresholds(), 10.0 + 0.1 * column)
+
+        np.testing.assert_array_equal(hidden, now)
+
+
+def test_of_two_heads_side_by_side_the_missed_one_stays_hidden_until_it_is_forgotten():
+    memory = MaskMemory(0.5)
+    both = mask_of((1, 1), (2, 1), (1, 2), (2, 2))
+    memory.hidden(both, EVERYWHERE, Thresholds(), 10.0)
+    left = mask_of((1, 1), (2, 1))
+
+    for now_s in (10.1, 10.3, 10.5):
+        assert memory.hidden(left, EVERYWHERE, Thresholds(), now_s)[both].all()
+    np.testing.assert_array_equal(memory.hidden(left, EVERYWHERE, Thresholds(), 10.7), left)
+
+
+def test_a_head_found_again_ends_what_was_held_of_it():
+    memory = MaskMemory(0.5)
+    memory.hidden(mask_of((1, 1), (2, 1)), EVERYWHERE, Thresholds(), 10.0)
+    memory.hidden(NOTHING, EVERYWHERE, Thresholds(), 10.1)
+    now = mask_of((1, 2), (2, 2))
+
+    np.testing.assert_array_equal(memory.hidden(now, EVERYWHERE, Thresholds(), 10.2), now)
 
 
 @pytest.mark.parametrize(
-    ("shape", "now_s"), [((6, 6), 9.0), ((5, 6), 10.1)], ids=["clock set back", "other size"]
+    ("shape", "now_s"), [((6, 8), 9.0), ((5, 8), 10.1)], ids=["clock set back", "other size"]
 )
 def test_another_film_is_not_hidden_by_masks_of_the_last(shape, now_s):
     memory = MaskMemory(0.5)
-    memory.remember(np.ones((6, 6), bool), 10.0)
+    memory.hidden(np.ones((6, 8), bool), EVERYWHERE, Thresholds(), 10.0)
     everywhere = regions(np.zeros(shape), np.ones(shape))
 
-    assert not memory.held(everywhere, Thresholds(), now_s).any()
+    assert not memory.hidden(np.zeros(shape, bool), everywhere, Thresholds(), now_s).any()
 
 
 def test_without_a_memory_nothing_is_held():
     memory = MaskMemory(0.0)
-    memory.remember(np.ones((4, 4), bool), 1.0)
+    memory.hidden(np.ones((6, 8), bool), EVERYWHERE, Thresholds(), 1.0)
 
-    assert not memory.held(regions(np.ones((4, 4)), np.ones((4, 4))), Thresholds(), 1.0).any()
+    assert not memory.hidden(NOTHING, EVERYWHERE, Thresholds(), 1.0).any()
 
 
 def test_paint_is_made_of_what_surrounds_alone(astronaut):

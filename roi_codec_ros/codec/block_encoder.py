@@ -84,9 +84,7 @@ class BlockEncoder:
         regions, thresholds = self._regions.find(image, stamp_s), self._thresholds
         hidden = hidden_blocks(regions, thresholds)
         if stamp_s is not None:
-            held = self._memory.held(regions, thresholds, stamp_s)
-            self._memory.remember(hidden, stamp_s)
-            hidden = hidden | held
+            hidden = self._memory.hidden(hidden, regions, thresholds, stamp_s)
             if (moved := self._regions.moved_heads()) is not None:
                 hidden |= moved  # not remembered: the head is in one of these blocks
         plan = plan_blocks(regions, thresholds, hidden)

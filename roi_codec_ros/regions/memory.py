@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from collections import deque
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -13,39 +11,62 @@ from roi_codec_ros.regions.finder import Regions, Thresholds
 
 BoolArray = NDArray[np.bool_]
 
+# Heads count as found again, in their blocks or a block further, if at least this share of as many
+# blocks is found. Of two heads side by side, half is one missed head.
+FOUND_AGAIN = 0.6
+
+_BESIDE = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+
 
 class MaskMemory:
     """Remembers which blocks were hidden, never pixels.
 
-    A remembered block is hidden again only where a person or a head is still likely, so that a
-    scene cut or a moving camera leaves no masks on empty areas.
+    Blocks of a head that is not found again stay hidden, and so are those beside them, where it
+        may have moved to; but only where a person or a head is still likely, so that a scene cut
+        or a moving camera leaves no masks on empty areas. A head that is found again, at most one
+        block further, leaves none behind it.
     """
 
     def __init__(self, memory_s: float) -> None:
         """memory_s: how long a mask is remembered, in seconds; 0: no memory."""
         self.memory_s = memory_s
-        self._masks: deque[tuple[float, BoolArray]] = deque()
+        self._now_s = -np.inf
+        self._found_s = np.zeros((0, 0))  # when a hidden block was last found, -inf for others
+        # Of how many found blocks a hidden one stands for: of a missed head all that were found
+        # in the end, spread over those that are held.
+        self._stands_for = np.zeros((0, 0))
 
-    def held(self, regions: Regions, thresholds: Thresholds, now_s: float) -> BoolArray:
-        """Blocks to hide in this frame because of earlier ones: [rows, columns].
+    def hidden(
+        self, found: BoolArray, regions: Regions, thresholds: Thresholds, now_s: float
+    ) -> BoolArray:
+        """Blocks to hide in this frame: the found ones, and some of earlier frames.
 
-        now_s: the frame's capture time. A stamp that goes back or another frame size empties the
-        memory.
+        found: bool [rows, columns], the blocks of heads in this frame. now_s: its capture time. A
+            stamp that goes back or another frame size empties the memory.
         """
-        shape = regions.heads.shape
-        while self._masks and not (
-            0.0 <= now_s - self._masks[0][0] <= self.memory_s and self._masks[0][1].shape == shape
-        ):
-            self._masks.popleft()
-        if not self._masks:
-            return np.zeros(shape, np.bool_)
-        remembered = np.logical_or.reduce([mask for _, mask in self._masks])
-        return np.asarray(remembered & still_there(regions, thresholds), np.bool_)
+        if self.memory_s <= 0:
+            return found
+        if found.shape != self._found_s.shape or now_s < self._now_s:
+            self._found_s = np.full(found.shape, -np.inf)
+            self._stands_for = np.zeros(found.shape)
+        self._now_s = now_s
+        remembered = now_s - self._found_s <= self.memory_s
+        count, labels = cv2.connectedComponents((found | remembered).astype(np.uint8))
 
-    def remember(self, found: BoolArray, now_s: float) -> None:
-        """Remember what was found in a frame (not what was only held, which never expires)."""
-        if self.memory_s > 0:
-            self._masks.append((now_s, found.copy()))
+        def summed(values: NDArray[np.float64] | BoolArray) -> NDArray[np.float64]:
+            """The sum over each connected area."""
+            sums = np.bincount(labels.ravel(), values.ravel(), count)
+            return np.asarray(sums, np.float64)
+
+        expected = summed(np.where(remembered, self._stands_for, 0.0))
+        missed = summed(found) < FOUND_AGAIN * expected
+        held = remembered & ~found & missed[labels] & still_there(regions, thresholds)
+        hidden = np.asarray(found | held, np.bool_)
+        each = np.where(missed, expected / np.maximum(summed(hidden), 1.0), 1.0)
+        self._stands_for = np.where(hidden, each[labels], 0.0)
+        self._found_s = np.where(found, now_s, np.where(held, self._found_s, -np.inf))
+        around = cv2.dilate(held.astype(np.uint8), _BESIDE).astype(np.bool_)
+        return np.asarray(hidden | (around & still_there(regions, thresholds)), np.bool_)
 
 
 def still_there(regions: Regions, thresholds: Thresholds) -> BoolArray:
