@@ -9,8 +9,8 @@ the weights by name, which requires NumPy and onnx but not torch.
 
 It computes the same function as the network, arranged for the runtimes: instead of concatenating
 inputs, each has its own convolution and the results are added, so that channels fill vectors;
-activations precede shuffles, so that they fuse with their convolution; and blocks are shuffled to
-the resolution of the head's output before both are added.
+activations precede shuffles, so that they fuse with their convolution; blocks are shuffled to the
+resolution of the head's output before both are added; and linear interpolation is a convolution.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from roi_codec_ros.codec.ladder import LEVELS, SMOOTH_CHANNELS, SMOOTH_FROM, SMOOTH_WHOLLY
+from roi_codec_ros.codec.block_transform import MEANS
+from roi_codec_ros.codec.ladder import LEVELS, SMOOTH_FROM, SMOOTH_WHOLLY
 from roi_codec_ros.codec.model_file import Model
 from roi_codec_ros.codec.presets import BLOCKS
 from roi_codec_ros.common.errors import ModelFileError, UsageError
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 COEFFICIENTS, TOLD, PLANES = "coefficients", "told", "planes"
 SYNTHESIS_KEY = "roi_codec_synthesis"
-GRAPH_VERSION = 3  # version of the graphs built here; cached graphs of other versions are not used
+GRAPH_VERSION = 4  # version of the graphs built here; cached graphs of other versions are not used
 TESTED_BLOCKS = (2, 3)
 # Their inputs span the brightness range, and every error is visible in the image.
 INT8_OPERATORS = ("Conv", "DepthToSpace", "Add")
@@ -45,6 +46,7 @@ IN_FLOAT = (
     "picture.fine",
     "picture.whole",
     "share",
+    "soft_head.patches",
     "stem.first",
     "stem.second",
 )
@@ -128,11 +130,9 @@ def _synthesis(graph: GraphBuilder, channels: int) -> None:
         return graph.node("Clip", told, *bounds)
 
     def neighbourhood() -> str:
-        """The low frequencies of blocks, with the border repeated: [B, ., h + 2, w + 2]."""
-        low = graph.node(
-            "Slice", COEFFICIENTS, *(graph.constant([n]) for n in (0, SMOOTH_CHANNELS, 1))
-        )
-        return graph.node("Pad", low, graph.constant([0, 0, 1, 1, 0, 0, 1, 1]), mode="edge")
+        """The means of blocks, with the border repeated: [B, 3, h + 2, w + 2]."""
+        means = graph.node("Slice", COEFFICIENTS, *(graph.constant([n]) for n in (0, MEANS, 1)))
+        return graph.node("Pad", means, graph.constant([0, 0, 1, 1, 0, 0, 1, 1]), mode="edge")
 
     bounds = [graph.constant(np.float32(value)) for value in (0, 1)]
     gains = np.concatenate([np.full(channels, 0.5), [1 / LEVELS, 1]]).astype(np.float32)
@@ -147,9 +147,9 @@ def _synthesis(graph: GraphBuilder, channels: int) -> None:
     sharp = graph.node("Sub", graph.constant(np.float32(1)), share)
     hidden = graph.node("Slice", TOLD, *(graph.constant([n]) for n in (1, 2, 1)))
     fine = graph.node("Mul", COEFFICIENTS, sharp)
-    around = neighbourhood()
     base = _by_patches(*parameters("base"))
-    smooth_weight = graph.weight("smooth.weight")
+    smooth_weight = graph.weight("smooth.weight")[:, :MEANS]  # those of others are 0
+    around = neighbourhood()
     smooth = _by_patches(smooth_weight, np.zeros(len(smooth_weight), np.float32))
 
     def of_blocks(part: int, name: str) -> str:
@@ -159,25 +159,41 @@ def _synthesis(graph: GraphBuilder, channels: int) -> None:
         others = graph.node("Mul", others, share)
         return shuffled(graph.node("Add", own, others, output=f"{name}.both"), _STRIDE // _PATCH)
 
-    head = graph.weight("head.weight")
-
-    def enlarged(x: str, mode: str) -> str:
-        """Upsampled to four times the height and width."""
-        rule = "asymmetric" if mode == "nearest" else "half_pixel"
-        extra = {"nearest_mode": "floor"} if mode == "nearest" else {}
+    def enlarged(x: str) -> str:
+        """Repeated to four times the height and width."""
         scales = graph.constant(np.array([1, 1, _PATCH, _PATCH], np.float32))
-        return graph.node(
-            "Resize", x, "", scales, mode=mode, coordinate_transformation_mode=rule, **extra
-        )
+        rules = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+        return graph.node("Resize", x, "", scales, mode="nearest", **rules)
+
+    def interpolated(x: str) -> str:
+        """Between the values of patches, linearly, with the border repeated: as patches."""
+        padded = graph.node("Pad", x, graph.constant([0, 0, 1, 1, 0, 0, 1, 1]), mode="edge")
+        weight = _between_patches(3)
+        bias = np.zeros(len(weight), np.float32)
+        return graph.convolution(padded, weight, bias, name="soft_head.patches")
 
     colours, patches = of_blocks(1, "mean"), of_blocks(0, "base")
-    details = of_both(x, colours, head.shape[1] - 3, "head", head)
-    details = graph.node("Mul", details, enlarged(sharp, "nearest"))
-    soft = of_both(x, colours, head.shape[1] - 3, "soft_head", graph.weight("soft_head.weight"))
-    soft = enlarged(graph.node("Mul", soft, enlarged(hidden, "nearest")), "linear")
-    picture = shuffled(graph.node("Add", details, patches, output="picture.fine"), _PATCH)
+    seen = graph.weight("head.weight").shape[1] - 3
+    details, soft = (
+        of_both(x, colours, seen, name, graph.weight(f"{name}.weight"))
+        for name in ("head", "soft_head")
+    )
+    details = graph.node("Mul", details, enlarged(sharp))
+    soft = interpolated(graph.node("Mul", soft, enlarged(hidden)))
+    picture = graph.node("Add", details, patches, output="picture.fine")
     picture = graph.node("Add", picture, soft, output="picture.whole")
-    graph.node("Clip", picture, *bounds, output=PLANES)
+    graph.node("Clip", shuffled(picture, _PATCH), *bounds, output=PLANES)
+
+
+def _between_patches(colours: int) -> np.ndarray:
+    """Weights of the linear interpolation between patches, whose values are at their centres.
+
+    float32 [colours · 4 · 4, colours, 3, 3], to be shuffled by 4.
+    """
+    at = (np.arange(_PATCH) + 0.5) / _PATCH - 0.5
+    line = np.stack([np.maximum(-at, 0), 1 - np.abs(at), np.maximum(at, 0)], axis=1)
+    weight = np.einsum("cd,yi,xj->cyxdij", np.eye(colours), line, line)
+    return weight.reshape(-1, colours, 3, 3).astype(np.float32)
 
 
 def _by_patches(

@@ -56,9 +56,11 @@ LAYERS: tuple[tuple[str, int | tuple[int, ...]], ...] = (
 HEADS_FROM = (15, 18, 21)
 
 # Operators computed in 8-bit integers, and the convolutions that are not: those of the heads,
-# whose errors directly affect boxes and scores.
+# whose errors directly affect boxes and scores, and the first, which is faster on three channels
+# of floats.
 INT8_OPERATORS = ("Conv", "Clip", "Sigmoid", "Mul", "Concat", "MaxPool", "Resize", "Add")
-IN_FLOAT = (f"model.{len(LAYERS)}.", "persons_", "sides_")
+OF_HEADS = (f"model.{len(LAYERS)}.", "persons_", "sides_")
+IN_FLOAT = ("model.0.", *OF_HEADS)
 LOWEST = -6.0
 
 Weights = Mapping[str, np.ndarray]
@@ -131,7 +133,7 @@ def _unit(
     bias = graph.weight(f"{name}.conv.bias")[rows]
     part = f"{name}.{rows.start or 0}"
     y = graph.convolution(x, weight, bias, stride=stride, padding=weight.shape[-1] // 2, name=part)
-    if graph.bounded and not part.startswith(IN_FLOAT):
+    if graph.bounded and not part.startswith(OF_HEADS):
         y = graph.node("Clip", y, graph.constant(np.float32(LOWEST)))
     return graph.node("Mul", y, graph.node("Sigmoid", y))
 
