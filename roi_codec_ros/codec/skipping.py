@@ -26,7 +26,7 @@ PERSON_S = 0.5  # a block with a person is sent for this long afterwards
 # A block has changed if sending it again would reduce its squared error by more than this, in
 # squares of the step. A coefficient on the edge between two symbols counts 0.2; a full step, 1.
 CHANGED = 0.6
-COARSE_CHANGED = 4.0  # the same for blocks at the frame's coarsest level, which have little detail
+COARSE_CHANGED = 6.0  # the same for blocks at the frame's coarsest level, which have little detail
 # By magnitude of the symbol: a close estimate of what the models' tables cost.
 _BITS = (2.0 * np.log2(1.0 + np.arange(64)) + 1.5 * (np.arange(64) > 0)).astype(np.float32)
 
