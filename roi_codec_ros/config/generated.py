@@ -22,15 +22,15 @@ REFERENCE_HEAD = """\
 
 Generated from `roi_codec_ros/config/parameters.py` (`python -m roi_codec_ros.config.generated`).
 Live parameters may change while a node runs; the others are read when it is configured. All of
-them are also arguments of the launch files, and stand with comments in `config/camera.yaml`,
-`config/server.yaml` and `config/watchdog.yaml`.
+them are also arguments of the launch files, and are in `config/camera.yaml`, `config/server.yaml`
+and `config/watchdog.yaml`, with comments.
 """
 # File → (its head, section of each executable).
 PARAMETER_FILES: dict[str, tuple[str, dict[str, str]]] = {
     "config/camera.yaml": (
         """\
 # SPDX-License-Identifier: Apache-2.0
-# All parameters of a camera's encoder, at their defaults.
+# All parameters of a camera's encoder, with their defaults.
 #   ros2 launch roi_codec_ros camera.launch.py name:=front params_file:=camera.yaml
 # Arguments on the command line override this file.
 """,
@@ -39,7 +39,7 @@ PARAMETER_FILES: dict[str, tuple[str, dict[str, str]]] = {
     "config/server.yaml": (
         """\
 # SPDX-License-Identifier: Apache-2.0
-# All parameters of the server's three nodes, at their defaults.
+# All parameters of the server's three nodes, with their defaults.
 #   ros2 launch roi_codec_ros server.launch.py params_file:=server.yaml
 # Arguments on the command line override this file.
 """,
@@ -48,7 +48,7 @@ PARAMETER_FILES: dict[str, tuple[str, dict[str, str]]] = {
     "config/watchdog.yaml": (
         """\
 # SPDX-License-Identifier: Apache-2.0
-# All parameters of a robot's watchdog, at their defaults.
+# All parameters of a robot's watchdog, with their defaults.
 #   ros2 launch roi_codec_ros watchdog.launch.py params_file:=watchdog.yaml
 # Arguments on the command line override this file.
 """,

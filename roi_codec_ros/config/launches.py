@@ -44,8 +44,8 @@ class LaunchArgument:
 
 SEPARATE = LaunchArgument(
     "separate",
-    "true: decoder and detector as a process each, for bags of images and other publishers; "
-    "false: both in one, so that no image crosses DDS between them.",
+    "true: decoder and detector in a process each, for bags of images and other publishers; "
+    "false: both in one process, so that no image crosses DDS between them.",
     "false",
 )
 
@@ -53,9 +53,7 @@ SEPARATE = LaunchArgument(
 def camera_arguments() -> list[LaunchArgument]:
     """The arguments of camera.launch.py."""
     own = [
-        LaunchArgument(
-            "name", "Name of the camera: the namespace that its topics live in.", "camera"
-        ),
+        LaunchArgument("name", "Name of the camera: the namespace of its topics.", "camera"),
         *_process_arguments(),
     ]
     return own + _parameter_arguments([ENCODER])
@@ -66,13 +64,13 @@ def server_arguments() -> list[LaunchArgument]:
     own = [
         LaunchArgument(
             "server_name",
-            "Name of this server, where there are several: its nodes are then called "
+            "Name of this server, if there are several: its nodes are then named "
             "decoder_<server_name>, detector_<server_name>, tracker_<server_name>.",
         ),
         LaunchArgument(
             "tracker",
-            "false: without a tracker, where one follows the cameras of several servers "
-            "(tracker.launch.py).",
+            "false: no tracker, for when one tracker (tracker.launch.py) follows the cameras of "
+            "several servers.",
             "true",
         ),
         SEPARATE,
@@ -87,16 +85,14 @@ def tracker_arguments() -> list[LaunchArgument]:
 
 
 def watchdog_arguments() -> list[LaunchArgument]:
-    """The arguments of watchdog.launch.py: what stops a robot when its cameras fail."""
+    """The arguments of watchdog.launch.py, which stops a robot when its cameras fail."""
     return [*_process_arguments(), *_parameter_arguments([WATCHDOG])]
 
 
 def demo_arguments() -> list[LaunchArgument]:
     """The arguments of demo.launch.py: one camera and the server on one machine."""
     own = [
-        LaunchArgument(
-            "name", "Name of the camera: the namespace that its topics live in.", "camera"
-        ),
+        LaunchArgument("name", "Name of the camera: the namespace of its topics.", "camera"),
         SEPARATE,
         *_process_arguments(),
     ]
@@ -106,16 +102,16 @@ def demo_arguments() -> list[LaunchArgument]:
 
 
 def cameras_arguments() -> list[LaunchArgument]:
-    """The arguments of cameras.launch.py: the cameras of a site, as one file has them."""
+    """The arguments of cameras.launch.py: the cameras of a site, described in one file."""
     return [
-        LaunchArgument("config", "File of the site's cameras (YAML), see docs/site.md."),
+        LaunchArgument("config", "File that describes the site's cameras (YAML): docs/site.md."),
         LaunchArgument(
             "start",
-            "What to start of what belongs on this host: cameras, server or both.",
+            "Which part of this host's share to start: cameras, server or both.",
             "both",
         ),
         LaunchArgument(
-            "host", "Name of this host, as the file's `host` keys have it; empty: its own."
+            "host", "Name of this host in the file's `host` keys; empty: its host name."
         ),
         *_process_arguments(),
     ]
@@ -179,43 +175,43 @@ def _process_arguments() -> list[LaunchArgument]:
     return [
         LaunchArgument(
             "params_file",
-            "Parameters file (YAML) that all nodes of this launch file read; empty: none.",
+            "Parameters file (YAML) for all nodes of this launch file; empty: none.",
         ),
         LaunchArgument(
             "log_level",
-            f"Least severity to log: {', '.join(LOG_LEVELS)}; empty: ROS's own (info).",
+            f"Minimum severity to log: {', '.join(LOG_LEVELS)}; empty: ROS's default (info).",
             of_machine=True,
         ),
         LaunchArgument(
             "keystore",
-            "SROS2 keystore to run secured with, as scripts/security_keystore makes it: nodes "
-            "then refuse to run without their enclave. Empty: whatever ROS_SECURITY_… say.",
+            "SROS2 keystore, as made by scripts/security_keystore: nodes then refuse to run "
+            "without their enclave. Empty: the environment (ROS_SECURITY_…) decides.",
             of_machine=True,
         ),
         LaunchArgument(
             "use_sim_time",
-            "true: the time of /clock, for simulations and bags. Empty: the parameters file's, "
-            "else false.",
+            "true: use the time on /clock, for simulations and bags. Empty: the value of the "
+            "parameters file, else false.",
             of_machine=True,
         ),
         LaunchArgument(
             "namespace",
-            "Namespace to put everything into, under one that PushRosNamespace pushed unless it "
-            "begins with a slash.",
+            "Namespace of everything that is started, relative to one pushed by PushRosNamespace "
+            "unless it begins with a slash.",
             of_machine=True,
         ),
         LaunchArgument(
             "use_respawn",
-            "true: a process that ended is started again, unless it was used wrongly.",
+            "true: restart a process that exited, unless with status 2 (incorrect use).",
             "false",
             of_machine=True,
         ),
         LaunchArgument(
-            "respawn_delay", "Seconds until a process is started again.", "2.0", of_machine=True
+            "respawn_delay", "Seconds before a process is restarted.", "2.0", of_machine=True
         ),
         LaunchArgument(
             "python",
-            "Python to run the nodes with; empty: the one that the package was built with.",
+            "Python interpreter of the nodes; empty: the one that the package was built with.",
             of_machine=True,
         ),
     ]
@@ -239,7 +235,7 @@ def _parameter_arguments(executables: Sequence[str]) -> list[LaunchArgument]:
         who = ", ".join(executable for executable, _ in users)
         description = (
             f"[{who}, {parameter.type}] {parameter.description} "
-            f"Not given: the parameters file's, else {yaml_value(parameter.default)}."
+            f"If not given: from the parameters file, else {yaml_value(parameter.default)}."
         )
         arguments.append(
             LaunchArgument(

@@ -117,9 +117,9 @@ class EncoderParameters(NodeParameters):
     )
     backend: str = parameter(
         "auto",
-        "Runtime of the network on the camera: onnxruntime or openvino for the regions of a "
-        "model that codes blocks; torch for the analysis of other models, or the former two "
-        "for its graph (.onnx) as made by roi-codec export. auto: onnxruntime for blocks, "
+        "Runtime of the network on the camera: onnxruntime or openvino for the regions model of "
+        "a codec of blocks; torch for the analysis of other codecs, or the former two for a "
+        "graph (.onnx) of it made by roi-codec export. auto: onnxruntime for codecs of blocks, "
         "torch for others.",
         choices=BACKENDS,
     )
@@ -130,16 +130,16 @@ class EncoderParameters(NodeParameters):
     )
     quality: float = parameter(
         0.0,
-        "How finely frames are coded, in levels around the model's own: 4 levels halve the "
-        "quantiser's steps, or double them below 0.",
+        "How finely frames are coded, as an offset in levels from the model's own: +4 halves the "
+        "quantiser steps, -4 doubles them.",
         range=(-16.0, 16.0),
         live=True,
     )
     target_kbit_s: float = parameter(
         0.0,
-        "Target bit rate in kbit/s. quality is where it starts, and is adjusted to hold the rate "
-        "within 10 % over five seconds, from one second after a change of scene. 0: constant "
-        "quality.",
+        "Target bit rate in kbit/s. The quality starts at the parameter quality and is adjusted "
+        "to hold the rate within 10 % over five seconds, from one second after a change of "
+        "scene. 0: constant quality.",
         range=(0.0, 1e6),
         live=True,
     )
@@ -152,8 +152,8 @@ class EncoderParameters(NodeParameters):
     )
     predict: bool = parameter(
         False,
-        "With skip: send changed blocks as differences to what was sent before. Takes fewer bits, "
-        "but after a lost frame persons, too, may be unknown for up to a second.",
+        "With skip: send changed blocks as differences to what was sent before. This takes fewer "
+        "bits, but after a lost frame persons, too, may be unknown for up to a second.",
     )
     hide_memory_s: float = parameter(
         0.5,
@@ -280,7 +280,7 @@ class DecoderParameters(NodeParameters):
     snapshot_folder: str = parameter(
         "",
         "Folder that the service ~/snapshot writes anonymized images into, as "
-        "<camera>_<stamp>.jpg; empty: it refuses.",
+        "<camera>_<stamp>.jpg; empty: the service is refused.",
     )
     restart_after_s: float = parameter(
         1.0,
@@ -308,8 +308,8 @@ class DetectorParameters(NodeParameters):
     cameras: list[str] = _cameras()
     weights: str = parameter(
         "",
-        "YOLO weights file with a class named person, or a graph (.onnx) made of one by "
-        "roi-codec export; empty: models/person-*.pt, else yolov8n.pt, downloaded by "
+        "YOLO weights file with a class named person, or a graph (.onnx) that roi-codec export "
+        "made from one; empty: models/person-*.pt, else yolov8n.pt, downloaded by "
         "ultralytics.",
     )
     confidence: float = parameter(
@@ -358,7 +358,8 @@ class TrackerParameters(NodeParameters):
     tf_timeout_s: float = parameter(
         0.2,
         "If a camera's pose comes from TF: how long a frame waits for the transform at its stamp, "
-        "in seconds; for moving cameras, more than TF lags behind the images. 0: no waiting.",
+        "in seconds; for a moving camera set it to more than TF lags behind the images. 0: no "
+        "waiting.",
         range=(0.0, 5.0),
         live=True,
     )

@@ -5,8 +5,8 @@ Reports what face detectors still find in decoded images and in cheap inversions
 the originals and JPEG at the same rate (the ceilings) and originals with erased heads (the floor);
 the bits that can depend on a head, with the resulting bound for any attacker; and, for models that
 hide heads, which heads the regions miss. Without --quick it also trains two attackers, and checks
-whether a face recognizer still identifies faces that were pasted into scenes. A regions model
-(.onnx) is audited alone: nothing is coded then.
+whether a face recogniser still identifies faces that were pasted into scenes. A regions model
+(.onnx) is audited by itself, without coding anything.
 
 example:
   roi-codec audit regions --data DATA --split val --detectors mtcnn,yunet=yunet.onnx
@@ -36,10 +36,13 @@ FAILURES_SHOWN = 20  # the JSON has them all
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the verb."""
     parser.add_argument(
-        "model", metavar="MODEL", help="name or .safetensors file; or a regions model"
+        "model", metavar="MODEL", help="name or .safetensors file, or a regions model"
     )
     parser.add_argument(
-        "--data", required=True, metavar="DIR", help="folder with annotation_SPLIT.odgt and images"
+        "--data",
+        required=True,
+        metavar="DIR",
+        help="data set of photographs with person and head boxes",
     )
     parser.add_argument(
         "--split", required=True, metavar="NAME", help="a split that the model was not trained on"
@@ -47,8 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="no attackers, no recognition, inversions on decoded images only, and "
-        "32 images unless --limit says otherwise",
+        help="no attackers, no recognition, inversions of decoded images only, and 32 images "
+        "unless --limit is given",
     )
     parser.add_argument(
         "--limit",

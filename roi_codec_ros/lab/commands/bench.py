@@ -5,12 +5,13 @@ A preset without an installed model is timed with untrained weights; its bits me
 int8 backends are calibrated on the photographs themselves.
 
 --server starts decoder and detector as nodes, in one process and in two, feeds them payloads of
-photographs under fresh stamps for more and more cameras, and says where persons no longer come for
-95 % of the frames. --json then gets {"machine", "server": its settings, "rows": [{"processes",
-"cameras", "in_fps", "out_fps" (frames/s, all cameras together), "latency_ms": {"p50", "p95",
-"p99"} (stamp to persons received), "dropped": {"total" (frames without persons), "decoder",
-"detector" (by their own counters)}, "cpu_percent" (of one core), "memory_mib" (resident, all
-processes of the server), "saturated"}], "saturates_at": {processes: cameras or null}}.
+photographs with new stamps for a growing number of cameras, and says at how many cameras persons
+arrive for less than 95 % of the frames. --json then gets {"machine", "server": its settings,
+"rows": [{"processes", "cameras", "in_fps", "out_fps" (frames/s, all cameras together),
+"latency_ms": {"p50", "p95", "p99"} (stamp to persons received), "dropped": {"total" (frames
+without persons), "decoder", "detector" (by their own counters)}, "cpu_percent" (of one core),
+"memory_mib" (resident, all processes of the server), "saturated"}], "saturates_at": {processes:
+cameras or null}}.
 
 example:
   roi-codec bench --images photographs/ --json bench.json --plot bench.png
@@ -57,7 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="maximum number of photographs (default: %(default)s)",
     )
-    parser.add_argument("--presets", nargs="+", metavar="PRESET", help="presets (default: all)")
+    parser.add_argument(
+        "--presets", nargs="+", metavar="PRESET", help="presets to time (default: all)"
+    )
     parser.add_argument(
         "--backends",
         nargs="+",
@@ -78,19 +81,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="numbers of CPU threads (default: 1 all; --server: torch's choice)",
     )
-    parser.add_argument("--rounds", type=positive, default=7, help="rounds (default: %(default)s)")
+    parser.add_argument(
+        "--rounds", type=positive, default=7, help="measuring rounds (default: %(default)s)"
+    )
     parser.add_argument(
         "--decode-rounds",
         type=positive,
         default=2,
-        help="rounds that also decode (default: %(default)s)",
+        help="rounds in which payloads are also decoded (default: %(default)s)",
     )
     parser.add_argument(
         "--persons-every",
         type=int,
         choices=range(1, 5),
         default=2,
-        help="of a camera's frames at 30 fps, search every n-th in full (default: %(default)s)",
+        help="persons_every of the encoder, for a camera at 30 fps (default: %(default)s)",
     )
     parser.add_argument("--plot", type=Path, metavar="FILE", help="bits against time, as a figure")
     add_json_option(parser)

@@ -32,8 +32,12 @@ LEVEL_NAMES = ("background", "near", "person", "small_person")  # of `StepSettin
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the verb."""
-    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
-    parser.add_argument("--out", required=True, type=Path, metavar="FILE")
+    parser.add_argument(
+        "checkpoint", type=Path, metavar="CHECKPOINT", help="checkpoint of `roi-codec train`"
+    )
+    parser.add_argument(
+        "--out", required=True, type=Path, metavar="FILE", help="model file to write"
+    )
     parser.add_argument("--name", help="the model's name (default: that of its preset)")
     parser.add_argument(
         "--blend",
@@ -62,18 +66,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--regions",
         default="regions",
         metavar="MODEL",
-        help="export the decoder of a model that codes blocks",
+        help="regions model that hides heads, for a model that codes blocks (default: regions)",
     )
     parser.add_argument(
         "--levels",
         nargs=4,
         type=float,
         metavar="LEVEL",
-        help="of background, near, persons, small persons, for a model that codes blocks "
-        "(default: those that it was trained with)",
+        help="quantiser levels of background, surroundings of persons, persons and small persons, "
+        "for a model that codes blocks (default: those that it was trained with)",
     )
     parser.add_argument("--data", type=Path, metavar="DIR", help="photographs to measure it on")
-    parser.add_argument("--split", default="val", help="default: val")
+    parser.add_argument("--split", default="val", help="split of --data (default: val)")
     parser.add_argument(
         "--detector", metavar="WEIGHTS", help="ultralytics weights, to measure persons on --data"
     )

@@ -5,9 +5,9 @@ example:
   roi-codec train-regions --data DATA FACES --yunet yunet.onnx --nanodet nanodet/ --minutes 30 \\
       --out runs/regions
 
-Starts from NanoDet-g's weights (its TensorFlow.js files) and puts YuNet beside it, or goes on from
-a regions model with --init-from. Writes regions.onnx (float32) and regions-int8.onnx, each with
-thresholds chosen on training photographs; with --no-training those of --init-from anew.
+Starts from NanoDet-g's weights (its TensorFlow.js files) and adds YuNet, or continues from a
+regions model with --init-from. Writes regions.onnx (float32) and regions-int8.onnx, each with
+thresholds chosen on training photographs. With --no-training the weights of --init-from are kept.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder of NanoDet-g's TensorFlow.js files",
     )
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="run folder")
-    parser.add_argument("--minutes", type=positive_real, default=30.0, help="time budget")
+    parser.add_argument(
+        "--minutes", type=positive_real, default=30.0, help="time budget (default: 30)"
+    )
     parser.add_argument(
         "--learning-rate",
         type=positive_real,
@@ -45,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
     parser.add_argument("--threads", type=positive, help="CPU threads (default: all)")
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=1, help="random seed (default: 1)")
     start = parser.add_mutually_exclusive_group()
     start.add_argument(
         "--resume", action="store_true", help="continue from the checkpoint in --out"
@@ -56,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-training",
         action="store_true",
-        help="calibrate, choose thresholds and write the files of --init-from as it is",
+        help="keep the weights of --init-from: only calibrate, choose thresholds, write files",
     )
     add_force_option(parser)
 
