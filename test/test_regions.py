@@ -188,6 +188,17 @@ def test_of_two_heads_side_by_side_the_missed_one_stays_hidden_until_it_is_forgo
     np.testing.assert_array_equal(memory.hidden(left, EVERYWHERE, Thresholds(), 10.7), left)
 
 
+def test_a_missed_head_in_a_crowd_stays_hidden():
+    memory = MaskMemory(0.5)
+    crowd = np.zeros((6, 8), bool)
+    crowd[1:5] = True
+    memory.hidden(crowd, EVERYWHERE, Thresholds(), 10.0)
+    found = crowd.copy()
+    found[1:3, 2:4] = False
+
+    assert memory.hidden(found, EVERYWHERE, Thresholds(), 10.1)[crowd].all()
+
+
 def test_a_head_found_again_ends_what_was_held_of_it():
     memory = MaskMemory(0.5)
     memory.hidden(mask_of((1, 1), (2, 1)), EVERYWHERE, Thresholds(), 10.0)

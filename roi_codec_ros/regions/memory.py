@@ -11,10 +11,10 @@ from roi_codec_ros.regions.finder import Regions, Thresholds
 
 BoolArray = NDArray[np.bool_]
 
-# Heads count as found again, in their blocks or a block further, if at least this share of as many
-# blocks is found. Of two heads side by side, half is one missed head.
-FOUND_AGAIN = 0.6
-
+# Heads that touch each other count as found again, in their blocks or a block further, if so many
+# of their blocks are found: all but a share (of two heads side by side, half is one missed head),
+# and but so many blocks (in a crowd, one head is a small share).
+MOST_SHARE_LOST, MOST_BLOCKS_LOST = 0.4, 2.0
 _BESIDE = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 
 
@@ -59,7 +59,8 @@ class MaskMemory:
             return np.asarray(sums, np.float64)
 
         expected = summed(np.where(remembered, self._stands_for, 0.0))
-        missed = summed(found) < FOUND_AGAIN * expected
+        lost = expected - summed(found)
+        missed = lost > np.minimum(MOST_SHARE_LOST * expected, MOST_BLOCKS_LOST)
         held = remembered & ~found & missed[labels] & still_there(regions, thresholds)
         hidden = np.asarray(found | held, np.bool_)
         each = np.where(missed, expected / np.maximum(summed(hidden), 1.0), 1.0)
