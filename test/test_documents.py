@@ -45,6 +45,15 @@ def test_links_lead_somewhere(page):
             assert fragment in anchors(target), link
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_blocks_of_code_start_at_the_margin(page):
+    """Within a list the site shows them as running text."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+
+    assert re.findall(r"^ +```.*", text, re.MULTILINE) == []
+    assert len(re.findall(r"^```", text, re.MULTILINE)) % 2 == 0
+
+
 SOURCE = re.compile(r"`((?:roi_codec_ros|test|config|scripts|src|nodes|codec)/[\w/]+(?:\.\w+|/))`")
 IMPORT = re.compile(r"from (roi_codec_ros[\w.]*) import ([\w, ]+)")
 
