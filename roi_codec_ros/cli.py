@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`roi-codec`: one command, a verb a task."""
+"""`roi-codec`: one command with a verb for each task."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PRODUCT_VERBS: dict[str, str] = {
     "decode": "reconstruct the anonymized images of a .roic file or a bag of latents",
     "anonymize": "hide the heads in a recording: bags, films, folders, pictures",
     "doctor": "report what is installed, what works and how fast it is",
-    "models": "list the installed models",
+    "models": "list the installed models, or show the card of one",
     "site": "check the file that describes a site's cameras (cameras.launch.py)",
     "grab": "take one picture with a camera, heads hidden",
     "calibrate-ground": "find the pose of a camera from points with known positions",
@@ -33,13 +33,13 @@ LABORATORY_VERBS: dict[str, str] = {
     "train": "train a codec on photographs with person and head boxes",
     "train-regions": "train the network that recognises heads and persons",
     "export-model": "freeze a training checkpoint into a model file",
-    "train-detector": "teach a person detector to see what a codec decoded",
+    "train-detector": "fine-tune a person detector on decoded images",
     "export": "export an encoder, a decoder or a detector as an ONNX graph",
     "evaluate": "measure bits, person precision and faces found, next to JPEG and AV1",
     "audit": "measure what face detectors and attackers recover from a model's bits",
     "bench": "time the codec, or a server, on this machine",
     "simulate": "track simulated people with four cameras and score the tracks",
-    "soak": "run the whole graph for a long time and check memory and latency",
+    "soak": "run the whole graph for a long time, and check memory and latency",
     "demo": "run the whole graph on photographs, a video or a camera",
 }
 VERBS = {**PRODUCT_VERBS, **LABORATORY_VERBS}

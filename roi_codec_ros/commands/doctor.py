@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Report what is installed here, what works and how fast: one page to paste into a bug report.
 
-It names no host and opens no camera. Status 1 if something that every use needs does not work.
+The output contains no host names, and no camera is opened. The exit status is 1 if something that
+every use needs does not work.
 
 example:
   roi-codec doctor

@@ -4,8 +4,8 @@
 An encoder per camera, the server and the tracker run as processes of their own over DDS. The first
 minutes after the warm-up are compared with the last ones. The exit status is 1 if memory grew by
 more than 2 % or the latency of the fastest tenth of the frames by more than 10 %. With --burst the
-cameras take four times as many frames for ten seconds, halfway; then it is 1 also if frames come
-late for more than two seconds after that.
+cameras send four times as many frames for ten seconds, halfway through; the exit status is then
+also 1 if frames are still late two seconds after the burst.
 
 example:
   roi-codec soak --minutes 30 --cameras 4 --rate 0.5 --json soak.json

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Teach a YOLOv8 person detector to see in decoded photographs what it sees in the originals.
+"""Fine-tune a YOLOv8 person detector to see in decoded photographs what it sees in the originals.
 
 example:
   roi-codec train-detector --codec fast --data DATA --weights yolov8n.pt --minutes 30 \\
       --out models/person-yolov8n-fast.pt
 
 DIR is a data set in CrowdHuman's, COCO's or YOLO's layout. Its photographs are coded and decoded
-whole, as the evaluation does it, into a folder beside --out, where the next run finds them again.
-The detector learns to find in them what a teacher, by default itself as it began, finds in the
-originals; boxes serve only to measure it on a few photographs that are held out, before and after.
-The card beside the weights (FILE.json) has the figures. The weights are under ultralytics'
+whole, as in the evaluation, into a folder beside --out, where the next run finds them again.
+The detector learns to find in them what a teacher, by default its own initial weights, finds in
+the originals. Boxes are only used to measure it on a few held-out photographs, before and after;
+the card beside the weights (FILE.json) has the figures. The weights are under ultralytics'
 licence, AGPL-3.0.
 """
 
@@ -87,7 +87,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=0.2,
         metavar="SHARE",
-        help="of the teacher's weights in what is written (default: %(default)s)",
+        help="share of the teacher's weights in the written file (default: %(default)s)",
     )
     parser.add_argument("--limit", type=positive, metavar="N", help="use only N photographs")
     parser.add_argument("--seed", type=not_negative, default=1, help="default: %(default)s")
