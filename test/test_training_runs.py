@@ -47,7 +47,6 @@ from roi_codec_ros.lab.training.checkpoints import (
 )
 from roi_codec_ros.lab.training.config import TrainingConfig
 from roi_codec_ros.lab.training.data import CropSampler, CropSettings
-from roi_codec_ros.lab.training.narrowing import narrowed
 from roi_codec_ros.lab.training.trainer import Trainer
 
 SIDE = 96
@@ -466,22 +465,31 @@ def test_a_block_codec_holds_the_steps_of_its_configuration(data: Path, tmp_path
     assert model_policy(load_model(tmp_path / "coarse.safetensors")).levels == (23, 20, 18, 16)
 
 
-def test_a_narrow_synthesis_starts_from_the_channels_of_a_wide_one() -> None:
-    wide, _ = synthesis_weights(find_model("fast"))
-    narrow = narrowed(wide, "nano")
+def test_a_synthesis_starts_from_one_of_other_coefficients() -> None:
+    """What a preset codes besides is not used: at coarse levels, pictures stay the same."""
+    fewer, origin = synthesis_weights(find_model("nano"), "nano")
+    more, _ = synthesis_weights(find_model("nano"), "fast")
+    back, _ = synthesis_weights(find_model("fast"), "nano")
+    networks = []
+    for preset, weights in (("nano", fewer), ("fast", more), ("nano", back)):
+        networks.append(build_transforms(get_preset(preset))[1])
+        networks[-1].load_state_dict(weights)
+    y = torch.randn(1, 128, 4, 5)
+    y[:, 96:] = 0
+    levels, hidden = torch.full((1, 1, 4, 5), 9.0), torch.zeros(1, 1, 4, 5)
 
-    network = build_transforms(get_preset("nano"))[1]
-    network.load_state_dict(narrow)
-    assert set(narrow["stem.bias"].tolist()) <= set(wide["stem.bias"].tolist())
-    assert narrow["head.bias"].equal(wide["head.bias"])
-    assert narrowed(wide, "fast").keys() == wide.keys()
+    with torch.inference_mode():
+        pictures = [networks[0](y[:, :96], levels, hidden), networks[1](y, levels, hidden)]
+
+    torch.testing.assert_close(*pictures, atol=2e-3, rtol=0)  # files hold 16 bits
+    assert origin["model"] == "nano"
 
 
-def test_weights_that_are_too_narrow_are_refused_in_one_line(
+def test_weights_of_another_architecture_are_refused_in_one_line(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["train", "--data", str(data), "--steps", "1", "--preset", "fast", "--threads", "1"]
-    for number, other in enumerate(("nano", "paper-128-2")):
-        out = str(tmp_path / str(number))
-        assert main([*words, "--out", out, "--init-from", str(find_model(other))]) == 1
-        assert "expected weights of preset fast, found:" in capsys.readouterr().err
+    paper = str(find_model("paper-128-2"))
+
+    assert main([*words, "--out", str(tmp_path / "out"), "--init-from", paper]) == 1
+    assert "expected weights of preset fast, found:" in capsys.readouterr().err

@@ -27,6 +27,8 @@ Builder = Callable[..., tuple[nn.Module, nn.Module]]
 _ARCHITECTURES: dict[str, Builder] = {}
 # At initialisation: steps per unit of an orthonormal coefficient of pixels in [0, 1].
 QUANTISER_GAIN = 3.0
+# Besides its coefficients, a synthesis is told the level of a block and whether it is hidden.
+TOLD_OF_BLOCKS = 2
 
 
 def register_architecture(name: str) -> Callable[[Builder], Builder]:
@@ -259,7 +261,7 @@ class BlockSynthesis(nn.Module):
         self.smooth = nn.Conv2d(SMOOTH_CHANNELS, 3 * 16 * 16, 3, bias=False)
         for fixed in (self.base, self.smooth):
             fixed.requires_grad_(False)
-        self.stem = nn.Conv2d(latent_channels + 2, coarse_width, 3, padding=1)
+        self.stem = nn.Conv2d(latent_channels + TOLD_OF_BLOCKS, coarse_width, 3, padding=1)
         self.coarse = nn.Sequential(*(ResidualBlock(coarse_width) for _ in range(coarse_blocks)))
         self.to_middle = nn.Conv2d(coarse_width, 4 * middle_width, 1)
         self.middle = nn.Sequential(*(ResidualBlock(middle_width) for _ in range(middle_blocks)))

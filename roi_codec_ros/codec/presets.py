@@ -81,9 +81,9 @@ PRESETS: dict[str, Preset] = {
         _blocks(
             "fast",
             channels=128,
-            coarse=(128, 2),
-            middle=(64, 1),
-            fine=(32, 1),
+            coarse=(96, 1),
+            middle=(48, 1),
+            fine=(24, 1),
             description="heads hidden, persons sharp, the background soft: the default",
         ),
         _blocks(

@@ -12,6 +12,7 @@ import torch
 
 from roi_codec_ros.codec.model_file import read_model
 from roi_codec_ros.codec.models import SUFFIX
+from roi_codec_ros.codec.networks import TOLD_OF_BLOCKS, lowest_frequencies
 from roi_codec_ros.codec.presets import Preset, get_preset
 from roi_codec_ros.common.errors import RoiCodecError, reason_of
 from roi_codec_ros.common.files import write_whole
@@ -98,14 +99,38 @@ def checkpoint_preset(path: Path) -> Preset:
     return get_preset(str(read_checkpoint(path).get("preset")))
 
 
-def synthesis_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """A block codec's synthesis to start from, of a checkpoint or a model file, and its origin."""
+def synthesis_weights(
+    path: Path, preset_name: str
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """A block codec's synthesis to start from, of a checkpoint or a model file, and its origin.
+
+    It may be of a preset that codes fewer or more coefficients of a block, with the same widths:
+    what this preset codes besides is not used yet.
+    """
+    origin: dict[str, Any]
     if path.suffix == SUFFIX:
         model = read_model(path)
         weights = {k: torch.tensor(v).float() for k, v in model.weights("synthesis").items()}
-        return weights, {"model": model.name, "id": model.id.hex()}
-    weights, _, origin = _averaged(path)
-    return weights, origin
+        origin = {"model": model.name, "id": model.id.hex()}
+    else:
+        weights, _, origin = _averaged(path)
+    return _told_of(weights, get_preset(preset_name).latent_channels), origin
+
+
+def _told_of(weights: dict[str, torch.Tensor], coefficients: int) -> dict[str, torch.Tensor]:
+    """Weights of a synthesis for so many coefficients of a block."""
+    stem = weights.get("stem.weight")
+    if stem is None or stem.shape[1] - TOLD_OF_BLOCKS == coefficients:
+        return weights
+    known, told = stem.split([stem.shape[1] - TOLD_OF_BLOCKS, TOLD_OF_BLOCKS], dim=1)
+    known = known[:, :coefficients]
+    unused = stem.new_zeros(len(stem), coefficients - known.shape[1], *stem.shape[2:])
+    basis = lowest_frequencies(coefficients, 16).flatten(1).T[:, :, None, None]
+    return {
+        **weights,
+        "stem.weight": torch.cat([known, unused, told], dim=1),
+        "base.weight": basis.contiguous(),
+    }
 
 
 def _averaged(path: Path) -> tuple[dict[str, torch.Tensor], str, dict[str, Any]]:

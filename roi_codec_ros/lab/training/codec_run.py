@@ -30,7 +30,6 @@ from roi_codec_ros.lab.training.engine import is_first_process, start_engine
 from roi_codec_ros.lab.training.face_likeness import FaceLikeness
 from roi_codec_ros.lab.training.features import DetectorDistance
 from roi_codec_ros.lab.training.freeze import freeze
-from roi_codec_ros.lab.training.narrowing import narrowed
 from roi_codec_ros.lab.training.objectives import hidden_classes
 from roi_codec_ros.lab.training.picture_strip import PictureStrip, write_strip
 from roi_codec_ros.lab.training.progress import LOG_NAME, ProgressLog, open_board
@@ -145,8 +144,7 @@ def train_blocks(config: BlockTrainingConfig, options: RunOptions, say: Say) -> 
         if options.resume:
             trainer.resume()
         elif options.init_from:
-            weights, origin = synthesis_weights(options.init_from)
-            trainer.start_from(narrowed(weights, config.preset), origin)
+            trainer.start_from(*synthesis_weights(options.init_from, config.preset))
         if not options.resume:
             _clear(options.out, config.preset)
         board = open_board(options.out / BOARD) if options.tensorboard else None
