@@ -18,8 +18,11 @@ from roi_codec_ros.lab.datasets.annotations import Annotation, AnnotationSet
 from roi_codec_ros.lab.datasets.annotations_any import choose
 from roi_codec_ros.lab.evaluation.baselines import parse_baselines
 from roi_codec_ros.lab.evaluation.cache import ResultCache
-from roi_codec_ros.lab.evaluation.evaluate import EvaluationSettings, evaluate, report
+from roi_codec_ros.lab.evaluation.evaluate import Evaluation, evaluate_with
+from roi_codec_ros.lab.evaluation.measurement import Bench
+from roi_codec_ros.lab.evaluation.results import EvaluationSettings
 from roi_codec_ros.lab.evaluation.rows import format_table
+from roi_codec_ros.lab.evaluation.workers import measure_here
 from roi_codec_ros.perception.detections import Detections
 from roi_codec_ros.perception.face_detectors import FACE_DETECTORS
 
@@ -64,6 +67,11 @@ class Dimmer:
 
     def decode(self, data: bytes) -> np.ndarray:
         return np.full((HEIGHT // 2, WIDTH // 2, 3), data[0], dtype=np.uint8)
+
+
+def evaluate(annotations, methods, persons, faces, settings=None, **options) -> Evaluation:
+    bench = Bench(methods, persons, faces, settings)
+    return evaluate_with(measure_here(bench), bench.rows, annotations, **options)
 
 
 def photograph(
@@ -225,20 +233,11 @@ def test_settings_are_checked() -> None:
         EvaluationSettings(repeats=0)
 
 
-def test_the_report_is_plain_json_and_the_table_shows_every_row(tmp_path: Path) -> None:
+def test_rows_are_plain_json_and_the_table_shows_each(tmp_path: Path) -> None:
     codecs = [Dimmer(), *parse_baselines(["jpeg:1"])]
     evaluation = evaluate([photograph(tmp_path, "a")], codecs, BrightBox(), BrightFace())
-    data = report(
-        evaluation,
-        dataset="photographs",
-        split="val",
-        machine={"cores": 2},
-        detector="bright",
-        face_detector="bright",
-        settings=EvaluationSettings(),
-    )
-    assert json.loads(json.dumps(data, allow_nan=False))["images"] == 1
-    lines = format_table(data["rows"]).splitlines()
+    rows = json.loads(json.dumps(evaluation.rows, allow_nan=False))
+    lines = format_table(rows).splitlines()
     assert [line.split()[0] for line in lines] == ["method", "original", "dimmer", "jpeg"]
 
 

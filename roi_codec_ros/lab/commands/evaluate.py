@@ -27,7 +27,7 @@ from roi_codec_ros.commands.arguments import (
 from roi_codec_ros.common.errors import UsageError
 from roi_codec_ros.common.graph_choice import SERVER_BACKENDS, TORCH
 from roi_codec_ros.common.output_files import Output, check_outputs
-from roi_codec_ros.lab.commands.evaluate_video import add_video_arguments, evaluate_films
+from roi_codec_ros.lab.commands.evaluate_video import add_video_arguments, evaluate_films, judges
 from roi_codec_ros.lab.datasets.annotations_any import choose, read_annotations
 
 if TYPE_CHECKING:
@@ -236,14 +236,10 @@ def _setup(args: argparse.Namespace) -> Setup:
         raise UsageError("expected --repeats with one worker, since it is timing; found more")
     parse_baselines(args.baselines)
     return Setup(
+        judges=judges(args, args.threads or max(1, usable_cores() // args.workers)),
         models=tuple(args.models),
         baselines=tuple(args.baselines),
-        detector=args.detector,
-        detector_size=args.detector_size,
-        face_detector=args.face_detector,
-        device=args.device,
         model_devices=tuple(args.model_devices or [args.device]),
-        threads=args.threads or max(1, usable_cores() // args.workers),
         settings=EvaluationSettings(
             repeats=args.repeats or 1,
             plus_one=args.plus_one,
@@ -251,5 +247,4 @@ def _setup(args: argparse.Namespace) -> Setup:
             timed=args.workers == 1,
         ),
         qualities=args.qualities,
-        server_backend=args.server_backend,
     )

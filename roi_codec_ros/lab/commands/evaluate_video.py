@@ -13,6 +13,7 @@ from roi_codec_ros.common.errors import UsageError
 
 if TYPE_CHECKING:
     from roi_codec_ros.lab.evaluation.film_setup import FilmSetup
+    from roi_codec_ros.lab.evaluation.judges import Judges
 
 FRAMES = 100
 
@@ -113,19 +114,28 @@ def _setup(args: argparse.Namespace) -> FilmSetup:
     from roi_codec_ros.lab.evaluation.film_setup import FilmSetup
 
     return FilmSetup(
+        judges=judges(args, args.threads),
         models=args.models,
         qualities=args.qualities,
         baselines=args.baselines,
-        detector=args.detector,
-        detector_size=args.detector_size,
-        face_detector=args.face_detector,
-        device=args.device,
-        threads=args.threads,
-        server_backend=args.server_backend,
         hide_memory_s=EncoderParameters.hide_memory_s,
         persons_every=EncoderParameters.persons_every,
         predict=args.predict,
         keyframe_s=args.keyframe_s,
         yunet=args.yunet,
         judge_every=args.judge_every,
+    )
+
+
+def judges(args: argparse.Namespace, threads: int | None) -> Judges:
+    """The detectors that the options name, for photographs and for films."""
+    from roi_codec_ros.lab.evaluation.judges import Judges
+
+    return Judges(
+        detector=args.detector,
+        detector_size=args.detector_size,
+        face_detector=args.face_detector,
+        device=args.device,
+        threads=threads,
+        server_backend=args.server_backend,
     )

@@ -8,24 +8,15 @@ detector, is reported and left out of all of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from roi_codec_ros.common.errors import RoiCodecError
 from roi_codec_ros.lab.datasets.annotations import Annotation
 from roi_codec_ros.lab.evaluation.cache import ResultCache
-from roi_codec_ros.lab.evaluation.measurement import Bench
-from roi_codec_ros.lab.evaluation.methods import Method
-from roi_codec_ros.lab.evaluation.results import (
-    EvaluationSettings,
-    Failure,
-    ImageResult,
-    RowName,
-)
+from roi_codec_ros.lab.evaluation.results import Failure, ImageResult, RowName
 from roi_codec_ros.lab.evaluation.rows import make_rows
-from roi_codec_ros.lab.evaluation.workers import Measure, Task, measure_here
-from roi_codec_ros.perception.detections import DetectsPersons
-from roi_codec_ros.perception.face_detectors import FaceDetector
+from roi_codec_ros.lab.evaluation.workers import Measure, Task
 
 
 @dataclass(frozen=True)
@@ -43,24 +34,6 @@ class Evaluation:
     reused: int = 0
 
 
-def evaluate(
-    annotations: Iterable[Annotation],
-    methods: Sequence[Method],
-    person_detector: DetectsPersons,
-    face_detector: FaceDetector,
-    settings: EvaluationSettings | None = None,
-    *,
-    on_image: Callable[[Annotation], None] | None = None,
-) -> Evaluation:
-    """Measure the original images and every method on them, in this process.
-
-    on_image is called after each image, measured or not. Raises RoiCodecError where not a single
-    image could be measured.
-    """
-    bench = Bench(methods, person_detector, face_detector, settings)
-    return evaluate_with(measure_here(bench), bench.rows, annotations, on_image=on_image)
-
-
 def evaluate_with(
     measure: Measure,
     rows: Sequence[RowName],
@@ -69,9 +42,11 @@ def evaluate_with(
     cache: ResultCache | None = None,
     on_image: Callable[[Annotation], None] | None = None,
 ) -> Evaluation:
-    """Likewise, by whatever `measure` does it; what `cache` has is not measured again.
+    """Measure the original images and every method on them, by whatever `measure` does it.
 
-    rows: what the bench of `measure` measures, the original images first.
+    rows: what the bench of `measure` measures, the original images first. cache: what it has is
+    not measured again. on_image: called after each image, measured or not. Raises RoiCodecError
+    where not a single image could be measured.
     """
     known = [(annotation, _known(annotation, rows, cache)) for annotation in annotations]
     tasks = [
@@ -115,28 +90,3 @@ def _known(
         return {}
     found = {index: cache.get(annotation, row) for index, row in enumerate(rows)}
     return {index: result for index, result in found.items() if result is not None}
-
-
-def report(
-    evaluation: Evaluation,
-    *,
-    dataset: str,
-    split: str,
-    machine: dict[str, Any],
-    detector: str,
-    face_detector: str,
-    settings: EvaluationSettings,
-) -> dict[str, Any]:
-    """The evaluation as JSON: what was measured, on what, with what, and its rows."""
-    return {
-        "dataset": dataset,
-        "split": split,
-        "images": evaluation.images,
-        "person_images": evaluation.person_images,
-        "failures": [asdict(failure) for failure in evaluation.failures],
-        "machine": machine,
-        "detector": detector,
-        "face_detector": face_detector,
-        "settings": asdict(settings),
-        "rows": evaluation.rows,
-    }

@@ -14,7 +14,7 @@ from roi_codec_ros.lab.evaluation.baselines import BASELINES, parse_baselines
 from roi_codec_ros.lab.evaluation.film_codecs import BlurredFilm, StillFilm
 from roi_codec_ros.lab.evaluation.film_protocols import FilmCodec
 
-BLUR = "blur+"
+BLUR = BlurredFilm.prefix
 COARSEST = 63
 
 

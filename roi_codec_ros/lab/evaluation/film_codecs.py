@@ -15,7 +15,7 @@ from roi_codec_ros.common.graph_choice import TORCH
 from roi_codec_ros.common.images import ImageArray
 from roi_codec_ros.lab.evaluation.av_codecs import AvFilm
 from roi_codec_ros.lab.evaluation.film_protocols import FilmDecoder, FilmEncoder, Shown
-from roi_codec_ros.lab.evaluation.methods import Method
+from roi_codec_ros.lab.evaluation.methods import AroundAnother, Method, preset_name
 
 if TYPE_CHECKING:
     from roi_codec_ros.codec.models import Model
@@ -49,10 +49,8 @@ class ModelFilm:
 
     @property
     def preset(self) -> str:
-        """The model's preset, and the quality where it is not the model's own."""
-        parts = [self.model.preset.name]
-        parts += [f"{self.quality:+g}"] if self.quality else []
-        return " ".join([*parts, *(["predicting"] if self.predict else [])])
+        """The model's preset, and what is not its own: the quality, and that it predicts."""
+        return preset_name(self.model, self.quality) + (" predicting" if self.predict else "")
 
     @property
     def model_id(self) -> str | None:
@@ -68,7 +66,7 @@ class ModelFilm:
         return _ModelDecoder(self)
 
 
-class _ModelEncoder:
+class _ModelEncoder(FilmEncoder):
     def __init__(self, film: ModelFilm) -> None:
         from roi_codec_ros.codec.encoding import Encoder
 
@@ -86,11 +84,8 @@ class _ModelEncoder:
     def put(self, image: ImageArray, time_s: float) -> list[bytes]:
         return [self._encoder.encode(image, stamp_s=time_s).data]
 
-    def flush(self) -> list[bytes]:
-        return []
 
-
-class _ModelDecoder:
+class _ModelDecoder(FilmDecoder):
     def __init__(self, film: ModelFilm) -> None:
         from roi_codec_ros.codec.decoding import Decoder
         from roi_codec_ros.codec.stream_state import StreamState
@@ -101,100 +96,64 @@ class _ModelDecoder:
     def put(self, data: bytes, number: int) -> Shown:
         return [(number, self._decoder.decode(data, self._state).image)]
 
-    def flush(self) -> Shown:
-        return []
 
-
-@dataclass(frozen=True)
-class StillFilm:
+class StillFilm(AroundAnother):
     """A codec of stills, frame by frame."""
 
-    codec: Method
-    heal_s: float = 0.0  # every packet stands alone
+    heal_s = 0.0  # every packet stands alone
 
-    @property
-    def name(self) -> str:
-        """The codec's name."""
-        return self.codec.name
-
-    @property
-    def preset(self) -> str:
-        """The codec's."""
-        return self.codec.preset
-
-    @property
-    def model_id(self) -> str | None:
-        """The codec's."""
-        return self.codec.model_id
+    def __init__(self, codec: Method) -> None:
+        super().__init__(codec)
+        self._codec = codec
 
     def encoder(self, size: tuple[int, int], rate_hz: float) -> FilmEncoder:
         """The codec itself."""
-        return _StillEncoder(self.codec)
+        return _StillEncoder(self._codec)
 
     def decoder(self, size: tuple[int, int]) -> FilmDecoder:
         """The codec itself."""
-        return _StillDecoder(self.codec)
+        return _StillDecoder(self._codec)
 
 
 @dataclass(frozen=True)
-class _StillEncoder:
+class _StillEncoder(FilmEncoder):
     codec: Method
 
     def put(self, image: ImageArray, time_s: float) -> list[bytes]:
         return [self.codec.encode(image)]
 
-    def flush(self) -> list[bytes]:
-        return []
-
 
 @dataclass(frozen=True)
-class _StillDecoder:
+class _StillDecoder(FilmDecoder):
     codec: Method
 
     def put(self, data: bytes, number: int) -> Shown:
         return [(number, self.codec.decode(data))]
 
-    def flush(self) -> Shown:
-        return []
-
 
 BLUR_GROWN = 1.3  # of a face's box, before it is blurred; its kernel is half of that
 
 
-@dataclass(frozen=True)
-class BlurredFilm:
-    """What is done without us: faces are detected and blurred in every frame, then coded."""
+class BlurredFilm(AroundAnother):
+    """What is done without us: faces are detected and blurred in every frame, then coded.
 
-    codec: AvFilm
-    yunet: str
+    yunet: the ONNX file of the detector.
+    """
 
-    @property
-    def heal_s(self) -> float:
-        """The codec's."""
-        return self.codec.heal_s
+    prefix = "blur+"
 
-    @property
-    def name(self) -> str:
-        """The codec's name, marked."""
-        return f"blur+{self.codec.name}"
-
-    @property
-    def preset(self) -> str:
-        """The codec's."""
-        return self.codec.preset
-
-    @property
-    def model_id(self) -> str | None:
-        """None: no model of ours."""
-        return None
+    def __init__(self, codec: AvFilm, yunet: str) -> None:
+        super().__init__(codec)
+        self._codec, self._yunet = codec, yunet
+        self.heal_s = codec.heal_s
 
     def encoder(self, size: tuple[int, int], rate_hz: float) -> FilmEncoder:
         """As the codec's, and RoiCodecError where there is no YuNet."""
-        return _BlurEncoder(self.codec.encoder(size, rate_hz), self.yunet, size)
+        return _BlurEncoder(self._codec.encoder(size, rate_hz), self._yunet, size)
 
     def decoder(self, size: tuple[int, int]) -> FilmDecoder:
         """The codec's."""
-        return self.codec.decoder(size)
+        return self._codec.decoder(size)
 
 
 class _BlurEncoder:

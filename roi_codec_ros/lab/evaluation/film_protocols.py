@@ -24,7 +24,7 @@ class FilmEncoder(Protocol):
 
     def flush(self) -> list[bytes]:
         """Those that were held back, at the end."""
-        ...
+        return []
 
 
 class FilmDecoder(Protocol):
@@ -35,7 +35,7 @@ class FilmDecoder(Protocol):
 
     def flush(self) -> Shown:
         """Those that were held back, at the end."""
-        ...
+        return []
 
 
 class FilmCodec(Named, Protocol):

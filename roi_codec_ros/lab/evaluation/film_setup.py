@@ -5,19 +5,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from roi_codec_ros.codec.models import load_model
-from roi_codec_ros.common.machine import describe_machine
 from roi_codec_ros.lab.evaluation.av_codecs import require_av
 from roi_codec_ros.lab.evaluation.film_baselines import parse_film_baselines
 from roi_codec_ros.lab.evaluation.film_codecs import ModelFilm
 from roi_codec_ros.lab.evaluation.film_evaluation import FilmBench, Row
 from roi_codec_ros.lab.evaluation.film_frames import Clip
 from roi_codec_ros.lab.evaluation.film_protocols import FilmCodec
-from roi_codec_ros.perception.face_detectors import make_face_detector
-from roi_codec_ros.perception.graph_detector import open_detector
+from roi_codec_ros.lab.evaluation.judges import Judges
 
 
 @dataclass(frozen=True)
@@ -29,15 +26,10 @@ class FilmSetup:
     that blur faces. judge_every: search for persons and faces in every N-th frame.
     """
 
+    judges: Judges
     models: Sequence[str]
     qualities: Sequence[float]
     baselines: Sequence[str]
-    detector: str
-    detector_size: int
-    face_detector: str
-    device: str
-    threads: int | None
-    server_backend: str
     hide_memory_s: float
     persons_every: int
     predict: bool
@@ -59,8 +51,8 @@ class FilmSetup:
                     quality,
                     self.hide_memory_s if model.codes_blocks else 0.0,
                     self.persons_every,
-                    self.threads or 1,
-                    self.server_backend,
+                    self.judges.threads or 1,
+                    self.judges.server_backend,
                     predict,
                 )
                 for model in [load_model(name) for name in self.models]
@@ -77,25 +69,14 @@ class FilmSetup:
 
     def bench(self, on_frame: Callable[[], None]) -> FilmBench:
         """The detectors. Raises RoiCodecError."""
-        detector = open_detector(
-            self.detector,
-            self.server_backend,
-            device=self.device,
-            threads=self.threads,
-            image_size=self.detector_size,
-        )
-        faces = make_face_detector(self.face_detector, device=self.device)
-        return FilmBench(detector, faces, every=self.judge_every, on_frame=on_frame)
+        return FilmBench(*self.judges.open(), every=self.judge_every, on_frame=on_frame)
 
     def report(
         self, clips: Sequence[Clip], rows: Sequence[list[Row]], pan_px_s: float | None
     ) -> dict[str, Any]:
         """What was measured, on what, with what; JSON types only. rows: of each clip."""
         return {
-            "machine": describe_machine(device=self.device, threads=self.threads or 1),
-            "detector": f"{Path(self.detector).name} at {self.detector_size} px",
-            "face_detector": self.face_detector.partition("=")[0],
-            "server_backend": self.server_backend,
+            **self.judges.report(),
             "keyframe_s": self.keyframe_s,
             "judge_every": self.judge_every,
             "pan_px_s": pan_px_s,

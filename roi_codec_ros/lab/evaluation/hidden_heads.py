@@ -14,32 +14,20 @@ import numpy as np
 
 from roi_codec_ros.common.images import ImageArray
 from roi_codec_ros.lab.datasets.annotations import Annotation
-from roi_codec_ros.lab.evaluation.methods import Method
+from roi_codec_ros.lab.evaluation.methods import AroundAnother, Method
 
 PREFIX = "hidden-"
 THUMBNAIL_PX = 2
 
 
-class HeadsHidden:
+class HeadsHidden(AroundAnother):
     """A codec that is given every picture with its annotated heads hidden."""
 
+    prefix = PREFIX
+
     def __init__(self, codec: Method) -> None:
+        super().__init__(codec)
         self._codec = codec
-
-    @property
-    def name(self) -> str:
-        """The codec's name, marked."""
-        return PREFIX + self._codec.name
-
-    @property
-    def preset(self) -> str:
-        """The codec's."""
-        return self._codec.preset
-
-    @property
-    def model_id(self) -> str | None:
-        """The codec's."""
-        return self._codec.model_id
 
     def prepared(self, image: ImageArray, annotation: Annotation) -> ImageArray:
         """The picture that is coded in the place of ``image``."""

@@ -4,17 +4,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from roi_codec_ros.common.files import GENERATOR
-from roi_codec_ros.common.machine import describe_machine
 from roi_codec_ros.common.output_files import Output
 from roi_codec_ros.lab.datasets.annotations import Annotation, AnnotationSet
 from roi_codec_ros.lab.datasets.annotations_any import shortfall
 from roi_codec_ros.lab.evaluation.bd_rate import bd_rates
 from roi_codec_ros.lab.evaluation.cache import ResultCache
-from roi_codec_ros.lab.evaluation.evaluate import Evaluation, evaluate_with, report
+from roi_codec_ros.lab.evaluation.evaluate import Evaluation, evaluate_with
 from roi_codec_ros.lab.evaluation.figures import figure_4, figure_5
 from roi_codec_ros.lab.evaluation.markdown import format_report
 from roi_codec_ros.lab.evaluation.measurement import Bench
@@ -50,16 +50,14 @@ def setup_report(
 ) -> dict[str, Any]:
     """The whole report; JSON types only. data, split: of the images that were chosen."""
     return {
-        **report(
-            evaluation,
-            dataset=data.resolve().name,
-            split=split,
-            machine=describe_machine(device=setup.device, threads=setup.threads),
-            detector=f"{Path(setup.detector).name} at {setup.detector_size} px",
-            face_detector=setup.face_detector.partition("=")[0],
-            settings=setup.settings,
-        ),
-        "server_backend": setup.server_backend,
+        "dataset": data.resolve().name,
+        "split": split,
+        "images": evaluation.images,
+        "person_images": evaluation.person_images,
+        "failures": [asdict(failure) for failure in evaluation.failures],
+        **setup.judges.report(),
+        "settings": asdict(setup.settings),
+        "rows": evaluation.rows,
         "crowdhuman_val": is_crowdhuman_val(chosen, split),
         "bd_rate": bd_rates(evaluation.rows),
     }

@@ -68,6 +68,16 @@ class Hides(Protocol):
         ...
 
 
+class AroundAnother:
+    """A codec that does something beside another one, of which it has all but the name."""
+
+    prefix = ""
+
+    def __init__(self, codec: Named) -> None:
+        self.name = self.prefix + codec.name
+        self.preset, self.model_id = codec.preset, codec.model_id
+
+
 class ModelMethod:
     """One of our models, through the encoder and the decoder that the nodes use."""
 
@@ -87,28 +97,13 @@ class ModelMethod:
         from roi_codec_ros.codec.encoding import Encoder
 
         self._model = model
-        self._quality = quality
+        self.name = model.name
+        self.preset = preset_name(model, quality)
+        self.model_id = model.id.hex()
         self.device = device
         self._encoder = Encoder(model, regions=regions, device=device, threads=threads)
         self._encoder.quality = quality
         self._decoder = Decoder(model, backend=backend, device=device, threads=threads)
-
-    @property
-    def name(self) -> str:
-        """The model's name."""
-        return self._model.name
-
-    @property
-    def preset(self) -> str:
-        """The model's preset, and the quality where it is not the model's own."""
-        preset = self._model.preset
-        name = str(getattr(preset, "name", preset))
-        return f"{name} {self._quality:+g}" if self._quality else name
-
-    @property
-    def model_id(self) -> str | None:
-        """The model's identity in hex."""
-        return self._model.id.hex()
 
     def encode(self, image: ImageArray) -> bytes:
         """RGB uint8 [H, W, 3] to a payload."""
@@ -126,6 +121,11 @@ class ModelMethod:
         stride = self._model.preset.stride
         hidden = read.picture.hidden.repeat(stride, axis=0).repeat(stride, axis=1)
         return hidden[: read.payload.coded_height, : read.payload.coded_width]
+
+
+def preset_name(model: Model, quality: float) -> str:
+    """A model's preset, and the quality where it is not the model's own."""
+    return f"{model.preset.name} {quality:+g}" if quality else model.preset.name
 
 
 def row_name(method: Method) -> RowName:

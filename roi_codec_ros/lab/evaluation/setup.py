@@ -12,16 +12,14 @@ import numpy as np
 from roi_codec_ros.codec.models import load_model
 from roi_codec_ros.common.devices import torch_device
 from roi_codec_ros.common.errors import UsageError
-from roi_codec_ros.common.graph_choice import TORCH
 from roi_codec_ros.common.graph_runtime import find_graph
 from roi_codec_ros.common.machine import describe_machine
 from roi_codec_ros.lab.evaluation.baselines import parse_baselines
 from roi_codec_ros.lab.evaluation.cache import file_digest
+from roi_codec_ros.lab.evaluation.judges import Judges
 from roi_codec_ros.lab.evaluation.measurement import Bench
 from roi_codec_ros.lab.evaluation.methods import Method, ModelMethod
 from roi_codec_ros.lab.evaluation.results import EvaluationSettings
-from roi_codec_ros.perception.face_detectors import make_face_detector
-from roi_codec_ros.perception.graph_detector import open_detector
 from roi_codec_ros.perception.person_finder import PersonFinder
 from roi_codec_ros.regions import DEFAULT_REGIONS
 
@@ -30,27 +28,21 @@ from roi_codec_ros.regions import DEFAULT_REGIONS
 class Setup:
     """Codecs, detectors and settings.
 
-    models: names or files. baselines: specifications such as `jpeg:1,5`. detector: weights.
-    detector_size: its input in px. device: of the detectors. model_devices: each model is measured
-    on each of them. threads: of torch and of the baselines, in each process. qualities: each model
-    is measured at each of them. server_backend: of decoders and detector, `SERVER_BACKENDS`.
+    models: names or files. baselines: specifications such as `jpeg:1,5`. model_devices: each model
+    is measured on each of them. qualities: each model is measured at each of them.
     """
 
+    judges: Judges
     models: tuple[str, ...]
     baselines: tuple[str, ...]
-    detector: str
-    detector_size: int
-    face_detector: str
-    device: str
     model_devices: tuple[str, ...]
-    threads: int
     settings: EvaluationSettings
-    qualities: tuple[float, ...] = (0.0,)
-    server_backend: str = TORCH
+    qualities: tuple[float, ...]
 
     def bench(self) -> Bench:
         """Load everything. Raises RoiCodecError for anything that is missing."""
-        baselines = parse_baselines(self.baselines, threads=self.threads)
+        judges, threads = self.judges, self.judges.threads or 1
+        baselines = parse_baselines(self.baselines, threads=threads)
         models = [load_model(name) for name in self.models]
         for what, given in (
             ("model", [model.id for model in models]),
@@ -60,24 +52,17 @@ class Setup:
             if len(set(given)) < len(given):  # type: ignore[arg-type]
                 named = " ".join(self.models if what == "model" else map(str, given))
                 raise UsageError(f"expected every {what} once, found {named}")
-        for device in {self.device, *self.model_devices}:
+        for device in {judges.device, *self.model_devices}:
             torch_device(device)
-        detector = open_detector(
-            self.detector,
-            self.server_backend,
-            device=self.device,
-            threads=self.threads,
-            image_size=self.detector_size,
-        )
-        face_detector = make_face_detector(self.face_detector, device=self.device)
-        _set_threads(self.threads, detector)
+        detector, face_detector = judges.open()
+        _set_threads(threads, detector)
         methods: list[Method] = [
             ModelMethod(
                 model,
                 quality=quality,
                 device=device,
-                threads=self.threads,
-                backend=self.server_backend,
+                threads=threads,
+                backend=judges.server_backend,
             )
             for model in models
             for device in self.model_devices
@@ -87,16 +72,17 @@ class Setup:
 
     def context(self) -> dict[str, Any]:
         """All that a result depends on, besides the image and its row; JSON types only."""
-        name, _, path = self.face_detector.partition("=")
+        judges = self.judges
+        name, _, path = judges.face_detector.partition("=")
         return {
-            "detector": file_digest(self.detector),
-            "detector_size": self.detector_size,
+            "detector": file_digest(judges.detector),
+            "detector_size": judges.detector_size,
             "face_detector": [name, file_digest(path) if path and Path(path).is_file() else path],
             "regions": file_digest(find_graph(DEFAULT_REGIONS)),
-            "device": self.device,
-            "server_backend": self.server_backend,
+            "device": judges.device,
+            "server_backend": judges.server_backend,
             "settings": asdict(self.settings),
-            "machine": describe_machine(device=self.device, threads=self.threads),
+            "machine": describe_machine(device=judges.device, threads=judges.threads),
         }
 
 
