@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 from roi_codec_ros.common.errors import RoiCodecError
 from roi_codec_ros.common.films import Film
 from roi_codec_ros.common.images import ImageArray
+from roi_codec_ros.lab.evaluation.average_precision import intersection_over_union
 from roi_codec_ros.perception.face_detectors import FaceDetector, make_face_detector
 
 OURS = "{python} -m roi_codec_ros.cli anonymize {film} {out} --no-audio"
@@ -93,7 +94,7 @@ def score(
             known.append(detector.detect(image).xyxy)
         faces = known[look]
         seen = detector.detect(after).xyxy
-        left = (iou(faces, seen) >= SAME_PLACE_IOU).any(axis=1)
+        left = (intersection_over_union(faces, seen) >= SAME_PLACE_IOU).any(axis=1)
         before.append((faces, left.tolist()))
         found.looks += 1
         found.faces += len(faces)
@@ -125,7 +126,7 @@ def tracked(looks: Sequence[tuple[Boxes, list[bool]]]) -> list[bool]:
     tracks: list[bool] = []
     last: tuple[Boxes, list[int]] = (np.zeros((0, 4), np.float32), [])
     for faces, left in looks:
-        shared = iou(faces, last[0])
+        shared = intersection_over_union(faces, last[0])
         numbers: list[int] = []
         for face, is_left in enumerate(left):
             best = int(shared[face].argmax()) if len(last[1]) else -1
@@ -138,15 +139,6 @@ def tracked(looks: Sequence[tuple[Boxes, list[bool]]]) -> list[bool]:
             numbers.append(number)
         last = (faces, numbers)
     return tracks
-
-
-def iou(a: Boxes, b: Boxes) -> Boxes:
-    """Intersection over union of boxes [N, 4] and [M, 4]: [N, M]."""
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    shared = np.clip(high - low, 0, None).prod(axis=2)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (a, b)]
-    return np.asarray(shared / np.maximum(areas[0][:, None] + areas[1] - shared, 1e-6), np.float32)
 
 
 def changed_blocks(before: ImageArray, after: ImageArray) -> NDArray[np.bool_]:
