@@ -26,6 +26,13 @@ def share_folders(name: str) -> list[Path]:
     return [folder for folder in dict.fromkeys(p / name for p in places) if folder.is_dir()]
 
 
+def shared_file(*parts: str) -> Path | None:
+    """The nearest file of `share_folders` at a path below them; None if there is none."""
+    first, *rest = parts
+    found = (folder.joinpath(*rest) for folder in share_folders(first))
+    return next((path for path in found if path.is_file()), None)
+
+
 def local_path(text: str) -> Path:
     """The file that a user names by a path, `file:///…` or `package://PACKAGE/…`, as ROS does.
 

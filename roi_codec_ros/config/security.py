@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from roi_codec_ros.common.errors import UsageError
-from roi_codec_ros.common.share import share_folders
+from roi_codec_ros.common.share import shared_file
 
 PLACEHOLDER = "CAMERA"
 SERVER_NODES = ("decoder", "detector", "tracker")
@@ -113,8 +113,7 @@ def environment(keystore: str) -> dict[str, str]:
 
 def _read(node: str) -> ElementTree.Element:
     name = f"{node}.policy.xml"
-    folders = share_folders("config")
-    path = next((p for f in folders if (p := f / "security" / name).is_file()), None)
+    path = shared_file("config", "security", name)
     if path is None:
         raise UsageError(f"expected config/security/{name} in this package, found none")
     return ElementTree.parse(path).getroot()

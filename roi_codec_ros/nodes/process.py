@@ -141,10 +141,9 @@ def make_room_for_images() -> None:
     """Set our Fast DDS profile, unless the user has set one."""
     if any(os.environ.get(name) for name in PROFILE_VARIABLES):
         return
-    from roi_codec_ros.common.share import share_folders
+    from roi_codec_ros.common.share import shared_file
 
-    profiles = [folder / PROFILE for folder in share_folders("config")]
-    profile = next((path for path in profiles if path.is_file()), None)
+    profile = shared_file("config", PROFILE)
     if profile is not None:
         os.environ.update(dict.fromkeys(PROFILE_VARIABLES, str(profile)))
 

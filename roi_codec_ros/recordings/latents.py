@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from roi_codec_ros.codec.stream_state import StreamState
 from roi_codec_ros.common.errors import RoiCodecError
 from roi_codec_ros.common.images import ImageArray
 from roi_codec_ros.common.plugins import optional
-from roi_codec_ros.common.share import share_folders
+from roi_codec_ros.common.share import shared_file
 from roi_codec_ros.recordings.bag_frames import MessageCodec, header_of
 from roi_codec_ros.recordings.jpegs import INSTALL
 
@@ -98,8 +97,7 @@ def installed_models() -> list[Any]:
 
 
 def _definition() -> str:
-    for folder in share_folders("msg"):
-        path = Path(folder, DEFINITION)
-        if path.is_file():
-            return path.read_text(encoding="utf-8")
-    raise RoiCodecError(f"expected {DEFINITION} beside this package's models, found none")
+    path = shared_file("msg", DEFINITION)
+    if path is None:
+        raise RoiCodecError(f"expected {DEFINITION} beside this package's models, found none")
+    return path.read_text(encoding="utf-8")

@@ -11,7 +11,7 @@ from typing import Any
 from roi_codec_ros.codec.presets import BLOCKS, get_preset
 from roi_codec_ros.common.errors import UsageError, reason_of
 from roi_codec_ros.common.files import YAML_FAULTS
-from roi_codec_ros.common.share import share_folders
+from roi_codec_ros.common.share import shared_file
 from roi_codec_ros.lab.training.data import CropSettings
 from roi_codec_ros.lab.training.objectives import Regions, default_regions, read_regions
 from roi_codec_ros.lab.training.settings import (
@@ -165,8 +165,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
 def preset_config(preset: str) -> Path:
     """The file `config/training/<preset>.yaml` that ships. Raises UsageError without any."""
     get_preset(preset)
-    for folder in share_folders("config"):
-        path = folder / "training" / f"{preset}.yaml"
-        if path.is_file():
-            return path
-    raise UsageError(f"expected config/training/{preset}.yaml in the package, found none")
+    path = shared_file("config", "training", f"{preset}.yaml")
+    if path is None:
+        raise UsageError(f"expected config/training/{preset}.yaml in the package, found none")
+    return path
