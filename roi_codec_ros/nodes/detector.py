@@ -11,7 +11,6 @@ An image without persons gives an empty array. Without an image, or for an image
 
 from __future__ import annotations
 
-import hashlib
 import time
 from functools import partial
 from typing import TypeAlias
@@ -45,7 +44,7 @@ from roi_codec_ros.nodes.vision import Detection2DArray, detection_array
 from roi_codec_ros.perception.contrast import shows_nothing
 from roi_codec_ros.perception.detections import Detections
 from roi_codec_ros.perception.drawing import draw_detections
-from roi_codec_ros.perception.graph_detector import open_detector
+from roi_codec_ros.perception.graph_detector import open_detector, weights_identity
 from roi_codec_ros.perception.person_detector import find_weights
 from roi_codec_ros.stream.health import CameraHealth, Words
 from roi_codec_ros.stream.newest import NewestByKey
@@ -108,7 +107,7 @@ class DetectorNode(ManagedNode):
             threads=self.settings.threads or None,
             image_size=self.settings.image_size,
         )
-        self._identity = hashlib.sha256(self._detector.weights.read_bytes()).hexdigest()
+        self._identity = weights_identity(self._detector.weights)
         self._cameras = CameraSet(self, self._make_camera)
         self._cameras.become(names)
         self.get_logger().info(
