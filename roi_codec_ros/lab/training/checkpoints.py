@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,31 @@ from roi_codec_ros.codec.networks import TOLD_OF_BLOCKS, lowest_frequencies
 from roi_codec_ros.codec.presets import Preset, get_preset
 from roi_codec_ros.common.errors import RoiCodecError, reason_of
 from roi_codec_ros.common.files import write_whole
+from roi_codec_ros.common.output_files import RunFolder
 from roi_codec_ros.lab.training.trainable import TrainableCodec
 
 CHECKPOINT_FORMAT = 3
 # Format 2 knew no classes other than persons and heads.
 READ_FORMATS = (2, CHECKPOINT_FORMAT)
 _QUANTILE_SPREAD = 10.0  # compressai's own start
+
+
+def run_folder(
+    path: Path, verb: str, checkpoint: Path, names: Iterable[str], *, resume: bool, force: bool
+) -> RunFolder:
+    """The folder of a training run. names: what it writes in there.
+
+    Raises RoiCodecError where a new run would replace the checkpoint of an earlier one, and as
+    `RunFolder`; not with ``force``.
+    """
+    if resume:
+        return RunFolder(path, verb, ())  # the checkpoint says itself whose they are
+    if checkpoint.exists() and not force:
+        raise RoiCodecError(
+            f"expected no earlier run in {path}, found {checkpoint}; --resume continues it, "
+            "--force replaces it"
+        )
+    return RunFolder(path, verb, names, force=force)
 
 
 def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:

@@ -23,7 +23,7 @@ from roi_codec_ros.lab.training.block_batches import BlockBatches, constant_head
 from roi_codec_ros.lab.training.block_config import BlockTrainingConfig
 from roi_codec_ros.lab.training.block_freeze import freeze_blocks
 from roi_codec_ros.lab.training.block_trainer import BlockTrainer
-from roi_codec_ros.lab.training.checkpoints import initial_weights, synthesis_weights
+from roi_codec_ros.lab.training.checkpoints import initial_weights, run_folder, synthesis_weights
 from roi_codec_ros.lab.training.config import TrainingConfig
 from roi_codec_ros.lab.training.data import CropSampler, check_apart, check_classes
 from roi_codec_ros.lab.training.engine import is_first_process, start_engine
@@ -172,15 +172,9 @@ def _folder(preset: str, options: RunOptions) -> RunFolder:
     out, start, names = options.out, options.init_from, _names(preset)
     if start and any(same_file(start, out / name) for name in names):
         raise UsageError(f"expected --init-from of another folder than --out, found {out}")
-    earlier = out / CHECKPOINT
-    if options.resume:
-        names = ()  # the checkpoint says itself whose they are
-    elif earlier.exists() and not options.force:
-        raise RoiCodecError(
-            f"expected no earlier run in {out}, found {earlier}; --resume continues it, "
-            "--force replaces it"
-        )
-    return RunFolder(out, "train", names, force=options.force)
+    return run_folder(
+        out, "train", out / CHECKPOINT, names, resume=options.resume, force=options.force
+    )
 
 
 def _clear(out: Path, preset: str) -> None:

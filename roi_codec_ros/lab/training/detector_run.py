@@ -13,12 +13,13 @@ import torch
 
 from roi_codec_ros.codec.model_file import read_model
 from roi_codec_ros.codec.models import find_model
-from roi_codec_ros.common.errors import RoiCodecError, UsageError
+from roi_codec_ros.common.errors import UsageError
 from roi_codec_ros.common.machine import describe_machine
 from roi_codec_ros.common.output_files import RunFolder, check_outputs
 from roi_codec_ros.lab.datasets.annotations import AnnotationSet
 from roi_codec_ros.lab.datasets.annotations_any import read_annotations
 from roi_codec_ros.lab.evaluation.cache import file_digest
+from roi_codec_ros.lab.training.checkpoints import run_folder
 from roi_codec_ros.lab.training.detector_data import PairBatches, divide
 from roi_codec_ros.lab.training.detector_images import DetectorImages, held_out_scores
 from roi_codec_ros.lab.training.detector_training import (
@@ -144,12 +145,7 @@ def _run(trainer: DetectorTrainer, options: DetectorOptions) -> None:
 def _work_folder(options: DetectorOptions) -> RunFolder:
     """The folder beside --out. Raises RoiCodecError where an earlier run would be lost."""
     work = options.out.with_name(options.out.stem + WORK_SUFFIX)
-    earlier = work / RUN / CHECKPOINT
-    if options.resume:
-        return RunFolder(work, "train-detector", ())
-    if earlier.exists() and not options.force:
-        raise RoiCodecError(
-            f"expected no earlier run in {work}, found {earlier}; --resume continues it, "
-            "--force replaces it"
-        )
-    return RunFolder(work, "train-detector", (RUN,), force=options.force)
+    kept = work / RUN / CHECKPOINT
+    return run_folder(
+        work, "train-detector", kept, (RUN,), resume=options.resume, force=options.force
+    )

@@ -20,6 +20,7 @@ from roi_codec_ros.common.photographs import left_out
 from roi_codec_ros.lab.datasets.annotations import Annotation
 from roi_codec_ros.lab.datasets.annotations_any import read_annotations
 from roi_codec_ros.lab.training import region_model
+from roi_codec_ros.lab.training.checkpoints import run_folder
 from roi_codec_ros.lab.training.nanodet import NanoDet
 from roi_codec_ros.lab.training.photograph_store import Photographs
 from roi_codec_ros.lab.training.progress import LOG_NAME, ProgressLog
@@ -83,14 +84,10 @@ class RegionRun:
 
     def _folder(self) -> RunFolder:
         """Where the run goes. Raises RoiCodecError where there is an earlier one."""
-        earlier = self.out / CHECKPOINT
-        if not self.resume and earlier.exists() and not self.force:
-            raise RoiCodecError(
-                f"expected no earlier run in {self.out}, found {earlier}; --resume continues it, "
-                "--force replaces it"
-            )
-        names = () if self.resume else _WRITTEN
-        return RunFolder(self.out, "train-regions", names, force=self.force)
+        kept = self.out / CHECKPOINT
+        return run_folder(
+            self.out, "train-regions", kept, _WRITTEN, resume=self.resume, force=self.force
+        )
 
     def _examples(self, warn: Say) -> _Examples:
         """Annotated photographs that can be read, with what the teachers add.
