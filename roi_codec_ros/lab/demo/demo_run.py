@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from roi_codec_ros.common.machine import usable_cores
-from roi_codec_ros.config.bringup import command, demo_graph, joined
+from roi_codec_ros.config.bringup import demo_graph
 from roi_codec_ros.lab.demo.ledger import DemoLedger
 from roi_codec_ros.lab.demo.live_table import LineTable, LiveTable, progress_table
 from roi_codec_ros.lab.demo.outputs import Run
@@ -20,9 +19,7 @@ from roi_codec_ros.lab.demo.running import (
     RATE_HZ,
     Stop,
     await_persons,
-    node_environment,
-    private_ros_environment,
-    process_name,
+    running_graph,
     threads_per_process,
 )
 from roi_codec_ros.lab.demo.truth import with_twin
@@ -61,9 +58,6 @@ def run_graph(plan: Plan, options: DemoOptions, stop: Stop, say: Say) -> Run:
 
     say: prints a line for the user.
     """
-    logs = options.out / "log"
-    # The monitor in this process must meet the nodes, so it lives in the same ROS environment.
-    os.environ.update(private_ros_environment(os.environ, logs.resolve()))
     threads = threads_per_process(usable_cores(), len(plan.sources))
     graph = demo_graph(
         plan.sources,
@@ -76,9 +70,7 @@ def run_graph(plan: Plan, options: DemoOptions, stop: Stop, say: Say) -> Run:
         },
         server_parameters={"threads": threads, **plan.twin.server_parameters},
     )
-    with ProcessGroup(node_environment(threads), logs) as group:
-        for spec in joined(graph):
-            group.start(process_name(spec.full_name), command(spec))
+    with running_graph(graph, threads, options.out / "log") as group:
         filming = plan.twin.filming(options.rate_hz or RATE_HZ)
         if filming is not None:
             group.start("hall", filming)

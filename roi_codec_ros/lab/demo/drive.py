@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,16 +14,14 @@ import yaml
 from roi_codec_ros.codec.models import find_model, model_directories
 from roi_codec_ros.common.errors import RoiCodecError
 from roi_codec_ros.common.machine import usable_cores
-from roi_codec_ros.common.share import share_folders
-from roi_codec_ros.config.bringup import NodeSpec, command, demo_graph, joined, watchdog_graph
+from roi_codec_ros.common.share import shared_file
+from roi_codec_ros.config.bringup import NodeSpec, demo_graph, watchdog_graph
 from roi_codec_ros.lab.demo.drive_report import Cover, drive_result, unhindered
 from roi_codec_ros.lab.demo.processes import ProcessGroup
 from roi_codec_ros.lab.demo.running import (
     SILENCE_S,
     Stop,
-    node_environment,
-    private_ros_environment,
-    process_name,
+    running_graph,
     threads_per_process,
 )
 from roi_codec_ros.lab.demo.twin_plan import TwinPlan, hall_plan
@@ -58,14 +55,11 @@ class Drive:
 
     def run(self, out: Path, stop: Stop, say: Callable[[str], None]) -> dict[str, Any]:
         """Drive to the end; the figures. out: folder of the logs. Raises RoiCodecError."""
-        os.environ.update(private_ros_environment(os.environ, (out / "log").resolve()))
         plan = hall_plan(self.cameras, seed=self.seed, pace=self.pace, folder=out / ".source")
         assert plan.stage is not None and plan.clock is not None
         threads = threads_per_process(usable_cores(), len(self.cameras))
         zones, sources = monitor_of(self.pace)
-        with ProcessGroup(node_environment(threads), out / "log") as group:
-            for spec in joined(self._graph(plan, threads)):
-                group.start(process_name(spec.full_name), command(spec))
+        with running_graph(self._graph(plan, threads), threads, out / "log") as group:
             group.start("hall", plan.filming(self.rate_hz) or [])
             # Not before the processes: they are forked from here, and ROS starts threads.
             from roi_codec_ros.lab.demo.robot_node import RobotNode
@@ -133,8 +127,7 @@ def monitor_of(pace: float) -> tuple[list[Zone], dict[str, CloudSource]]:
     """
     from roi_codec_ros.lab.demo.robot_node import CloudSource
 
-    found = [folder / SNIPPET for folder in share_folders("config")]
-    path = next((path for path in found if path.is_file()), None)
+    path = shared_file("config", SNIPPET)
     if path is None:
         raise RoiCodecError(f"expected config/{SNIPPET} of this package, found none")
     given = yaml.safe_load(path.read_text(encoding="utf-8"))["collision_monitor"]

@@ -7,15 +7,14 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from roi_codec_ros.common.images import ImageArray
+from roi_codec_ros.lab.demo.running import stop_event
 from roi_codec_ros.lab.simulation.filmed_hall import HallClock, Stage
 
 COVERED = "/hall/covered"
@@ -53,9 +52,7 @@ def publish(cameras: Sequence[str], film: Film, rate_hz: float) -> None:
     from roi_codec_ros.nodes.process import make_room_for_images
     from roi_codec_ros.nodes.qos import latched, newest
 
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+    stop = stop_event()
     make_room_for_images()
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     node = rclpy.create_node("hall")

@@ -13,9 +13,11 @@ from nav_msgs.msg import OccupancyGrid
 from rclpy.qos import QoSProfile, QoSReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image
 
+from roi_codec_ros.common.image_messages import rgb_from_image
 from roi_codec_ros.lab.demo.background_node import BackgroundNode
 from roi_codec_ros.msg import CompressedLatent, DecodedFrame, PersonArray
 from roi_codec_ros.nodes import diagnostics
+from roi_codec_ros.nodes.conversions import stamp_ns
 from roi_codec_ros.nodes.qos import latched
 
 PIXELS = QoSProfile(depth=4, reliability=QoSReliabilityPolicy.BEST_EFFORT)
@@ -89,10 +91,7 @@ class DemoMonitor(BackgroundNode):
         )
 
     def _on_image(self, camera: str, message: Image) -> None:
-        image = _rgb(message)
-        if image is not None:
-            stamp = message.header.stamp
-            self._ledger.on_image(camera, stamp.sec * 1_000_000_000 + stamp.nanosec, image)
+        self._ledger.on_image(camera, stamp_ns(message.header), rgb_from_image(message))
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
@@ -103,12 +102,3 @@ class DemoMonitor(BackgroundNode):
         if message.k[0] > 0 and message.width > 0:
             angle = 2 * np.degrees(np.arctan(message.width / 2 / message.k[0]))
             self._ledger.on_field_of_view(camera, float(angle))
-
-
-def _rgb(message: Image) -> np.ndarray | None:
-    """The picture as uint8 [H, W, 3] RGB; None for another encoding than rgb8 and bgr8."""
-    if message.encoding not in ("rgb8", "bgr8"):
-        return None
-    rows = np.frombuffer(message.data, np.uint8).reshape(message.height, message.step)
-    image = rows[:, : 3 * message.width].reshape(message.height, message.width, 3)
-    return image if message.encoding == "rgb8" else image[..., ::-1]

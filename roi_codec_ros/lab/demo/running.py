@@ -9,11 +9,13 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
 from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.config.bringup import NodeSpec, command, joined
 from roi_codec_ros.lab.demo.processes import ProcessGroup, silence_message
 
 RATE_HZ = 10.0  # default for a camera
@@ -92,6 +94,28 @@ def node_environment(threads: int) -> dict[str, str]:
     }
 
 
+@contextmanager
+def running_graph(graph: Sequence[NodeSpec], threads: int, logs: Path) -> Iterator[ProcessGroup]:
+    """The processes of a graph, of its own on this machine, while the `with` block lasts.
+
+    Nodes that this process makes within the block belong to the same graph. threads: of each
+    process. logs: the folder for what they print. Raises RoiCodecError.
+    """
+    os.environ.update(private_ros_environment(os.environ, logs.resolve()))
+    with ProcessGroup(node_environment(threads), logs) as group:
+        for spec in joined(graph):
+            group.start(spec.full_name.strip("/").replace("/", "."), command(spec))
+        yield group
+
+
+def stop_event() -> threading.Event:
+    """Set on SIGINT and SIGTERM, for a process that a `ProcessGroup` ends."""
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
+
+
 class Stop:
     """Turns SIGINT, SIGTERM and SIGHUP into a flag; a second one raises KeyboardInterrupt."""
 
@@ -119,11 +143,6 @@ class Stop:
     def wait(self, seconds: float) -> bool:
         """Sleep, or return early on a stop request; returns whether there was one."""
         return self._flag.wait(seconds)
-
-
-def process_name(full_name: str) -> str:
-    """What a node's process is called, in logs and in tables."""
-    return full_name.strip("/").replace("/", ".")
 
 
 def await_persons(group: ProcessGroup, books: Books, stop: Stop) -> None:

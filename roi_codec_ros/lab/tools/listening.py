@@ -12,9 +12,7 @@ SIGTERM:
 from __future__ import annotations
 
 import json
-import signal
 import sys
-import threading
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -28,6 +26,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 
 from roi_codec_ros.common.files import write_whole
+from roi_codec_ros.lab.demo.running import stop_event
 from roi_codec_ros.msg import PersonArray
 from roi_codec_ros.nodes import diagnostics
 from roi_codec_ros.nodes.conversions import stamp_ns
@@ -73,9 +72,7 @@ class Listener:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Listen until SIGINT or SIGTERM; arguments as the module says."""
     report, *cameras = sys.argv[1:] if arguments is None else arguments
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+    stop = stop_event()
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     listener = Listener(cameras)
     executor = SingleThreadedExecutor()

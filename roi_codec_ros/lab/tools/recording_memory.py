@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from roi_codec_ros.lab.tools.soak import sample_process
 from roi_codec_ros.recordings.bag_reading import Bag
 from roi_codec_ros.recordings.bag_writing import Channel, PartsWriter
 
@@ -68,11 +69,9 @@ def watched(command: list[str], output: Path, most_s: float) -> Watched:
     found = Watched()
     started = time.monotonic()
     with subprocess.Popen(command) as process:
-        status = Path(f"/proc/{process.pid}/status")
         while process.poll() is None:
-            lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
-            if "VmRSS" in lines:
-                found.memory_mib.append(float(lines["VmRSS"].split()[0]) / 1024)
+            if (sample := sample_process(process.pid)) is not None:
+                found.memory_mib.append(sample.rss_mib)
             if time.monotonic() - started > most_s:
                 found.ended = True
                 process.terminate()

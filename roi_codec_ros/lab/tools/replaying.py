@@ -11,7 +11,6 @@ camera sent, as JSON: {camera: [ns, …]}.
 from __future__ import annotations
 
 import json
-import signal
 import sys
 import threading
 import time
@@ -24,6 +23,7 @@ from rclpy.signals import SignalHandlerOptions
 
 from roi_codec_ros.codec.bitstream import Payload
 from roi_codec_ros.common.files import write_whole
+from roi_codec_ros.lab.demo.running import stop_event
 from roi_codec_ros.msg import CompressedLatent
 from roi_codec_ros.nodes.conversions import byte_array
 from roi_codec_ros.nodes.qos import newest
@@ -80,9 +80,7 @@ def replay(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Replay until SIGINT or SIGTERM; arguments as the module says."""
     folder, rate_hz, report, *cameras = sys.argv[1:] if arguments is None else arguments
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+    stop = stop_event()
     payloads = [path.read_bytes() for path in sorted(Path(folder).glob("*.roic"))]
     sent = replay(payloads, float(rate_hz), cameras, stop)
     write_whole(Path(report), json.dumps(sent).encode())

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,16 +14,9 @@ from tqdm import tqdm
 from roi_codec_ros.codec.models import find_model, model_directories
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
 from roi_codec_ros.common.machine import describe_machine
-from roi_codec_ros.config.bringup import NodeSpec, command, demo_graph, joined
+from roi_codec_ros.config.bringup import NodeSpec, demo_graph
 from roi_codec_ros.lab.demo.processes import ProcessGroup
-from roi_codec_ros.lab.demo.running import (
-    Stop,
-    await_persons,
-    camera_names,
-    node_environment,
-    private_ros_environment,
-    process_name,
-)
+from roi_codec_ros.lab.demo.running import Stop, await_persons, camera_names, running_graph
 from roi_codec_ros.lab.simulation.photograph_cameras import photograph_cameras
 from roi_codec_ros.lab.tools.burst import FORGOTTEN_S, Burst
 from roi_codec_ros.lab.tools.soak import (
@@ -88,11 +80,7 @@ class Soak:
         out: folder of the logs. Raises RoiCodecError.
         """
         names = camera_names(self.cameras)
-        specs = self._graph(names, out, say)
-        os.environ.update(private_ros_environment(os.environ, (out / "log").resolve()))
-        with ProcessGroup(node_environment(1), out / "log") as group:
-            for spec in joined(specs):
-                group.start(process_name(spec.full_name), command(spec))
+        with running_graph(self._graph(names, out, say), 1, out / "log") as group:
             # Not before the processes: they are forked from here, and ROS starts threads.
             from roi_codec_ros.lab.demo.monitor import DemoMonitor
             from roi_codec_ros.lab.tools.camera_rates import CameraRates
