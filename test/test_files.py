@@ -327,7 +327,8 @@ BESIDES = {
     "recordings/film_files.py": {"open w"},
     # Into a folder beside a bag that becomes the bag, or is what an interrupted run goes on from.
     "recordings/bag_writing.py": {"link", "open w", "rmtree", "unlink"},
-    "recordings/film_parts.py": {"open w", "open wb", "rmtree", "unlink"},
+    "recordings/film_parts.py": {"open w", "open wb"},
+    "recordings/parts.py": {"rmtree", "unlink"},
     "recordings/mcap_extras.py": {"open r+b", "truncate"},
     "recordings/mcap_repair.py": {"open wb", "truncate"},
     "recordings/ros1_repair.py": {"open wb"},

@@ -18,9 +18,10 @@ from roi_codec_ros.common.output_files import Output
 from roi_codec_ros.recordings.bag_frames import MessageCodec, ToImage, ToJpeg
 from roi_codec_ros.recordings.bag_reading import Bag
 from roi_codec_ros.recordings.bag_video import ToVideo
-from roi_codec_ros.recordings.bag_writing import Channel, PartsWriter, check_target, work_folder
+from roi_codec_ros.recordings.bag_writing import Channel, PartsWriter, check_target
 from roi_codec_ros.recordings.latents import LATENT, LatentReader, learn_latents
 from roi_codec_ros.recordings.live_video import QUALITY, RATE_HZ, frame_of_pixels
+from roi_codec_ros.recordings.parts import work_folder
 from roi_codec_ros.recordings.pipeline import Progress
 from roi_codec_ros.recordings.video_planes import require_av
 

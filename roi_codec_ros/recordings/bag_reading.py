@@ -15,6 +15,7 @@ from roi_codec_ros.common.plugins import optional
 from roi_codec_ros.recordings.jpegs import INSTALL
 from roi_codec_ros.recordings.mcap_extras import OWN_METADATA, Extra, extras
 from roi_codec_ros.recordings.mcap_repair import without_broken_end
+from roi_codec_ros.recordings.parts import REPAIRED
 from roi_codec_ros.recordings.ros1_repair import with_new_index
 from roi_codec_ros.recordings.sqlite_repair import closed, is_unclosed, without_broken_rows
 
@@ -151,7 +152,7 @@ class Bag:
     def _open_file(self, path: Path) -> Any:
         self._find_extras([path])
         reader = self._rosbag1.Reader if self.is_ros1 else self._rosbag2.Reader
-        repaired = self._scratch / f"repaired_{path.name}"
+        repaired = self._scratch / f"{REPAIRED}{path.name}"
         if path.suffix == ".db3" and is_unclosed(path):
             closed(path, repaired)
             self.notes.append(f"{path.name} was not closed; its journal files are read, too")

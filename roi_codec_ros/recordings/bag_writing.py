@@ -7,7 +7,6 @@ the next one goes on behind them. A bag that is one file is put together from th
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -16,9 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roi_codec_ros.common.errors import RoiCodecError
-from roi_codec_ros.common.files import GENERATOR, is_ours, json_bytes, write
+from roi_codec_ros.common.files import GENERATOR, is_ours
 from roi_codec_ros.recordings.bag_reading import Bag
 from roi_codec_ros.recordings.mcap_extras import Extra, add_extras
+from roi_codec_ros.recordings.parts import PartsFolder
 
 if TYPE_CHECKING:
     from roi_codec_ros.recordings.mcap_messages import Publishing
@@ -28,7 +28,6 @@ MCAP = "mcap"
 METADATA = "metadata.yaml"
 INFORMATION = "rosbag2_bagfile_information"
 UNKNOWN_HASH = "RIHS01_" + "0" * 64
-_STATE = "state.json"
 
 
 @dataclass(frozen=True)
@@ -49,17 +48,19 @@ class PartsWriter:
     def __init__(self, target: Path, bag: Bag, channels: Sequence[Channel], told: str) -> None:
         """told: what tells this bag and these settings from others. Raises RoiCodecError."""
         self.target = target
-        self.work = work_folder(target)
         self._bag = bag
         self._channels = channels
         self._is_folder = not bag.is_ros1 and target.suffix not in (".mcap", ".db3")
-        self._told = told
-        self.state: dict[str, Any] = self._remembered()
-        self._parts: list[str] = list(self.state.get("parts", []))
+        self._parts = PartsFolder(target, told)
         self._open_part = ""
         self._writer: Any = None
         self._connections: list[Any] = []
         self._written_bytes = 0
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What `step` was told with the last whole part, also by an earlier run."""
+        return self._parts.state
 
     @property
     def messages_done(self) -> int:
@@ -95,36 +96,30 @@ class PartsWriter:
         if self._written_bytes < PART_BYTES:
             return
         self._end_part()
-        self.state = {
-            "told": self._told,
-            "parts": self._parts,
-            "messages_done": messages_done,
-            "stamp_ns": stamp_ns,
-            **tell(),
-        }
-        write(self.work / _STATE, json_bytes(self.state), durable=True)
+        self._parts.remember({"messages_done": messages_done, "stamp_ns": stamp_ns, **tell()})
 
     def finish(self, extras: Sequence[Extra] = ()) -> None:
         """Put the bag in its place. extras: what is copied into an MCAP file beside messages."""
-        if self._writer is None and not self._parts:
+        folder, names = self._parts.path, self._parts.names
+        if self._writer is None and not names:
             self._begin_part()
         if self._writer is not None:
             self._end_part()
-        if not self._is_folder and len(self._parts) > 1:
+        if not self._is_folder and len(names) > 1:
             self._join_in_one_file()
-        for path in sorted((self.work / self._parts[-1]).glob("*.mcap")) if extras else []:
+        for path in sorted((folder / names[-1]).glob("*.mcap")) if extras else []:
             add_extras(path, extras)
         if not self._is_folder:
-            part = self.work / self._parts[0]
+            part = folder / names[0]
             files = [part] if part.is_file() else [p for p in part.iterdir() if p.name != METADATA]
             os.replace(files[0], self.target)
         else:
-            whole = self.work / "whole"
+            whole = folder / "whole"
             self._join(whole)
             if self.target.exists():
                 shutil.rmtree(self.target)
             os.replace(whole, self.target)
-        shutil.rmtree(self.work)
+        self._parts.remove()
 
     def abandon(self) -> None:
         """Close what is open; keep only what another run can continue from."""
@@ -133,29 +128,13 @@ class PartsWriter:
             writer.abort()
         elif writer is not None and writer.bio is not None:
             writer.bio.close()
-        if not self._parts:
-            shutil.rmtree(self.work, ignore_errors=True)
-
-    def _remembered(self) -> dict[str, Any]:
-        try:
-            state = json.loads((self.work / _STATE).read_bytes())
-        except (OSError, ValueError):
-            state = {}
-        if state.get("told") != self._told:
-            state = {}
-        if self.work.exists():
-            kept = {_STATE, *state.get("parts", [])}
-            for path in self.work.iterdir():
-                if path.name not in kept and not path.name.startswith("repaired_"):
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
-        self.work.mkdir(parents=True, exist_ok=True)
-        return state
+        self._parts.abandon()
 
     def _begin_part(self, name: str = "") -> None:
         stem = self.target.name if self._is_folder else self.target.stem
         suffix = self.target.suffix if self._bag.is_ros1 else ""
-        name = name or f"{stem}_{len(self._parts)}{suffix}"
-        path = self.work / name
+        name = name or f"{stem}_{len(self._parts.names)}{suffix}"
+        path = self._parts.path / name
         shutil.rmtree(path, ignore_errors=True)
         path.unlink(missing_ok=True)
         if self._bag.is_ros1:
@@ -215,15 +194,16 @@ class PartsWriter:
     def _end_part(self) -> None:
         writer, self._writer = self._writer, None
         writer.close()
-        self._parts.append(self._open_part)
+        self._parts.names.append(self._open_part)
         self._written_bytes = 0
 
     def _join_in_one_file(self) -> None:
         """All messages of all parts in another one, which is the only one then."""
-        names, self._parts = self._parts, []
+        folder, names = self._parts.path, list(self._parts.names)
+        self._parts.names.clear()
         self._begin_part("whole.bag" if self._bag.is_ros1 else "whole")
         for name in names:
-            with Bag(self.work / name, self.work) as part:
+            with Bag(folder / name, folder) as part:
                 for number, stamp_ns, content in part.messages():
                     self.write(number, stamp_ns, content, part.publishing)
         self._end_part()
@@ -236,14 +216,15 @@ class PartsWriter:
         yaml.default_flow_style = False
         shutil.rmtree(whole, ignore_errors=True)
         whole.mkdir()
+        folders = [self._parts.path / name for name in self._parts.names]
         found = [
-            yaml.load((self.work / name / METADATA).read_text(encoding="utf-8"))[INFORMATION]
-            for name in self._parts
+            yaml.load((folder / METADATA).read_text(encoding="utf-8"))[INFORMATION]
+            for folder in folders
         ]
         information = joined(found)
-        for name, part in zip(self._parts, found, strict=True):
+        for folder, part in zip(folders, found, strict=True):
             for file in part["relative_file_paths"]:
-                os.link(self.work / name / file, whole / file)
+                os.link(folder / file, whole / file)
         with (whole / METADATA).open("w", encoding="utf-8") as file:
             yaml.dump({INFORMATION: information}, file)
 
@@ -267,11 +248,6 @@ def joined(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
         for same in zip(*topics, strict=True)
     ]
     return whole
-
-
-def work_folder(target: Path) -> Path:
-    """Where a bag is written before it takes its place."""
-    return target.parent / f".{target.name}.anonymizing"
 
 
 def check_target(target: Path, source: Path, bag: Bag, *, force: bool) -> None:

@@ -34,11 +34,11 @@ from roi_codec_ros.recordings.bag_writing import (
     Channel,
     PartsWriter,
     check_target,
-    work_folder,
 )
 from roi_codec_ros.recordings.latents import ToLatent
 from roi_codec_ros.recordings.live_video import QUALITY
 from roi_codec_ros.recordings.mcap_extras import Extra
+from roi_codec_ros.recordings.parts import work_folder
 from roi_codec_ros.recordings.pipeline import Passage, Pipeline, Settings
 from roi_codec_ros.recordings.tally import CameraTally, Result
 

@@ -8,18 +8,16 @@ into the film, beside the sound of the source.
 from __future__ import annotations
 
 import heapq
-import json
-import shutil
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from roi_codec_ros.common.files import GENERATOR, json_bytes, write
+from roi_codec_ros.common.files import GENERATOR
+from roi_codec_ros.recordings.parts import PartsFolder
 from roi_codec_ros.recordings.video_planes import require_av
 
 PART_FRAMES = 1500
-_STATE = "state.json"
 # When it is shown and decoded, how long, whether it stands alone, its size.
 _PACKET = struct.Struct("<qqq?I")
 
@@ -31,21 +29,23 @@ class FilmParts:
 
     def __init__(self, target: Path, told: str) -> None:
         """told: what tells this film and these settings from others."""
-        self._target = target
-        self._work = target.parent / f".{target.name}.anonymizing"
-        self._told = told
-        self.state: dict[str, Any] = self._remembered()
-        self._names: list[str] = list(self.state.get("parts", []))
+        self._suffix = target.suffix
+        self._parts = PartsFolder(target, told)
         self._file: Any = None
         # An encoder asks its container where headers go; nothing is written into this one.
         self._shape: Any = None
 
+    @property
+    def state(self) -> dict[str, Any]:
+        """What `end` was told of the last whole part, also by an earlier run."""
+        return self._parts.state
+
     def begin(self, add_stream: AddStream) -> Any:
         """The stream whose encoder codes the next part."""
         self._close()
-        shape = self._work / f"shape{self._target.suffix}"
+        shape = self._parts.path / f"shape{self._suffix}"
         self._shape = require_av().open(str(shape), "w")
-        self._file = (self._work / f"part_{len(self._names)}").open("wb")
+        self._file = (self._parts.path / f"part_{len(self._parts.names)}").open("wb")
         return add_stream(self._shape)
 
     def add(self, packets: Sequence[Any]) -> None:
@@ -57,10 +57,9 @@ class FilmParts:
 
     def end(self, state: dict[str, Any]) -> None:
         """The part that was begun is whole. state: for the next run."""
-        self._names.append(Path(self._file.name).name)
+        self._parts.names.append(Path(self._file.name).name)
         self._close()
-        self.state = {"told": self._told, "parts": self._names, **state}
-        write(self._work / _STATE, json_bytes(self.state), durable=True)
+        self._parts.remember(state)
 
     def join(
         self, target: Path, source: Path, add_stream: AddStream, sounds: Sequence[int]
@@ -78,13 +77,12 @@ class FilmParts:
 
     def finish(self) -> None:
         """Remove the parts: the film is in its place."""
-        shutil.rmtree(self._work)
+        self._parts.remove()
 
     def abandon(self) -> None:
         """Keep only what another run can continue from."""
         self._close()
-        if not self._names:
-            shutil.rmtree(self._work, ignore_errors=True)
+        self._parts.abandon()
 
     def _close(self) -> None:
         for opened in (self._file, self._shape):
@@ -94,8 +92,8 @@ class FilmParts:
 
     def _pictures(self, stream: Any) -> Iterator[tuple[Any, Any]]:
         last_dts: int | None = None
-        for name in self._names:
-            with (self._work / name).open("rb") as file:
+        for name in self._parts.names:
+            with (self._parts.path / name).open("rb") as file:
                 while head := file.read(_PACKET.size):
                     pts, dts, duration, is_key, size = _PACKET.unpack(head)
                     packet = require_av().Packet(file.read(size))
@@ -104,21 +102,6 @@ class FilmParts:
                     packet.pts, packet.dts, packet.duration = pts, last_dts, duration
                     packet.is_keyframe = is_key
                     yield packet, stream
-
-    def _remembered(self) -> dict[str, Any]:
-        try:
-            state = json.loads((self._work / _STATE).read_bytes())
-        except (OSError, ValueError):
-            state = {}
-        if state.get("told") != self._told:
-            state = {}
-        if self._work.exists():
-            kept = {_STATE, *state.get("parts", [])}
-            for path in self._work.iterdir():
-                if path.name not in kept:
-                    path.unlink()
-        self._work.mkdir(parents=True, exist_ok=True)
-        return state
 
 
 def _sound(given: Any, copied: Mapping[int, Any]) -> Iterator[tuple[Any, Any]]:
