@@ -36,7 +36,7 @@ def test_frames_are_turned_as_the_film_says(tmp_path: Path, rotation_deg: int) -
     width, height = upright(rotation_deg)
     assert (properties.width, properties.height) == (width, height)
     assert properties.rotation_deg == rotation_deg
-    assert (properties.frame_rate_hz, properties.frame_count) == (RATE_HZ, FRAMES)
+    assert properties.frame_rate_hz == RATE_HZ
     assert [frame.image.shape for frame in frames] == [(height, width, 3)] * FRAMES
     where = {0: (False, False), 90: (True, False), 180: (True, True), 270: (False, True)}
     assert corner(frames[0].image) == where[rotation_deg]
@@ -95,4 +95,4 @@ def test_a_name_is_never_taken_for_an_address(tmp_path: Path, monkeypatch) -> No
     write_phone_film(tmp_path / "a.mp4").rename(tmp_path / "concat:%d.mp4")
     monkeypatch.chdir(tmp_path)
     with Film("concat:%d.mp4") as played:
-        assert played.properties.frame_count == FRAMES
+        assert len(list(played)) == FRAMES

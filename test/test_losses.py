@@ -83,12 +83,6 @@ def test_the_head_term_is_bounded_by_the_negative() -> None:
     assert losses.head_loss(X, X + 9, boxes).item() == 0.0
 
 
-def test_total_is_the_weighted_sum_with_the_papers_weights() -> None:
-    terms = [torch.tensor(v) for v in (0.5, 0.1, 0.8, 0.2)]
-    total = losses.total_loss(*terms, losses.LossWeights())
-    assert total.item() == pytest.approx(0.04 * 0.5 + 1 * 0.1 + 0.6 * 0.8 + 1 * 0.2)
-
-
 def test_filled_heads_hold_one_colour_and_nothing_else_changes() -> None:
     torch.manual_seed(0)
     x = torch.rand(1, 3, 40, 40)

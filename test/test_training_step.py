@@ -44,12 +44,12 @@ def test_invert_and_keep_with_the_papers_weights_are_the_papers_loss() -> None:
     torch.manual_seed(2)
     y = module.codec.code(x, reduced_precision=False)
     x_hat, likelihoods = module.codec(y, reduced_precision=False)
-    paper = losses.total_loss(
-        losses.rate_bpp(likelihoods, 64 * 64),
-        losses.background_loss(x, x_hat),
-        losses.head_loss(x, x_hat, boxes["head"]),
-        losses.visible_person_loss(x, x_hat, boxes["person"]),
-        losses.LossWeights(),
+    # Equation (6) with the paper's weights.
+    paper = (
+        0.04 * losses.rate_bpp(likelihoods, 64 * 64)
+        + 1.0 * losses.background_loss(x, x_hat)
+        + 0.6 * losses.head_loss(x, x_hat, boxes["head"])
+        + 1.0 * losses.visible_person_loss(x, x_hat, boxes["person"])
     )
     assert figures["loss"].item() == pytest.approx(paper.item(), rel=1e-6)
 

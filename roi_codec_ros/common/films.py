@@ -41,15 +41,13 @@ class FilmProperties:
     """What a film says of itself.
 
     width, height: of its frames as they are shown, px. rotation_deg: by how much they are turned
-    clockwise for that: 0, 90, 180 or 270. frame_rate_hz: 0 if unknown. frame_count: None if
-    unknown; some formats only estimate it.
+    clockwise for that: 0, 90, 180 or 270. frame_rate_hz: 0 if unknown.
     """
 
     width: int
     height: int
     rotation_deg: int
     frame_rate_hz: float
-    frame_count: int | None
 
 
 @dataclass(frozen=True)
@@ -126,13 +124,11 @@ class Film:
         height = round(self._frames.get(cv2.CAP_PROP_FRAME_HEIGHT))
         if self._frames.rotation_deg in (90, 270):
             width, height = height, width
-        count = self._frames.get(cv2.CAP_PROP_FRAME_COUNT)
         return FilmProperties(
             width=width,
             height=height,
             rotation_deg=self._frames.rotation_deg,
             frame_rate_hz=self._frames.frame_rate_hz,
-            frame_count=int(count) if 0 < count < 1e9 else None,
         )
 
     def advance(self) -> bool:

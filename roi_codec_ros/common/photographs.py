@@ -67,11 +67,9 @@ def read_photograph(path: Path | str, size: tuple[int, int] | None = None) -> Im
         return _decoded(file, path, size)
 
 
-def decode_photograph(
-    data: bytes, name: str = "the data", size: tuple[int, int] | None = None
-) -> ImageArray:
+def decode_photograph(data: bytes, name: str = "the data") -> ImageArray:
     """What `read_photograph` makes of a file with this content. name: what errors call it."""
-    return _decoded(io.BytesIO(data), name, size)
+    return _decoded(io.BytesIO(data), name, None)
 
 
 def photograph_size(path: Path | str) -> tuple[int, int]:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import base64
 import heapq
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -82,10 +81,6 @@ class CameraTally:
         """Count a frame that is not written."""
         self.left_out += 1
         self.left_out_first = self.left_out_first or reason
-
-    def least_sure(self) -> Iterator[DoubtfulHead]:
-        """The heads with the least confidence, from the lowest on."""
-        return iter(sorted(head for _, head in self.doubtful))
 
     def figures(self) -> dict[str, Any]:
         """For JSON."""

@@ -179,7 +179,7 @@ def _usual_size(run: Run) -> tuple[int, int]:
     return sizes.most_common(1)[0][0]
 
 
-def write_side_by_side(run: Run, path: Path, on_frame: Callable[[], object] = lambda: None) -> int:
+def write_side_by_side(run: Run, path: Path) -> int:
     """Write the side-by-side video (MP4) and return the number of its frames.
 
     The file appears whole or not at all. Raises RoiCodecError when no moment is complete or the
@@ -189,13 +189,8 @@ def write_side_by_side(run: Run, path: Path, on_frame: Callable[[], object] = la
         raise RoiCodecError("expected pictures of the run, found none")
     layout = layout_of(run)
     height, width = layout.size
-
-    def frames() -> Iterator[np.ndarray]:
-        for frame in video_frames(run, layout):
-            yield cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
-            on_frame()
-
-    return write_video(path, lambda file: open_writer(file, (width, height)), frames())
+    frames = (cv2.cvtColor(frame, cv2.COLOR_RGB2BGR) for frame in video_frames(run, layout))
+    return write_video(path, lambda file: open_writer(file, (width, height)), frames)
 
 
 def open_writer(path: Path, size: tuple[int, int]) -> cv2.VideoWriter:

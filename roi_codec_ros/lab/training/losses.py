@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -81,28 +80,6 @@ def head_loss(x: Tensor, x_hat: Tensor, boxes: Boxes) -> Tensor:
     the loss has no lower bound.
     """
     return region_loss(x, x_hat.clamp(0.0, 1.0), boxes, k=1)
-
-
-@dataclass(frozen=True)
-class LossWeights:
-    """The λ of equation (6); the defaults are the paper's."""
-
-    rate: float = 0.04
-    background: float = 1.0
-    head: float = 0.6
-    person: float = 1.0
-
-
-def total_loss(
-    rate: Tensor, background: Tensor, head: Tensor, person: Tensor, weights: LossWeights
-) -> Tensor:
-    """Equation (6): the weighted sum."""
-    return (
-        weights.rate * rate
-        + weights.background * background
-        + weights.head * head
-        + weights.person * person
-    )
 
 
 def fill_regions(x: Tensor, boxes: Boxes, margin: float = 0.1, cells: int = 1) -> Tensor:
