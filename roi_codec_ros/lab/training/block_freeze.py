@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -31,7 +30,7 @@ from roi_codec_ros.common.photographs import read_photograph
 from roi_codec_ros.lab.training import table_counts
 from roi_codec_ros.lab.training.block_batches import StepSettings
 from roi_codec_ros.lab.training.checkpoints import read_checkpoint
-from roi_codec_ros.lab.training.progress import LOG_NAME, learning_curve
+from roi_codec_ros.lab.training.progress import training_card
 from roi_codec_ros.lab.training.settings import read_settings
 from roi_codec_ros.lab.training.table_counts import Latent
 from roi_codec_ros.regions import RegionFinder
@@ -83,19 +82,7 @@ def freeze_blocks(
     count = min(len(photographs), MOST_PHOTOGRAPHS)
     chosen = [photographs[index * len(photographs) // count] for index in range(count)]
     tables = counted_tables(untold, regions, chosen)
-    curve = learning_curve(checkpoint.parent / LOG_NAME)
-    card: dict[str, object] = {
-        "trained": True,
-        "date": datetime.date.today().isoformat(),
-        "training": {
-            **state.get("about", {}),
-            "steps": state["step"],
-            "minutes": round(state["elapsed_s"] / 60.0, 1),
-            "history": state["history"],
-            "counted_on": count,
-            **({"curve": curve} if curve else {}),
-        },
-    }
+    card = training_card(checkpoint, state, counted_on=count)
     return block_model(preset, weights, tables, policy, card, name)
 
 

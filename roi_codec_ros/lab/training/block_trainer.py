@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from roi_codec_ros.codec.block_transform import fill_hidden
@@ -61,8 +61,8 @@ class BlockTrainer(TrainingRun[BlockBatch]):
         counts = torch.from_numpy(coded_channels(preset.latent_channels))
         coded = torch.arange(preset.latent_channels)[None] < counts[:, None]
         self._coded = coded.float().to(self._device)
-        self._learnt = [p for p in self.synthesis.parameters() if p.requires_grad]
-        optimizer = torch.optim.Adam(self._learnt, lr=config.learning_rate)
+        learnt = [p for p in self.synthesis.parameters() if p.requires_grad]
+        optimizer = torch.optim.Adam(learnt, lr=config.learning_rate)
         self._start(self.synthesis, {"optimizer": optimizer})
 
     @property
@@ -73,7 +73,6 @@ class BlockTrainer(TrainingRun[BlockBatch]):
     def _train_step(self, batch: BlockBatch, progress: float) -> dict[str, float]:
         config = self.config
         self.synthesis.train()
-        optimizer = self._optimizers["optimizer"]
         self._set_learning_rate(progress)
         photographs, wanted = (self._pixels(x) for x in (batch.images, batch.wanted))
         levels = torch.from_numpy(batch.levels).to(self._device)
@@ -111,10 +110,7 @@ class BlockTrainer(TrainingRun[BlockBatch]):
         terms |= {"loss": loss, "person_mse": (squared * large).sum() / large.sum().clamp_min(1)}
         figures = {name: float(value.detach()) for name, value in terms.items()}
         self._check_finite("loss", figures["loss"], *figures.values())
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self._learnt, config.gradient_clip)
-        optimizer.step()
+        self._descend(loss)
         figures["psnr_db"] = -10.0 * math.log10(max(figures.pop("person_mse"), 1e-10))
         return figures
 

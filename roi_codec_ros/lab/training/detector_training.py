@@ -130,7 +130,6 @@ class DetectorTrainer(TrainingRun[PairBatch]):
     def _train_step(self, batch: PairBatch, progress: float) -> dict[str, float]:
         config, student = self.config, self.model
         student.eval()  # batch normalisation keeps its statistics: those of a few crops are worse
-        optimizer = self._optimizers["optimizer"]
         self._set_learning_rate(progress)
         with torch.no_grad():
             wanted = self._teacher(self._pixels(batch.originals))
@@ -145,10 +144,7 @@ class DetectorTrainer(TrainingRun[PairBatch]):
             "features": float(seen.detach()),
         }
         self._check_finite("loss", figures["loss"])
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(student.parameters(), config.gradient_clip)
-        optimizer.step()
+        self._descend(loss)
         return figures
 
     def weights_file(self) -> memoryview:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import datetime
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from roi_codec_ros.codec.spatial import ABOVE, ABOVE_LEFT, ABOVE_RIGHT, LEFT
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
 from roi_codec_ros.common.photographs import PhotographError, left_out, read_photograph
 from roi_codec_ros.lab.training.checkpoints import averaged_codec, read_checkpoint
-from roi_codec_ros.lab.training.progress import LOG_NAME, learning_curve
+from roi_codec_ros.lab.training.progress import training_card
 from roi_codec_ros.lab.training.table_counts import Latent, counted_tables
 
 LOG = logging.getLogger(__name__)
@@ -78,24 +77,12 @@ def freeze(
         tensors = in_eight_bits(tensors)
     tensors["latent_mean"] = network.means().numpy().astype(np.float32)
     preset = get_preset(state["preset"])
-    curve = learning_curve(checkpoint.parent / LOG_NAME)
     model = Model.build(
         name=name or preset.name,
         preset=preset,
         tensors=tensors,
         tables=tables,
-        card={
-            "trained": True,
-            "date": datetime.date.today().isoformat(),
-            "training": {
-                **state.get("about", {}),
-                "steps": state["step"],
-                "minutes": round(state["elapsed_s"] / 60.0, 1),
-                "history": state["history"],
-                **blended,
-                **({"curve": curve} if curve else {}),
-            },
-        },
+        card=training_card(checkpoint, state, **blended),
     )
     return _counted(model, photographs) if photographs else model
 

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import datetime
 import itertools
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -124,6 +126,26 @@ def open_board(folder: Path) -> Any:
 LOG_NAME = "log.jsonl"  # beside the checkpoint
 _OF_THE_MACHINE = ("elapsed_s", "images_per_s", "loader")
 _DIGITS = 4
+
+
+def training_card(checkpoint: Path, state: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    """What a model's card says of its training, with the curve of the log beside the checkpoint.
+
+    state: that of the checkpoint. more: what else to say of it.
+    """
+    curve = learning_curve(checkpoint.parent / LOG_NAME)
+    return {
+        "trained": True,
+        "date": datetime.date.today().isoformat(),
+        "training": {
+            **state.get("about", {}),
+            "steps": state["step"],
+            "minutes": round(state["elapsed_s"] / 60.0, 1),
+            "history": state["history"],
+            **more,
+            **({"curve": curve} if curve else {}),
+        },
+    }
 
 
 def learning_curve(log: Path, points: int = 24) -> dict[str, list[float | None]]:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from torch.nn import functional
 
 from roi_codec_ros.common.devices import torch_device
@@ -100,7 +99,7 @@ class RegionTrainer(TrainingRun[RegionBatch]):
 
     def _train_step(self, batch: RegionBatch, progress: float) -> dict[str, float]:
         """Figures: weighed cross entropies of heads and persons, nats a block."""
-        config, optimizer = self.config, self._optimizers["optimizer"]
+        config = self.config
         self._set_learning_rate(progress)
         images = torch.from_numpy(batch.images).to(self._device).permute(0, 3, 1, 2).float()
         wanted, prices = (
@@ -115,8 +114,5 @@ class RegionTrainer(TrainingRun[RegionBatch]):
         terms = {"loss": loss, "head": head, "person": person}
         figures = {name: float(value.detach()) for name, value in terms.items()}
         self._check_finite("loss", figures["loss"])
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.network.parameters(), config.gradient_clip)
-        optimizer.step()
+        self._descend(loss)
         return figures

@@ -101,6 +101,15 @@ class TrainingRun(ABC, Generic[Drawn]):
             rate = group.get("rate", self.config.learning_rate)
             group["lr"] = rate * share * group.get("scale", 1.0)
 
+    def _descend(self, loss: Tensor) -> None:
+        """One step of the optimizer down the gradient of a loss, which is clipped."""
+        optimizer = self._optimizers["optimizer"]
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        learnt = [p for group in optimizer.param_groups for p in group["params"]]
+        nn.utils.clip_grad_norm_(learnt, self.config.gradient_clip)
+        optimizer.step()
+
     def _pixels(self, images: np.ndarray) -> Tensor:
         """Images uint8 [B, S, S, 3] as a network takes them: float32 [B, 3, S, S], 0 to 1."""
         pixels = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2)
