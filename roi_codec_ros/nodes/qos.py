@@ -18,20 +18,20 @@ LARGEST_DEPTH = 10_000
 # A new profile each time: overrides are written into the profile.
 def latents() -> QoSProfile:
     """For latents: a short queue, since later ones build on earlier ones."""
-    return _best_effort(depth=10)
+    return _profile(10, reliable=False)
 
 
 def newest() -> QoSProfile:
     """For topics that accompany latents: only the newest message counts."""
-    return _best_effort(depth=1)
+    return _profile(1, reliable=False)
 
 
-def _best_effort(depth: int) -> QoSProfile:
+def _profile(depth: int, *, reliable: bool = True, latched: bool = False) -> QoSProfile:
     return QoSProfile(
         history=HistoryPolicy.KEEP_LAST,
         depth=depth,
-        reliability=ReliabilityPolicy.BEST_EFFORT,
-        durability=DurabilityPolicy.VOLATILE,
+        reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
+        durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
     )
 
 
@@ -41,42 +41,22 @@ def images() -> QoSProfile:
     Reliable, as REP 2003 recommends for publishers of images: both reliable and best-effort
     subscribers receive them. With a depth of 1 a slow subscriber does not block others.
     """
-    return QoSProfile(
-        history=HistoryPolicy.KEEP_LAST,
-        depth=1,
-        reliability=ReliabilityPolicy.RELIABLE,
-        durability=DurabilityPolicy.VOLATILE,
-    )
+    return _profile(1)
 
 
 def recent(*, reliable: bool, latched: bool) -> QoSProfile:
     """For images of a driver: a short queue, so that none is lost while another is processed."""
-    return QoSProfile(
-        history=HistoryPolicy.KEEP_LAST,
-        depth=5,
-        reliability=(ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT),
-        durability=(DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE),
-    )
+    return _profile(5, reliable=reliable, latched=latched)
 
 
 def reliable() -> QoSProfile:
     """For persons, markers and diagnostics."""
-    return QoSProfile(
-        history=HistoryPolicy.KEEP_LAST,
-        depth=10,
-        reliability=ReliabilityPolicy.RELIABLE,
-        durability=DurabilityPolicy.VOLATILE,
-    )
+    return _profile(10)
 
 
 def latched() -> QoSProfile:
     """For topics that rarely change: late subscribers get the last message at once."""
-    return QoSProfile(
-        history=HistoryPolicy.KEEP_LAST,
-        depth=1,
-        reliability=ReliabilityPolicy.RELIABLE,
-        durability=DurabilityPolicy.TRANSIENT_LOCAL,
-    )
+    return _profile(1, latched=True)
 
 
 def is_latched(profile: QoSProfile) -> bool:
