@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -60,17 +61,10 @@ def without_repeats(boxes: FloatArray, iou: float) -> NDArray[np.int64]:
 
     A box is dropped if it overlaps a better one that is kept by more than ``iou``.
     """
-    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    left = np.arange(len(boxes))
-    kept: list[int] = []
-    while len(left) and len(kept) < MOST_PERSONS:
-        best, left = int(left[0]), left[1:]
-        kept.append(best)
-        low = np.maximum(boxes[best, :2], boxes[left, :2])
-        high = np.minimum(boxes[best, 2:], boxes[left, 2:])
-        overlap = np.prod(np.maximum(high - low, 0), axis=1)
-        left = left[overlap <= iou * (areas[best] + areas[left] - overlap)]
-    return np.array(kept, np.int64)
+    sizes = boxes[:, 2:] - boxes[:, :2]
+    places = np.hstack([boxes[:, :2], sizes]).tolist()
+    kept = cv2.dnn.NMSBoxes(places, list(range(len(boxes), 0, -1)), 0.0, iou)
+    return np.asarray(kept, np.int64).reshape(-1)[:MOST_PERSONS]
 
 
 def _logit(confidence: float) -> float:
