@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 from roi_codec_ros.common.errors import RoiCodecError, UsageError, reason_of
@@ -13,7 +14,20 @@ T = TypeVar("T")
 Factory = Callable[["str | None", str], T]
 
 
-class Plugins(dict[str, Factory[T]]):
+class Registry(dict[str, T]):
+    """Functions and classes by the names that they were registered under."""
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Decorates what is offered under `name`."""
+
+        def register(entry: T) -> T:
+            self[name] = entry
+            return entry
+
+        return register
+
+
+class Plugins(Registry[Factory[T]]):
     """Factories of (what stands after `=` or None, device) by name.
 
     kind: what they make, as an error calls it ("a face detector").
@@ -22,15 +36,6 @@ class Plugins(dict[str, Factory[T]]):
     def __init__(self, kind: str) -> None:
         super().__init__()
         self.kind = kind
-
-    def register(self, name: str) -> Callable[[Factory[T]], Factory[T]]:
-        """Offer a factory under `name`."""
-
-        def register(factory: Factory[T]) -> Factory[T]:
-            self[name] = factory
-            return factory
-
-        return register
 
     def make(self, specification: str, device: str) -> T:
         """What `name` or `name=argument` asks for. Raises UsageError for an unknown name."""
@@ -52,6 +57,23 @@ def import_complaint(error: ImportError) -> str | None:
             "pip uninstall opencv-python; pip install opencv-python-headless"
         )
     return f"cannot load the package {package} ({found}); pip install it"
+
+
+def package_root(package: str) -> Path | None:
+    """The folder of an installed package, which is not imported; None where there is none."""
+    spec = importlib.util.find_spec(package)
+    return None if spec is None or spec.origin is None else Path(spec.origin).parent
+
+
+def package_folder(package: str, *, needed_for: str, install: str) -> Path:
+    """As `package_root`; RoiCodecError as of `optional` where there is none."""
+    folder = package_root(package)
+    if folder is None:
+        raise RoiCodecError(
+            f"expected the package {package} for {needed_for}, found none; "
+            f"install it with: {install}"
+        )
+    return folder
 
 
 def optional(module: str, *, needed_for: str, install: str) -> Any:

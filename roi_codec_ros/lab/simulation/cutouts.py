@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from roi_codec_ros.common.errors import RoiCodecError
 from roi_codec_ros.common.photographs import read_photograph
-from roi_codec_ros.lab.simulation.photograph_cameras import package_root
+from roi_codec_ros.common.plugins import package_root
 
 PHOTOGRAPH = ("ultralytics", "assets/bus.jpg")
 PHOTOGRAPH_SIZE = (1080, 810)  # of the one that the outlines were drawn on

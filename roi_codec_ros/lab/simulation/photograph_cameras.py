@@ -9,7 +9,6 @@ of its own: frame number n is the same picture for everyone who opens the file.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +20,7 @@ import numpy as np
 
 from roi_codec_ros.common.errors import RoiCodecError, reason_of
 from roi_codec_ros.common.photographs import PhotographError, read_photograph
+from roi_codec_ros.common.plugins import package_root
 from roi_codec_ros.common.videos import write_video
 from roi_codec_ros.stream.frame_readers import FrameReader
 
@@ -106,7 +106,7 @@ def installed_shots() -> list[Shot]:
     """
     shots = []
     for package, file, seconds, views in _STORYBOARD:
-        root = package_root(package)
+        root = package_root(package)  # without an import: ultralytics takes seconds
         if root is not None and (root / file).is_file():
             shots.append(Shot(root / file, views, seconds))
     if not shots:
@@ -115,14 +115,6 @@ def installed_shots() -> list[Shot]:
             "found neither package: install one (pip install ultralytics) or name a --source"
         )
     return shots
-
-
-def package_root(package: str) -> Path | None:
-    """The folder of an installed package; None where it is not installed."""
-    spec = importlib.util.find_spec(package)  # finds without importing: ultralytics takes seconds
-    if spec is None or spec.origin is None:
-        return None
-    return Path(spec.origin).parent
 
 
 def glide(views: Sequence[View], progress: float) -> View:
