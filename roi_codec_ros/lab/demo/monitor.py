@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Protocol
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
@@ -15,6 +14,7 @@ from sensor_msgs.msg import CameraInfo, Image
 
 from roi_codec_ros.common.image_messages import rgb_from_image
 from roi_codec_ros.lab.demo.background_node import BackgroundNode
+from roi_codec_ros.lab.demo.running import Ledger
 from roi_codec_ros.msg import CompressedLatent, DecodedFrame, PersonArray
 from roi_codec_ros.nodes import diagnostics
 from roi_codec_ros.nodes.conversions import stamp_ns
@@ -22,34 +22,6 @@ from roi_codec_ros.nodes.qos import latched
 
 PIXELS = QoSProfile(depth=4, reliability=QoSReliabilityPolicy.BEST_EFFORT)
 PERSONS = QoSProfile(depth=20, reliability=QoSReliabilityPolicy.RELIABLE)
-
-
-class Ledger(Protocol):
-    """Receives the messages; called from the monitor's thread."""
-
-    def on_latent(self, camera: str) -> None:
-        """A latent of a camera has arrived."""
-
-    def on_coding(self, camera: str, values: Mapping[str, str]) -> None:
-        """What the encoder of a camera says in the diagnostics."""
-
-    def on_field_of_view(self, camera: str, degrees: float) -> None:
-        """A calibrated camera's horizontal field of view."""
-
-    def on_decoded(self, camera: str, message: DecodedFrame) -> None:
-        """A frame was decoded."""
-
-    def on_image(self, camera: str, stamp_ns: int, image: np.ndarray) -> None:
-        """An anonymized image, RGB uint8 [H, W, 3]."""
-
-    def on_persons(self, camera: str, message: PersonArray) -> None:
-        """The persons of one frame."""
-
-    def on_tracks(self, message: PersonArray) -> None:
-        """The tracks of all cameras."""
-
-    def on_coverage(self, message: OccupancyGrid) -> None:
-        """Which floor cameras watch."""
 
 
 class DemoMonitor(BackgroundNode):

@@ -12,9 +12,10 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.common.images import ImageArray
 from roi_codec_ros.config.bringup import NodeSpec, command, joined
 from roi_codec_ros.lab.demo.processes import ProcessGroup, silence_message
 
@@ -24,11 +25,38 @@ _DOMAINS = range(1, 102)  # 0 is everybody's; above 101 the ports run into the s
 _FIRST_PORT, _PORTS_PER_DOMAIN = 7400, 250
 
 
-class Books(Protocol):
-    """Tells which stage has not published anything yet."""
+class Ledger(Protocol):
+    """Receives the messages of a running graph, from the monitor's thread.
+
+    Who inherits it takes those that are of interest.
+    """
 
     def silent_stage(self) -> tuple[str, str] | None:
         """The first stage that has sent nothing, and for which camera; None once all have."""
+
+    def on_latent(self, camera: str) -> None:
+        """A latent of a camera has arrived."""
+
+    def on_coding(self, camera: str, values: Mapping[str, str]) -> None:
+        """What the encoder of a camera says in the diagnostics."""
+
+    def on_field_of_view(self, camera: str, degrees: float) -> None:
+        """A calibrated camera's horizontal field of view."""
+
+    def on_decoded(self, camera: str, message: Any) -> None:
+        """A frame was decoded (fields of DecodedFrame)."""
+
+    def on_image(self, camera: str, stamp_ns: int, image: ImageArray) -> None:
+        """An anonymized image, RGB uint8 [H, W, 3]."""
+
+    def on_persons(self, camera: str, message: Any) -> None:
+        """The persons of one frame (fields of PersonArray)."""
+
+    def on_tracks(self, message: Any) -> None:
+        """The tracks of all cameras (fields of PersonArray)."""
+
+    def on_coverage(self, message: Any) -> None:
+        """Which floor cameras watch (fields of OccupancyGrid)."""
 
 
 def check_ros() -> None:
@@ -145,7 +173,7 @@ class Stop:
         return self._flag.wait(seconds)
 
 
-def await_persons(group: ProcessGroup, books: Books, stop: Stop) -> None:
+def await_persons(group: ProcessGroup, books: Ledger, stop: Stop) -> None:
     """Wait until the frames of every camera have gone the whole way."""
     silent = books.silent_stage()
     since_s = time.monotonic()

@@ -20,6 +20,7 @@ import numpy as np
 
 from roi_codec_ros.common.tables import number, text_table
 from roi_codec_ros.lab.demo.map_book import stamp_of
+from roi_codec_ros.lab.demo.running import Ledger
 
 FLAT = 0.02  # the most that memory may have grown by, of what it was first
 CREEP = 0.10  # the most that the latency of the fastest tenth of the frames may have grown by
@@ -109,7 +110,7 @@ def _kib(path: Path, names: Sequence[str]) -> dict[str, int]:
     return found
 
 
-class SoakBook:
+class SoakBook(Ledger):
     """Notes when frames have come through; fed as the demo's monitor feeds its ledger."""
 
     def __init__(self, cameras: Sequence[str]) -> None:
@@ -151,24 +152,6 @@ class SoakBook:
         """A frame was decoded (fields of DecodedFrame)."""
         with self._lock:
             self._sequences[camera].append((time.monotonic(), message.sequence))
-
-    def on_latent(self, camera: str) -> None:
-        """Not of interest."""
-
-    def on_coding(self, camera: str, values: Mapping[str, str]) -> None:
-        """Not of interest."""
-
-    def on_field_of_view(self, camera: str, degrees: float) -> None:
-        """Not of interest."""
-
-    def on_image(self, camera: str, stamp_ns: int, image: np.ndarray) -> None:
-        """Not of interest."""
-
-    def on_persons(self, camera: str, message: Any) -> None:
-        """Not of interest."""
-
-    def on_coverage(self, message: Any) -> None:
-        """Not of interest."""
 
 
 def first_and_last(
