@@ -4,10 +4,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from math import inf
 from pathlib import Path
+from typing import TypeVar
 
 from roi_codec_ros.common.output_files import Output, check_outputs
+
+T = TypeVar("T", int, float)
 
 
 def add_json_option(parser: argparse.ArgumentParser) -> None:
@@ -35,20 +39,23 @@ def outputs(
     return check_outputs(paths, force=args.force, inputs=read)
 
 
-def positive(text: str) -> int:
-    """An argument that is a whole number of 1 or more; for argparse's ``type``."""
-    value = int(text)
-    if value < 1:
-        raise ValueError(text)
-    return value
+def number(kind: Callable[[str], T], name: str, good: Callable[[T], bool]) -> Callable[[str], T]:
+    """A type for argparse: a number that is ``good``. name: how it is called when refused."""
+
+    def read(text: str) -> T:
+        value = kind(text)
+        if not good(value):
+            raise ValueError(text)
+        return value
+
+    read.__name__ = name
+    return read
 
 
-def not_negative(text: str) -> int:
-    """An argument that is a whole number of 0 or more; for argparse's ``type``."""
-    value = int(text)
-    if value < 0:
-        raise ValueError(text)
-    return value
+positive = number(int, "positive number", lambda value: value >= 1)
+not_negative = number(int, "number of 0 or more", lambda value: value >= 0)
+positive_real = number(float, "positive number", lambda value: 0 < value < inf)
+not_negative_real = number(float, "number of 0 or more", lambda value: 0 <= value < inf)
 
 
 def image_size(text: str) -> tuple[int, int]:
@@ -57,27 +64,4 @@ def image_size(text: str) -> tuple[int, int]:
     return positive(width), positive(height)
 
 
-# What argparse calls them when it refuses one.
-positive.__name__ = "positive number"
-not_negative.__name__ = "number of 0 or more"
-image_size.__name__ = "size"
-
-
-def positive_real(text: str) -> float:
-    """An argument that is a number above 0; for argparse's ``type``."""
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise ValueError(text)
-    return value
-
-
-def not_negative_real(text: str) -> float:
-    """An argument that is a number of 0 or more; for argparse's ``type``."""
-    value = float(text)
-    if not 0 <= value < float("inf"):
-        raise ValueError(text)
-    return value
-
-
-positive_real.__name__ = "positive number"
-not_negative_real.__name__ = "number of 0 or more"
+image_size.__name__ = "size"  # what argparse calls it when it refuses one

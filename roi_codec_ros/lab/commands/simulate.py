@@ -23,10 +23,15 @@ from roi_codec_ros.commands.arguments import (
     add_force_option,
     add_json_option,
     not_negative,
+    number,
     outputs,
 )
 from roi_codec_ros.common.errors import UsageError
 from roi_codec_ros.lab.commands import simulate_drive
+
+MINUTES = number(
+    float, "number of minutes from 1/60 to a day", lambda value: 1 / 60 <= value <= 24 * 60
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="random seed",
     )
     parser.add_argument(
-        "--minutes", type=_minutes, default=1.0, help="simulated time (default: %(default)g)"
+        "--minutes", type=MINUTES, default=1.0, help="simulated time (default: %(default)g)"
     )
     parser.add_argument(
         "--video", type=Path, metavar="FILE", help="draw the hall from above into an MP4 file"
@@ -52,16 +57,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     simulate_drive.add_arguments(parser)
     add_json_option(parser)
     add_force_option(parser)
-
-
-def _minutes(text: str) -> float:
-    minutes = float(text)
-    if not 1 / 60 <= minutes <= 24 * 60:
-        raise ValueError(text)
-    return minutes
-
-
-_minutes.__name__ = "number of minutes from 1/60 to a day"
 
 
 def run(args: argparse.Namespace) -> None:
