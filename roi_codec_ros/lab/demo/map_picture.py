@@ -96,6 +96,12 @@ class AreaGeometry:
         column, row = self.pixel(x_m, y_m)
         return round(column), round(row)
 
+    @property
+    def sides(self) -> tuple[int, int, int, int]:
+        """Of the area: left, top, right and bottom in px."""
+        left_top = self.at(self.area.left_m, self.area.top_m)
+        return *left_top, *self.at(self.area.right_m, self.area.bottom_m)
+
 
 class MapPicture:
     """Draws moments onto the same background.
@@ -162,9 +168,7 @@ class MapPicture:
     def _draw_background(self, fill_views: bool) -> NDArray[np.uint8]:
         picture = np.empty((*self.size, 3), np.uint8)
         picture[:] = BACKGROUND
-        at, area = self.geometry.at, self.geometry.area
-        left, top = at(area.left_m, area.top_m)
-        right, bottom = at(area.right_m, area.bottom_m)
+        left, top, right, bottom = self.geometry.sides
         inside = picture[top:bottom, left:right]
         inside[:] = PANEL
         for camera in self._cameras.values() if fill_views else ():
@@ -181,8 +185,7 @@ class MapPicture:
         if watched is not None:
             self._draw_watched(picture, watched)
         at, area = self.geometry.at, self.geometry.area
-        left, top = at(area.left_m, area.top_m)
-        right, bottom = at(area.right_m, area.bottom_m)
+        left, top, right, bottom = self.geometry.sides
         for metre in range(math.ceil(area.left_m), math.floor(area.right_m) + 1):
             cv2.line(picture, (at(metre, 0)[0], top), (at(metre, 0)[0], bottom), _GRID, 1)
         for metre in range(math.ceil(area.bottom_m), math.floor(area.top_m) + 1):
@@ -208,9 +211,7 @@ class MapPicture:
             np.asarray(watched.cells * 255, np.uint8), matrix, (width, height),
             flags=cv2.INTER_LINEAR,
         )  # fmt: skip
-        at, area = self.geometry.at, self.geometry.area
-        left, top = at(area.left_m, area.top_m)
-        right, bottom = at(area.right_m, area.bottom_m)
+        left, top, right, bottom = self.geometry.sides
         mask[:top], mask[bottom:], mask[:, :left], mask[:, right:] = 0, 0, 0, 0
         inside = np.asarray(mask >= 128, np.uint8)
         picture[inside > 0] = _WATCHED
