@@ -20,10 +20,15 @@ def grid_size(height: int, width: int) -> tuple[int, int]:
     return -(-height // BLOCK_PX), -(-width // BLOCK_PX)
 
 
-def heads_around(faces: FloatArray) -> FloatArray:
-    """Head boxes around face boxes, both float32 [N, 4] (x0, y0, x1, y1), pixels."""
+def heads_around(
+    faces: FloatArray, beyond: tuple[float, float, float] = BEYOND_FACE
+) -> FloatArray:
+    """Head boxes around face boxes, both float32 [N, 4] (x0, y0, x1, y1), pixels.
+
+    beyond: the margins, as BEYOND_FACE.
+    """
     width, height = faces[:, 2] - faces[:, 0], faces[:, 3] - faces[:, 1]
-    side, above, below = BEYOND_FACE
+    side, above, below = beyond
     return np.stack(
         [
             faces[:, 0] - side * width,

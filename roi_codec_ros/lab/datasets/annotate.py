@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from roi_codec_ros.lab.datasets.annotations import Annotation, BoxArray
 from roi_codec_ros.perception.detections import DetectsPersons
 from roi_codec_ros.perception.face_detectors import FaceDetector
+from roi_codec_ros.regions.blocks import heads_around
 
 MACHINE = "teacher"  # who made a box, in the data format's own word
 MIXED = "mixed"
 PERSON_CONFIDENCE = 0.4
 
-# A face box of a detector ends at brows and chin; how far the head reaches beyond it, in shares
-# of the box: left and right, top, bottom.
+# How far a head that is learnt reaches beyond a detector's face box, as of `heads_around`.
 BEYOND_FACE = (0.15, 0.45, 0.1)
 # A face belongs to a head whose box holds this share of the face.
 SHARE_IN_HEAD = 0.3
@@ -67,7 +67,7 @@ def cover_faces(heads: BoxArray, faces: BoxArray, size: Sequence[int]) -> BoxArr
             head[:2] = np.minimum(head[:2], face[:2])
             head[2:] = np.maximum(head[2:], face[2:])
         else:
-            covered.append(_head_around(face))
+            covered.append(heads_around(face[None], BEYOND_FACE)[0])
     height, width = size
     boxes = np.array(covered, dtype=np.float32).reshape(-1, 4)
     return np.asarray(boxes.clip(0, [width, height, width, height]), dtype=np.float32)
@@ -78,15 +78,3 @@ def _share_inside(face: BoxArray, head: BoxArray) -> float:
     right, bottom = np.minimum(face[2:], head[2:])
     area = float((face[2] - face[0]) * (face[3] - face[1]))
     return max(float(right - left), 0.0) * max(float(bottom - top), 0.0) / max(area, 1e-6)
-
-
-def _head_around(face: BoxArray) -> BoxArray:
-    width, height = face[2] - face[0], face[3] - face[1]
-    side, above, below = BEYOND_FACE
-    grown = [
-        face[0] - side * width,
-        face[1] - above * height,
-        face[2] + side * width,
-        face[3] + below * height,
-    ]
-    return np.array(grown, dtype=np.float32)

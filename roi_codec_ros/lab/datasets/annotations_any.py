@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from roi_codec_ros.common.errors import RoiCodecError
 from roi_codec_ros.common.photographs import photographs_in
@@ -15,9 +14,6 @@ from roi_codec_ros.lab.datasets.annotations_coco import coco_files, find_coco, r
 from roi_codec_ros.lab.datasets.annotations_odgt import odgt_file, odgt_splits, read_odgt
 from roi_codec_ros.lab.datasets.annotations_yolo import find_yolo, read_yolo
 from roi_codec_ros.lab.datasets.records import NO_FILE, Boxes, Gathering, image_ids, is_file
-
-if TYPE_CHECKING:
-    pass
 
 
 def read_annotations(

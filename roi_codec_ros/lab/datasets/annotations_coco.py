@@ -201,11 +201,7 @@ def _sort_box(
     if boxes is None:
         raise BrokenRecordError(f"expected a known image_id, found {shown(box.get('image_id'))}")
     place, crowd = corners(box.get("bbox")), flag(box, "iscrowd")
-    if name not in (PERSON, HEAD):
-        boxes.regions.setdefault(name, []).append(place)
-    elif crowd:
+    if crowd and name in (PERSON, HEAD):
         boxes.ignored.append(place)
-    elif name == PERSON:
-        boxes.persons.append(place)
     else:
-        boxes.heads.append(place)
+        boxes.add(name, place)

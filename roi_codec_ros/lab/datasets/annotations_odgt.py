@@ -8,7 +8,7 @@ from typing import Any
 
 from roi_codec_ros.common.errors import RoiCodecError
 from roi_codec_ros.common.photographs import photographs_in
-from roi_codec_ros.lab.datasets.annotations import HEAD, PERSON, AnnotationSet
+from roi_codec_ros.lab.datasets.annotations import PERSON, AnnotationSet
 from roi_codec_ros.lab.datasets.records import (
     Boxes,
     BrokenRecordError,
@@ -168,11 +168,8 @@ def _sort_box(box: Any, boxes: Boxes) -> None:
         boxes.ignored.append(body)
         return
     name = str(tag).strip().lower()
-    if name == HEAD:
-        boxes.heads.append(body)
-        return
     if name != PERSON:
-        boxes.regions.setdefault(name, []).append(body)
+        boxes.add(name, body)
         return
     (boxes.ignored if flag(extra, "estimated") else boxes.persons).append(body)
     if "hbox" in box and not flag(head_attributes, "ignore"):

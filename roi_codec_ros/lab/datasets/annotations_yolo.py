@@ -232,12 +232,7 @@ class _Rows:
         name = self._names.get(index)
         if name is None:
             raise BrokenRecordError(f"expected a class that has a name, found {index}")
-        if name == PERSON:
-            boxes.persons.append(place)
-        elif name == HEAD:
-            boxes.heads.append(place)
-        else:
-            boxes.regions.setdefault(name, []).append(place)
+        boxes.add(name, place)
 
     def _parse(self, line: str, width: int, height: int) -> tuple[int, Corners]:
         """`class x y width height`, with key points if the set has any, or `class x y x y …`."""

@@ -19,6 +19,8 @@ from typing import Any
 from roi_codec_ros.common.errors import RoiCodecError, reason_of
 from roi_codec_ros.common.photographs import PhotographError, photograph_size
 from roi_codec_ros.lab.datasets.annotations import (
+    HEAD,
+    PERSON,
     Annotation,
     AnnotationSet,
     Corners,
@@ -173,6 +175,15 @@ class Boxes:
     heads: list[Corners] = field(default_factory=list)
     ignored: list[Corners] = field(default_factory=list)
     regions: dict[str, list[Corners]] = field(default_factory=dict)
+
+    def add(self, name: str, place: Corners) -> None:
+        """A box of a class, by its name in lower case."""
+        if name == PERSON:
+            self.persons.append(place)
+        elif name == HEAD:
+            self.heads.append(place)
+        else:
+            self.regions.setdefault(name, []).append(place)
 
 
 class Gathering:
