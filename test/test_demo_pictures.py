@@ -187,7 +187,7 @@ def test_there_are_three_to_five_rings(range_m):
 
 @pytest.mark.parametrize(("cameras", "with_raw"), [(1, True), (2, True), (1, False), (6, True)])
 def test_side_by_side_has_the_size_it_says(cameras, with_raw):
-    layout = Layout.with_maps(cameras, (480, 640), with_raw=with_raw)
+    layout = Layout.of(cameras, (480, 640), with_raw=with_raw)
     views = [View(f"camera{n}", plain(90), plain(60), (480, 640)) for n in range(cameras)]
     picture = layout.compose(views, camera_maps(views, layout.map_size))
     assert picture.shape == (*layout.size, 3) and picture.dtype == np.uint8
@@ -196,14 +196,14 @@ def test_side_by_side_has_the_size_it_says(cameras, with_raw):
 
 
 def test_one_camera_is_three_panels_of_480():
-    assert Layout.with_maps(1, (480, 640)).size == (
+    assert Layout.of(1, (480, 640)).size == (
         TITLE_PX + 360 + CAPTION_PX + MARGIN_PX,
         3 * 480 + 4 * MARGIN_PX,
     )
 
 
 def test_camera_left_and_anonymized_beside_it():
-    layout = Layout.with_maps(1, (480, 640))
+    layout = Layout.of(1, (480, 640))
     views = [View("camera", plain(90), plain(60), (480, 640))]
     picture = layout.compose(views, camera_maps(views, layout.map_size))
     row = TITLE_PX + 180
@@ -212,7 +212,7 @@ def test_camera_left_and_anonymized_beside_it():
 
 
 def test_without_raw_the_anonymized_picture_comes_first():
-    layout = Layout.with_maps(1, (480, 640), with_raw=False)
+    layout = Layout.of(1, (480, 640), with_raw=False)
     views = [View("camera", None, plain(60), (480, 640))]
     picture = layout.compose(views, camera_maps(views, layout.map_size))
     assert tuple(picture[TITLE_PX + 180, MARGIN_PX + 240]) == (60, 60, 60)

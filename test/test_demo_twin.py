@@ -152,7 +152,7 @@ def test_old_tracks_are_not_shown_as_if_they_were_there():
 @pytest.mark.parametrize("with_raw", [True, False])
 def test_the_layout_has_the_size_it_says_and_fits_a_screen(cameras, with_raw):
     area = Area(-4.0, 0.0, 4.0, 6.0)
-    layout = Layout.with_one_map(cameras, (480, 640), area, with_raw=with_raw)
+    layout = Layout.of(cameras, (480, 640), area, with_raw=with_raw)
     raw = np.full((48, 64, 3), 90, np.uint8)
     views = [View("c", raw, np.full((48, 64, 3), 60, np.uint8), (480, 640))] * cameras
     above = np.full((*layout.map_size, 3), 7, np.uint8)

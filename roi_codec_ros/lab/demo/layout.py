@@ -77,41 +77,33 @@ class Layout:
     decoded_title: str = ANONYMIZED
 
     @classmethod
-    def with_maps(
+    def of(
         cls,
         cameras: int,
         original_size: tuple[int, int],
+        area: Area | None = None,
         *,
         with_raw: bool = True,
         decoded_title: str = ANONYMIZED,
     ) -> Layout:
-        """A map for each camera. Panels 480 px wide, or smaller where the video grew too tall."""
-        height, width = original_size
-        room = MAX_VIDEO_HEIGHT_PX / max(cameras, 1) - TITLE_PX - CAPTION_PX - MARGIN_PX
-        panel_width = min(480.0, max(room, 90) * width / max(height, 1))
-        panel_height = panel_width * height / max(width, 1)
-        size = (max(2 * round(panel_height / 2), 90), 2 * round(panel_width / 2))
-        return cls(cameras, size, size[1], False, with_raw, decoded_title)
+        """Panels of the cameras' aspect, with one map as wide as ``area`` asks for.
 
-    @classmethod
-    def with_one_map(
-        cls,
-        cameras: int,
-        original_size: tuple[int, int],
-        area: Area,
-        *,
-        with_raw: bool = True,
-        decoded_title: str = ANONYMIZED,
-    ) -> Layout:
-        """Panels of the cameras' aspect, and a map as wide as its area asks for."""
-        height, width = original_size
+        Without an area a map for each camera: panels 480 px wide, or smaller where the video grew
+        too tall.
+        """
+        height, width = max(original_size[0], 1), max(original_size[1], 1)
+        if area is None:
+            room = MAX_VIDEO_HEIGHT_PX / max(cameras, 1) - TITLE_PX - CAPTION_PX - MARGIN_PX
+            panel_width = min(480.0, max(room, 90) * width / height)
+            panel_height = panel_width * height / width
+            size = (max(2 * round(panel_height / 2), 90), 2 * round(panel_width / 2))
+            return cls(cameras, size, size[1], False, with_raw, decoded_title)
         room = ROWS_PX // max(cameras, 1) - TITLE_PX - CAPTION_PX
-        panel_height = 2 * (min(max(room, PANEL_HEIGHTS_PX[0]), PANEL_HEIGHTS_PX[1]) // 2)
-        panel_width = 2 * round(panel_height * width / max(height, 1) / 2)
-        rows = cameras * (TITLE_PX + panel_height + CAPTION_PX) - TITLE_PX - CAPTION_PX
+        tall = 2 * (min(max(room, PANEL_HEIGHTS_PX[0]), PANEL_HEIGHTS_PX[1]) // 2)
+        rows = cameras * (TITLE_PX + tall + CAPTION_PX) - TITLE_PX - CAPTION_PX
         map_width = round((rows - HEAD_PX - FOOT_PX) * area.width_m / area.depth_m) + 2 * SIDE_PX
         map_width = min(max(map_width, MAP_WIDTHS_PX[0]), MAP_WIDTHS_PX[1])
-        size = (panel_height, panel_width)
+        size = (tall, 2 * round(tall * width / height / 2))
         return cls(cameras, size, map_width + map_width % 2, True, with_raw, decoded_title)
 
     @property

@@ -166,11 +166,8 @@ def layout_of(run: Run) -> Layout:
     """The video's layout for the cameras of this run."""
     count, size = len(run.cameras), _usual_size(run)
     title = ANONYMIZED if run.trained else NOT_ANONYMIZED
-    if run.twin is None:
-        return Layout.with_maps(count, size, with_raw=_has_raw(run), decoded_title=title)
-    return Layout.with_one_map(
-        count, size, run.twin.area(), with_raw=_has_raw(run), decoded_title=title
-    )
+    area = None if run.twin is None else run.twin.area()
+    return Layout.of(count, size, area, with_raw=_has_raw(run), decoded_title=title)
 
 
 def _usual_size(run: Run) -> tuple[int, int]:

@@ -13,7 +13,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import cv2
 import numpy as np
@@ -52,31 +52,14 @@ PARTS = {
 }  # ours: named as in EncodedFrame
 
 
-class Contestant(Protocol):
-    """One codec.
+@dataclass
+class Contestant:
+    """One codec. encode: RGB uint8 [H, W, 3] to bytes; decode: back.
 
     Attributes:
         frames: how many frames one call encodes.
         parts: milliseconds of one frame of its last call by part, if it knows them.
     """
-
-    name: str
-    preset: str
-    backend: str | None
-    trained: bool | None
-    frames: int
-    parts: dict[str, float]
-
-    def encode(self, image: ImageArray) -> bytes:
-        """RGB uint8 [H, W, 3] to bytes."""
-
-    def decode(self, data: bytes) -> ImageArray:
-        """Bytes to RGB uint8 [H, W, 3]."""
-
-
-@dataclass
-class Baseline:
-    """A standard codec as a contestant."""
 
     name: str
     preset: str
@@ -88,27 +71,21 @@ class Baseline:
     parts: dict[str, float] = field(default_factory=dict)
 
 
-class Ours:
+class Ours(Contestant):
     """One of our presets by one backend; decoded by torch, as on a server."""
-
-    name = "roi-codec"
-    frames = 1
 
     def __init__(self, encoder: Encoder, decoder: Decoder, backend: str) -> None:
         self._encoder, self._decoder = encoder, decoder
-        self.backend: str | None = backend
-        self.preset = encoder.model.preset.name
-        self.trained: bool | None = encoder.model.header.get("trained", True) is not False
-        self.parts: dict[str, float] = {}
+        super().__init__("roi-codec", encoder.model.preset.name, self._encode, self._decode)
+        self.backend = backend
+        self.trained = encoder.model.header.get("trained", True) is not False
 
-    def encode(self, image: ImageArray) -> bytes:
-        """RGB uint8 [H, W, 3] to a payload."""
+    def _encode(self, image: ImageArray) -> bytes:
         frame = self._encoder.encode(image)
         self.parts = _parts(frame)
         return frame.data
 
-    def decode(self, data: bytes) -> ImageArray:
-        """A payload to RGB uint8 [H, W, 3]."""
+    def _decode(self, data: bytes) -> ImageArray:
         return self._decoder.decode(data).image
 
 
@@ -123,8 +100,8 @@ class OursInFilms(Ours):
         self.preset += " film"
         self._stamp_s = 0.0
 
-    def encode(self, image: ImageArray) -> bytes:
-        """RGB uint8 [H, W, 3], seen in so many frames, to the last one's payload."""
+    def _encode(self, image: ImageArray) -> bytes:
+        """The payload of the last of so many frames."""
         of_frames = []
         for _ in range(self.frames):
             self._stamp_s += 1.0 / CAMERA_FPS
@@ -261,12 +238,12 @@ class _Calls:
         self.decode_ms.append(1e3 * (clock() - started))
 
 
-def baselines(threads: int) -> Iterator[Baseline]:
+def baselines(threads: int) -> Iterator[Contestant]:
     """JPEG by Pillow and by OpenCV, and AV1 by Pillow at two speeds."""
     for method in parse_baselines(BASELINES, threads=threads):
-        yield Baseline(method.name, method.preset, method.encode, method.decode)
+        yield Contestant(method.name, method.preset, method.encode, method.decode)
     for quality in QUALITIES:
-        yield Baseline("jpeg-opencv", str(quality), _opencv_jpeg(quality), _opencv_decode)
+        yield Contestant("jpeg-opencv", str(quality), _opencv_jpeg(quality), _opencv_decode)
 
 
 def model_of(preset: str) -> Model:
