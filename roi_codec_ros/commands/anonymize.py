@@ -187,8 +187,9 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _settings(args: argparse.Namespace, progress: ProgressBar) -> Settings:
+    from roi_codec_ros.common.machine import usable_cores
     from roi_codec_ros.recordings.film_finder import film_finders
-    from roi_codec_ros.recordings.pipeline import Settings, usable_cores
+    from roi_codec_ros.recordings.pipeline import Settings
 
     return Settings(
         film_finders(args.regions, backend=args.backend),
