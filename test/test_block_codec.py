@@ -168,7 +168,7 @@ def test_between_two_frames_judged_whole_heads_are_hidden_and_what_is_beside_the
     was = (whole == HIDDEN)[4:10, 10:16]
     assert was.all() and (between[4:10, 9:17] == HIDDEN).all()
     assert (between[1:4, 1:4] == HIDDEN).all()  # a face that came in between
-    assert (next_one[4:10, 9:17] == HIDDEN).all() and not (next_one[4:10, 8] == HIDDEN).any()
+    assert (next_one[4:10, 10:16] == HIDDEN).all() and not (next_one[4:10, 9] == HIDDEN).any()
     assert (between[20:29, 9:19] != HIDDEN).all()
 
 

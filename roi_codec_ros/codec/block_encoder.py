@@ -82,12 +82,12 @@ class BlockEncoder:
             region networks fail on the frame.
         """
         regions, thresholds = self._regions.find(image, stamp_s), self._thresholds
-        hidden = hidden_blocks(regions, thresholds)
+        hidden, doubtful = hidden_blocks(regions, thresholds), None
         if stamp_s is not None:
-            hidden = self._memory.hidden(hidden, regions, thresholds, stamp_s)
+            hidden, doubtful = self._memory.masks(hidden, regions, thresholds, stamp_s)
             if (moved := self._regions.moved_heads()) is not None:
                 hidden |= moved  # not remembered: the head is in one of these blocks
-        plan = plan_blocks(regions, thresholds, hidden)
+        plan = plan_blocks(regions, thresholds, hidden, doubtful)
         blocks = (FIRST_CLASS + self._policy.classes(plan)).astype(np.uint8)
         blocks[plan.hidden] = HIDDEN
         return FramePlan(blocks, self.levels(), plan.persons >= self._policy.person)

@@ -157,9 +157,9 @@ class EncoderParameters(NodeParameters):
     )
     hide_memory_s: float = parameter(
         0.5,
-        "Time in seconds for which the blocks of a head that is not found again stay hidden, with "
-        "those beside them, while a person is still seen there, so that a head missed in one "
-        "frame is not shown. 0: no memory.",
+        "Time in seconds for which the blocks of a head that is not found again stay hidden, and "
+        "those beside them coarse, while a person is still seen there, so that a head missed in "
+        "one frame is not shown. 0: no memory.",
         range=(0.0, 10.0),
     )
     persons_every: int = parameter(

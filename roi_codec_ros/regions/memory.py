@@ -21,10 +21,10 @@ _BESIDE = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 class MaskMemory:
     """Remembers which blocks were hidden, never pixels.
 
-    Blocks of a head that is not found again stay hidden, and so are those beside them, where it
-        may have moved to; but only where a person or a head is still likely, so that a scene cut
-        or a moving camera leaves no masks on empty areas. A head that is found again, at most one
-        block further, leaves none behind it.
+    Blocks of a head that is not found again stay hidden, and those beside them, where it may have
+        moved to, are doubtful; but only where a person or a head is still likely, so that a scene
+        cut or a moving camera leaves no masks on empty areas. A head that is found again, at most
+        one block further, leaves none behind it.
     """
 
     def __init__(self, memory_s: float) -> None:
@@ -36,16 +36,16 @@ class MaskMemory:
         # in the end, spread over those that are held.
         self._stands_for = np.zeros((0, 0))
 
-    def hidden(
+    def masks(
         self, found: BoolArray, regions: Regions, thresholds: Thresholds, now_s: float
-    ) -> BoolArray:
-        """Blocks to hide in this frame: the found ones, and some of earlier frames.
+    ) -> tuple[BoolArray, BoolArray]:
+        """Blocks to hide in this frame, found ones and some of earlier frames; and doubtful ones.
 
         found: bool [rows, columns], the blocks of heads in this frame. now_s: its capture time. A
             stamp that goes back or another frame size empties the memory.
         """
         if self.memory_s <= 0:
-            return found
+            return found, np.zeros_like(found)
         if found.shape != self._found_s.shape or now_s < self._now_s:
             self._found_s = np.full(found.shape, -np.inf)
             self._stands_for = np.zeros(found.shape)
@@ -61,13 +61,14 @@ class MaskMemory:
         expected = summed(np.where(remembered, self._stands_for, 0.0))
         lost = expected - summed(found)
         missed = lost > np.minimum(MOST_SHARE_LOST * expected, MOST_BLOCKS_LOST)
-        held = remembered & ~found & missed[labels] & still_there(regions, thresholds)
+        there = still_there(regions, thresholds)
+        held = remembered & ~found & missed[labels] & there
         hidden = np.asarray(found | held, np.bool_)
         each = np.where(missed, expected / np.maximum(summed(hidden), 1.0), 1.0)
         self._stands_for = np.where(hidden, each[labels], 0.0)
         self._found_s = np.where(found, now_s, np.where(held, self._found_s, -np.inf))
-        around = cv2.dilate(held.astype(np.uint8), _BESIDE).astype(np.bool_)
-        return np.asarray(hidden | (around & still_there(regions, thresholds)), np.bool_)
+        beside = cv2.dilate(held.astype(np.uint8), _BESIDE).astype(np.bool_)
+        return hidden, np.asarray(beside & there & ~hidden, np.bool_)
 
 
 def still_there(regions: Regions, thresholds: Thresholds) -> BoolArray:

@@ -48,16 +48,24 @@ def hidden_blocks(regions: Regions, thresholds: Thresholds) -> BoolArray:
 
 
 def plan_blocks(
-    regions: Regions, thresholds: Thresholds, hidden: BoolArray | None = None
+    regions: Regions,
+    thresholds: Thresholds,
+    hidden: BoolArray | None = None,
+    doubtful: BoolArray | None = None,
 ) -> BlockPlan:
     """Plan the treatment of a frame's blocks.
 
     Args:
         hidden: bool [rows, columns], the blocks to hide; None: `hidden_blocks`.
+        doubtful: bool [rows, columns], blocks that may be part of a head besides those that the
+            regions tell of.
     """
     if hidden is None:
         hidden = hidden_blocks(regions, thresholds)
-    return BlockPlan(hidden, _doubtful(regions, thresholds, hidden), regions.persons)
+    found = _doubtful(regions, thresholds, hidden)
+    if doubtful is not None:
+        found = found | (doubtful & ~hidden)
+    return BlockPlan(hidden, found, regions.persons)
 
 
 def _doubtful(regions: Regions, thresholds: Thresholds, hidden: BoolArray) -> BoolArray:
