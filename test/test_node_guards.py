@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,8 +20,10 @@ from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from std_msgs.msg import Header, String
 
+from roi_codec_ros.nodes import rivals
 from roi_codec_ros.nodes.base import ManagedNode
-from roi_codec_ros.nodes.mismatches import Mismatches
+from roi_codec_ros.nodes.mismatches import UNDISCOVERED, Mismatches
+from roi_codec_ros.nodes.rivals import Rivals
 
 pytestmark = pytest.mark.graph
 
@@ -151,3 +154,39 @@ def test_entities_have_no_event_handlers_for_an_executor_to_look_at(faulty):
     node.publisher(Header, "told")
 
     assert len(list(node.waitables)) == before
+
+
+class Shared:
+    """A node's graph: its topic and the names of the nodes that publish it."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
+
+    def get_fully_qualified_name(self) -> str:
+        return "/front/encoder"
+
+    def count_publishers(self, topic: str) -> int:
+        return len(self.names)
+
+    def get_publishers_info_by_topic(self, topic: str) -> list[SimpleNamespace]:
+        return [SimpleNamespace(node_namespace="/front", node_name=name) for name in self.names]
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [("encoder", "another /front/encoder"), (UNDISCOVERED, "one of an unknown node")],
+)
+def test_a_publisher_that_may_be_ones_own_is_a_rival_only_if_it_stays(other, said, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(rivals.time, "monotonic", lambda: now[0])
+    watch = Rivals(Shared("encoder", other))  # type: ignore[arg-type]
+
+    assert watch.found(["/front/latent"]) == ""
+    now[0] += rivals.PATIENCE_S + 1
+    assert said in watch.found(["/front/latent"])
+
+
+def test_another_node_on_a_topic_is_a_rival_at_once():
+    watch = Rivals(Shared("encoder", "intruder"))  # type: ignore[arg-type]
+
+    assert "/front/intruder on /front/latent" in watch.found(["/front/latent"])
