@@ -68,4 +68,5 @@ def detector_int8(
         inputs(),
         operators=detector_graph.INT8_OPERATORS,
         in_float=[name for name in names if name.startswith(detector_graph.IN_FLOAT)],
+        average=False,  # or persons' scores shrink
     )
