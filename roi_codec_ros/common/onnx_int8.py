@@ -75,23 +75,21 @@ def quantise_network(
     *,
     operators: Sequence[str],
     in_float: Sequence[str],
-    average: bool = True,
 ) -> onnx.ModelProto:
     """The int8 form of a float32 graph of any inputs; its metadata are kept.
 
     Args:
-        inputs: to calibrate on, by name.
-        average: average what they reach over them, so that one that is out of the ordinary does
-            not make the steps coarse for all others. Otherwise nothing that they reach is cut off,
-            as where the strongest values are those that count.
+        inputs: to calibrate on, by name, one or several in a batch. What batches reach is
+            averaged over them, so that one that is out of the ordinary does not make the steps
+            coarse for all others; in larger batches less is cut off.
         operators: which kinds of nodes are to compute in int8.
         in_float: the names of nodes that are not to.
 
     Raises RoiCodecError as `quantise`.
     """
-    options = {"CalibMovingAverage": average, "CalibMovingAverageConstant": _NEW_SHARE}
+    averaged = {"CalibMovingAverage": True, "CalibMovingAverageConstant": _NEW_SHARE}
     return _like(
-        _quantised(graph, inputs, operators=operators, in_float=in_float, options=options), graph
+        _quantised(graph, inputs, operators=operators, in_float=in_float, options=averaged), graph
     )
 
 
