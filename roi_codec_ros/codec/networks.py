@@ -224,6 +224,11 @@ def smooth_share(levels: Tensor) -> Tensor:
     return ((levels - SMOOTH_FROM) / (SMOOTH_WHOLLY - SMOOTH_FROM)).clamp(0.0, 1.0)
 
 
+def inverse_of_blocks(channels: int) -> Tensor:
+    """Weights [3 · 16 · 16, channels, 1, 1] that turn coefficients of blocks into their pixels."""
+    return lowest_frequencies(channels, 16).flatten(1).T[:, :, None, None].contiguous()
+
+
 def _spline_through_means() -> Tensor:
     """Weights [3 · 16 · 16, SMOOTH_CHANNELS, 3, 3]: quadratic B-splines over means of blocks."""
     t = (torch.arange(16) + 0.5) / 16 - 0.5
@@ -274,8 +279,7 @@ class BlockSynthesis(nn.Module):
                 nn.init.zeros_(head.weight)
                 _set_bias(head, 0.0)
             with torch.no_grad():
-                basis = lowest_frequencies(latent_channels, 16).flatten(1)
-                self.base.weight.copy_(basis.T[:, :, None, None])
+                self.base.weight.copy_(inverse_of_blocks(latent_channels))
                 self.smooth.weight.copy_(_spline_through_means())
             _set_bias(self.base, 0.5)
 

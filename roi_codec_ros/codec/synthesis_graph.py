@@ -129,10 +129,9 @@ def _synthesis(graph: GraphBuilder, channels: int) -> None:
         told = graph.convolution(TOLD, weight, bias, name="share")
         return graph.node("Clip", told, *bounds)
 
-    def neighbourhood() -> str:
-        """The means of blocks, with the border repeated: [B, 3, h + 2, w + 2]."""
-        means = graph.node("Slice", COEFFICIENTS, *(graph.constant([n]) for n in (0, MEANS, 1)))
-        return graph.node("Pad", means, graph.constant([0, 0, 1, 1, 0, 0, 1, 1]), mode="edge")
+    def bordered(x: str) -> str:
+        """With the border repeated: [B, ., h + 2, w + 2]."""
+        return graph.node("Pad", x, graph.constant([0, 0, 1, 1, 0, 0, 1, 1]), mode="edge")
 
     bounds = [graph.constant(np.float32(value)) for value in (0, 1)]
     gains = np.concatenate([np.full(channels, 0.5), [1 / LEVELS, 1]]).astype(np.float32)
@@ -149,7 +148,8 @@ def _synthesis(graph: GraphBuilder, channels: int) -> None:
     fine = graph.node("Mul", COEFFICIENTS, sharp)
     base = _by_patches(*parameters("base"))
     smooth_weight = graph.weight("smooth.weight")[:, :MEANS]  # those of others are 0
-    around = neighbourhood()
+    means = graph.node("Slice", COEFFICIENTS, *(graph.constant([n]) for n in (0, MEANS, 1)))
+    around = bordered(means)
     smooth = _by_patches(smooth_weight, np.zeros(len(smooth_weight), np.float32))
 
     def of_blocks(part: int, name: str) -> str:
@@ -167,10 +167,9 @@ def _synthesis(graph: GraphBuilder, channels: int) -> None:
 
     def interpolated(x: str) -> str:
         """Between the values of patches, linearly, with the border repeated: as patches."""
-        padded = graph.node("Pad", x, graph.constant([0, 0, 1, 1, 0, 0, 1, 1]), mode="edge")
         weight = _between_patches(3)
         bias = np.zeros(len(weight), np.float32)
-        return graph.convolution(padded, weight, bias, name="soft_head.patches")
+        return graph.convolution(bordered(x), weight, bias, name="soft_head.patches")
 
     colours, patches = of_blocks(1, "mean"), of_blocks(0, "base")
     seen = graph.weight("head.weight").shape[1] - 3

@@ -12,7 +12,7 @@ import torch
 
 from roi_codec_ros.codec.model_file import read_model
 from roi_codec_ros.codec.models import SUFFIX
-from roi_codec_ros.codec.networks import TOLD_OF_BLOCKS, lowest_frequencies
+from roi_codec_ros.codec.networks import TOLD_OF_BLOCKS, inverse_of_blocks
 from roi_codec_ros.codec.presets import Preset, get_preset
 from roi_codec_ros.common.errors import RoiCodecError, reason_of
 from roi_codec_ros.common.files import write_whole
@@ -144,11 +144,10 @@ def _told_of(weights: dict[str, torch.Tensor], coefficients: int) -> dict[str, t
     known, told = stem.split([stem.shape[1] - TOLD_OF_BLOCKS, TOLD_OF_BLOCKS], dim=1)
     known = known[:, :coefficients]
     unused = stem.new_zeros(len(stem), coefficients - known.shape[1], *stem.shape[2:])
-    basis = lowest_frequencies(coefficients, 16).flatten(1).T[:, :, None, None]
     return {
         **weights,
         "stem.weight": torch.cat([known, unused, told], dim=1),
-        "base.weight": basis.contiguous(),
+        "base.weight": inverse_of_blocks(coefficients),
     }
 
 
