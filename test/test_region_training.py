@@ -39,6 +39,7 @@ from roi_codec_ros.lab.training.region_model import (  # noqa: E402
     stored_arrays,
 )
 from roi_codec_ros.lab.training.region_network import RegionNetwork  # noqa: E402
+from roi_codec_ros.lab.training.region_run import held_out  # noqa: E402
 from roi_codec_ros.lab.training.region_trainer import (  # noqa: E402
     RegionTrainer,
     RegionTrainingConfig,
@@ -134,6 +135,22 @@ def test_targets_mark_blocks_of_heads_and_persons_and_leave_edges_out():
     assert wanted[PERSON][:, :3].max() == 0 and prices[PERSON][15, 0] == 1
 
 
+def test_what_surrounds_a_head_is_taught_not_to_be_one():
+    taught = labels(heads=[[64, 64, 80, 80, 1.0]], unknown=[[80, 64, 100, 80]])
+
+    _, prices = block_targets(taught, 16, 16, 8)
+
+    assert prices[HEAD][8, 7] > prices[HEAD][8, 8] > prices[HEAD][8, 4] == 1
+    assert prices[HEAD][8, 10] == 0  # where nobody knows, still nothing
+
+
+def test_thresholds_are_chosen_on_photographs_that_are_not_trained_on():
+    chosen_on, trained_on = held_out(list(range(1972)))
+
+    assert 190 < len(chosen_on) < 225 and sorted([*chosen_on, *trained_on]) == list(range(1972))
+    assert held_out([1, 2, 3]) == ([1, 2, 3], [1, 2, 3])  # too few
+
+
 def test_boxes_move_with_the_crop():
     mirrored = np.array([[-0.5, 0, 256], [0, 0.5, 0]])
 
@@ -198,7 +215,7 @@ def test_files_are_written_anew_without_training(tmp_path, shipped):
     )
     card = load_regions(out / "regions-int8.onnx", threads=1).card
     assert card["training"] == load_regions(start, threads=1).card["training"]
-    assert card["on_training_photographs"]["recall"] == 1.0
+    assert card["on_photographs_held_out"]["recall"] == 1.0
 
 
 @pytest.mark.skipif(not NANODET.is_dir(), reason="NanoDet's files are not here")

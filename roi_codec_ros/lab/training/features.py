@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from roi_codec_ros.common.devices import settle, torch_device
+from roi_codec_ros.common.devices import fast_bfloat16, settle, torch_device
 from roi_codec_ros.perception.person_detector import feature_pyramid
 
 # Layers of YOLOv8 whose outputs are compared: strides 8 and 16 of the backbone, and what the
@@ -42,8 +42,7 @@ class DetectorDistance(nn.Module):
         self.pyramid: Any = settle(feature_pyramid(weights, COMPARED_LAYERS), target)
         self.pyramid.to(memory_format=torch.channels_last)
         self._device_type = target.type
-        # On a CPU without tiles for bfloat16, float32 is half as slow.
-        self._reduces = target.type != "cpu" or torch.cpu._is_amx_tile_supported()
+        self._reduces = fast_bfloat16(target)
 
     def forward(self, x: Tensor, target: Tensor, x_hat: Tensor) -> Distances:
         """How far the reconstruction is from what the detector should see and find."""

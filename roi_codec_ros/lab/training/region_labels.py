@@ -139,6 +139,9 @@ class FaceTeacher:
 # A block belongs to a head that fills half of it. Of a small head it need not fill as much, where
 # a good part of the head lies in it. What is filled less is taught neither as head nor as none.
 HEAD_SHARE, SMALL_HEAD_SHARE, PART_OF_HEAD = 0.5, 0.12, 0.3
+# Price of the blocks around a head, relative to that of the head's own: what is hidden beyond a
+# head costs the person below it.
+AROUND_HEAD = 1.5
 HEAD, PERSON = 0, 1
 
 
@@ -202,7 +205,11 @@ def _add_head(wanted: FloatArray, prices: FloatArray, grid: _Grid, box: FloatArr
     prices[(share > SMALL_HEAD_SHARE) & ~part & (wanted == 0)] = 0.0
     wanted[part] = np.maximum(wanted[part], sure)
     small = 3.0 * min(1.0, 256.0 / max(area, 16.0)) if sure == 1 else 1.0
-    prices[part] = max(1.0, small)
+    price = max(1.0, small)
+    prices[part] = price
+    around = cv2.dilate(part.astype(np.uint8), np.ones((3, 3), np.uint8)) > part
+    taught = around & (share <= SMALL_HEAD_SHARE) & (wanted == 0) & (prices > 0)
+    prices[taught] = np.maximum(prices[taught], AROUND_HEAD * price)
 
 
 def _add_person(wanted: FloatArray, prices: FloatArray, grid: _Grid, box: FloatArray) -> None:

@@ -33,7 +33,12 @@ from roi_codec_ros.regions import Thresholds, load_regions
 T = TypeVar("T")
 Say = Callable[[str], None]
 CHECKPOINT = "checkpoint.pt"
-MOST_CHOSEN_ON = 200  # photographs that thresholds are chosen on
+# Photographs that thresholds are chosen on: one of ten, and no more than about 200. They are not
+# trained on: a network is too sure of those that it has seen.
+HELD_OUT_FROM, MOST_HELD_OUT = 10, 200
+# Share of NanoDet-g's weights in the trunk that is written, the rest is learnt: it knows more
+# photographs than a data set has (Wortsman et al., "Robust fine-tuning of zero-shot models", 2022).
+PUBLISHED_SHARE = 0.2
 TRUNK_SHARE = 0.15  # of the learning rate, for layers that start from NanoDet-g
 _WRITTEN = (CHECKPOINT, "log.jsonl", "regions.onnx", "regions-int8.onnx")
 
@@ -100,7 +105,7 @@ class RegionRun:
             for item in read_annotations(folder, self.split, needs_persons=False)
         ]
         if not self.train:
-            annotations = _spread(annotations)
+            annotations, _ = held_out(annotations)
         photographs = Photographs(annotations)
         photographs.read_ahead()
         broken = photographs.broken
@@ -147,23 +152,33 @@ class RegionRun:
             trunk_learning_rate=TRUNK_SHARE * rate,
             seed=self.seed,
         )
-        batches = RegionBatches(
-            examples.photographs, examples.annotations, examples.labels, config.crops
-        )
+        _, trained_on = held_out(examples.annotations)
+        _, labels = held_out(examples.labels)
+        batches = RegionBatches(examples.photographs, trained_on, labels, config.crops)
         trainer = RegionTrainer(
             config,
             network,
             batches,
             self.out / CHECKPOINT,
             self.device,
-            about=self._about(len(examples.annotations)),
+            about=self._about(len(trained_on)),
         )
         if self.resume:
             trainer.resume()
         with ProgressLog(self.out / LOG_NAME, start=trainer.progress()) as log:
             trainer.run(log)
         figures = {"steps": trainer.step, "minutes": round(trainer.elapsed_s / 60, 1)}
-        return trainer.averaged(), {**trainer.about, **figures}
+        trained = trainer.averaged()
+        self._mix_published_in(trained)
+        return trained, {**trainer.about, **figures}
+
+    @torch.no_grad()
+    def _mix_published_in(self, network: RegionNetwork) -> None:
+        published = RegionNetwork()
+        published.start_from_nanodet(self.nanodet)
+        pairs = zip(network.trunk_parameters(), published.trunk_parameters(), strict=True)
+        for learnt, weights in pairs:
+            learnt.lerp_(weights, PUBLISHED_SHARE)
 
     def _about(self, photographs: int) -> dict[str, Any]:
         """What the card says of the training before it begins."""
@@ -174,6 +189,7 @@ class RegionRun:
             "started_from": started,
             "faces_by": "YuNet (Shiqi Yu and others, Apache-2.0), unchanged",
             "trunk_from": "NanoDet-g (RangiLyu, Apache-2.0), trained on COCO",
+            "published_share": PUBLISHED_SHARE,
             "teachers": ["NanoDet-g", "YuNet"],
         }
 
@@ -188,17 +204,19 @@ class RegionRun:
         }
         arrays = {**network.arrays(), **region_model.face_arrays(self.yunet)}
         lowest = Thresholds()
-        images = [examples.photographs.read(item) for item in _spread(examples.annotations)]
-        labels = _spread(examples.labels)
+        annotations, labels = examples.annotations, examples.labels
+        if self.train:
+            (annotations, _), (labels, _) = held_out(annotations), held_out(labels)
+        images = [examples.photographs.read(item) for item in annotations]
         for name, graph in region_model.region_files(arrays, card, images[::4]).items():
             finder = region_model.open_finder(region_model.with_thresholds(graph, lowest), name)
             found = [finder.find(image) for image in images]
             thresholds, figures = region_model.choose_thresholds(found, labels)
             path = self.out / f"{name}.onnx"
-            entries = {"name": name, "on_training_photographs": figures}
+            entries = {"name": name, "on_photographs_held_out": figures}
             content = region_model.with_thresholds(graph, thresholds, **entries)
             write(path, content, durable=True)
-            say(f"wrote {path}: {thresholds}, on training photographs {figures}")
+            say(f"wrote {path}: {thresholds}, on photographs held out {figures}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,6 +226,12 @@ class _Examples:
     labels: list[RegionLabels]
 
 
-def _spread(items: list[T]) -> list[T]:
-    """A number of them, evenly spread from the first to the last."""
-    return items[:: max(1, len(items) // MOST_CHOSEN_ON)]
+def held_out(items: list[T]) -> tuple[list[T], list[T]]:
+    """Items that thresholds are chosen on, spread evenly, and the others, to train on.
+
+    Both are all of them where there are too few.
+    """
+    if len(items) < HELD_OUT_FROM:
+        return items, items
+    every = max(HELD_OUT_FROM, len(items) // MOST_HELD_OUT)
+    return items[::every], [item for index, item in enumerate(items) if index % every]

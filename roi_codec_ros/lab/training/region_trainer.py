@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from roi_codec_ros.common.devices import torch_device
+from roi_codec_ros.common.devices import fast_bfloat16, torch_device
 from roi_codec_ros.lab.training.region_batches import (
     RegionBatch,
     RegionBatches,
@@ -75,6 +75,7 @@ class RegionTrainer(TrainingRun[RegionBatch]):
         """network: as it starts. about: what the card shall say of the training."""
         super().__init__(config, CHECKPOINT_KIND, batches, checkpoint, about)
         self._device = torch_device(device)
+        self._reduces = fast_bfloat16(self._device)
         self.network = network.to(self._device).to(memory_format=torch.channels_last)
         optimizer = torch.optim.AdamW(
             [
@@ -105,7 +106,9 @@ class RegionTrainer(TrainingRun[RegionBatch]):
         wanted, prices = (
             torch.from_numpy(x).to(self._device) for x in (batch.wanted, batch.prices)
         )
-        logits = self.network(images.contiguous(memory_format=torch.channels_last)).float()
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._reduces):
+            logits = self.network(images.contiguous(memory_format=torch.channels_last))
+        logits = logits.float()
         dearer = torch.tensor([config.head_recall, config.person_recall], device=self._device)
         prices = prices * torch.where(wanted > 0.5, dearer[None, :, None, None], 1.0)
         entropy = functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
