@@ -8,9 +8,9 @@ example:
 DIR is a data set in CrowdHuman's, COCO's or YOLO's layout. Its photographs are coded and decoded
 whole, as in the evaluation, into a folder beside --out, where the next run finds them again.
 The detector learns to find in them what a teacher, by default its own initial weights, finds in
-the originals. Boxes are only used to measure it on a few held-out photographs, before and after;
-the card beside the weights (FILE.json) has the figures. The weights are under ultralytics'
-licence, AGPL-3.0.
+the originals, and the persons in human-made boxes. It is measured on a few held-out photographs,
+before and after; the card beside the weights (FILE.json) has the figures. The weights are under
+ultralytics' licence, AGPL-3.0.
 """
 
 from __future__ import annotations
@@ -89,6 +89,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="share of the teacher's weights in the written file (default: %(default)s)",
     )
+    parser.add_argument(
+        "--box-weight",
+        type=float,
+        default=0.5,
+        metavar="WEIGHT",
+        help="weight of the loss against human-made boxes, beside that against the teacher's "
+        "detections; 0 to learn from the teacher alone (default: %(default)s)",
+    )
     parser.add_argument("--limit", type=positive, metavar="N", help="use only N photographs")
     parser.add_argument("--seed", type=not_negative, default=1, help="default: %(default)s")
     parser.add_argument(
@@ -143,6 +151,7 @@ def run(args: argparse.Namespace) -> None:
         learning_rate=args.learning_rate,
         seed=args.seed,
         teacher_share=args.teacher_share,
+        box_weight=args.box_weight,
         crops=PairCrops(size=args.crop_size, originals=args.originals),
     )
     _report(train_detector(options, config), options)

@@ -18,18 +18,21 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from roi_codec_ros.common.errors import RoiCodecError, reason_of
 from roi_codec_ros.common.files import write_whole
 from roi_codec_ros.common.images import ImageArray
 from roi_codec_ros.common.photographs import read_photograph
 from roi_codec_ros.lab.datasets.annotated_images import read_annotated
-from roi_codec_ros.lab.datasets.annotations import Annotation
+from roi_codec_ros.lab.datasets.annotations import Annotation, BoxArray
+from roi_codec_ros.lab.training.box_loss import CropBoxes
 from roi_codec_ros.lab.training.settings import number
 
 HUMAN_MADE = "human"
 UNKNOWN = "none"  # without person annotations: usable for training, not for evaluation
 PADDING_GREY = 114  # what YOLO pads its images with
+LEAST_SHARE = 0.35  # of a person's box in a crop, for the person to be looked for there
 HELD_OUT_SHARE = 0.06
 MOST_HELD_OUT = 100
 _RECIPE = b"as shown"  # how files become pixels; what was made otherwise is made again
@@ -147,10 +150,15 @@ class PairCrops:
 
 @dataclass(frozen=True, eq=False)
 class PairBatch:
-    """One step's crops, uint8 [B, S, S, 3] each: of photographs, and of what was made of them."""
+    """One step's crops.
+
+    originals, decoded: uint8 [B, S, S, 3], of photographs, and of what was made of them. boxes:
+    what is annotated in each.
+    """
 
     originals: ImageArray
     decoded: ImageArray
+    boxes: tuple[CropBoxes, ...]
 
 
 class PairBatches:
@@ -165,10 +173,10 @@ class PairBatches:
     def batch(self, size: int, rng: np.random.Generator) -> PairBatch:
         """``size`` crops, drawn with ``rng``. Raises RoiCodecError for files that are gone."""
         drawn = [self._one(rng) for _ in range(size)]
-        originals, decoded = (np.stack(images) for images in zip(*drawn, strict=True))
-        return PairBatch(originals, decoded)
+        originals, decoded, boxes = zip(*drawn, strict=True)
+        return PairBatch(np.stack(originals), np.stack(decoded), boxes)
 
-    def _one(self, rng: np.random.Generator) -> tuple[ImageArray, ImageArray]:
+    def _one(self, rng: np.random.Generator) -> tuple[ImageArray, ImageArray, CropBoxes]:
         annotation, path = self._pairs[rng.integers(len(self._pairs))]
         crops = self._crops
         original = read_annotated(annotation)
@@ -188,7 +196,37 @@ class PairBatches:
             whole[: part.shape[0], : part.shape[1]] = part
             return whole[:, ::-1] if mirrored else whole
 
-        return cut(original), cut(decoded)
+        def moved(boxes: BoxArray) -> BoxArray:
+            across = np.float32([width / annotation.width, height / annotation.height] * 2)
+            there = boxes * across - np.float32([left, top] * 2)
+            if mirrored:
+                there = there[:, [2, 1, 0, 3]] * [-1, 1, -1, 1] + np.float32([size, 0] * 2)
+            return np.asarray(there, np.float32)
+
+        size = crops.size
+        boxes = _in_crop(
+            moved(annotation.persons) if annotation.person_boxes == HUMAN_MADE else None,
+            moved(annotation.ignored),
+            size,
+        )
+        return cut(original), cut(decoded), boxes
+
+
+def _in_crop(persons: BoxArray | None, ignored: BoxArray, size: int) -> CropBoxes:
+    """What of boxes lies in a crop; persons of whom little does count as ignored."""
+
+    def clipped(boxes: BoxArray) -> tuple[BoxArray, NDArray[np.float32]]:
+        inside = boxes.clip(0, size)
+        areas = [np.prod(b[:, 2:] - b[:, :2], axis=1) for b in (inside, boxes)]
+        return inside, areas[0] / np.maximum(areas[1], 1e-6)
+
+    rest = clipped(ignored)[0]
+    if persons is None:
+        return CropBoxes(None, rest)
+    inside, share = clipped(persons)
+    kept = share >= LEAST_SHARE
+    partly = inside[(share > 0) & ~kept]
+    return CropBoxes(inside[kept], np.concatenate([rest, partly]))
 
 
 class _NotWrittenError(RoiCodecError):

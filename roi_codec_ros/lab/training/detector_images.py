@@ -16,12 +16,15 @@ from tqdm import tqdm
 
 from roi_codec_ros.codec import Model
 from roi_codec_ros.common.errors import RoiCodecError
+from roi_codec_ros.common.graph_runtime import find_graph
 from roi_codec_ros.lab.datasets.annotated_images import read_annotated, resize
 from roi_codec_ros.lab.datasets.annotations import Annotation
+from roi_codec_ros.lab.evaluation.cache import file_digest
 from roi_codec_ros.lab.evaluation.measurement import person_ap50
 from roi_codec_ros.lab.evaluation.methods import ModelMethod
 from roi_codec_ros.lab.training.detector_data import Division, by_turns, write_images
 from roi_codec_ros.perception.person_detector import PersonDetector
+from roi_codec_ros.regions import DEFAULT_REGIONS
 
 QUALITIES = (0.0, 0.0, 0.0, -3.0, 3.0)  # of training photographs in turn, for models that know any
 
@@ -36,11 +39,14 @@ class DetectorImages:
     def __init__(
         self, folder: Path, model: Model, division: Division, *, device: str, threads: int
     ) -> None:
-        qualities = QUALITIES if model.codes_blocks else (0.0,)
+        qualities: tuple[float, ...] = (0.0,)
+        name = f"decoded-{model.id.hex()}"
+        if model.codes_blocks:  # so that regions decide what is seen of it
+            qualities, name = QUALITIES, f"{name}-{file_digest(find_graph(DEFAULT_REGIONS))[:8]}"
         jobs: list[tuple[str, float, Sequence[Annotation]]]
-        jobs = [(f"decoded-{model.id.hex()}", 0.0, division.held_out)]
+        jobs = [(name, 0.0, division.held_out)]
         jobs += [
-            (f"decoded-{model.id.hex()}{quality:+g}", quality, some)
+            (f"{name}{quality:+g}", quality, some)
             for quality, some in by_turns(division.train, qualities).items()
         ]
         self.pairs: list[tuple[Annotation, Path]] = []
@@ -48,10 +54,10 @@ class DetectorImages:
         self.made = 0
         total = len(division.held_out) + len(division.train)
         with tqdm(total=total, unit="image", desc="decode", disable=None) as bar:
-            for index, (name, quality, annotations) in enumerate(jobs):
+            for index, (kind, quality, annotations) in enumerate(jobs):
                 method = ModelMethod(model, quality=quality, device=device, threads=threads)
                 decode = partial(_decoded, method)
-                written = write_images(annotations, folder / name, decode, on_image=bar.update)
+                written = write_images(annotations, folder / kind, decode, on_image=bar.update)
                 self.failures += written.failures
                 self.made += written.made
                 if index == 0:

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fine-tuning of a person detector to match, on decoded photographs, its results on originals.
+"""Fine-tuning of a person detector on decoded photographs.
 
     photograph ─► teacher, frozen ─► features, persons ─┐
-       decoded ─► student ─────────► features, persons ─┴─► how far they are apart
+       decoded ─► student ─────────► features, persons ─┼─► how far they are apart
+                       boxes, where they are human-made ─┘
 
-No box is needed, so photographs count whose persons nobody has marked; and what the teacher
-learnt from many more photographs than these is kept.
+From the teacher it learns on photographs whose persons nobody has marked, too, and keeps what the
+teacher learnt from many more photographs than these; from boxes, what the teacher does not know.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from roi_codec_ros.common.devices import settle, torch_device
+from roi_codec_ros.common.devices import fast_bfloat16, settle, torch_device
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
 from roi_codec_ros.common.files import GENERATOR
+from roi_codec_ros.lab.training.box_loss import BoxLoss
 from roi_codec_ros.lab.training.checkpoints import read_checkpoint
 from roi_codec_ros.lab.training.detector_data import PairBatch, PairBatches, PairCrops
 from roi_codec_ros.lab.training.features import (
@@ -47,7 +49,8 @@ class DetectorTrainingConfig:
     """A run.
 
     Attributes:
-        feature_weight: price of the distance of features, relative to that of detections.
+        feature_weight, box_weight: prices of the distance of features, and of the loss against
+            human-made boxes (`box_loss.BoxLoss`), relative to the distance of detections.
         teacher_share: share of the teacher in the weights that are written, the rest is learnt: a
             mean of both finds as much in decoded photographs, and forgets less of the originals
             (Wortsman et al., "Robust fine-tuning of zero-shot models", 2022). A teacher of other
@@ -62,6 +65,7 @@ class DetectorTrainingConfig:
     """
 
     feature_weight: float = number(0.5, 0.0)
+    box_weight: float = number(0.5, 0.0)
     teacher_share: float = number(0.2, 0.0, 1.0)
     minutes: float | None = positive(None)
     steps: int | None = number(None, 1)
@@ -103,11 +107,14 @@ class DetectorTrainer(TrainingRun[PairBatch]):
         super().__init__(config, "person-detector", pairs, checkpoint, about)
         self._device = torch_device(device)
         torch.manual_seed(config.seed)
+        self._reduces = fast_bfloat16(self._device)
         self._teacher: Any = settle(feature_pyramid(teacher, COMPARED_LAYERS), self._device)
         student: Any = settle(feature_pyramid(weights, COMPARED_LAYERS), self._device)
         _check_sizes(student, self._teacher, teacher)
         for network in (self._teacher, student):
             network.to(memory_format=torch.channels_last)
+        strides = [round(float(stride)) for stride in student.detect.stride]
+        self._boxes = BoxLoss(strides).to(self._device)
         parameters = list(student.requires_grad_(True).parameters())
         optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=1e-4)
         self._start(student, {"optimizer": optimizer})
@@ -131,18 +138,21 @@ class DetectorTrainer(TrainingRun[PairBatch]):
         config, student = self.config, self.model
         student.eval()  # batch normalisation keeps its statistics: those of a few crops are worse
         self._set_learning_rate(progress)
-        with torch.no_grad():
-            wanted = self._teacher(self._pixels(batch.originals))
-            found = self._teacher.predictions(wanted)
-        features = student(self._pixels(batch.decoded))
-        detections = detection_distance(found, student.predictions(features))  # type: ignore
-        seen = feature_distance(wanted, features)
-        loss = detections + config.feature_weight * seen
-        figures = {
-            "loss": float(loss.detach()),
-            "detections": float(detections.detach()),
-            "features": float(seen.detach()),
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._reduces):
+            with torch.no_grad():
+                wanted = self._teacher(self._pixels(batch.originals))
+                found = self._teacher.predictions(wanted)
+            features = student(self._pixels(batch.decoded))
+            predictions = student.predictions(features)  # type: ignore[operator]
+        terms = {
+            "detections": detection_distance(found, predictions),
+            "features": feature_distance(wanted, features),
+            "boxes": self._boxes(predictions, batch.boxes),
         }
+        prices = {"features": config.feature_weight, "boxes": config.box_weight}
+        loss = sum(prices.get(name, 1.0) * term for name, term in terms.items())
+        assert isinstance(loss, torch.Tensor)
+        figures = {name: float(x.detach()) for name, x in {"loss": loss, **terms}.items()}
         self._check_finite("loss", figures["loss"])
         self._descend(loss)
         return figures
