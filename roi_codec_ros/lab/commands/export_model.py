@@ -33,7 +33,10 @@ LEVEL_NAMES = ("background", "near", "person", "small_person")  # of `StepSettin
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the verb."""
     parser.add_argument(
-        "checkpoint", type=Path, metavar="CHECKPOINT", help="checkpoint of `roi-codec train`"
+        "checkpoint",
+        type=Path,
+        metavar="CHECKPOINT",
+        help="checkpoint of `roi-codec train`, or a model file of blocks to give other levels to",
     )
     parser.add_argument(
         "--out", required=True, type=Path, metavar="FILE", help="model file to write"
@@ -74,7 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         metavar="LEVEL",
         help="quantiser levels of background, surroundings of persons, persons and small persons, "
-        "for a model that codes blocks (default: those that it was trained with)",
+        "for a model that codes blocks (default: those of the checkpoint or model)",
     )
     parser.add_argument("--data", type=Path, metavar="DIR", help="photographs to measure it on")
     parser.add_argument("--split", default="val", help="split of --data (default: val)")
@@ -91,7 +94,7 @@ def run(args: argparse.Namespace) -> None:
     from roi_codec_ros.codec.presets import BLOCKS
     from roi_codec_ros.lab.training.block_batches import StepSettings
     from roi_codec_ros.lab.training.block_freeze import freeze_blocks
-    from roi_codec_ros.lab.training.checkpoints import checkpoint_preset
+    from roi_codec_ros.lab.training.checkpoints import source_preset
     from roi_codec_ros.lab.training.freeze import freeze
     from roi_codec_ros.lab.training.settings import read_settings
     from roi_codec_ros.regions import load_regions
@@ -106,7 +109,7 @@ def run(args: argparse.Namespace) -> None:
             raise UsageError(f"expected a share of 0 to 1, found {args.blend[1]}") from None
     out = outputs(args, "out", inputs=[args.checkpoint, blend and blend[0]])["out"]
     photographs = _counted_on(args)
-    if checkpoint_preset(args.checkpoint).architecture == BLOCKS:
+    if source_preset(args.checkpoint).architecture == BLOCKS:
         if blend or args.eight_bits or not photographs:
             raise UsageError(
                 "expected --count-on, and neither --blend nor --eight-bits, for a model that "

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from datetime import date
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +23,16 @@ from roi_codec_ros.codec.ladder import (
     ladder_steps,
     prediction_ladder,
 )
-from roi_codec_ros.codec.model_file import Model
-from roi_codec_ros.codec.models import block_tables_laplace
-from roi_codec_ros.codec.policy import BACKGROUND, CLASSES, NEAR, POLICY, StepPolicy
+from roi_codec_ros.codec.model_file import Model, read_model
+from roi_codec_ros.codec.models import SUFFIX, block_tables_laplace
+from roi_codec_ros.codec.policy import (
+    BACKGROUND,
+    CLASSES,
+    NEAR,
+    POLICY,
+    StepPolicy,
+    model_policy,
+)
 from roi_codec_ros.codec.presets import get_preset
 from roi_codec_ros.codec.spatial import ABOVE, ABOVE_LEFT, ABOVE_RIGHT, HERE, LEFT
 from roi_codec_ros.common.photographs import read_photograph
@@ -60,7 +69,7 @@ def block_model(
 
 
 def freeze_blocks(
-    checkpoint: Path,
+    source: Path,
     regions: RegionFinder,
     photographs: Sequence[Path],
     policy: StepPolicy | None = None,
@@ -68,22 +77,46 @@ def freeze_blocks(
 ) -> Model:
     """The averaged weights of a checkpoint, in half precision, and tables counted on photographs.
 
-    policy: that of the checkpoint's configuration unless given.
+    source: a checkpoint, or a model file, whose weights and card are kept. policy: that of the
+    source unless given.
 
-    Raises RoiCodecError where there is no checkpoint, or a photograph can't be read.
+    Raises RoiCodecError where there is no such file, or a photograph can't be read.
     """
-    state = read_checkpoint(checkpoint)
-    policy = policy or read_settings(StepSettings, state["config"]["levels"], "levels").policy()
-    preset = state["preset"]
-    weights = {key: value.half().cpu().numpy() for key, value in state["average"].items()}
+    count = min(len(photographs), MOST_PHOTOGRAPHS)
+    trained = (_of_model if source.suffix == SUFFIX else _of_checkpoint)(source, count)
+    policy = policy or trained.policy
+    preset, weights = trained.preset, trained.weights
     untold = block_model(
         preset, weights, block_tables_laplace(get_preset(preset).latent_channels), policy, {}
     )
-    count = min(len(photographs), MOST_PHOTOGRAPHS)
     chosen = [photographs[index * len(photographs) // count] for index in range(count)]
     tables = counted_tables(untold, regions, chosen)
-    card = training_card(checkpoint, state, counted_on=count)
-    return block_model(preset, weights, tables, policy, card, name)
+    return block_model(preset, weights, tables, policy, trained.card, name or trained.name)
+
+
+@dataclass(frozen=True, eq=False)
+class _Trained:
+    preset: str
+    name: str | None
+    weights: dict[str, np.ndarray]
+    policy: StepPolicy
+    card: dict[str, Any]
+
+
+def _of_checkpoint(path: Path, counted_on: int) -> _Trained:
+    state = read_checkpoint(path)
+    policy = read_settings(StepSettings, state["config"]["levels"], "levels").policy()
+    weights = {key: value.half().cpu().numpy() for key, value in state["average"].items()}
+    card = training_card(path, state, counted_on=counted_on)
+    return _Trained(state["preset"], None, weights, policy, card)
+
+
+def _of_model(path: Path, counted_on: int) -> _Trained:
+    model = read_model(path)
+    training = {**model.header.get("training", {}), "counted_on": counted_on}
+    card = {"trained": True, "date": date.today().isoformat(), "training": training}
+    weights = dict(model.weights("synthesis"))
+    return _Trained(model.preset.name, model.name, weights, model_policy(model), card)
 
 
 def counted_tables(

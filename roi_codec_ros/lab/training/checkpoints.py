@@ -113,8 +113,10 @@ def initial_weights(path: Path, preset: str) -> tuple[dict[str, torch.Tensor], d
     return dict(codec.state_dict()), origin
 
 
-def checkpoint_preset(path: Path) -> Preset:
-    """The preset of a checkpoint. Raises RoiCodecError if it is not a codec's."""
+def source_preset(path: Path) -> Preset:
+    """The preset of a checkpoint or a model file. Raises RoiCodecError if it is not a codec's."""
+    if path.suffix == SUFFIX:
+        return read_model(path).preset
     return get_preset(str(read_checkpoint(path).get("preset")))
 
 
