@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The detector learns annotated boxes, nothing where nobody has marked any, and no ignored place."""
+"""The detector learns annotated boxes, nothing where nobody marked any, and no ignored place."""
 
 from __future__ import annotations
 
@@ -50,11 +50,15 @@ def test_predictions_that_follow_the_loss_become_the_boxes() -> None:
         loss(learnt, crops).backward()
         optimizer.step()
 
-    found = [best_box(p[0].detach(), s[0].detach(), z) for (p, s), z in zip(learnt, STRIDES)]
+    found = [
+        best_box(persons[0].detach(), sides[0].detach(), stride)
+        for (persons, sides), stride in zip(learnt, STRIDES, strict=True)
+    ]
     score, box = max(found)
     assert score > 0.9
     np.testing.assert_allclose(box, BODY[0], atol=3)
-    assert max(float(person[1].detach().sigmoid().max()) for person, _ in learnt) < 0.02  # nobody there
+    nobody = [float(persons[1].detach().sigmoid().max()) for persons, _ in learnt]
+    assert max(nobody) < 0.02
 
 
 def test_photographs_without_annotated_persons_teach_nothing() -> None:

@@ -197,10 +197,10 @@ class PairBatches:
             return whole[:, ::-1] if mirrored else whole
 
         def moved(boxes: BoxArray) -> BoxArray:
-            across = np.float32([width / annotation.width, height / annotation.height] * 2)
-            there = boxes * across - np.float32([left, top] * 2)
+            share = [width / annotation.width, height / annotation.height] * 2
+            there = boxes * share - np.array([left, top] * 2)
             if mirrored:
-                there = there[:, [2, 1, 0, 3]] * [-1, 1, -1, 1] + np.float32([size, 0] * 2)
+                there = there[:, [2, 1, 0, 3]] * [-1, 1, -1, 1] + np.array([size, 0] * 2)
             return np.asarray(there, np.float32)
 
         size = crops.size

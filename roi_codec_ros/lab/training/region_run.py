@@ -36,8 +36,8 @@ CHECKPOINT = "checkpoint.pt"
 # Photographs that thresholds are chosen on: one of ten, and no more than about 200. They are not
 # trained on: a network is too sure of those that it has seen.
 HELD_OUT_FROM, MOST_HELD_OUT = 10, 200
-# Share of NanoDet-g's weights in the trunk that is written, the rest is learnt: it knows more
-# photographs than a data set has (Wortsman et al., "Robust fine-tuning of zero-shot models", 2022).
+# Share of NanoDet-g's weights in the trunk that is written, the rest is learnt: it has seen more
+# photographs (Wortsman et al., "Robust fine-tuning of zero-shot models", 2022).
 PUBLISHED_SHARE = 0.2
 TRUNK_SHARE = 0.15  # of the learning rate, for layers that start from NanoDet-g
 _WRITTEN = (CHECKPOINT, "log.jsonl", "regions.onnx", "regions-int8.onnx")
