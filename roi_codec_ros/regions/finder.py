@@ -35,7 +35,7 @@ FloatArray = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Minimum scores, 0 to 1, chosen on training photographs.
+    """Minimum scores, 0 to 1, chosen on photographs that were held out of training.
 
     Attributes:
         face: a face whose head is hidden.

@@ -7,7 +7,8 @@ example:
 
 Starts from NanoDet-g's weights (its TensorFlow.js files) and adds YuNet, or continues from a
 regions model with --init-from. Writes regions.onnx (float32) and regions-int8.onnx, each with
-thresholds chosen on training photographs. With --no-training the weights of --init-from are kept.
+thresholds chosen on every tenth photograph, which it does not train on. With --no-training the
+weights of --init-from are kept.
 """
 
 from __future__ import annotations
