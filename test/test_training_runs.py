@@ -457,12 +457,23 @@ def test_a_block_codec_holds_the_steps_of_its_configuration(data: Path, tmp_path
     words = ["train", "--data", str(data), "--out", str(out), *tiny, "--steps", "1", *steps]
     assert main(words) == 0
 
-    assert model_policy(load_model(str(out / "nano.safetensors"))).levels == (23, 16.5, 12, 8)
+    assert model_policy(load_model(str(out / "nano.safetensors"))).levels == (23, 16.5, 12, 7)
 
     export = ["export-model", str(out / "checkpoint.pt"), "--count-on", str(data)]
     other = ["--out", str(tmp_path / "coarse.safetensors"), "--levels", "23", "20", "18", "16"]
     assert main([*export, *other]) == 0
-    assert model_policy(load_model(tmp_path / "coarse.safetensors")).levels == (23, 20, 18, 16)
+    coarse = load_model(tmp_path / "coarse.safetensors")
+    assert model_policy(coarse).levels == (23, 20, 18, 16)
+
+    # A model file serves as its checkpoint does: its weights and what its card says are kept.
+    again = ["export-model", str(tmp_path / "coarse.safetensors"), "--count-on", str(data)]
+    fine = ["--out", str(tmp_path / "fine.safetensors"), "--levels", "20", "10", "8", "6"]
+    assert main([*again, *fine]) == 0
+    made = load_model(tmp_path / "fine.safetensors")
+    assert model_policy(made).levels == (20, 10, 8, 6)
+    weights, kept = (model.weights("synthesis") for model in (coarse, made))
+    assert all(np.array_equal(value, kept[name]) for name, value in weights.items())
+    assert made.header["training"]["steps"] == coarse.header["training"]["steps"] == 1
 
 
 def test_a_synthesis_starts_from_one_of_other_coefficients() -> None:

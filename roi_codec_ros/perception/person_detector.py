@@ -144,6 +144,16 @@ def feature_pyramid(weights: str | os.PathLike[str], layers: Sequence[int]) -> A
     return Pyramid()
 
 
+def box_assigner(places: int) -> Any:
+    """A `torch.nn.Module` that chooses which places learn a box, for losses.
+
+    ultralytics' task-aligned assigner for one class; places: at most so many for each box. Raises
+    RoiCodecError if ultralytics is not installed.
+    """
+    tal = _ultralytics().utils.tal
+    return tal.TaskAlignedAssigner(topk=places, num_classes=1, alpha=0.5, beta=6.0)
+
+
 def detector_weights(weights: Path) -> tuple[dict[str, np.ndarray], list[int]]:
     """Input of `detector_graph`: arrays by name, normalisation folded, and the person classes.
 
@@ -207,6 +217,7 @@ def _ultralytics() -> Any:
     try:
         import ultralytics
         import ultralytics.utils.downloads
+        import ultralytics.utils.tal
     except ImportError as error:
         raise RoiCodecError(
             f"finding persons needs ultralytics ({reason_of(error, most=160)}): "

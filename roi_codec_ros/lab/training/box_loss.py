@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.ops import complete_box_iou_loss
+
+from roi_codec_ros.perception.person_detector import box_assigner
 
 SCORES_WEIGHT, SIDES_WEIGHT, OVERLAP_WEIGHT = 0.5, 1.5, 7.5  # as YOLOv8's
 PLACES_OF_A_BOX = 10
@@ -38,14 +39,10 @@ class BoxLoss(nn.Module):
     """The loss of a batch's predictions against its boxes."""
 
     def __init__(self, strides: Sequence[int]) -> None:
-        """strides: of the predictions, in px. Needs ultralytics."""
+        """strides: of the predictions, in px. Raises RoiCodecError without ultralytics."""
         super().__init__()
-        from ultralytics.utils.tal import TaskAlignedAssigner
-
         self._strides = tuple(strides)
-        self._assign: Any = TaskAlignedAssigner(
-            topk=PLACES_OF_A_BOX, num_classes=1, alpha=0.5, beta=6.0
-        )
+        self._assign = box_assigner(PLACES_OF_A_BOX)
 
     def forward(
         self, predictions: Sequence[tuple[Tensor, Tensor]], boxes: Sequence[CropBoxes]
