@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,18 @@ def deadly_bench() -> Bench:
     return Bench([], Deadly(), Deadly(), EvaluationSettings(timed=False))
 
 
+@dataclass(frozen=True)
+class Counted:
+    """Makes benches, and counts them in a file."""
+
+    made: Path
+
+    def bench(self) -> Bench:
+        with self.made.open("a") as file:
+            file.write("one\n")
+        return bench()
+
+
 def annotations(folder: Path) -> list[Annotation]:
     rng = np.random.default_rng(0)
     items = []
@@ -69,6 +82,12 @@ def test_two_processes_measure_what_one_does(tmp_path: Path) -> None:
     assert seen == ["0", "1", "2", "3", "4"]
     assert [failure.image for failure in together.failures] == ["2"]
     assert together.rows[1]["encode_ms"] == {"min": None, "mean": None, "std": None}
+
+
+def test_a_process_loads_everything_once(tmp_path: Path) -> None:
+    counted = Counted(tmp_path / "made")
+    evaluate_with(measure_in_processes(counted.bench, 2), bench().rows, annotations(tmp_path))
+    assert 1 <= counted.made.read_text().count("one") <= 2
 
 
 def test_a_process_that_dies_is_an_error_of_one_line(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from itertools import repeat
 
 from roi_codec_ros.common.errors import RoiCodecError
 from roi_codec_ros.lab.datasets.annotations import Annotation
@@ -46,9 +45,11 @@ def measure_in_processes(make_bench: Callable[[], Bench], workers: int) -> Measu
             return
         # Not by fork: torch's threads do not survive it.
         context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context)
+        pool = ProcessPoolExecutor(
+            min(workers, len(tasks)), context, initializer=_set_up, initargs=(make_bench,)
+        )
         try:
-            yield from pool.map(_measure, repeat(make_bench), tasks)
+            yield from pool.map(_measure, tasks)
         except BrokenProcessPool as error:
             raise RoiCodecError(
                 f"expected {workers} processes to stay alive, found one dead, perhaps for want of "
@@ -60,10 +61,12 @@ def measure_in_processes(make_bench: Callable[[], Bench], workers: int) -> Measu
     return measure
 
 
-_benches: dict[Callable[[], Bench], Bench] = {}  # this process's own, made with its first image
+_benches: list[Bench] = []  # this process's own
 
 
-def _measure(make_bench: Callable[[], Bench], task: Task) -> Outcome:
-    if make_bench not in _benches:
-        _benches[make_bench] = make_bench()
-    return _benches[make_bench].measure(task.annotation, task.rows)
+def _set_up(make_bench: Callable[[], Bench]) -> None:
+    _benches.append(make_bench())
+
+
+def _measure(task: Task) -> Outcome:
+    return _benches[0].measure(task.annotation, task.rows)
