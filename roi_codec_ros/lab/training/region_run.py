@@ -104,21 +104,26 @@ class RegionRun:
             for folder in self.data
             for item in read_annotations(folder, self.split, needs_persons=False)
         ]
+        chosen_on, trained_on = held_out(annotations)
         if not self.train:
-            annotations, _ = held_out(annotations)
+            annotations = chosen_on
         photographs = Photographs(annotations)
         photographs.read_ahead()
         broken = photographs.broken
         for sentence in left_out(list(broken.values()), len(annotations)):
             warn(sentence)
-        annotations = [item for item in annotations if item.image_path not in broken]
+        good = [item for item in annotations if item.image_path not in broken]
         persons, faces = NanoDet(self.nanodet), FaceTeacher(self.yunet)
-        labels = [
-            region_labels(item, persons.detect(image), faces.detect(image))
-            for item in tqdm(annotations, desc="teachers", unit="photograph", dynamic_ncols=True)
+        labels = {
+            item.image_path: region_labels(item, persons.detect(image), faces.detect(image))
+            for item in tqdm(good, desc="teachers", unit="photograph", dynamic_ncols=True)
             for image in (photographs.read(item),)
-        ]
-        return _Examples(annotations, photographs, labels)
+        }
+
+        def labelled(items: list[Annotation]) -> list[tuple[Annotation, RegionLabels]]:
+            return [(i, labels[i.image_path]) for i in items if i.image_path in labels]
+
+        return _Examples(photographs, labelled(chosen_on), labelled(trained_on))
 
     def _network(self) -> RegionNetwork:
         """The network before it is trained. Raises RoiCodecError."""
@@ -152,16 +157,16 @@ class RegionRun:
             trunk_learning_rate=TRUNK_SHARE * rate,
             seed=self.seed,
         )
-        _, trained_on = held_out(examples.annotations)
-        _, labels = held_out(examples.labels)
-        batches = RegionBatches(examples.photographs, trained_on, labels, config.crops)
+        annotations = [item for item, _ in examples.trained_on]
+        labels = [label for _, label in examples.trained_on]
+        batches = RegionBatches(examples.photographs, annotations, labels, config.crops)
         trainer = RegionTrainer(
             config,
             network,
             batches,
             self.out / CHECKPOINT,
             self.device,
-            about=self._about(len(trained_on)),
+            about=self._about(len(annotations)),
         )
         if self.resume:
             trainer.resume()
@@ -204,10 +209,8 @@ class RegionRun:
         }
         arrays = {**network.arrays(), **region_model.face_arrays(self.yunet)}
         lowest = Thresholds()
-        annotations, labels = examples.annotations, examples.labels
-        if self.train:
-            (annotations, _), (labels, _) = held_out(annotations), held_out(labels)
-        images = [examples.photographs.read(item) for item in annotations]
+        images = [examples.photographs.read(item) for item, _ in examples.chosen_on]
+        labels = [label for _, label in examples.chosen_on]
         for name, graph in region_model.region_files(arrays, card, images[::4]).items():
             finder = region_model.open_finder(region_model.with_thresholds(graph, lowest), name)
             found = [finder.find(image) for image in images]
@@ -221,9 +224,9 @@ class RegionRun:
 
 @dataclass(frozen=True, eq=False)
 class _Examples:
-    annotations: list[Annotation]
     photographs: Photographs
-    labels: list[RegionLabels]
+    chosen_on: list[tuple[Annotation, RegionLabels]]
+    trained_on: list[tuple[Annotation, RegionLabels]]
 
 
 def held_out(items: list[T]) -> tuple[list[T], list[T]]:
