@@ -218,6 +218,7 @@ def site(tmp_path: Path) -> Path:
         ({"--split": "val"}, 1, "expected annotation_val.odgt"),
         ({"--crop-size": "100"}, 2, "a multiple of 32 for --crop-size, found 100"),
         ({"--originals": "2"}, 2, "a share of 0 to 1 for --originals, found 2"),
+        ({"--box-weight": "-1"}, 2, "a number of 0 or more as box_weight, found -1"),
         ({"--teacher": "absent.pt"}, 1, "expected YOLO weights at absent.pt"),
         ({"--out": "{tmp}/tuned.onnx"}, 2, "expected --out to end in .pt"),
     ],

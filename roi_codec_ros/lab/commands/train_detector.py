@@ -118,9 +118,9 @@ def run(args: argparse.Namespace) -> None:
 
     from roi_codec_ros.common.errors import UsageError
     from roi_codec_ros.common.machine import usable_cores
-    from roi_codec_ros.lab.training.detector_data import PairCrops
     from roi_codec_ros.lab.training.detector_run import DetectorOptions, train_detector
     from roi_codec_ros.lab.training.detector_training import DetectorTrainingConfig
+    from roi_codec_ros.lab.training.settings import read_settings
 
     for name in ("originals", "teacher_share"):
         if not 0.0 <= (share := getattr(args, name)) <= 1.0:
@@ -144,16 +144,17 @@ def run(args: argparse.Namespace) -> None:
         force=args.force,
         json=args.json,
     )
-    config = DetectorTrainingConfig(
-        epochs=args.epochs,
-        minutes=args.minutes,
-        batch_size=args.batch_size,
-        learning_rate=args.learning_rate,
-        seed=args.seed,
-        teacher_share=args.teacher_share,
-        box_weight=args.box_weight,
-        crops=PairCrops(size=args.crop_size, originals=args.originals),
-    )
+    settings = {
+        "epochs": args.epochs,
+        "minutes": args.minutes,
+        "batch_size": args.batch_size,
+        "learning_rate": args.learning_rate,
+        "seed": args.seed,
+        "teacher_share": args.teacher_share,
+        "box_weight": args.box_weight,
+        "crops": {"size": args.crop_size, "originals": args.originals},
+    }
+    config = read_settings(DetectorTrainingConfig, settings)
     _report(train_detector(options, config), options)
 
 
