@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -18,7 +19,7 @@ from roi_codec_ros.lab.training.loader import Prefetcher
 from roi_codec_ros.lab.training.photograph_store import Photographs
 
 NONE = np.zeros((0, 4), np.float32)
-PLAIN = {"jitter": 0.0, "gamma": 1.0, "grey": 0.0, "jpeg": 0.0}
+PLAIN = {"jitter": 0.0, "gamma": 1.0, "grey": 0.0, "jpeg": 0.0, "min_zoom": 1.0, "max_zoom": 1.0}
 
 
 def photograph(folder: Path, name: str, plate: list[float]) -> Annotation:
@@ -55,14 +56,17 @@ def test_a_crop_of_a_squashed_photograph_has_its_scale(tmp_path: Path) -> None:
         left, top, right, bottom = boxes[0].tolist()
         assert (right - left, bottom - top) == (40, 40)  # twice as wide, four times as high
         assert image[0, int(top) + 20, int(left) + 20] > 200
+
+    zoomed = replace(settings, min_zoom=2.0, max_zoom=2.0)
+    (boxes,) = CropSampler([item], zoomed, ["plate"]).batch(1, np.random.default_rng(0)).boxes("plate")
+    assert float(boxes[0, 2] - boxes[0, 0]) == pytest.approx(80, rel=0.1)
+
     with pytest.raises(UsageError, match=r"squash_to to be crops.size = 100 or more, or 0"):
         CropSettings(size=100, squash_to=50)
 
 
 def test_crops_are_centred_on_the_class_that_is_asked_for(tmp_path: Path) -> None:
-    settings = CropSettings(
-        size=32, min_zoom=0.99, max_zoom=1.01, centred_on_head=1.0, mirror=0.0, **PLAIN
-    )
+    settings = CropSettings(size=32, centred_on_head=1.0, mirror=0.0, **PLAIN)
     item = photograph(tmp_path, "a", [150, 70, 160, 75])
     rng = np.random.default_rng(0)
     centred = CropSampler([item], settings, centre_on=["plate"]).batch(20, rng)

@@ -54,9 +54,9 @@ class CropSettings:
     Attributes:
         size: side of a crop in pixels.
         squash_to: the side of the square that a whole photograph is squashed to, as the paper
-            does, before a crop is cut from it, the whole where size is the same; 0: zoom is drawn
-            instead.
-        min_zoom, max_zoom: pixels of the crop per pixel of the photograph, drawn log-uniformly.
+            does, before a crop is cut from it, the whole where size is the same; 0: none.
+        min_zoom, max_zoom: pixels of the crop per pixel of the photograph, or of that square,
+            drawn log-uniformly.
         centred_on_head: share of crops that a randomly chosen box of the first class that is
             centred on lies in: heads, then persons, unless the sampler is told otherwise.
         mirror: share of crops that are mirrored.
@@ -193,12 +193,12 @@ class CropSampler:
     ) -> tuple[slice, slice]:
         """Columns and rows of the photograph that become the crop."""
         settings = self._settings
+        low, high = np.log(settings.min_zoom), np.log(settings.max_zoom)
+        zoom = float(np.exp(rng.uniform(low, high)))
         if settings.squash_to:
-            share = settings.size / settings.squash_to
+            share = min(settings.size / settings.squash_to / zoom, 1.0)
             window = np.array([width, height]) * share
         else:
-            low, high = np.log(settings.min_zoom), np.log(settings.max_zoom)
-            zoom = float(np.exp(rng.uniform(low, high)))
             window = np.repeat(min(settings.size / zoom, height, width), 2)
         left, top = self._place(annotation, window, height, width, rng)
         return (

@@ -43,27 +43,41 @@ def region_loss(
     if k not in (0, 1):
         raise ValueError(f"expected k to be 0 or 1, found {k}")
     error = ((x - x_hat) ** 2).mean(dim=1)
-    shares = region_weights(boxes, *error.shape[1:]).to(error.device)
+    shares = region_weights(boxes, *error.shape[1:], device=error.device)
     if weight is not None:
         error = error * weight[:, 0]
     mse = (error * shares).sum()
     return 1.0 - mse if k == 1 and bool(shares.any()) else mse
 
 
-def region_weights(boxes: Boxes, height: int, width: int) -> Tensor:
+def region_weights(
+    boxes: Boxes, height: int, width: int, device: torch.device | None = None
+) -> Tensor:
     """What each pixel counts in the expectation of equation (3): float [B, H, W], sum 1 or 0.
 
     Every box of an image counts the same, whatever its size, and so does every image that has any;
     a pixel in several boxes counts in each of them.
     """
-    shares = torch.zeros(len(boxes), height, width)
-    for image_shares, image_boxes in zip(shares, boxes, strict=True):
-        ranges = pixel_ranges(image_boxes, height, width)
-        for rows, columns in ranges:
-            patch = image_shares[rows, columns]
-            patch += 1.0 / (patch.numel() * len(ranges))
-    images_with_boxes = int(shares.flatten(1).any(dim=1).sum())
-    return shares / max(images_with_boxes, 1)
+    most = max((len(image_boxes) for image_boxes in boxes), default=0)
+    sides = torch.zeros(len(boxes), most, 4)
+    for image_sides, image_boxes in zip(sides, boxes, strict=True):
+        image_sides[: len(image_boxes)] = image_boxes
+    sides = sides.to(device)
+    first, last = (sides[..., side] for side in (slice(0, 2), slice(2, 4)))
+    down, across = (
+        _inside(first[..., axis], last[..., axis], size) for axis, size in ((1, height), (0, width))
+    )
+    areas = down.sum(dim=2) * across.sum(dim=2)  # [B, N], of pixels
+    counts = (areas > 0).sum(dim=1, keepdim=True).clamp_min(1)
+    each = torch.where(areas > 0, 1.0 / (areas.clamp_min(1) * counts), 0.0)
+    shares = (down * each[..., None]).transpose(1, 2) @ across
+    return shares / (areas > 0).any(dim=1).sum().clamp_min(1)
+
+
+def _inside(first: Tensor, last: Tensor, size: int) -> Tensor:
+    """1 for each of ``size`` pixels whose centre lies between two sides [B, N]: [B, N, size]."""
+    centres = torch.arange(size, device=first.device) + 0.5
+    return ((centres >= first[..., None]) & (centres < last[..., None])).float()
 
 
 def visible_person_loss(

@@ -79,6 +79,8 @@ class TrainingRun(ABC, Generic[Drawn]):
         optimizers: by the names under which checkpoints hold their state.
         """
         self.model, self._optimizers = model, dict(optimizers)
+        if self.device.type == "cuda":
+            torch.backends.cudnn.benchmark = True  # all crops are of one size
         self._average_from_here()
 
     @property
