@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> None:
     from roi_codec_ros.codec.presets import BLOCKS
     from roi_codec_ros.lab.training.block_batches import StepSettings
     from roi_codec_ros.lab.training.block_freeze import freeze_blocks
-    from roi_codec_ros.lab.training.checkpoints import source_preset
+    from roi_codec_ros.lab.training.checkpoints import is_model_file, source_preset
     from roi_codec_ros.lab.training.freeze import freeze
     from roi_codec_ros.lab.training.settings import read_settings
     from roi_codec_ros.regions import load_regions
@@ -121,6 +121,11 @@ def run(args: argparse.Namespace) -> None:
             steps = dict(zip(LEVEL_NAMES, args.levels, strict=True))
             policy = read_settings(StepSettings, steps, "--levels").policy()
         model = freeze_blocks(args.checkpoint, regions, photographs, policy, args.name)
+    elif is_model_file(args.checkpoint):
+        raise UsageError(
+            f"expected a training checkpoint, or a model that codes blocks, found the model file "
+            f"{args.checkpoint}, which codes no blocks"
+        )
     elif args.levels:
         raise UsageError(f"expected no --levels for {args.checkpoint}, which codes no blocks")
     else:

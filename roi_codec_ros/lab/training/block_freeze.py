@@ -24,7 +24,7 @@ from roi_codec_ros.codec.ladder import (
     prediction_ladder,
 )
 from roi_codec_ros.codec.model_file import Model, read_model
-from roi_codec_ros.codec.models import SUFFIX, block_tables_laplace
+from roi_codec_ros.codec.models import block_tables_laplace
 from roi_codec_ros.codec.policy import (
     BACKGROUND,
     CLASSES,
@@ -38,7 +38,7 @@ from roi_codec_ros.codec.spatial import ABOVE, ABOVE_LEFT, ABOVE_RIGHT, HERE, LE
 from roi_codec_ros.common.photographs import read_photograph
 from roi_codec_ros.lab.training import table_counts
 from roi_codec_ros.lab.training.block_batches import StepSettings
-from roi_codec_ros.lab.training.checkpoints import read_checkpoint
+from roi_codec_ros.lab.training.checkpoints import is_model_file, read_checkpoint
 from roi_codec_ros.lab.training.progress import training_card
 from roi_codec_ros.lab.training.settings import read_settings
 from roi_codec_ros.lab.training.table_counts import Latent
@@ -83,7 +83,7 @@ def freeze_blocks(
     Raises RoiCodecError where there is no such file, or a photograph can't be read.
     """
     count = min(len(photographs), MOST_PHOTOGRAPHS)
-    trained = (_of_model if source.suffix == SUFFIX else _of_checkpoint)(source, count)
+    trained = (_of_model if is_model_file(source) else _of_checkpoint)(source, count)
     policy = policy or trained.policy
     preset, weights = trained.preset, trained.weights
     untold = block_model(

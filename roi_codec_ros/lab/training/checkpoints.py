@@ -43,6 +43,11 @@ def run_folder(
     return RunFolder(path, verb, names, force=force)
 
 
+def is_model_file(path: Path) -> bool:
+    """Whether a file to start from is a model file, by its name; otherwise it is a checkpoint."""
+    return path.suffix == SUFFIX
+
+
 def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     """What :func:`write_checkpoint` wrote. Raises RoiCodecError for anything else."""
     try:
@@ -90,7 +95,7 @@ def initial_weights(path: Path, preset: str) -> tuple[dict[str, torch.Tensor], d
     densities of the entropy model, only tables: they begin anew, around the file's latent means.
     Raises RoiCodecError where it is of any other preset than ``preset``, or of other sizes.
     """
-    weights, found, origin = _weights_of_model(path) if path.suffix == SUFFIX else _averaged(path)
+    weights, found, origin = _weights_of_model(path) if is_model_file(path) else _averaged(path)
     codec = TrainableCodec(preset)
     _check_preset(found, preset, path)
     try:
@@ -115,7 +120,7 @@ def initial_weights(path: Path, preset: str) -> tuple[dict[str, torch.Tensor], d
 
 def source_preset(path: Path) -> Preset:
     """The preset of a checkpoint or a model file. Raises RoiCodecError if it is not a codec's."""
-    if path.suffix == SUFFIX:
+    if is_model_file(path):
         return read_model(path).preset
     return get_preset(str(read_checkpoint(path).get("preset")))
 
@@ -129,7 +134,7 @@ def synthesis_weights(
     what this preset codes besides is not used yet.
     """
     origin: dict[str, Any]
-    if path.suffix == SUFFIX:
+    if is_model_file(path):
         model = read_model(path)
         weights = {k: torch.tensor(v).float() for k, v in model.weights("synthesis").items()}
         origin = {"model": model.name, "id": model.id.hex()}
