@@ -58,7 +58,8 @@ def test_the_papers_numbers(preset: str, epochs: int) -> None:
     config = asked("--preset", preset)
     assert config.regions == {"head": {"invert": Invert(0.6)}, "person": {"keep": Keep(1.0)}}
     assert (config.lambda_background, config.epochs) == (1.0, epochs)
-    assert (config.crops.squash_to, config.crops.size) == (512, 256)
+    assert (config.crops.squash_to, config.crops.size) == (512, 512)
+    assert config.crops.min_zoom == config.crops.max_zoom == 1.0
     crops = config.crops
     assert (crops.mirror, crops.jitter, crops.gamma, crops.grey, crops.jpeg) == (0, 0, 1, 0, 0)
     assert (config.minutes, config.skip_unknown_heads) == (None, False)
@@ -67,7 +68,7 @@ def test_the_papers_numbers(preset: str, epochs: int) -> None:
 def test_a_run_of_the_papers_presets_ends_on_the_papers_loss() -> None:
     config = asked("--preset", "paper-128-2")
     first, last = config.stage(0.1), config.stage(0.5)
-    assert first.regions["head"] == {"fill": Fill(20.0, cells=1)}
+    assert first.regions["head"] == {"fill": Fill(1.0, cells=1)}
     assert (last.regions, last.stages) == (config.regions, ())
     assert config.stage(1.0) == last
     # Only what a stage names is another one's.

@@ -58,7 +58,9 @@ def test_a_crop_of_a_squashed_photograph_has_its_scale(tmp_path: Path) -> None:
         assert image[0, int(top) + 20, int(left) + 20] > 200
 
     zoomed = replace(settings, min_zoom=2.0, max_zoom=2.0)
-    (boxes,) = CropSampler([item], zoomed, ["plate"]).batch(1, np.random.default_rng(0)).boxes("plate")
+    (boxes,) = (
+        CropSampler([item], zoomed, ["plate"]).batch(1, np.random.default_rng(0)).boxes("plate")
+    )
     assert float(boxes[0, 2] - boxes[0, 0]) == pytest.approx(80, rel=0.1)
 
     with pytest.raises(UsageError, match=r"squash_to to be crops.size = 100 or more, or 0"):

@@ -43,7 +43,8 @@ def region_loss(
     if k not in (0, 1):
         raise ValueError(f"expected k to be 0 or 1, found {k}")
     error = ((x - x_hat) ** 2).mean(dim=1)
-    shares = region_weights(boxes, *error.shape[1:], device=error.device)
+    height, width = error.shape[1:]
+    shares = region_weights(boxes, height, width, device=error.device)
     if weight is not None:
         error = error * weight[:, 0]
     mse = (error * shares).sum()
@@ -65,7 +66,8 @@ def region_weights(
     sides = sides.to(device)
     first, last = (sides[..., side] for side in (slice(0, 2), slice(2, 4)))
     down, across = (
-        _inside(first[..., axis], last[..., axis], size) for axis, size in ((1, height), (0, width))
+        _inside(first[..., axis], last[..., axis], size)
+        for axis, size in ((1, height), (0, width))
     )
     areas = down.sum(dim=2) * across.sum(dim=2)  # [B, N], of pixels
     counts = (areas > 0).sum(dim=1, keepdim=True).clamp_min(1)
