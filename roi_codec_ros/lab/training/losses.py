@@ -59,27 +59,12 @@ def region_weights(
     Every box of an image counts the same, whatever its size, and so does every image that has any;
     a pixel in several boxes counts in each of them.
     """
-    most = max((len(image_boxes) for image_boxes in boxes), default=0)
-    sides = torch.zeros(len(boxes), most, 4)
-    for image_sides, image_boxes in zip(sides, boxes, strict=True):
-        image_sides[: len(image_boxes)] = image_boxes
-    sides = sides.to(device)
-    first, last = (sides[..., side] for side in (slice(0, 2), slice(2, 4)))
-    down, across = (
-        _inside(first[..., axis], last[..., axis], size)
-        for axis, size in ((1, height), (0, width))
-    )
+    down, across = _rows_and_columns(boxes, height, width, device)
     areas = down.sum(dim=2) * across.sum(dim=2)  # [B, N], of pixels
     counts = (areas > 0).sum(dim=1, keepdim=True).clamp_min(1)
     each = torch.where(areas > 0, 1.0 / (areas.clamp_min(1) * counts), 0.0)
     shares = (down * each[..., None]).transpose(1, 2) @ across
     return shares / (areas > 0).any(dim=1).sum().clamp_min(1)
-
-
-def _inside(first: Tensor, last: Tensor, size: int) -> Tensor:
-    """1 for each of ``size`` pixels whose centre lies between two sides [B, N]: [B, N, size]."""
-    centres = torch.arange(size, device=first.device) + 0.5
-    return ((centres >= first[..., None]) & (centres < last[..., None])).float()
 
 
 def visible_person_loss(
@@ -147,11 +132,24 @@ def _thumbnail(pixels: Tensor, cells: int, size: Sequence[int]) -> Tensor:
 
 def region_mask(boxes: Boxes, height: int, width: int) -> Tensor:
     """Float mask [B, 1, H, W]: 1 inside any of an image's boxes, else 0."""
-    mask = torch.zeros(len(boxes), 1, height, width)
-    for image_mask, image_boxes in zip(mask, boxes, strict=True):
-        for rows, columns in pixel_ranges(image_boxes, height, width):
-            image_mask[:, rows, columns] = 1.0
-    return mask
+    down, across = _rows_and_columns(boxes, height, width)
+    return (down.transpose(1, 2) @ across > 0)[:, None].float()
+
+
+def _rows_and_columns(
+    boxes: Boxes, height: int, width: int, device: torch.device | None = None
+) -> tuple[Tensor, Tensor]:
+    """1 for the rows [B, N, H] and columns [B, N, W] of each box, as of `pixel_ranges`, else 0.
+
+    N is the most boxes that an image has; what others lack is empty.
+    """
+    sides = torch.zeros(len(boxes), max(map(len, boxes), default=0), 4)
+    for image_sides, image_boxes in zip(sides, boxes, strict=True):
+        image_sides[: len(image_boxes)] = image_boxes
+    x1, y1, x2, y2 = sides.to(device)[..., None, :].unbind(dim=-1)
+    rows, columns = (torch.arange(size, device=device) + 0.5 for size in (height, width))
+    down, across = (rows >= y1) & (rows < y2), (columns >= x1) & (columns < x2)
+    return down.float(), across.float()
 
 
 def pixel_ranges(boxes: Tensor, height: int, width: int) -> list[tuple[slice, slice]]:
