@@ -12,10 +12,11 @@ import pytest
 from PIL import Image
 
 from roi_codec_ros.cli import main
-from roi_codec_ros.codec.models import untrained_model
+from roi_codec_ros.codec.models import load_model, untrained_model
 from roi_codec_ros.common.errors import RoiCodecError, UsageError
 from roi_codec_ros.lab.datasets.annotations import Annotation, AnnotationSet
 from roi_codec_ros.lab.datasets.annotations_any import choose
+from roi_codec_ros.lab.evaluation.annotated_regions import AnnotatedRegions
 from roi_codec_ros.lab.evaluation.baselines import parse_baselines
 from roi_codec_ros.lab.evaluation.cache import ResultCache
 from roi_codec_ros.lab.evaluation.evaluate import Evaluation, evaluate_with
@@ -503,3 +504,31 @@ def test_tables_figures_and_the_picture_are_written(data: Path, tmp_path: Path) 
     }
     assert "### Table I: true and false positive face detections" in (out / "t.md").read_text()
     assert main(arguments(data, *outputs)) == 2  # no model to picture
+
+
+def test_annotated_boxes_take_the_place_of_what_is_found(tmp_path: Path) -> None:
+    """Told of a sleeve as a head, the encoder hides that and shows the face."""
+    image = pytest.importorskip("skimage.data").astronaut()
+    sleeve, none = np.array([[64, 416, 112, 464]], np.float32), np.zeros((0, 4), np.float32)
+    annotation = Annotation(tmp_path / "a.png", "a", 512, 512, none, sleeve, none)
+    model = load_model("fast")
+
+    def hidden(told: str) -> tuple[np.ndarray, AnnotatedRegions]:
+        method = AnnotatedRegions(model, told, threads=1)
+        return method.hidden(method.encode(method.prepared(image, annotation))), method
+
+    mask, method = hidden("heads")
+    wanted = np.zeros((512, 512), bool)
+    wanted[416:464, 64:112] = True
+    assert (mask == wanted).all()
+    assert (method.name, method.preset) == ("fast", "fast, annotated heads")
+    mask, _ = hidden("persons")  # there is none: the face is found as it ever is
+    assert mask[85:155, 195:250].all() and not mask[wanted].any()
+    mask, method = hidden("both")
+    assert (mask == wanted).all()
+    assert method.preset == "fast, annotated heads, persons"
+
+
+def test_only_models_with_blocks_can_be_told_of_boxes() -> None:
+    with pytest.raises(UsageError, match=r"that code blocks .* found paper-128-2"):
+        AnnotatedRegions(load_model("paper-128-2"), "both")

@@ -33,6 +33,7 @@ from roi_codec_ros.lab.datasets.annotations_any import choose, read_annotations
 if TYPE_CHECKING:
     from roi_codec_ros.lab.evaluation.setup import Setup
 
+ANNOTATED = ("heads", "persons", "both")  # as in `evaluation.annotated_regions`
 FAILURES_SHOWN = 20  # the JSON has them all
 
 
@@ -54,6 +55,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="LIST",
         help="measure the models at each of these, in levels around a model's own, such as "
         "--qualities=-4,-2,0,2,4 (default: 0); models without levels have 0 only",
+    )
+    parser.add_argument(
+        "--annotated-regions",
+        nargs="+",
+        default=[],
+        choices=ANNOTATED,
+        metavar="WHICH",
+        help="measure the models also with annotated boxes in the place of what the regions model "
+        f"finds: {', '.join(ANNOTATED)}. This is what better regions could bring",
     )
     parser.add_argument(
         "--baselines",
@@ -247,4 +257,5 @@ def _setup(args: argparse.Namespace) -> Setup:
             timed=args.workers == 1,
         ),
         qualities=args.qualities,
+        annotated=tuple(args.annotated_regions),
     )

@@ -81,7 +81,8 @@ def evaluate_films(args: argparse.Namespace) -> None:
     from roi_codec_ros.lab.evaluation.film_evaluation import format_film
     from roi_codec_ros.lab.evaluation.film_frames import read_clip
 
-    if given := [name for name in ("data", "split", "limit", "tables") if getattr(args, name)]:
+    of_photographs = ("data", "split", "limit", "tables", "annotated_regions")
+    if given := [name.replace("_", "-") for name in of_photographs if getattr(args, name)]:
         raise UsageError(f"expected --video or --{given[0]}, found both")
     os.environ.setdefault("SVT_LOG", "1")  # SVT-AV1 tells much about itself otherwise
     files = outputs(args, "json", inputs=[*args.video, *args.models, args.detector])

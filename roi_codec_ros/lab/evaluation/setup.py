@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from roi_codec_ros.common.devices import torch_device
 from roi_codec_ros.common.errors import UsageError
 from roi_codec_ros.common.graph_runtime import find_graph
 from roi_codec_ros.common.machine import describe_machine
+from roi_codec_ros.lab.evaluation.annotated_regions import AnnotatedRegions
 from roi_codec_ros.lab.evaluation.baselines import parse_baselines
 from roi_codec_ros.lab.evaluation.cache import file_digest
 from roi_codec_ros.lab.evaluation.judges import Judges
@@ -29,7 +31,8 @@ class Setup:
     """Codecs, detectors and settings.
 
     models: names or files. baselines: specifications such as `jpeg:1,5`. model_devices: each model
-    is measured on each of them. qualities: each model is measured at each of them.
+    is measured on each of them. qualities: each model is measured at each of them. annotated: keys
+    of `annotated_regions.TOLD`, each model is measured with each of them, too.
     """
 
     judges: Judges
@@ -38,6 +41,7 @@ class Setup:
     model_devices: tuple[str, ...]
     settings: EvaluationSettings
     qualities: tuple[float, ...]
+    annotated: tuple[str, ...] = ()
 
     def bench(self) -> Bench:
         """Load everything. Raises RoiCodecError for anything that is missing."""
@@ -48,6 +52,7 @@ class Setup:
             ("model", [model.id for model in models]),
             ("device of the models", list(self.model_devices)),
             ("quality", list(self.qualities)),
+            ("kind of annotated regions", list(self.annotated)),
         ):
             if len(set(given)) < len(given):  # type: ignore[arg-type]
                 named = " ".join(self.models if what == "model" else map(str, given))
@@ -56,18 +61,16 @@ class Setup:
             torch_device(device)
         detector, face_detector = judges.open()
         _set_threads(threads, detector)
-        methods: list[Method] = [
-            ModelMethod(
-                model,
-                quality=quality,
-                device=device,
-                threads=threads,
-                backend=judges.server_backend,
-            )
-            for model in models
-            for device in self.model_devices
-            for quality in self.qualities
-        ]
+        methods: list[Method] = []
+        for model, device, quality in product(models, self.model_devices, self.qualities):
+            options: dict[str, Any] = {
+                "quality": quality,
+                "device": device,
+                "threads": threads,
+                "backend": judges.server_backend,
+            }
+            methods.append(ModelMethod(model, **options))
+            methods += [AnnotatedRegions(model, told, **options) for told in self.annotated]
         return Bench([*methods, *baselines], detector, face_detector, self.settings)
 
     def context(self) -> dict[str, Any]:
