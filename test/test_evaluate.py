@@ -521,12 +521,12 @@ def test_annotated_boxes_take_the_place_of_what_is_found(tmp_path: Path) -> None
     wanted = np.zeros((512, 512), bool)
     wanted[416:464, 64:112] = True
     assert (mask == wanted).all()
-    assert (method.name, method.preset) == ("fast", "fast, annotated heads")
+    assert (method.name, method.preset) == ("fast", "fast annotated heads")
     mask, _ = hidden("persons")  # there is none: the face is found as it ever is
     assert mask[85:155, 195:250].all() and not mask[wanted].any()
     mask, method = hidden("both")
     assert (mask == wanted).all()
-    assert method.preset == "fast, annotated heads, persons"
+    assert method.preset == "fast annotated heads and persons"
 
 
 def test_only_models_with_blocks_can_be_told_of_boxes() -> None:

@@ -71,7 +71,8 @@ class AnnotatedRegions(ModelMethod):
         finder = load_regions(device=device, threads=threads)
         self._told = AnnotatedFinder(finder, TOLD[told])
         super().__init__(model, regions=cast(RegionFinder, self._told), **options)
-        self.preset = f"{self.preset}, annotated {'heads, persons' if told == 'both' else told}"
+        what = " and ".join(sorted(TOLD[told]))
+        self.preset = f"{self.preset} annotated {what}"
 
     def prepared(self, image: ImageArray, annotation: Annotation) -> ImageArray:
         """The image as it is; its boxes are those that `encode` will take."""
