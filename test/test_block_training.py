@@ -46,7 +46,7 @@ class Finder:
         return Regions(heads, persons, Faces())
 
 
-def batch(image: np.ndarray) -> BlockBatch:
+def batch(image: np.ndarray, **in_vain: float) -> BlockBatch:
     pixels = torch.from_numpy(image.transpose(2, 0, 1).copy())[None]
     drawn = SimpleNamespace(
         images=pixels,
@@ -54,7 +54,9 @@ def batch(image: np.ndarray) -> BlockBatch:
         heads=[torch.from_numpy(HEAD_BOX)],
     )
     sampler = SimpleNamespace(batch=lambda size, rng: drawn)
-    settings = StepSettings(quality_spread=0.0, class_spread=0.0, missed=0.0)
+    settings = StepSettings(
+        quality_spread=0.0, class_spread=0.0, missed=0.0, **({"in_vain": 0.0} | in_vain)
+    )
     batches = BlockBatches(sampler, Finder(), settings, HEAD)  # type: ignore[arg-type]
     return batches.batch(1, np.random.default_rng(0))
 
@@ -144,3 +146,23 @@ def test_what_is_drawn_in_hidden_blocks_is_priced_where_it_looks_like_a_face(ast
 
     assert likeness(astronaut, hidden) > 10 * likeness(painted, hidden) > 0
     assert likeness(astronaut, np.zeros_like(hidden)) == 0
+
+
+def test_blocks_are_hidden_in_vain_beside_heads_and_in_persons_only(astronaut):
+    heads = batch(astronaut).hidden[0]
+    around = np.zeros_like(heads)
+    around[1:10, 11:18] = True  # the 7 by 5 blocks of the head, and one on each side
+    persons = np.zeros_like(heads)
+    persons[2:, 9:20] = True
+
+    more = batch(astronaut, in_vain=1.0, in_vain_beside=1.0, in_vain_persons=0.0).hidden[0]
+    assert (more & ~heads).any() and not (more & ~around).any() and more[heads].all()
+    more = batch(astronaut, in_vain=1.0, in_vain_beside=0.0, in_vain_persons=1.0).hidden[0]
+    assert (more & ~around).any() and not (more & ~heads & ~persons).any()
+
+    made = batch(astronaut, in_vain=1.0, in_vain_persons=1.0)
+    in_vain = made.hidden[0] & ~heads
+    assert (made.levels[0][in_vain] == LEVELS - 1).all()
+    assert activity(made.wanted[0], pixels_of(in_vain)) < 0.5 * activity(
+        astronaut, pixels_of(in_vain)
+    )

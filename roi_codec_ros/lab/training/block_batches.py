@@ -50,6 +50,10 @@ class StepSettings:
         missed: share of crops whose persons are partly coded as background, and background as
             persons, as where regions err.
         annotated_heads: hide annotated heads too, which regions may have missed.
+        in_vain: share of crops in which more is hidden than heads: regions do that more often in
+            photographs that they were not trained on.
+        in_vain_beside, in_vain_persons: there, the greatest share of the blocks around hidden
+            heads, and of those of persons, that are hidden.
     """
 
     background: float = number(StepPolicy.levels[BACKGROUND], 0.0, LEVELS - 1)
@@ -60,6 +64,9 @@ class StepSettings:
     class_spread: float = number(0.8, 0.0, 16.0)
     missed: float = number(0.3, 0.0, 1.0)
     annotated_heads: bool = True
+    in_vain: float = number(0.8, 0.0, 1.0)
+    in_vain_beside: float = number(0.35, 0.0, 1.0)
+    in_vain_persons: float = number(0.08, 0.0, 1.0)
 
     def policy(self) -> StepPolicy:
         """What the model file will say of steps."""
@@ -129,6 +136,8 @@ class BlockBatches:
         hidden = plan.hidden
         if settings.annotated_heads:
             hidden = hidden | touched_blocks(heads, shape[0], shape[1], HIDDEN_SHARE)
+        if rng.random() < settings.in_vain:
+            hidden = hidden | self._hidden_in_vain(hidden, plan.persons, rng)
         plan = BlockPlan(hidden, plan.doubtful & ~hidden, plan.persons)
         classes = self._policy.classes(plan)
         if rng.random() < settings.missed:
@@ -146,6 +155,19 @@ class BlockBatches:
             box_share(persons, shape),
             box_share(heads, shape),
         )
+
+    def _hidden_in_vain(
+        self,
+        hidden: NDArray[np.bool_],
+        persons: NDArray[np.float32],
+        rng: np.random.Generator,
+    ) -> NDArray[np.bool_]:
+        """Blocks around hidden ones, and of persons, that are hidden by mistake."""
+        beside = cv2.dilate(hidden.astype(np.uint8), np.ones((3, 3), np.uint8)) > hidden
+        chances = np.where(beside, rng.uniform(0.0, self._settings.in_vain_beside), 0.0)
+        of_persons = rng.uniform(0.0, self._settings.in_vain_persons)
+        chances = np.maximum(chances, np.where(persons >= self._policy.person, of_persons, 0.0))
+        return np.asarray(rng.random(hidden.shape) < chances, np.bool_)
 
     def _wanted(
         self,
