@@ -64,9 +64,9 @@ class StepSettings:
     class_spread: float = number(0.8, 0.0, 16.0)
     missed: float = number(0.3, 0.0, 1.0)
     annotated_heads: bool = True
-    in_vain: float = number(0.8, 0.0, 1.0)
-    in_vain_beside: float = number(0.35, 0.0, 1.0)
-    in_vain_persons: float = number(0.08, 0.0, 1.0)
+    in_vain: float = number(0.6, 0.0, 1.0)
+    in_vain_beside: float = number(0.25, 0.0, 1.0)
+    in_vain_persons: float = number(0.05, 0.0, 1.0)
 
     def policy(self) -> StepPolicy:
         """What the model file will say of steps."""
