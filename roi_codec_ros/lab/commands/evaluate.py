@@ -33,7 +33,7 @@ from roi_codec_ros.lab.datasets.annotations_any import choose, read_annotations
 if TYPE_CHECKING:
     from roi_codec_ros.lab.evaluation.setup import Setup
 
-ANNOTATED = ("heads", "persons", "both")  # as in `evaluation.annotated_regions`
+ANNOTATED = ("heads", "persons", "both")
 FAILURES_SHOWN = 20  # the JSON has them all
 
 

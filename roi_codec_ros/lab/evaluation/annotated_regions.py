@@ -21,18 +21,12 @@ from roi_codec_ros.regions.blocks import touched_blocks
 from roi_codec_ros.regions.finder import Faces, Regions
 from roi_codec_ros.regions.plan import HIDDEN_SHARE
 
-# The boxes that take the place of what is found, by the names that options have for them.
-TOLD = {
-    "heads": frozenset({"heads"}),
-    "persons": frozenset({"persons"}),
-    "both": frozenset({"heads", "persons"}),
-}
-
 
 class AnnotatedFinder:
     """Finds what a regions model does, but for the boxes that are told."""
 
-    def __init__(self, finder: RegionFinder, told: frozenset[str]) -> None:
+    def __init__(self, finder: RegionFinder, told: str) -> None:
+        """told: heads, persons or both."""
         self._finder, self._told = finder, told
         self.annotation: Annotation | None = None
         self.name, self.thresholds = finder.name, finder.thresholds
@@ -42,9 +36,9 @@ class AnnotatedFinder:
         found, annotation = self._finder.find(image), self.annotation
         assert annotation is not None
         heads, persons, faces = found.heads, found.persons, found.faces
-        if "heads" in self._told:
+        if self._told in ("heads", "both"):
             heads, faces = _blocks(annotation.heads, heads), Faces()
-        if "persons" in self._told:
+        if self._told in ("persons", "both"):
             persons = _blocks(annotation.persons, persons)
         return Regions(heads, persons, faces)
 
@@ -59,7 +53,7 @@ class AnnotatedRegions(ModelMethod):
     """A model that is told boxes of each image; its row is named after them."""
 
     def __init__(self, model: Model, told: str, **options: Any) -> None:
-        """told: a key of `TOLD`; options: as of `ModelMethod`.
+        """told: heads, persons or both; options: as of `ModelMethod`.
 
         Raises UsageError for a model without blocks.
         """
@@ -69,10 +63,9 @@ class AnnotatedRegions(ModelMethod):
             )
         threads, device = options.get("threads"), options.get("device", "cpu")
         finder = load_regions(device=device, threads=threads)
-        self._told = AnnotatedFinder(finder, TOLD[told])
+        self._told = AnnotatedFinder(finder, told)
         super().__init__(model, regions=cast(RegionFinder, self._told), **options)
-        what = " and ".join(sorted(TOLD[told]))
-        self.preset = f"{self.preset} annotated {what}"
+        self.preset = f"{self.preset} annotated {'heads and persons' if told == 'both' else told}"
 
     def prepared(self, image: ImageArray, annotation: Annotation) -> ImageArray:
         """The image as it is; its boxes are those that `encode` will take."""

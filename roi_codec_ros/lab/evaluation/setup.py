@@ -31,8 +31,8 @@ class Setup:
     """Codecs, detectors and settings.
 
     models: names or files. baselines: specifications such as `jpeg:1,5`. model_devices: each model
-    is measured on each of them. qualities: each model is measured at each of them. annotated: keys
-    of `annotated_regions.TOLD`, each model is measured with each of them, too.
+    is measured on each of them. qualities: each model is measured at each of them. annotated:
+    heads, persons or both; each model is measured with each of these boxes annotated, too.
     """
 
     judges: Judges
