@@ -43,7 +43,11 @@ constexpr std::size_t kMaxSymbols = std::size_t{1} << 31;
 constexpr int kMostActivity = 255;  // around a symbol, and a bound between two contexts
 constexpr int kMostOfBlock = 3;  // that a symbol of the same block counts in an activity
 constexpr int kMostOfNeighbour = 15;  // that one of a neighbour counts
-constexpr std::size_t kGroups = 4;  // of eight channels each that count for the next one
+constexpr std::size_t kGroup = 8;  // channels that are decoded at once
+constexpr std::size_t kReach = 5 * kGroup;  // channels that count in an activity
+constexpr std::size_t kNeighbours = 2;  // blocks that count: left and above
+constexpr std::int32_t kMostActivityWeight = 255;
+constexpr int kActivityBits = 4;  // of a weight, behind the point
 constexpr std::size_t kFractions = 3;  // contexts of a predicted channel for each of the others
 constexpr std::uint8_t kMiddle = 1;  // a prediction close to a whole number of steps
 constexpr std::uint8_t kLone = 4;  // beside a fraction: nothing around is known
@@ -739,28 +743,90 @@ private:
   std::int32_t * values_;
 };
 
-// Sums of magnitudes over the channels of a block, eight at a time, while they become known.
+// What the symbols around one count in its activity.
+class ActivityWeights
+{
+public:
+  // weights: of each channel those of the four groups of channels before, of its own group, and of
+  // the blocks left and above.
+  ActivityWeights(
+    const std::int32_t * weights, std::size_t channels, std::size_t predicted)
+  : of_block_((channels + kReach) * kReach), of_neighbours_(channels)
+  {
+    for (std::size_t c = 0; c < channels; ++c, weights += kReach + kNeighbours) {
+      const std::size_t first = c / kGroup * kGroup;
+      const std::size_t end = c < predicted ? c : first;  // of what is decoded before
+      bool valid = std::all_of(
+        weights, weights + kReach + kNeighbours,
+        [](auto weight) {return weight >= 0 && weight <= kMostActivityWeight;});
+      for (std::size_t i = 0; valid && i < kReach; ++i) {
+        const std::size_t source = first + i;  // with a reach less a group in front
+        if (source < kReach - kGroup) {
+          continue;
+        }
+        const std::size_t channel = source - (kReach - kGroup);
+        valid = channel < end || weights[i] == 0;
+        if (channel < end) {
+          const std::size_t target = c - channel / kGroup * kGroup;
+          of_block_[channel * kReach + target] = static_cast<std::uint16_t>(weights[i]);
+        }
+      }
+      if (!valid) {
+        throw std::invalid_argument(
+                "expected valid activity_weights, found an error in channel " + std::to_string(c));
+      }
+      of_neighbours_[c] = {weights[kReach], weights[kReach + 1]};
+    }
+  }
+
+  // Of a channel, in the activities of the channels of its group and of the four groups after.
+  const std::uint16_t * of_channel(std::size_t c) const {return of_block_.data() + c * kReach;}
+
+  // Of the blocks left and above.
+  const std::array<int, kNeighbours> & of_neighbours(std::size_t c) const
+  {
+    return of_neighbours_[c];
+  }
+
+private:
+  std::vector<std::uint16_t> of_block_;
+  std::vector<std::array<int, kNeighbours>> of_neighbours_;
+};
+
+// The activities of the channels of a block, while its symbols become known.
 class BlockActivity
 {
 public:
-  // Of the groups before the one that begins now.
-  int begin_group()
+  BlockActivity(const ActivityWeights & weights, std::size_t depth)
+  : weights_(weights), sums_(depth + kReach) {}
+
+  void begin_block() {std::fill(sums_.begin(), sums_.end(), std::uint16_t{0});}
+
+  // Every sum stays below 2^16: at most 40 · 3 · 255.
+  void add(std::size_t channel, std::uint8_t magnitude)
   {
-    sums_[group_++ % kGroups] = sum_;
-    sum_ = 0;
-    int total = 0;
-    for (const int sum : sums_) {
-      total += sum;
+    if (magnitude == 0) {
+      return;
     }
-    return total;
+    const int most = std::min<int>(magnitude, kMostOfBlock);
+    const std::uint16_t * const weights = weights_.of_channel(channel);
+    std::uint16_t * const sums = sums_.data() + channel / kGroup * kGroup;
+    for (std::size_t i = 0; i < kReach; ++i) {
+      sums[i] = static_cast<std::uint16_t>(sums[i] + most * weights[i]);
+    }
   }
 
-  void add(std::uint8_t magnitude) {sum_ += std::min<int>(magnitude, kMostOfBlock);}
+  // left, above: the magnitudes of the blocks there in this channel.
+  std::size_t of(std::size_t channel, int left, int above) const
+  {
+    const auto & weights = weights_.of_neighbours(channel);
+    const int sum = sums_[channel] + weights[0] * left + weights[1] * above;
+    return static_cast<std::size_t>(std::min(sum >> kActivityBits, kMostActivity));
+  }
 
 private:
-  std::array<int, kGroups> sums_{};
-  std::size_t group_ = 0;
-  int sum_ = 0;
+  const ActivityWeights & weights_;
+  std::vector<std::uint16_t> sums_;
 };
 
 // Tables as they come from outside, each with its number of entries.
@@ -777,8 +843,10 @@ public:
   // bounds: of the contexts. coded: channels of each level.
   Coder(
     const std::int32_t * cdf, std::size_t rows, std::size_t columns, const std::int32_t * lengths,
-    const std::int32_t * offsets, Numbers bounds, Numbers coded, Predictor predictor, MapCoder map)
-  : contexts_(bounds.count + 1), predictor_(std::move(predictor)), map_(std::move(map))
+    const std::int32_t * offsets, Numbers bounds, Numbers coded, Predictor predictor, MapCoder map,
+    ActivityWeights weights)
+  : contexts_(bounds.count + 1), predictor_(std::move(predictor)), map_(std::move(map)),
+    weights_(std::move(weights))
   {
     add_levels(coded, rows);
     add_tables(cdf, rows, columns, lengths, offsets);
@@ -832,6 +900,7 @@ public:
     States states;
     states.fill(kLowest);
     std::vector<const Table *> tables(layout.depth);
+    BlockActivity activity(weights_, layout.depth);
     bool in_tail = true;
     std::size_t index = layout.total;
     const auto leave_tail = [&] {
@@ -854,14 +923,23 @@ public:
         const std::uint8_t * const fraction =
           fractions.data() + (y * layout.size.width + x) * predictor_.channels();
         std::size_t c = coded_[static_cast<std::size_t>(level)];
-        BlockActivity activity;
-        for (std::size_t first = 0; first < c; first += kLanes) {
+        const std::uint8_t * const magnitude = magnitudes.at(y, x);
+        activity.begin_block();
+        for (std::size_t i = 0; i < std::min(c, predictor_.channels()); ++i) {
+          Prediction prediction;
+          prediction.fraction = fraction[i] & (kLone - 1);
+          const bool lone = (fraction[i] & kLone) != 0;
+          tables[i] = table_of(
+            static_cast<std::size_t>(level), i, activity, magnitudes, magnitude, prediction, lone);
+          activity.add(i, magnitude[i]);
+        }
+        for (std::size_t i = predictor_.channels(); i < c; ) {
+          const std::size_t end_of_group = std::min(i / kGroup * kGroup + kGroup, c);
           choose_tables(
-            static_cast<std::size_t>(level), first, std::min(first + kLanes, c),
-            activity.begin_group(), magnitudes, magnitudes.at(y, x), fraction,
-            tables.data() + first);
-          for (std::size_t i = first; i < std::min(first + kLanes, c); ++i) {
-            activity.add(magnitudes.at(y, x)[i]);
+            static_cast<std::size_t>(level), i, end_of_group, activity, magnitudes, magnitude,
+            tables.data() + i);
+          for (; i < end_of_group; ++i) {
+            activity.add(i, magnitude[i]);
           }
         }
         while (c > 0) {
@@ -911,6 +989,7 @@ public:
     States states = take_head(reader, layout);
     Tail tail;
     std::array<const Table *, kLanes> tables;
+    BlockActivity activity(weights_, layout.depth);
     std::size_t index = 0;
     for (std::size_t y = 0; y < layout.size.height; ++y) {
       for (std::size_t x = 0; x < layout.size.width; ++x) {
@@ -924,15 +1003,13 @@ public:
         std::int32_t * const value = values.at(y, x);
         std::fill_n(value, predictor_.channels(), 0);
         const Values::Around around = values.around(y, x);
-        BlockActivity activity;
+        activity.begin_block();
         for (std::size_t first = 0; first < coded; first += kLanes) {
           const std::size_t end = std::min(first + kLanes, coded);
-          const int before = activity.begin_group();
           const bool predicted = first < predictor_.channels();
           std::size_t c = first;
           if (!predicted) {
-            choose_tables(
-              level, first, end, before, magnitudes, magnitude, nullptr, tables.data());
+            choose_tables(level, first, end, activity, magnitudes, magnitude, tables.data());
             if (index % kLanes == 0 && index + kLanes <= layout.shared && end - first == kLanes) {
               c += take_group(reader, states, tables.data(), here + first);
               index += c - first;
@@ -948,22 +1025,21 @@ public:
               if (c < predictor_.channels() && around.known) {
                 prediction = predictor_.predict(level, c, around.places);
               }
-              table = table_of(level, c, before, magnitudes, magnitude, prediction, around.lone);
+              table = table_of(level, c, activity, magnitudes, magnitude, prediction, around.lone);
             }
             if (!reader.take_symbol(states[layout.lane(index)], *table, c, here[c])) {
               refuse_end(layout, index);
             }
             magnitude[c] = Magnitudes::of(here[c]);
             if (c < predictor_.channels()) {
+              activity.add(c, magnitude[c]);
               here[c] = static_cast<std::int16_t>(here[c] + prediction.symbol);
               value[c] = predictor_.value(level, c, here[c]);
             }
           }
-          for (std::size_t i = first; i < end; ++i) {
-            if (!predicted) {
-              magnitude[i] = Magnitudes::of(here[i]);
-            }
-            activity.add(magnitude[i]);
+          for (std::size_t i = std::max(first, predictor_.channels()); i < end; ++i) {
+            magnitude[i] = Magnitudes::of(here[i]);
+            activity.add(i, magnitude[i]);
           }
         }
       }
@@ -1125,13 +1201,13 @@ private:
     return fractions;
   }
 
-  // The table of a symbol. before: of the groups of channels before. magnitude: of this block.
+  // The table of a symbol. magnitude: of this block.
   const Table * table_of(
-    std::size_t level, std::size_t channel, int before, const Magnitudes & magnitudes,
-    const std::uint8_t * magnitude, const Prediction & prediction, bool lone) const
+    std::size_t level, std::size_t channel, const BlockActivity & activity,
+    const Magnitudes & magnitudes, const std::uint8_t * magnitude, const Prediction & prediction,
+    bool lone) const
   {
-    const std::size_t context = context_of_[static_cast<std::size_t>(
-          before + 2 * beside(magnitudes, magnitude + channel))];
+    const std::size_t context = context_at(channel, activity, magnitudes, magnitude);
     const Table * const table = tables_.data() + first_rows_[level] + rows_before(channel);
     if (channel >= predictor_.channels()) {
       return table + context;
@@ -1139,30 +1215,23 @@ private:
     return table + kFractions * (lone ? contexts_ - 1 : context) + prediction.fraction;
   }
 
-  // The magnitudes left and above of one.
-  static int beside(const Magnitudes & magnitudes, const std::uint8_t * magnitude)
+  std::size_t context_at(
+    std::size_t channel, const BlockActivity & activity, const Magnitudes & magnitudes,
+    const std::uint8_t * magnitude) const
   {
-    return *(magnitude - magnitudes.depth()) + *(magnitude - magnitudes.row());
+    const std::uint8_t * const here = magnitude + channel;
+    return context_of_[activity.of(
+          channel, *(here - magnitudes.depth()), *(here - magnitudes.row()))];
   }
 
-  // The tables of channels `first` to `end`, a group. fraction: of the predicted channels, with
-  // kLone; not read beyond them.
+  // The tables of channels `first` to `end` of a group, which are not predicted.
   void choose_tables(
-    std::size_t level, std::size_t first, std::size_t end, int before,
-    const Magnitudes & magnitudes, const std::uint8_t * magnitude, const std::uint8_t * fraction,
-    const Table ** tables) const
+    std::size_t level, std::size_t first, std::size_t end, const BlockActivity & activity,
+    const Magnitudes & magnitudes, const std::uint8_t * magnitude, const Table ** tables) const
   {
-    std::size_t c = first;
-    for (; c < std::min(end, predictor_.channels()); ++c) {
-      Prediction prediction;
-      prediction.fraction = fraction[c] & (kLone - 1);
-      *tables++ = table_of(
-        level, c, before, magnitudes, magnitude, prediction, (fraction[c] & kLone) != 0);
-    }
-    const Table * table = tables_.data() + first_rows_[level] + rows_before(c);
-    for (; c < end; ++c, table += contexts_) {
-      const int activity = before + 2 * beside(magnitudes, magnitude + c);
-      *tables++ = table + context_of_[static_cast<std::size_t>(activity)];
+    const Table * table = tables_.data() + first_rows_[level] + rows_before(first);
+    for (std::size_t c = first; c < end; ++c, table += contexts_) {
+      *tables++ = table + context_at(c, activity, magnitudes, magnitude);
     }
   }
 
@@ -1242,6 +1311,7 @@ private:
   std::size_t channels_ = 0;
   Predictor predictor_;
   MapCoder map_;
+  ActivityWeights weights_;
   std::vector<std::size_t> coded_;       // channels of each level
   std::vector<std::size_t> first_rows_;  // of each level
   Memory memory_;
@@ -1262,7 +1332,7 @@ Numbers numbers_of(const Int32Array & array)
 Coder make_coder(
   const Int32Array & cdf, const Int32Array & lengths, const Int32Array & offsets,
   const Int32Array & bounds, const Int32Array & coded_channels, const Int32Array & ladder,
-  const Int32Array & predictor, const Int32Array & map_cdf)
+  const Int32Array & predictor, const Int32Array & map_cdf, const Int32Array & activity_weights)
 {
   if (cdf.ndim() != 2 || lengths.ndim() != 1 || offsets.ndim() != 1 || bounds.ndim() != 1 ||
     coded_channels.ndim() != 1 || ladder.ndim() != 2 || predictor.ndim() != 2 ||
@@ -1282,13 +1352,27 @@ Coder make_coder(
             "expected map_cdf [(P + 3)^2, P + 3] of 1 to " + std::to_string(kMaxClasses) +
             " classes");
   }
+  std::int32_t most = 0;
+  for (py::ssize_t level = 0; level < coded_channels.size(); ++level) {
+    most = std::max(most, coded_channels.data()[level]);
+  }
+  const auto channels = static_cast<std::size_t>(most);
+  if (activity_weights.ndim() != 2 || activity_weights.shape(0) != most ||
+    activity_weights.shape(1) != static_cast<py::ssize_t>(kReach + kNeighbours))
+  {
+    throw py::value_error(
+            "expected activity_weights [" + std::to_string(channels) + ", " +
+            std::to_string(kReach + kNeighbours) + "]");
+  }
   return Coder(
     cdf.data(), static_cast<std::size_t>(cdf.shape(0)), static_cast<std::size_t>(cdf.shape(1)),
     lengths.data(), offsets.data(), numbers_of(bounds), numbers_of(coded_channels),
     Predictor(
       predictor.data(), static_cast<std::size_t>(predictor.shape(0)), ladder.data(),
       static_cast<std::size_t>(ladder.shape(0)), static_cast<std::size_t>(ladder.shape(1))),
-    MapCoder(map_cdf.data(), static_cast<std::size_t>(classes) + kFirstClass));
+    MapCoder(map_cdf.data(), static_cast<std::size_t>(classes) + kFirstClass),
+    ActivityWeights(
+      activity_weights.data(), channels, static_cast<std::size_t>(ladder.shape(1))));
 }
 
 // Checked before any product of sizes is formed, so that none can wrap around.
@@ -1474,7 +1558,8 @@ PYBIND11_MODULE(_rans, module)
     py::init(&make_coder), py::arg("cdf").noconvert(), py::arg("lengths").noconvert(),
     py::arg("offsets").noconvert(), py::arg("bounds").noconvert(),
     py::arg("coded_channels").noconvert(), py::arg("ladder").noconvert(),
-    py::arg("predictor").noconvert(), py::arg("map_cdf").noconvert())
+    py::arg("predictor").noconvert(), py::arg("map_cdf").noconvert(),
+    py::arg("activity_weights").noconvert())
   .def(
     "encode", &encode, py::arg("symbols").noconvert(), py::arg("blocks").noconvert(),
     py::arg("levels").noconvert(), py::arg("temporal").noconvert())

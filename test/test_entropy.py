@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -18,6 +19,12 @@ from roi_codec_ros.codec.entropy import (
 )
 from roi_codec_ros.codec.frequencies import map_cdf_of, neighbourly_map_cdf
 from roi_codec_ros.codec.spatial import activities, code_length_bits, coded_symbols
+from roi_codec_ros.codec.table_checks import (
+    GROUP,
+    NEIGHBOURS,
+    REACH,
+    equal_activity_weights,
+)
 from roi_codec_ros.common.errors import ModelFileError
 
 CDF = [[0, 10, 65535, 65536, 0], [0, 1, 2, 3, 65536]]
@@ -225,12 +232,52 @@ def test_what_is_coded_around_a_symbol_is_its_activity():
     differences[0] = 9  # three for each later group within reach
     differences[39, 1, 1] = -2
     differences[7, 0, 1], differences[7, 1, 0] = 20, -4
-    activity = activities(differences)[:, 1, 1].tolist()
+    activity = activities(differences, equal_activity_weights(50))[:, 1, 1].tolist()
     assert activity[0] == 2 * (9 + 9)
     assert activity[7] == 2 * (15 + 4)
     assert activity[8:32] == [3] * 24
     assert activity[32:40] == [3] * 8
     assert activity[40:] == [2] * 10
+
+
+def test_what_counts_in_an_activity_is_weighted():
+    differences = np.zeros((50, 1, 2), np.int64)
+    differences[2, 0, 1], differences[9, 0, 1], differences[12, 0, 0] = 1, -5, 2
+    weights = np.zeros((50, REACH + NEIGHBOURS), np.int32)
+    weights[12, [26, 33, 40]] = 8, 20, 100  # channel 2, channel 9 of its own group, left
+    weights[20, 25] = 255  # channel 9
+    activity = activities(differences, weights)[:, 0, 1].tolist()
+    assert activity[12] == (8 * 1 + 20 * 3 + 100 * 2) // 16
+    assert activity[20] == 255 * 3 // 16
+    assert sum(activity) == activity[12] + activity[20]
+    weights[12, [26, 41]] = 255
+    assert activities(np.full((50, 2, 1), 99), weights)[12, 1, 0] == 255
+
+
+def test_activity_weights_are_of_what_is_decoded_before():
+    def tables(weights: np.ndarray) -> EntropyTables:
+        return dataclasses.replace(STEPPED, activity_weights=weights)
+
+    predicted, channels = STEPPED.predicted, STEPPED.channels
+    assert 0 < predicted < channels
+    weights = equal_activity_weights(channels)
+    np.testing.assert_array_equal(STEPPED.activity_weights, weights)
+    for wrong, found in (
+        (weights[1:], rf"expected activity_weights \[{channels}, 42\]"),
+        (weights + 255, "of 0 to 255, found 255 to 287"),
+        (weights - 1, "of 0 to 255, found -1 to 31"),
+    ):
+        with pytest.raises(ModelFileError, match=found):
+            tables(wrong)
+    own_group = slice(REACH - GROUP, REACH)
+    for channel in (0, predicted):  # the first knows nothing, those not predicted only groups
+        early = weights.copy()
+        early[channel, own_group] = 1
+        with pytest.raises(ModelFileError, match=f"before, found others of channel {channel}"):
+            tables(early)
+    early = weights.copy()
+    early[predicted - 1, own_group][: predicted - 1] = 1
+    assert tables(early).activity_weights[predicted - 1, own_group].sum() == predicted - 1
 
 
 def test_blocks_and_levels_are_checked():

@@ -399,7 +399,7 @@ def test_a_node_is_switched_off_and_on_without_lifecycle_calls(graph, running):
 
     assert (off.success, off.message) == (True, "inactive")
     assert (on.success, on.message) == (True, "active")
-    assert latents.last.format == "roic/4"
+    assert latents.last.format == "roic/5"
 
 
 # Privacy

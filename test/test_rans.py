@@ -21,6 +21,12 @@ from roi_codec_ros.codec.frequencies import map_cdf_of, neighbourly_map_cdf
 from roi_codec_ros.codec.kernels import ENTROPY_CODER, KERNELS, available_implementations
 from roi_codec_ros.codec.rans import RansCoder
 from roi_codec_ros.codec.spatial import code_length_bits, coded_symbols
+from roi_codec_ros.codec.table_checks import (
+    NEIGHBOURS,
+    REACH,
+    equal_activity_weights,
+    known_before,
+)
 from roi_codec_ros.codec.temporal import may_be_temporal, packed
 from roi_codec_ros.common.errors import BitstreamError
 
@@ -78,6 +84,13 @@ def drawn_predictor(rng: np.random.Generator, channels: int) -> np.ndarray:
     return np.array(rows, np.int32).reshape(-1, 4)
 
 
+def drawn_weights(rng: np.random.Generator, channels: int, predicted: int) -> np.ndarray:
+    """Of what counts in activities: small and large ones, for what is decoded before."""
+    weights = rng.choice([0, 1, 16, 255], (channels, REACH + NEIGHBOURS))
+    weights[:, :REACH] *= known_before(channels, predicted)
+    return weights
+
+
 @st.composite
 def coded_inputs(draw):
     """Tables of any width, symbols of which some are common, some rare, some outside, a map.
@@ -106,6 +119,7 @@ def coded_inputs(draw):
         ladder,
         drawn_predictor(rng, predicted),
         draw(st.sampled_from([neighbourly_map_cdf(classes), map_cdf_of(counted)])),
+        draw(st.sampled_from([None, drawn_weights(rng, max(coded), predicted)])),
     )
     size = draw(st.sampled_from([(1, 1), (7, 5), (1, 8), (2, 4), (13, 1), (16, 16), (33, 31)]))
     shape = (tables.channels, *size)
@@ -212,7 +226,7 @@ def test_kernel_and_reference_agree_on_what_is_damaged(case, seed):
 @each_implementation
 @pytest.mark.parametrize("case", GOLDEN, ids=lambda case: case["name"])
 def test_golden_bytes(implementation, case):
-    arrays = {name: np.array(case[name], np.int32) for name in TABLES}
+    arrays = {name: np.array(case[name], np.int32) for name in TABLES if name in case}
     arrays["predictor"] = arrays["predictor"].reshape(-1, 4)
     tables = EntropyTables(**arrays)
     blocks, temporal = np.array(case["blocks"], np.uint8), np.array(case["temporal"], np.bool_)
@@ -480,11 +494,22 @@ def test_the_reference_stands_in_for_a_missing_kernel(monkeypatch):
 
 @needs_kernel
 def test_the_kernel_trusts_no_tables_either():
-    def coder(cdf, lengths, offsets, bounds, coded=(2,), ladder=None, predictor=(), map_cdf=None):
+    def coder(
+        cdf,
+        lengths,
+        offsets,
+        bounds,
+        coded=(2,),
+        ladder=None,
+        predictor=(),
+        map_cdf=None,
+        weights=None,
+    ):
         rest = neighbourly_map_cdf(1) if map_cdf is None else map_cdf
         steps = np.ones((len(coded), 0)) if ladder is None else ladder
         inputs = np.reshape(predictor, (-1, 4))
-        arrays = (cdf, lengths, offsets, bounds, coded, steps, inputs, rest)
+        counts = equal_activity_weights(max(*coded, 0, 0)) if weights is None else weights
+        arrays = (cdf, lengths, offsets, bounds, coded, steps, inputs, rest, counts)
         return KERNELS[ENTROPY_CODER].Coder(*(np.array(a, np.int32) for a in arrays))
 
     rows = [[0, 5, 65536]] * 2
@@ -542,6 +567,17 @@ def test_the_kernel_trusts_no_tables_either():
     for map_cdf in (uneven[1:], uneven[0], uneven[:, :3], neighbourly_map_cdf(7)):
         with pytest.raises(ValueError, match=r"expected map_cdf \[\(P \+ 3\)"):
             coder(*good, map_cdf=map_cdf)
+    for shape in ((1, 42), (2, 41), (2,)):
+        with pytest.raises(ValueError, match=r"expected activity_weights \[2, 42\]"):
+            coder(*good, weights=np.zeros(shape))
+    for place, weight in ((0, 256), (40, -1), (32, 1), (39, 1)):
+        weights = np.zeros((2, 42))
+        weights[1, place] = weight
+        with pytest.raises(ValueError, match="valid activity_weights, found an error in channel 1"):
+            coder(*good, weights=weights)
+    of_own_group = np.zeros((2, 42))
+    of_own_group[1, 32] = 1  # a predicted channel may count what is decoded before it
+    assert coder(*predicted, two, weights=of_own_group)
 
 
 @needs_kernel

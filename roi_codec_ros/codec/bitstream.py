@@ -14,7 +14,7 @@ from roi_codec_ros.codec.table_checks import MAX_CLASSES, MAX_LEVELS
 from roi_codec_ros.common.errors import BitstreamError
 
 MAGIC = b"ROIC"
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 FORMAT = f"roic/{FORMAT_VERSION}"  # in messages and files
 MODEL_ID_BYTES = 8
 MAX_SIDE = 0xFFFF  # px; sizes are 16-bit

@@ -20,6 +20,7 @@ from roi_codec_ros.codec.table_checks import (
     PRECISION,
     as_frozen_int32,
     channels_of_one_level,
+    check_activity_weights,
     check_bounds,
     check_ladder,
     check_levels,
@@ -29,6 +30,7 @@ from roi_codec_ros.codec.table_checks import (
     check_rows,
     check_shapes,
     check_values,
+    equal_activity_weights,
 )
 from roi_codec_ros.common.errors import ModelFileError
 
@@ -48,6 +50,7 @@ TABLES = (
     "ladder",
     "predictor",
     "map_cdf",
+    "activity_weights",
 )
 
 
@@ -81,6 +84,11 @@ class EntropyTables:
         map_cdf: int32 [(P + 3)², P + 3]: of the P + 2 values of a block, in the context of the
             blocks left of it and above (`map_contexts_of`). Each row rises strictly from 0 to
             65536. Left out: those of one class that `neighbourly_map_cdf` makes.
+        activity_weights: int32 [C, 42], 0 to 255: of what counts in the activity of each channel's
+            symbols, the channels of the four groups of eight before and of its own, then the
+            blocks left and above (`spatial.activities`), 16 being 1. Of its own group, only
+            predicted channels count those before them; the rest is 0. Left out: 16 for groups
+            before, 32 for blocks.
 
     Raises:
         ModelFileError: a shape or an entry is not as above, or a symbol's value is not int16.
@@ -94,6 +102,7 @@ class EntropyTables:
     ladder: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.int32))
     predictor: np.ndarray = field(default_factory=lambda: np.zeros((0, 4), np.int32))
     map_cdf: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.int32))
+    activity_weights: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.int32))
 
     def __post_init__(self) -> None:
         for name in TABLES:
@@ -109,12 +118,15 @@ class EntropyTables:
             self._fill_in("ladder", np.zeros((self.levels, 0), np.int32))
         if self.map_cdf.size == 0:
             self._fill_in("map_cdf", neighbourly_map_cdf(1))
+        if self.activity_weights.size == 0:
+            self._fill_in("activity_weights", equal_activity_weights(self.channels))
         check_ladder(self.ladder, self.coded_channels)
         check_predictor(self.predictor, self.predicted)
         check_row_count(len(self.cdf), int(self._rows_of_levels.sum()))
         check_rows(self.cdf, self.lengths)
         check_values(self.lengths, self.offsets)
         check_map(self.map_cdf)
+        check_activity_weights(self.activity_weights, self.channels, self.predicted)
 
     def _fill_in(self, name: str, values: np.ndarray) -> None:
         object.__setattr__(self, name, as_frozen_int32(name, values))
@@ -205,6 +217,7 @@ class EntropyTables:
         ladder: np.ndarray | None = None,
         predictor: np.ndarray | None = None,
         map_cdf: np.ndarray | None = None,
+        activity_weights: np.ndarray | None = None,
     ) -> EntropyTables:
         """Quantise probabilities to 16 bits such that every symbol keeps at least 1/65536.
 
@@ -213,7 +226,8 @@ class EntropyTables:
             tails: R probabilities of all other values (escapes).
             offsets: R values that the first entry of each pmf stands for.
             bounds: K - 1 boundaries between contexts.
-            coded_channels, ladder, predictor, map_cdf: as the attributes; optional as there.
+            coded_channels, ladder, predictor, map_cdf, activity_weights: as the attributes;
+                optional as there.
 
         Raises:
             ModelFileError: a probability is negative or not finite, or a pmf has no entry, has
@@ -243,6 +257,7 @@ class EntropyTables:
             np.zeros((0, 0), np.int32) if ladder is None else ladder,
             np.zeros((0, 4), np.int32) if predictor is None else predictor,
             np.zeros((0, 0), np.int32) if map_cdf is None else map_cdf,
+            np.zeros((0, 0), np.int32) if activity_weights is None else activity_weights,
         )
 
     @classmethod

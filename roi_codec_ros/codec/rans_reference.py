@@ -16,8 +16,6 @@ import numpy as np
 from roi_codec_ros.codec.entropy import FIRST_CLASS, NOT_CODED, EntropyTables, map_contexts_of
 from roi_codec_ros.codec.spatial import (
     FARTHEST,
-    GROUP,
-    GROUPS,
     MIDDLE,
     MOST_OF_BLOCK,
     MOST_OF_NEIGHBOUR,
@@ -25,7 +23,7 @@ from roi_codec_ros.codec.spatial import (
     CodedSymbols,
     coded_symbols,
 )
-from roi_codec_ros.codec.table_checks import FRACTIONS, MAX_ACTIVITY
+from roi_codec_ros.codec.table_checks import FRACTIONS, GROUP, MAX_ACTIVITY, REACH, WEIGHT_OF_ONE
 
 LANES = 8  # interleaved states
 TAIL = 1024  # this many last symbols belong to state 0
@@ -263,6 +261,7 @@ class _Around:
         inputs: list[list[tuple[int, int, int]]],
     ) -> None:
         self._bounds = tables.bounds.tolist()
+        self._weights = tables.activity_weights.tolist()
         self._row_of_channel = tables.row_of_channel.tolist()
         self._first_rows = tables.first_row(np.arange(tables.levels)).tolist()
         self._predicted, self._inputs = tables.predicted, inputs
@@ -282,7 +281,7 @@ class _Around:
         above = place - width if above_it else None
         above_left = place - width - 1 if above_it and column else None
         above_right = place - width + 1 if above_it and column + 1 < width else None
-        self._beside = [there for there in (left, above) if there is not None]
+        self._beside = (left, above)
 
         def known(*places: int | None) -> int | None:
             there = (p for p in places if p is not None and self._known[p])
@@ -306,10 +305,15 @@ class _Around:
 
     def expect(self, channel: int) -> tuple[int, int]:
         """The row of the tables of a channel's symbol, and its prediction."""
-        first = channel // GROUP * GROUP
-        magnitudes = self._magnitudes[self._place][max(0, first - GROUP * GROUPS) : first]
-        activity = sum(min(m, MOST_OF_BLOCK) for m in magnitudes)
-        activity += 2 * sum(self._magnitudes[there][channel] for there in self._beside)
+        weights = self._weights[channel]
+        first = channel // GROUP * GROUP - (REACH - GROUP)  # of the channels that count
+        magnitudes = self._magnitudes[self._place][max(0, first) : first + REACH]
+        of_block = weights[max(0, -first) :]
+        total = sum(w * min(m, MOST_OF_BLOCK) for w, m in zip(of_block, magnitudes, strict=False))
+        for weight, there in zip(weights[REACH:], self._beside, strict=True):
+            if there is not None:
+                total += weight * self._magnitudes[there][channel]
+        activity = min(total // WEIGHT_OF_ONE, MAX_ACTIVITY)
         predicted, fraction = 0, MIDDLE
         if channel < self._predicted:
             if self._lone:

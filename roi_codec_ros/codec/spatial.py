@@ -15,13 +15,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roi_codec_ros.codec.entropy import NOT_CODED, EntropyTables
-from roi_codec_ros.codec.table_checks import ESCAPE_BITS, FRACTIONS, MAX_ACTIVITY, PRECISION
+from roi_codec_ros.codec.table_checks import (
+    ESCAPE_BITS,
+    FRACTIONS,
+    GROUP,
+    MAX_ACTIVITY,
+    PRECISION,
+    REACH,
+    WEIGHT_OF_ONE,
+)
 
 HERE, LEFT, ABOVE, ABOVE_LEFT, ABOVE_RIGHT = range(5)  # places of a predictor's inputs
 ONE = 1024  # weight of 1
 FARTHEST = 4095  # largest prediction in steps, also negated
 MIDDLE = 1  # fraction of a prediction close to a whole number of steps
-GROUP, GROUPS = 8, 4  # channels of a group, and groups that count for the next one
 MOST_OF_BLOCK, MOST_OF_NEIGHBOUR = 3, 15  # that a symbol counts in an activity
 
 
@@ -81,7 +88,7 @@ def coded_symbols(
             differences[channel] -= np.where(here, predicted, 0)
             fractions[channel] = np.where(here, fraction, MIDDLE)
         differences = differences.astype(np.int16).astype(np.int64)
-    activity = activities(differences)
+    activity = activities(differences, tables.activity_weights)
     activity[: tables.predicted, lone] = MAX_ACTIVITY
     contexts = np.searchsorted(tables.bounds, activity, side="right")
     contexts[: tables.predicted] *= FRACTIONS
@@ -90,24 +97,41 @@ def coded_symbols(
     return CodedSymbols(differences, np.where(coded, rows, -1))
 
 
-def activities(differences: NDArray[np.int64]) -> NDArray[np.int64]:
+def activities(
+    differences: NDArray[np.int64], weights: NDArray[np.int32]
+) -> NDArray[np.int64]:
     """How much is coded around each symbol: int64 [C, h, w], 0 to 255.
 
-    The magnitudes in up to 32 channels of the groups before, to 3 each, and twice those of the
-    blocks left and above in this channel, to 15 each. differences: int64 [C, h, w].
+    A weighted sum of the magnitudes in the channels of the symbol's group and of the four groups
+    before, to 3 each, and of those of the blocks left and above in this channel, to 15 each.
+    differences: int64 [C, h, w]. weights: as `EntropyTables.activity_weights`.
     """
-    channels = len(differences)
+    channels, height, width = differences.shape
+    weights = weights.astype(np.int64)
+    of_block, beside = activity_inputs(differences)
+    sums = np.einsum("cn,cnyx->cyx", weights[:, REACH:], beside)
+    for first in range(0, channels, GROUP):
+        of_group = weights[first : first + GROUP, :REACH]
+        seen = of_block[first : first + REACH].reshape(REACH, -1)
+        sums[first : first + GROUP] += (of_group @ seen).reshape(-1, height, width)
+    return np.minimum(sums // WEIGHT_OF_ONE, MAX_ACTIVITY)
+
+
+def activity_inputs(
+    differences: NDArray[np.int64],
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The magnitudes that count in activities.
+
+    Those in the channels, int64 [n, h, w], of which a group that begins at channel c sees 40 from
+    c on: those of four groups and its own; and those left and above of each symbol, int64
+    [C, 2, h, w].
+    """
     magnitudes = np.abs(differences)
-    groups = -(-channels // GROUP)
-    room = np.zeros((groups * GROUP, *magnitudes.shape[1:]), np.int64)
-    room[:channels] = np.minimum(magnitudes, MOST_OF_BLOCK)
-    sums = room.reshape(groups, GROUP, *magnitudes.shape[1:]).sum(axis=1)
-    before = np.zeros_like(sums)
-    for back in range(1, min(GROUPS, groups - 1) + 1):
-        before[back:] += sums[:-back]
+    of_block = np.pad(
+        np.minimum(magnitudes, MOST_OF_BLOCK), ((REACH - GROUP, GROUP - 1), (0, 0), (0, 0))
+    )
     near = np.pad(np.minimum(magnitudes, MOST_OF_NEIGHBOUR), ((0, 0), (1, 0), (1, 0)))
-    beside = near[:, 1:, :-1] + near[:, :-1, 1:]
-    return np.asarray(np.repeat(before, GROUP, axis=0)[:channels] + 2 * beside)
+    return of_block, np.stack([near[:, 1:, :-1], near[:, :-1, 1:]], axis=1)
 
 
 def code_length_bits(

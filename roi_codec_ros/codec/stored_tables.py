@@ -6,10 +6,12 @@ from __future__ import annotations
 import numpy as np
 
 from roi_codec_ros.codec.entropy import TABLES, EntropyTables
+from roi_codec_ros.codec.table_checks import equal_activity_weights
 from roi_codec_ros.common.errors import ModelFileError
 
 _PREFIX = "entropy."
 _FREQUENCIES = "frequencies"
+_WEIGHTS = "activity_weights"  # not stored where all are equal, as in the paper's models
 _MOST_ENTRIES = 1 << 27  # of cdf, in memory
 
 
@@ -21,6 +23,8 @@ def table_tensors(tables: EntropyTables) -> dict[str, np.ndarray]:
     used = np.arange(tables.cdf.shape[1] - 1) < tables.lengths[:, None] - 1
     steps = np.diff(tables.cdf, axis=1)[used].astype(np.uint16)
     rest = {f"{_PREFIX}{name}": getattr(tables, name) for name in TABLES if name != "cdf"}
+    if np.array_equal(tables.activity_weights, equal_activity_weights(tables.channels)):
+        del rest[f"{_PREFIX}{_WEIGHTS}"]
     return {f"{_PREFIX}{_FREQUENCIES}": steps, **rest}
 
 
@@ -32,6 +36,8 @@ def tables_of_tensors(arrays: dict[str, np.ndarray], where: str) -> EntropyTable
     taken = {}
     for name in (_FREQUENCIES, *(name for name in TABLES if name != "cdf")):
         array = arrays.pop(f"{_PREFIX}{name}", None)
+        if array is None and name == _WEIGHTS:
+            continue
         if array is None:
             raise ModelFileError(f"expected {where} to hold tensor {_PREFIX}{name}, found none")
         taken[name] = array

@@ -12,6 +12,12 @@ TOTAL = 1 << PRECISION
 ESCAPE_BITS = 16  # bits of a value coded outside its table
 VALUE_MIN, VALUE_MAX = -(1 << 15), (1 << 15) - 1  # range of int16 symbols
 MAX_ACTIVITY = 255  # largest activity, and boundary between two contexts
+GROUP = 8  # channels that are decoded at once
+# That count in an activity: channels of a symbol's group and the four before, and blocks (left and
+# above).
+REACH, NEIGHBOURS = 5 * GROUP, 2
+WEIGHT_OF_ONE = 16  # of an activity's inputs, so that sums are rounded down to whole units
+MAX_ACTIVITY_WEIGHT = 255
 FRACTIONS = 3  # contexts of a predicted channel for each of the others
 MAX_CLASSES = 6
 MAX_LEVELS = 64
@@ -121,6 +127,49 @@ def check_predictor(predictor: np.ndarray, predicted: int) -> None:
         raise ModelFileError(
             f"entropy tables: expected at most {MAX_INPUTS} inputs of a channel, "
             f"found {int(np.bincount(channel).max())}"
+        )
+
+
+def equal_activity_weights(channels: int) -> np.ndarray:
+    """`EntropyTables.activity_weights` of models that have none: int32 [C, 42]."""
+    weights = np.full((channels, REACH + NEIGHBOURS), WEIGHT_OF_ONE, np.int32)
+    weights[:, REACH - GROUP : REACH] = 0
+    weights[:, REACH:] *= 2
+    return weights
+
+
+def known_before(channels: int, predicted: int) -> np.ndarray:
+    """Which of the 40 channels that an activity may count are decoded before each: bool [C, 40].
+
+    Of the symbol's own group only predicted channels know any, since other groups are decoded at
+    once.
+    """
+    channel = np.arange(channels)
+    first = channel // GROUP * GROUP
+    end = np.where(channel < predicted, channel, first)
+    counted = first[:, None] - (REACH - GROUP) + np.arange(REACH)
+    return np.asarray((counted >= 0) & (counted < end[:, None]))
+
+
+def check_activity_weights(weights: np.ndarray, channels: int, predicted: int) -> None:
+    """Check `EntropyTables.activity_weights`. Raises ModelFileError."""
+    wanted = (channels, REACH + NEIGHBOURS)
+    if weights.shape != wanted:
+        raise ModelFileError(
+            f"entropy tables: expected activity_weights {list(wanted)}, "
+            f"found {list(weights.shape)}"
+        )
+    if weights.min() < 0 or weights.max() > MAX_ACTIVITY_WEIGHT:
+        raise ModelFileError(
+            f"entropy tables: expected activity_weights of 0 to {MAX_ACTIVITY_WEIGHT}, "
+            f"found {weights.min()} to {weights.max()}"
+        )
+    early = weights[:, :REACH].astype(np.bool_) & ~known_before(channels, predicted)
+    early[:, : REACH - GROUP] = False  # channels before the first count 0
+    if early.any():
+        raise ModelFileError(
+            "entropy tables: expected activity_weights of what is decoded before, found others "
+            f"of channel {int(np.argmax(early.any(axis=1)))}"
         )
 
 

@@ -9,17 +9,35 @@ the latents of training photographs, and what is left is counted by context
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from roi_codec_ros.codec.entropy import NOT_CODED, EntropyTables
-from roi_codec_ros.codec.spatial import ONE, coded_symbols, neighbour_inputs
-from roi_codec_ros.codec.table_checks import FRACTIONS, MAX_WEIGHT, TOTAL
+from roi_codec_ros.codec.spatial import (
+    MOST_OF_BLOCK,
+    ONE,
+    activity_inputs,
+    coded_symbols,
+    neighbour_inputs,
+)
+from roi_codec_ros.codec.table_checks import (
+    FRACTIONS,
+    GROUP,
+    MAX_ACTIVITY_WEIGHT,
+    MAX_WEIGHT,
+    NEIGHBOURS,
+    REACH,
+    TOTAL,
+    WEIGHT_OF_ONE,
+    known_before,
+)
 from roi_codec_ros.common.errors import RoiCodecError
 
 BOUNDS = (1, 2, 4, 7, 11, 17, 26)  # of activities: narrow where most symbols are
+_ACTIVITY_OF_ONE = 16.0  # the activity where a magnitude of 1 is to be expected
 LARGEST = 63  # differences beyond are escapes
 # What is believed before anything is counted, in symbols: of the next levels, of all contexts.
 _FROM_LEVELS, _FROM_CHANNEL, _FROM_NOTHING = 0.3, 20.0, 0.5
@@ -58,6 +76,7 @@ def counted_tables(
         raise RoiCodecError("expected photographs to count symbols on, found none")
     blank = _blank(coded_channels, ladder, map_cdf)
     blank = _blank(coded_channels, ladder, map_cdf, fitted_predictor(latents, blank, sources))
+    blank = replace(blank, activity_weights=fitted_activity_weights(latents, blank))
     values = 2 * LARGEST + 2  # the last: an escape
     counts = np.zeros((len(blank.cdf), values))
     for symbols, blocks, levels in latents:
@@ -82,6 +101,7 @@ def counted_tables(
         ladder=blank.ladder,
         predictor=blank.predictor,
         map_cdf=blank.map_cdf,
+        activity_weights=blank.activity_weights,
     )
 
 
@@ -122,6 +142,39 @@ def fitted_predictor(
             if weight
         ]
     return np.array(rows, np.int32).reshape(-1, 4)
+
+
+def fitted_activity_weights(
+    latents: Iterable[Latent], tables: EntropyTables
+) -> NDArray[np.int32]:
+    """Weights with which an activity comes closest to the magnitude that follows, in units of
+    1 / `_ACTIVITY_OF_ONE`: int32 [C, 42], as `EntropyTables.activity_weights`.
+
+    tables: with ladder and predictor.
+    """
+    from scipy.optimize import nnls
+
+    counted = known_before(tables.channels, tables.predicted)
+    seen = [np.flatnonzero([*known, *[True] * NEIGHBOURS]) for known in counted]
+    grams = [np.zeros((len(inputs), len(inputs))) for inputs in seen]
+    targets = [np.zeros(len(inputs)) for inputs in seen]
+    for symbols, blocks, levels in latents:
+        known = coded_symbols(tables, symbols, blocks, levels)
+        magnitudes = np.minimum(np.abs(known.differences), MOST_OF_BLOCK)
+        of_block, beside = activity_inputs(known.differences)
+        for channel, inputs in enumerate(seen):
+            there = known.rows[channel] >= 0
+            of_group = of_block[channel // GROUP * GROUP :][:REACH]
+            x = np.concatenate([of_group, beside[channel]])[inputs][:, there].astype(np.float64)
+            grams[channel] += x @ x.T
+            targets[channel] += x @ magnitudes[channel, there]
+    weights = np.zeros((tables.channels, REACH + NEIGHBOURS), np.int32)
+    for channel, inputs in enumerate(seen):
+        ridge = _RIDGE * np.trace(grams[channel]) / len(inputs) + 1e-9
+        exact, _ = nnls(grams[channel] + ridge * np.eye(len(inputs)), targets[channel])
+        whole = np.rint(WEIGHT_OF_ONE * _ACTIVITY_OF_ONE * exact)
+        weights[channel, inputs] = np.minimum(whole, MAX_ACTIVITY_WEIGHT)
+    return weights
 
 
 def _blank(
