@@ -213,6 +213,26 @@ def test_small_persons_are_finest_then_large_ones_then_what_is_around_them_or_do
     assert background > near > person > small
 
 
+def test_few_doubtful_blocks_are_a_person_far_away_and_many_are_not():
+    scores = np.zeros((14, 30), np.float32)
+    scores[2:6, 2] = 0.25
+    scores[4, 2] = 0.35  # far away: one block is surer than the others
+    scores[2:6, 8] = 0.25  # none is
+    scores[2:8, 14] = 0.35  # too high to be far away
+    scores[2:8, 20] = [0.35, 0.35, 0.6, 0.6, 0.35, 0.35]
+    scores[2, 27] = 0.15
+
+    found = StepPolicy(person=0.5).person_blocks(scores)
+
+    wanted = np.zeros_like(found)
+    wanted[2:6, 2] = wanted[4:6, 20] = True
+    np.testing.assert_array_equal(found, wanted)
+    assert not StepPolicy().person_blocks(np.zeros((3, 4), np.float32)).any()
+    assert StepPolicy().person_blocks(np.full((3, 4), 0.25, np.float32)).sum() == 0
+    everywhere = StepPolicy().person_blocks(np.full((3, 4), 0.31, np.float32))
+    assert everywhere.all(), "a group may fill a small frame"
+
+
 def test_quality_moves_all_classes_and_stops_at_the_ends_of_the_ladder():
     policy = StepPolicy(levels=(22.0, 15.0, 6.0, 5.0))
 

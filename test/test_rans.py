@@ -573,7 +573,9 @@ def test_the_kernel_trusts_no_tables_either():
     for place, weight in ((0, 256), (40, -1), (32, 1), (39, 1)):
         weights = np.zeros((2, 42))
         weights[1, place] = weight
-        with pytest.raises(ValueError, match="valid activity_weights, found an error in channel 1"):
+        with pytest.raises(
+            ValueError, match="valid activity_weights, found an error in channel 1"
+        ):
             coder(*good, weights=weights)
     of_own_group = np.zeros((2, 42))
     of_own_group[1, 32] = 1  # a predicted channel may count what is decoded before it

@@ -90,7 +90,7 @@ class BlockEncoder:
         plan = plan_blocks(regions, thresholds, hidden, doubtful)
         blocks = (FIRST_CLASS + self._policy.classes(plan)).astype(np.uint8)
         blocks[plan.hidden] = HIDDEN
-        return FramePlan(blocks, self.levels(), plan.persons >= self._policy.person)
+        return FramePlan(blocks, self.levels(), self._policy.person_blocks(plan.persons))
 
     def levels(self) -> tuple[int, ...]:
         """The level of each class at the current quality."""

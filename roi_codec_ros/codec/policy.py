@@ -21,6 +21,9 @@ CLASSES = 4
 # In height. Small persons are coded more finely: they are hard to detect and cost few bits, while
 # a person who fills the frame is detected just as well at coarser steps.
 SMALL_PERSON_BLOCKS = 10
+# Of a person who is far away few blocks are recognised, and with doubt: a group of blocks up to
+# this height counts from a lower score on, if one of them reaches another.
+FAR_PERSON_BLOCKS, FAR_SCORE, FAR_PEAK = 5, 0.2, 0.3
 
 QUALITY_MIN, QUALITY_MAX = -16.0, 16.0
 
@@ -31,11 +34,23 @@ class StepPolicy:
 
     Attributes:
         levels: the level of each class at quality 0, as `BACKGROUND` … `SMALL_PERSON`.
-        person: minimum score, 0 to 1, for a block to count as part of a person.
+        person: minimum score, 0 to 1, for a block to count as part of a person, unless far away.
     """
 
-    levels: tuple[float, float, float, float] = (21.0, 12.0, 7.0, 5.0)
+    levels: tuple[float, float, float, float] = (23.0, 15.0, 6.0, 4.0)
     person: float = 0.5
+
+    def person_blocks(self, scores: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Blocks that count as part of a person. scores: float32 [rows, columns], 0 to 1."""
+        persons = scores >= self.person
+        low = (scores >= min(FAR_SCORE, self.person)).astype(np.uint8)
+        _, found, figures, _ = cv2.connectedComponentsWithStats(low, connectivity=8)
+        labels = np.asarray(found, np.int64)
+        peaks = np.zeros(len(figures), np.float32)
+        np.maximum.at(peaks, labels, scores)
+        far = (figures[:, cv2.CC_STAT_HEIGHT] <= FAR_PERSON_BLOCKS) & (peaks >= FAR_PEAK)
+        far[0] = False  # what belongs to no group
+        return np.asarray(persons | far[labels], np.bool_)
 
     def classes(self, plan: BlockPlan) -> NDArray[np.uint8]:
         """The class of each block: uint8 [rows, columns].
@@ -44,7 +59,7 @@ class StepPolicy:
             a possible head that is not hidden: this is fine enough to detect a person, but too
             coarse to recognise a face.
         """
-        persons = (plan.persons >= self.person).astype(np.uint8)
+        persons = self.person_blocks(plan.persons).astype(np.uint8)
         count, labels, figures, _ = cv2.connectedComponentsWithStats(persons, connectivity=8)
         of_label = np.full(count, PERSON, np.uint8)
         of_label[figures[:, cv2.CC_STAT_HEIGHT] <= SMALL_PERSON_BLOCKS] = SMALL_PERSON

@@ -97,9 +97,7 @@ def coded_symbols(
     return CodedSymbols(differences, np.where(coded, rows, -1))
 
 
-def activities(
-    differences: NDArray[np.int64], weights: NDArray[np.int32]
-) -> NDArray[np.int64]:
+def activities(differences: NDArray[np.int64], weights: NDArray[np.int32]) -> NDArray[np.int64]:
     """How much is coded around each symbol: int64 [C, h, w], 0 to 255.
 
     A weighted sum of the magnitudes in the channels of the symbol's group and of the four groups

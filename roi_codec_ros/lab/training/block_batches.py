@@ -166,7 +166,9 @@ class BlockBatches:
         beside = cv2.dilate(hidden.astype(np.uint8), np.ones((3, 3), np.uint8)) > hidden
         chances = np.where(beside, rng.uniform(0.0, self._settings.in_vain_beside), 0.0)
         of_persons = rng.uniform(0.0, self._settings.in_vain_persons)
-        chances = np.maximum(chances, np.where(persons >= self._policy.person, of_persons, 0.0))
+        chances = np.maximum(
+            chances, np.where(self._policy.person_blocks(persons), of_persons, 0.0)
+        )
         return np.asarray(rng.random(hidden.shape) < chances, np.bool_)
 
     def _wanted(

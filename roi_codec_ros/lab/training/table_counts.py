@@ -144,9 +144,7 @@ def fitted_predictor(
     return np.array(rows, np.int32).reshape(-1, 4)
 
 
-def fitted_activity_weights(
-    latents: Iterable[Latent], tables: EntropyTables
-) -> NDArray[np.int32]:
+def fitted_activity_weights(latents: Iterable[Latent], tables: EntropyTables) -> NDArray[np.int32]:
     """Weights with which an activity comes closest to the magnitude that follows, in units of
     1 / `_ACTIVITY_OF_ONE`: int32 [C, 42], as `EntropyTables.activity_weights`.
 
