@@ -476,14 +476,13 @@ def test_a_block_codec_holds_the_steps_of_its_configuration(data: Path, tmp_path
     assert made.header["training"]["steps"] == coarse.header["training"]["steps"] == 1
 
 
-def test_a_synthesis_starts_from_one_of_fewer_coefficients_and_blocks() -> None:
-    """What a preset codes besides is not used and further blocks pass on what they get: at coarse
-    levels, pictures stay the same."""
+def test_a_synthesis_starts_from_one_of_other_coefficients() -> None:
+    """What a preset codes besides is not used: at coarse levels, pictures stay the same."""
     fewer, origin = synthesis_weights(find_model("nano"), "nano")
     more, _ = synthesis_weights(find_model("nano"), "fast")
-    assert {"coarse.2.first.weight", "middle.1.second.bias"} <= more.keys() - fewer.keys()
+    back, _ = synthesis_weights(find_model("fast"), "nano")
     networks = []
-    for preset, weights in (("nano", fewer), ("fast", more)):
+    for preset, weights in (("nano", fewer), ("fast", more), ("nano", back)):
         networks.append(build_transforms(get_preset(preset))[1])
         networks[-1].load_state_dict(weights)
     y = torch.randn(1, 128, 4, 5)
@@ -505,6 +504,3 @@ def test_weights_of_another_architecture_are_refused_in_one_line(
 
     assert main([*words, "--out", str(tmp_path / "out"), "--init-from", paper]) == 1
     assert "expected weights of preset fast, found:" in capsys.readouterr().err
-    deeper = ["--preset", "nano", "--init-from", str(find_model("fast"))]
-    assert main([*words, "--out", str(tmp_path / "out"), *deeper]) == 1
-    assert "expected weights of preset nano, found:" in capsys.readouterr().err

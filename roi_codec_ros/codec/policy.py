@@ -20,7 +20,7 @@ BACKGROUND, NEAR, PERSON, SMALL_PERSON = range(4)
 CLASSES = 4
 # In height. Small persons are coded more finely: they are hard to detect and cost few bits, while
 # a person who fills the frame is detected just as well at coarser steps.
-SMALL_PERSON_BLOCKS = 10
+SMALL_PERSON_BLOCKS = 22
 # Of a person who is far away few blocks are recognised, and with doubt: a group of blocks up to
 # this height counts from a lower score on, if one of them reaches another.
 FAR_PERSON_BLOCKS, FAR_SCORE, FAR_PEAK = 5, 0.2, 0.3
@@ -37,7 +37,7 @@ class StepPolicy:
         person: minimum score, 0 to 1, for a block to count as part of a person, unless far away.
     """
 
-    levels: tuple[float, float, float, float] = (23.0, 15.0, 6.0, 4.0)
+    levels: tuple[float, float, float, float] = (23.0, 16.0, 6.0, 5.0)
     person: float = 0.5
 
     def person_blocks(self, scores: NDArray[np.float32]) -> NDArray[np.bool_]:

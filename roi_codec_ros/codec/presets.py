@@ -81,8 +81,8 @@ PRESETS: dict[str, Preset] = {
         _blocks(
             "fast",
             channels=128,
-            coarse=(96, 3),
-            middle=(48, 2),
+            coarse=(96, 1),
+            middle=(48, 1),
             fine=(24, 1),
             description="heads hidden, persons sharp, the background soft: the default",
         ),

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import torch
 
 from roi_codec_ros.codec.model_file import read_model
 from roi_codec_ros.codec.models import SUFFIX
-from roi_codec_ros.codec.networks import TOLD_OF_BLOCKS, build_transforms, inverse_of_blocks
+from roi_codec_ros.codec.networks import TOLD_OF_BLOCKS, inverse_of_blocks
 from roi_codec_ros.codec.presets import Preset, get_preset
 from roi_codec_ros.common.errors import RoiCodecError, reason_of
 from roi_codec_ros.common.files import write_whole
@@ -23,7 +22,6 @@ from roi_codec_ros.lab.training.trainable import TrainableCodec
 CHECKPOINT_FORMAT = 3
 # Format 2 knew no classes other than persons and heads.
 READ_FORMATS = (2, CHECKPOINT_FORMAT)
-_RESIDUAL_BLOCK = re.compile(r"(coarse|middle|fine)\.\d+\.")  # of a synthesis
 _QUANTILE_SPREAD = 10.0  # compressai's own start
 
 
@@ -132,9 +130,8 @@ def synthesis_weights(
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """A block codec's synthesis to start from, of a checkpoint or a model file, and its origin.
 
-    It may be of a preset of the same widths that codes fewer or more coefficients of a block, or
-    has fewer residual blocks: what this preset codes besides is not used yet, and further blocks
-    start as the identity.
+    It may be of a preset that codes fewer or more coefficients of a block, with the same widths:
+    what this preset codes besides is not used yet.
     """
     origin: dict[str, Any]
     if is_model_file(path):
@@ -143,15 +140,7 @@ def synthesis_weights(
         origin = {"model": model.name, "id": model.id.hex()}
     else:
         weights, _, origin = _averaged(path)
-    preset = get_preset(preset_name)
-    return _with_blocks_of(preset, _told_of(weights, preset.latent_channels)), origin
-
-
-def _with_blocks_of(preset: Preset, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Weights with the residual blocks of a preset that they lack."""
-    _, synthesis = build_transforms(preset)
-    new = {key: x for key, x in synthesis.state_dict().items() if _RESIDUAL_BLOCK.match(key)}
-    return {**new, **weights}
+    return _told_of(weights, get_preset(preset_name).latent_channels), origin
 
 
 def _told_of(weights: dict[str, torch.Tensor], coefficients: int) -> dict[str, torch.Tensor]:
