@@ -197,14 +197,14 @@ def test_a_frame_that_regions_can_not_judge_is_not_coded(model, astronaut):
 
 
 def test_small_persons_are_finest_then_large_ones_then_what_is_around_them_or_doubtful():
-    persons = np.zeros((14, 12), np.float32)
-    persons[1:13, 2:4] = 0.9
+    persons = np.zeros((26, 12), np.float32)
+    persons[1:25, 2:4] = 0.9
     persons[4:6, 9] = 0.9
-    doubtful = np.zeros((14, 12), bool)
+    doubtful = np.zeros((26, 12), bool)
     doubtful[1, 2] = doubtful[0, 11] = True
 
     policy = StepPolicy()
-    classes = policy.classes(BlockPlan(np.zeros((14, 12), bool), doubtful, persons))
+    classes = policy.classes(BlockPlan(np.zeros((26, 12), bool), doubtful, persons))
 
     assert classes[5, 2] == PERSON and classes[4, 9] == SMALL_PERSON
     assert classes[5, 1] == NEAR and classes[0, 0] == BACKGROUND

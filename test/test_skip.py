@@ -163,7 +163,7 @@ def test_a_slow_change_is_followed(encoder, decoder, scene):
     known(decoder, coded[:-1], state)
     seen = decoder.decode(coded[-1].data, state).image
     anew = decoder.decode(Encoder(encoder.model, regions=Finder()).encode(frames[-1]).data).image
-    assert abs(seen.mean() - anew.mean()) < 4.0  # of the 20 that the change makes
+    assert abs(seen.mean() - anew.mean()) < 5.0  # of the 20 that the change makes
 
 
 def test_a_block_with_a_person_is_sent_and_half_a_second_longer(encoder, finder, scene):
