@@ -19,6 +19,7 @@ from roi_codec_ros.codec.entropy import (
 )
 from roi_codec_ros.codec.frequencies import map_cdf_of, neighbourly_map_cdf
 from roi_codec_ros.codec.spatial import activities, code_length_bits, coded_symbols
+from roi_codec_ros.codec.stored_tables import table_tensors, tables_of_tensors
 from roi_codec_ros.codec.table_checks import (
     GROUP,
     NEIGHBOURS,
@@ -278,6 +279,16 @@ def test_activity_weights_are_of_what_is_decoded_before():
     early = weights.copy()
     early[predicted - 1, own_group][: predicted - 1] = 1
     assert tables(early).activity_weights[predicted - 1, own_group].sum() == predicted - 1
+
+
+def test_activity_weights_are_stored_only_where_they_differ():
+    assert "entropy.activity_weights" not in table_tensors(STEPPED)
+    weights = equal_activity_weights(STEPPED.channels)
+    weights[1, -1] = 77
+    for tables in (STEPPED, dataclasses.replace(STEPPED, activity_weights=weights)):
+        read = tables_of_tensors(table_tensors(tables), "a file")
+        for name in TABLES:
+            np.testing.assert_array_equal(getattr(read, name), getattr(tables, name))
 
 
 def test_blocks_and_levels_are_checked():

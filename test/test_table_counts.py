@@ -53,6 +53,23 @@ def test_what_is_known_of_neighbours_saves_bits_where_there_is_something_to_know
     np.testing.assert_array_equal(RansCoder(counted).decode(*coded, 24, 40)[0], unseen[0])
 
 
+def test_weights_are_fitted_to_what_tells_of_a_symbol() -> None:
+    """Channel 9 is as large as channel 1 was; nothing else tells anything of either."""
+    rng = np.random.default_rng(2)
+    latents = []
+    for _ in range(20):
+        symbols = rng.integers(-1, 2, (10, 12, 12)).astype(np.int16)
+        symbols[9] = 3 * symbols[1] * rng.choice([-1, 1], symbols[1].shape)
+        latents.append(Latent(symbols))
+    counted = network_tables(latents, 10)
+    weights = counted.activity_weights
+    assert weights[9].argmax() == 25  # the second of the group before
+    assert weights[9, 25] > 5 * np.delete(weights[9], 25).max()
+    assert not weights[0, :40].any(), "nothing is decoded before the first channel"
+    bits = code_length_bits(counted, latents[0].symbols).sum(axis=(1, 2))
+    assert bits[9] < 0.75 * bits[1], "only the sign is left to code"
+
+
 def test_what_was_never_seen_can_be_coded() -> None:
     counted = network_tables([Latent(np.zeros((2, 8, 8), np.int16))], 2)
     latent = np.zeros((2, 1, 3), np.int16)
