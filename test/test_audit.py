@@ -41,7 +41,7 @@ from roi_codec_ros.lab.privacy.map_code import (
     map_change_bits,
     with_standard_head,
 )
-from roi_codec_ros.lab.privacy.matching import pair_up, unite
+from roi_codec_ros.lab.privacy.matching import found_by_any, pair_up, unite
 from roi_codec_ros.lab.privacy.versions import INVERSIONS, jpeg_at_rate
 from roi_codec_ros.perception.detections import Detections
 from roi_codec_ros.perception.face_detectors import FACE_DETECTORS
@@ -55,6 +55,16 @@ def boxes(*corners: list[float]) -> np.ndarray:
 
 
 # ------------------------------------------------------------------------------ matching, binning
+
+
+def test_a_head_is_found_by_any_detector_that_found_it() -> None:
+    """Also where another one drew a box beside it, which the union keeps instead."""
+    heads = boxes([0, 0, 10, 10], [40, 40, 50, 50], [80, 80, 90, 90])
+    beside, at = boxes([6, 0, 16, 10]), boxes([1, 0, 13, 10], [40, 40, 50, 50])
+    assert len(unite([beside, at])) == 2
+    assert len(pair_up(heads, unite([beside, at]).xyxy, iou_threshold=0.4)) == 1
+    assert found_by_any(heads, [beside, at], iou_threshold=0.4) == [0, 1]
+    assert found_by_any(heads, [], iou_threshold=0.4) == []
 
 
 def test_the_union_counts_a_face_once_however_many_saw_it() -> None:

@@ -34,7 +34,7 @@ from roi_codec_ros.lab.datasets.annotations import Annotation
 from roi_codec_ros.lab.evaluation.methods import Method
 from roi_codec_ros.lab.evaluation.results import Failure
 from roi_codec_ros.lab.privacy.leakage import HeadBits, erase
-from roi_codec_ros.lab.privacy.matching import BoxArray, pair_up, unite
+from roi_codec_ros.lab.privacy.matching import BoxArray, found_by_any, unite
 from roi_codec_ros.lab.privacy.region_recall import RegionJudge, RegionRecall
 from roi_codec_ros.lab.privacy.versions import INVERSIONS, Attacker, Inversion, make_versions
 from roi_codec_ros.perception.face_detectors import FaceDetector
@@ -124,11 +124,18 @@ class Audit:
 class _Looked:
     """What was found in one version of one image: boxes by detector and, under `union`, by any.
 
+    every: the boxes of each detector, in each version that counts.
     agreed: faces that two detectors or more saw; None if detectors are not counted separately.
     """
 
     boxes: dict[str, BoxArray]
+    every: list[BoxArray]
     agreed: int | None = None
+
+    def heads_found(self, name: str, heads: BoxArray) -> list[int]:
+        """Which of the heads a detector found, or any for `union`."""
+        seen = self.every if name == UNION else [self.boxes[name]]
+        return found_by_any(heads, seen, iou_threshold=HEAD_IOU)
 
 
 def audit(
@@ -213,10 +220,10 @@ class _Measured:
             if source == "decoded" or (source in SOURCES and not quick):
                 for name, inversion in inversions.items():
                     looked[source, name] = _look(inversion(picture), detectors, (height, width))
-                every = [
-                    seen.boxes[UNION] for (where, _), seen in looked.items() if where == source
-                ]
-                looked[source, ANY] = _Looked({UNION: unite(every).xyxy})
+                parts = [seen for (where, _), seen in looked.items() if where == source]
+                union = unite([seen.boxes[UNION] for seen in parts]).xyxy
+                every = [boxes for seen in parts for boxes in seen.every]
+                looked[source, ANY] = _Looked({UNION: union}, every)
         pixels = height * width
         return cls(
             annotation=annotation,
@@ -233,7 +240,8 @@ class _Measured:
 def _look(image: ImageArray, detectors: Sequence[FaceDetector], size: tuple[int, int]) -> _Looked:
     boxes = {detector.name: detector.detect(image).scale_to(size).xyxy for detector in detectors}
     union = unite(list(boxes.values()))
-    return _Looked({**boxes, UNION: union.xyxy}, int((union.votes > 1).sum()))
+    agreed = int((union.votes > 1).sum())
+    return _Looked({**boxes, UNION: union.xyxy}, list(boxes.values()), agreed)
 
 
 def _add(result: Audit, measured: _Measured, previous: Annotation | None) -> None:
@@ -254,20 +262,16 @@ def _add(result: Audit, measured: _Measured, previous: Annotation | None) -> Non
         found = result.found.setdefault(key, Counter())
         for name, boxes in looked.boxes.items():
             faces[name] += len(boxes)
-            for head in _heads_found(annotation.heads, boxes):
+            for head in looked.heads_found(name, annotation.heads):
                 found[name, sizes[head]] += 1
         if looked.agreed is not None:
             faces[AGREED] += looked.agreed
-        result.by_chance[key] += len(_heads_found(chance, looked.boxes[UNION]))
+        result.by_chance[key] += len(looked.heads_found(UNION, chance))
     for source, picture in measured.versions.items():
         errors = result.head_errors.setdefault(source, [])
         errors += _head_errors(measured.versions["original"], picture, annotation.heads)
     _keep_scene(result.scenes, measured)
     _keep_heads(result.shown_heads, measured)
-
-
-def _heads_found(heads: BoxArray, faces: BoxArray) -> list[int]:
-    return [head for head, _ in pair_up(heads, faces, iou_threshold=HEAD_IOU)]
 
 
 def _head_errors(original: ImageArray, picture: ImageArray, heads: BoxArray) -> list[float]:
@@ -289,7 +293,7 @@ def _keep_scene(scenes: list[Scene], measured: _Measured) -> None:
         "negated": measured.looked["decoded", "negated"].boxes[UNION],
     }
     heads = measured.annotation.heads
-    leaked = heads[_heads_found(heads, faces["decoded"])]
+    leaked = heads[measured.looked["decoded", PLAIN].heads_found(UNION, heads)]
     versions = {
         **{name: measured.versions[name] for name in ("original", "jpeg", "decoded")},
         "negated": INVERSIONS["negated"](measured.versions["decoded"]),

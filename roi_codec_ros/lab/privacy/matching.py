@@ -58,3 +58,17 @@ def unite(found: Sequence[BoxArray], *, iou_threshold: float = SAME_FACE_IOU) ->
         boxes = np.concatenate([boxes, np.asarray(seen, np.float32).reshape(-1, 4)[new]])
         votes = np.concatenate([votes, np.ones(len(new), dtype=np.int64)])
     return Union(boxes, votes)
+
+
+def found_by_any(
+    objects: BoxArray, found: Sequence[BoxArray], *, iou_threshold: float
+) -> list[int]:
+    """Which objects, boxes [N, 4], at least one of several detectors found.
+
+    Not those that `unite`'s boxes show: it keeps one of two that overlap, which may be the wrong
+    one.
+    """
+    indices = {
+        index for seen in found for index, _ in pair_up(objects, seen, iou_threshold=iou_threshold)
+    }
+    return sorted(indices)
