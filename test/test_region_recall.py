@@ -5,19 +5,25 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from roi_codec_ros.cli import main
+from roi_codec_ros.codec.policy import StepPolicy
+from roi_codec_ros.lab.datasets.annotations import Annotation
 from roi_codec_ros.perception.detections import Detections
 from roi_codec_ros.perception.face_detectors import FACE_DETECTORS
+from roi_codec_ros.regions import RegionFinder
+from roi_codec_ros.regions.finder import Faces, Regions, Thresholds
 
 pytest.importorskip("torch")
 pytest.importorskip("scipy")
 
 from roi_codec_ros.lab.privacy.region_recall import (
+    RegionJudge,
     height_bin,
     height_bins,
     missed_at_most,
@@ -46,6 +52,29 @@ def test_a_height_at_an_edge_is_in_the_taller_bin() -> None:
     assert height_bins() == ["0-16", "16-32", "32-64", "64-128", "128+"]
     heights = {15.9: "0-16", 16: "16-32", 127.9: "64-128", 128: "128+"}
     assert {h: height_bin(box(0, 0, 500, h)) for h in heights} == heights
+
+
+def test_a_person_counts_as_missed_by_what_the_model_codes_as_background() -> None:
+    """Far away a few doubtful blocks count, which a threshold alone leaves out."""
+    scores = np.zeros((8, 10), np.float32)
+    scores[2:6, 2:4] = 0.25
+    scores[3, 2] = 0.35
+
+    class Finder:
+        thresholds = Thresholds(person=0.5)
+
+        def find(self, image: np.ndarray) -> Regions:
+            return Regions(np.zeros_like(scores), scores, Faces())
+
+    person = np.array([[32, 32, 64, 96]], np.float32)
+    none = np.zeros((0, 4), np.float32)
+    annotation = Annotation(Path("a.png"), "a", 160, 128, person, none, none)
+    missed = []
+    for policy in (None, StepPolicy()):
+        judge = RegionJudge(cast(RegionFinder, Finder()), policy)
+        judge.add(np.zeros((128, 160, 3), np.uint8), annotation, none)
+        missed.append(judge.result.report()["persons"]["all"]["missed"])
+    assert missed == [1, 0]
 
 
 class FaceSeen:

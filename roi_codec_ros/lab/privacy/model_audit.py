@@ -108,7 +108,7 @@ def audit_regions(options: AuditOptions) -> ModelAudit:
     """What a regions model hides and overlooks. Raises RoiCodecError."""
     annotated = read_annotations(options.data, options.split)
     chosen = choose(annotated, all_images=True, limit=options.limit)
-    judge = RegionJudge(load_regions(options.model, threads=options.threads), None)
+    judge = RegionJudge(load_regions(options.model, threads=options.threads))
     detectors = _detectors(options)
     with tqdm(total=len(chosen), unit="image", disable=None) as progress:
         result = judge_regions(chosen, judge, detectors, on_image=lambda _: progress.update())
@@ -137,7 +137,7 @@ def audit_model(options: AuditOptions) -> ModelAudit:
     judge = None
     if model.codes_blocks:
         finder = load_regions(options.regions, threads=options.threads)
-        judge = RegionJudge(finder, model_policy(model).person)
+        judge = RegionJudge(finder, model_policy(model))
     finder_or_none = judge.finder if judge else None
     method = ModelMethod(model, device=options.device, threads=threads, regions=finder_or_none)
     meter = HeadMeter(model, device=options.device, regions=finder_or_none)

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from roi_codec_ros.codec.policy import StepPolicy
 from roi_codec_ros.common.errors import RoiCodecError
 from roi_codec_ros.common.images import ImageArray
 from roi_codec_ros.common.photographs import failure_reason
@@ -93,10 +94,10 @@ class RegionRecall:
 class RegionJudge:
     """Holds what a regions model says of photographs against what is annotated in them."""
 
-    def __init__(self, finder: RegionFinder, person: float | None = None) -> None:
-        """person: from which score a block counts as one of a person; None: the finder's own."""
+    def __init__(self, finder: RegionFinder, policy: StepPolicy | None = None) -> None:
+        """policy: of a model, which says what counts as a person; None: the finder's threshold."""
         self.finder = finder
-        self._person = finder.thresholds.person if person is None else person
+        self._policy = policy
         self.result = RegionRecall()
 
     def add(self, image: ImageArray, annotation: Annotation, faces: BoxArray) -> None:
@@ -106,7 +107,10 @@ class RegionJudge:
         """
         plan = plan_blocks(self.finder.find(image), self.finder.thresholds)
         result, hidden = self.result, plan.hidden
-        there = plan.persons >= self._person
+        if self._policy is None:
+            there = plan.persons >= self.finder.thresholds.person
+        else:
+            there = self._policy.person_blocks(plan.persons)
         with_face = {head for head, _ in pair_up(annotation.heads, faces, iou_threshold=FACE_IOU)}
         for index, head in enumerate(annotation.heads):
             inner = grown(head[None], -MARGIN)[0]
