@@ -16,7 +16,7 @@ from roi_codec_ros.codec.model_file import Model
 from roi_codec_ros.codec.policy import BACKGROUND, NEAR, PERSON, SMALL_PERSON, StepPolicy
 from roi_codec_ros.common.errors import ModelFileError, RoiCodecError, UsageError
 from roi_codec_ros.lab.tools.hidden_guarantee import check
-from roi_codec_ros.regions import BlockPlan, Regions, Thresholds, load_regions
+from roi_codec_ros.regions import Regions, Thresholds, load_regions
 from roi_codec_ros.regions.finder import Faces
 
 pytest.importorskip("torch")
@@ -204,7 +204,7 @@ def test_small_persons_are_finest_then_large_ones_then_what_is_around_them_or_do
     doubtful[1, 2] = doubtful[0, 11] = True
 
     policy = StepPolicy()
-    classes = policy.classes(BlockPlan(np.zeros((26, 12), bool), doubtful, persons))
+    classes = policy.classes(policy.person_blocks(persons), doubtful)
 
     assert classes[5, 2] == PERSON and classes[4, 9] == SMALL_PERSON
     assert classes[5, 1] == NEAR and classes[0, 0] == BACKGROUND

@@ -88,9 +88,10 @@ class BlockEncoder:
             if (moved := self._regions.moved_heads()) is not None:
                 hidden |= moved  # not remembered: the head is in one of these blocks
         plan = plan_blocks(regions, thresholds, hidden, doubtful)
-        blocks = (FIRST_CLASS + self._policy.classes(plan)).astype(np.uint8)
+        persons = self._policy.person_blocks(plan.persons)
+        blocks = (FIRST_CLASS + self._policy.classes(persons, plan.doubtful)).astype(np.uint8)
         blocks[plan.hidden] = HIDDEN
-        return FramePlan(blocks, self.levels(), self._policy.person_blocks(plan.persons))
+        return FramePlan(blocks, self.levels(), persons)
 
     def levels(self) -> tuple[int, ...]:
         """The level of each class at the current quality."""

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from roi_codec_ros.codec.ladder import LEVELS
 from roi_codec_ros.codec.model_file import Model
 from roi_codec_ros.common.errors import ModelFileError, UsageError
-from roi_codec_ros.regions.plan import BlockPlan
 
 BACKGROUND, NEAR, PERSON, SMALL_PERSON = range(4)
 CLASSES = 4
@@ -52,21 +51,27 @@ class StepPolicy:
         far[0] = False  # what belongs to no group
         return np.asarray(persons | far[labels], np.bool_)
 
-    def classes(self, plan: BlockPlan) -> NDArray[np.uint8]:
+    def classes(
+        self, persons: NDArray[np.bool_], doubtful: NDArray[np.bool_]
+    ) -> NDArray[np.uint8]:
         """The class of each block: uint8 [rows, columns].
 
         Blocks around persons are `NEAR`, so that persons have no sharp outline. So are blocks with
             a possible head that is not hidden: this is fine enough to detect a person, but too
             coarse to recognise a face.
+
+        Args:
+            persons: bool [rows, columns], of `person_blocks`.
+            doubtful: bool [rows, columns], of `BlockPlan`.
         """
-        persons = self.person_blocks(plan.persons).astype(np.uint8)
-        count, labels, figures, _ = cv2.connectedComponentsWithStats(persons, connectivity=8)
+        there = persons.astype(np.uint8)
+        count, labels, figures, _ = cv2.connectedComponentsWithStats(there, connectivity=8)
         of_label = np.full(count, PERSON, np.uint8)
         of_label[figures[:, cv2.CC_STAT_HEIGHT] <= SMALL_PERSON_BLOCKS] = SMALL_PERSON
         classes = np.where(persons, of_label[labels], BACKGROUND).astype(np.uint8)
-        around = cv2.dilate(persons, np.ones((3, 3), np.uint8)) > persons
+        around = cv2.dilate(there, np.ones((3, 3), np.uint8)) > there
         classes[around] = NEAR
-        classes[plan.doubtful] = NEAR
+        classes[doubtful] = NEAR
         return classes
 
     def levels_at(self, quality: float) -> NDArray[np.uint8]:

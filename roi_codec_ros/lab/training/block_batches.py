@@ -26,7 +26,6 @@ from roi_codec_ros.lab.training.data import CropSampler
 from roi_codec_ros.lab.training.settings import number
 from roi_codec_ros.regions import (
     BLOCK_PX,
-    BlockPlan,
     RegionFinder,
     paint_over,
     plan_blocks,
@@ -133,13 +132,12 @@ class BlockBatches:
         regions = self._regions.find(image)
         plan = plan_blocks(regions, self._regions.thresholds)
         shape = plan.hidden.shape
-        hidden = plan.hidden
+        hidden, found = plan.hidden, self._policy.person_blocks(plan.persons)
         if settings.annotated_heads:
             hidden = hidden | touched_blocks(heads, shape[0], shape[1], HIDDEN_SHARE)
         if rng.random() < settings.in_vain:
-            hidden = hidden | self._hidden_in_vain(hidden, plan.persons, rng)
-        plan = BlockPlan(hidden, plan.doubtful & ~hidden, plan.persons)
-        classes = self._policy.classes(plan)
+            hidden = hidden | self._hidden_in_vain(hidden, found, rng)
+        classes = self._policy.classes(found, plan.doubtful & ~hidden)
         if rng.random() < settings.missed:
             other = rng.random(shape)
             classes = np.where(other < 0.03, rng.integers(0, 4, shape), classes)
@@ -159,16 +157,14 @@ class BlockBatches:
     def _hidden_in_vain(
         self,
         hidden: NDArray[np.bool_],
-        persons: NDArray[np.float32],
+        persons: NDArray[np.bool_],
         rng: np.random.Generator,
     ) -> NDArray[np.bool_]:
         """Blocks around hidden ones, and of persons, that are hidden by mistake."""
         beside = cv2.dilate(hidden.astype(np.uint8), np.ones((3, 3), np.uint8)) > hidden
         chances = np.where(beside, rng.uniform(0.0, self._settings.in_vain_beside), 0.0)
         of_persons = rng.uniform(0.0, self._settings.in_vain_persons)
-        chances = np.maximum(
-            chances, np.where(self._policy.person_blocks(persons), of_persons, 0.0)
-        )
+        chances = np.maximum(chances, np.where(persons, of_persons, 0.0))
         return np.asarray(rng.random(hidden.shape) < chances, np.bool_)
 
     def _wanted(
