@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from roi_codec_ros.codec.block_transform import MEANS, block_basis
 from roi_codec_ros.codec.ladder import LEVELS, SMOOTH_CHANNELS, SMOOTH_FROM, SMOOTH_WHOLLY
-from roi_codec_ros.codec.presets import Preset
+from roi_codec_ros.codec.presets import PAPER, Preset
 from roi_codec_ros.common.errors import UsageError
 
 Builder = Callable[..., tuple[nn.Module, nn.Module]]
@@ -107,7 +107,7 @@ class SimplifiedGDN(nn.Module):
         return x * norm if self.inverse else x / norm
 
 
-@register_architecture("paper")
+@register_architecture(PAPER)
 def build_paper(channels: int, hidden_layers: int) -> tuple[nn.Module, nn.Module]:
     """Fig. 3 of the paper: M + 2 convolutions 5×5, stride 2, onto N channels, GDN1 between."""
     convolutions = hidden_layers + 2

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
 from roi_codec_ros.common.errors import UsageError
 
 BLOCKS = "blocks"  # the block-based architecture
+PAPER = "paper"  # the paper's
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ def _paper(width: int, hidden_layers: int) -> Preset:
     """The paper's network: N channels, M hidden layers, hence M + 2 convolutions of stride 2."""
     return Preset(
         name=f"paper-{width}-{hidden_layers}",
-        architecture="paper",
+        architecture=PAPER,
         latent_channels=width,
         stride=2 ** (hidden_layers + 2),
         coded_size=(512, 512),
@@ -102,8 +104,15 @@ PRESETS: dict[str, Preset] = {
 
 
 def get_preset(name: str) -> Preset:
-    """The preset called ``name``. Raises UsageError that lists the known names."""
-    try:
+    """The preset called ``name``: one of `PRESETS`, or ``paper-N-M``, the paper's of other sizes.
+
+    Raises UsageError that lists the known names.
+    """
+    if name in PRESETS:
         return PRESETS[name]
-    except KeyError:
-        raise UsageError(f"expected a preset among {', '.join(PRESETS)}; found {name!r}") from None
+    sizes = re.fullmatch(r"paper-([1-9]\d{0,3})-([0-4])", name)
+    if sizes is None:
+        raise UsageError(
+            f"expected a preset among {', '.join(PRESETS)}, or paper-N-M; found {name!r}"
+        )
+    return _paper(*map(int, sizes.groups()))

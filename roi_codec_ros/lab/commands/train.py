@@ -110,8 +110,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     start.add_argument(
         "--init-from",
         type=Path,
+        nargs="+",
+        default=(),
         metavar="FILE",
-        help="start from the weights of a checkpoint or of a model file",
+        help="start from the weights of a checkpoint or of a model file; several of the paper's "
+        "networks are set side by side in a wider one, which adds up what they reconstruct",
     )
     add_force_option(parser)
 

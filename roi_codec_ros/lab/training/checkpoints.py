@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from roi_codec_ros.codec.presets import Preset, get_preset
 from roi_codec_ros.common.errors import RoiCodecError, reason_of
 from roi_codec_ros.common.files import write_whole
 from roi_codec_ros.common.output_files import RunFolder
+from roi_codec_ros.lab.training.normalized import NormalizedCodec
+from roi_codec_ros.lab.training.side_by_side import side_by_side
 from roi_codec_ros.lab.training.trainable import TrainableCodec
 
 CHECKPOINT_FORMAT = 3
@@ -84,20 +86,54 @@ def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
 def averaged_codec(checkpoint: Mapping[str, Any]) -> TrainableCodec:
     """The averaged weights of a checkpoint, in evaluation mode, the tables not yet made."""
     codec = TrainableCodec(checkpoint["preset"])
-    codec.load_state_dict({k: v.cpu() for k, v in checkpoint["average"].items()})
+    codec.load_state_dict(average_of(checkpoint))
     return codec.eval()
 
 
-def initial_weights(path: Path, preset: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+def average_of(checkpoint: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """The averaged state of a checkpoint's `TrainableCodec`, folded where it is normalized."""
+    average = {k: v.cpu() for k, v in checkpoint["average"].items()}
+    settings = checkpoint["config"].get("normalized") or {}
+    if not settings.get("analysis"):
+        return average
+    preset = get_preset(checkpoint["preset"])
+    codec = NormalizedCodec(preset, settings["analysis"], settings["synthesis"])
+    codec.load_state_dict({k: v for k, v in average.items() if not k.startswith("readouts.")})
+    return codec.folded()
+
+
+def initial_weights(
+    paths: Sequence[Path], preset: str
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """A codec's state to start a new run from, and its origin for the model card.
 
-    path: a checkpoint, whose averaged weights are taken, or a model file. A model file holds no
-    densities of the entropy model, only tables: they begin anew, around the file's latent means.
-    Raises RoiCodecError where it is of any other preset than ``preset``, or of other sizes.
+    paths: checkpoints, whose averaged weights are taken, or model files. One must be of
+    ``preset``; several are set `side_by_side` in it. Raises RoiCodecError for others.
     """
-    weights, found, origin = _weights_of_model(path) if is_model_file(path) else _averaged(path)
+    if len(paths) == 1:
+        weights, _, origin = _codec_weights(paths[0], preset)
+        return weights, origin
+    parts = [_codec_weights(path) for path in paths]
+    weights = side_by_side(
+        [(get_preset(name), part) for part, name, _ in parts], get_preset(preset)
+    )
+    origins = [{"preset": name, **origin} for _, name, origin in parts]
+    return weights, {"side_by_side": origins}
+
+
+def _codec_weights(
+    path: Path, wanted: str | None = None
+) -> tuple[dict[str, torch.Tensor], str, dict[str, Any]]:
+    """Whole weights, preset and origin of a checkpoint or a model file.
+
+    A model file holds no densities of the entropy model, only tables: they begin anew, around the
+    file's latent means. Raises RoiCodecError where it is of any other preset than ``wanted``, or
+    of other sizes.
+    """
+    weights, preset, origin = _weights_of_model(path) if is_model_file(path) else _averaged(path)
+    if wanted is not None:
+        _check_preset(preset, wanted, path)
     codec = TrainableCodec(preset)
-    _check_preset(found, preset, path)
     try:
         report = codec.load_state_dict(weights, strict=False)
     except RuntimeError as error:
@@ -115,7 +151,7 @@ def initial_weights(path: Path, preset: str) -> tuple[dict[str, torch.Tensor], d
         raise RoiCodecError(
             f"expected all weights of preset {preset} at {path}, found no {', '.join(missing[:3])}"
         )
-    return dict(codec.state_dict()), origin
+    return dict(codec.state_dict()), preset, origin
 
 
 def source_preset(path: Path) -> Preset:
@@ -163,7 +199,7 @@ def _averaged(path: Path) -> tuple[dict[str, torch.Tensor], str, dict[str, Any]]
     state = read_checkpoint(path)
     minutes = round(state["elapsed_s"] / 60.0, 1)
     origin = {"checkpoint": path.name, "steps": state["step"], "minutes": minutes}
-    return dict(state["average"]), state["preset"], origin
+    return average_of(state), state["preset"], origin
 
 
 def _weights_of_model(path: Path) -> tuple[dict[str, torch.Tensor], str, dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from roi_codec_ros.lab.training.objectives import hidden_classes
 from roi_codec_ros.lab.training.picture_strip import PictureStrip, write_strip
 from roi_codec_ros.lab.training.progress import LOG_NAME, ProgressLog, open_board
 from roi_codec_ros.lab.training.region_model import stored_arrays
+from roi_codec_ros.lab.training.teaching import Teacher
 from roi_codec_ros.lab.training.trainer import Trainer
 from roi_codec_ros.lab.training.training_run import StepReport
 from roi_codec_ros.regions.finder import open_regions
@@ -48,7 +49,8 @@ class RunOptions:
     """What a run is told beside its configuration.
 
     data, split: to train on; no photograph of them may be in val_split. out: the folder. resume:
-    go on from its checkpoint. init_from: a checkpoint or model to begin with. force: replace what
+    go on from its checkpoint. init_from: checkpoints or models to begin with; several, of the
+    paper's networks, are set side by side. force: replace what
     somebody else left in the folder. detector: YOLOv8 weights whose features the reconstruction
     should keep. regions: name or path of the regions model, for block codecs. tensorboard: write
     curves and pictures.
@@ -60,7 +62,7 @@ class RunOptions:
     out: Path
     device: str = "cpu"
     resume: bool = False
-    init_from: Path | None = None
+    init_from: Sequence[Path] = ()
     force: bool = False
     detector: str | None = None
     regions: str = "regions"
@@ -71,9 +73,28 @@ class RunOptions:
         data = {"name": self.data.resolve().name, "split": self.split, "images": images}
         return {"data": data, "feature_detector": os.path.basename(self.detector or "") or None}
 
-    def detector_distance(self, device: str) -> DetectorDistance | None:
-        """The loss of a detector's features, where there is a detector."""
-        return DetectorDistance(self.detector, device) if self.detector else None
+    def detector_distance(
+        self, config: TrainingConfig | BlockTrainingConfig, device: str
+    ) -> DetectorDistance | None:
+        """The loss of a detector's features, where there is a detector and it has a price."""
+        stages = getattr(config, "stages", ())
+        priced = any(c.feature_weight or c.detection_weight for c in (config, *stages))
+        return DetectorDistance(self.detector, device) if self.detector and priced else None
+
+    def teacher(self, config: TrainingConfig, device: str) -> Teacher | None:
+        """Whose features a normalized network foretells, if the configuration wants that.
+
+        Raises UsageError where it does and there is no detector.
+        """
+        settings = config.normalized
+        if not settings.analysis or settings.teaching_weight == 0:
+            return None
+        if self.detector is None:
+            raise UsageError(
+                "expected --feature-detector for normalized.teaching_weight = "
+                f"{settings.teaching_weight:g}, found none"
+            )
+        return Teacher(self.detector, device)
 
 
 def train_network(config: TrainingConfig, options: RunOptions, say: Say) -> Model | None:
@@ -96,9 +117,10 @@ def train_network(config: TrainingConfig, options: RunOptions, say: Say) -> Mode
             config,
             sampler,
             options.out / CHECKPOINT,
-            detector_distance=options.detector_distance(str(engine.device)),
+            detector_distance=options.detector_distance(config, str(engine.device)),
             about=options.about(len(sampler.annotations)),
             engine=engine,
+            teacher=options.teacher(config, str(engine.device)),
         )
         if trainer.leads:
             _report(annotations, sampler, say)
@@ -134,7 +156,7 @@ def train_blocks(config: BlockTrainingConfig, options: RunOptions, say: Say) -> 
             BlockBatches(sampler, regions, config.levels, head),
             options.out / CHECKPOINT,
             options.device,
-            options.detector_distance(options.device),
+            options.detector_distance(config, options.device),
             FaceLikeness(stored_arrays(content)),
             about={
                 **options.about(len(sampler.annotations)),
@@ -144,7 +166,7 @@ def train_blocks(config: BlockTrainingConfig, options: RunOptions, say: Say) -> 
         if options.resume:
             trainer.resume()
         elif options.init_from:
-            trainer.start_from(*synthesis_weights(options.init_from, config.preset))
+            trainer.start_from(*synthesis_weights(_only(options.init_from), config.preset))
         if not options.resume:
             _clear(options.out, config.preset)
         board = open_board(options.out / BOARD) if options.tensorboard else None
@@ -169,12 +191,18 @@ def _folder(preset: str, options: RunOptions) -> RunFolder:
 
     Raises RoiCodecError where there is an earlier one, or what it would replace of somebody else.
     """
-    out, start, names = options.out, options.init_from, _names(preset)
-    if start and any(same_file(start, out / name) for name in names):
+    out, names = options.out, _names(preset)
+    if any(same_file(start, out / name) for start in options.init_from for name in names):
         raise UsageError(f"expected --init-from of another folder than --out, found {out}")
     return run_folder(
         out, "train", out / CHECKPOINT, names, resume=options.resume, force=options.force
     )
+
+
+def _only(paths: Sequence[Path]) -> Path:
+    if len(paths) > 1:
+        raise UsageError(f"expected one --init-from for a codec of blocks, found {len(paths)}")
+    return paths[0]
 
 
 def _clear(out: Path, preset: str) -> None:

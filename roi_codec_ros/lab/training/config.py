@@ -47,11 +47,28 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class NormalizedSettings:
+    """A network that learns with batch normalization, folded afterwards (normalized.py).
+
+    Attributes:
+        analysis: channels of each convolution of the analysis; none: the preset's own network.
+        synthesis: of each hidden layer of the synthesis.
+        teaching_weight: price of the error with which its layers foretell a person detector's
+            features.
+    """
+
+    analysis: tuple[int, ...] = ()
+    synthesis: tuple[int, ...] = ()
+    teaching_weight: float = number(0.3, 0.0)
+
+
+@dataclass(frozen=True)
 class TrainingConfig:
     """A run.
 
     Attributes:
         preset: architecture to train.
+        normalized: train it narrower, with batch normalization.
         stages: parts of the run, one after the other, that replace some of what follows; without
             any the run is one stage. The learning rate follows one cosine over all of them.
         regions: by class of boxes, what shall become of it.
@@ -73,6 +90,7 @@ class TrainingConfig:
     """
 
     preset: str = "paper-256-2"
+    normalized: NormalizedSettings = field(default_factory=NormalizedSettings)
     stages: tuple[Stage, ...] = ()
     regions: Regions = field(default_factory=default_regions)
     lambda_rate: float = number(0.04, 0.0)

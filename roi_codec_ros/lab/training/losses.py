@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.nn import functional
 
 Boxes = Sequence[Tensor]
+_LOG_ODDS_OF_WHITE = 2.5  # where a pixel is white for sure
+_INSIDE = 2.0
 
 
 def rate_bpp(likelihoods: Tensor, pixels_per_image: int) -> Tensor:
@@ -81,6 +83,19 @@ def head_loss(x: Tensor, x_hat: Tensor, boxes: Boxes) -> Tensor:
     the loss has no lower bound.
     """
     return region_loss(x, x_hat.clamp(0.0, 1.0), boxes, k=1)
+
+
+def map_loss(x_hat: Tensor, boxes: Boxes, weight: Tensor | None = None) -> Tensor:
+    """Mean cross entropy, in nats, of a map of the boxes: white inside, black outside.
+
+    The mean of a pixel's colours tells its log odds, `_LOG_ODDS_OF_WHITE` at 1, their negative at
+    0. Pixels inside count `_INSIDE` times. ``weight`` [B, 1, H, W] masks.
+    """
+    inside = region_mask(boxes, x_hat.shape[-2], x_hat.shape[-1]).to(x_hat.device)
+    odds = _LOG_ODDS_OF_WHITE * (2.0 * x_hat.mean(dim=1, keepdim=True) - 1.0)
+    price = 1.0 + (_INSIDE - 1.0) * inside
+    price = price if weight is None else price * weight
+    return functional.binary_cross_entropy_with_logits(odds, inside, weight=price)
 
 
 def fill_regions(x: Tensor, boxes: Boxes, margin: float = 0.1, cells: int = 1) -> Tensor:

@@ -44,7 +44,14 @@ class Fill:
     cells: int = number(2, 1, 64)
 
 
-RegionSettings = Keep | Invert | Fill
+@dataclass(frozen=True)
+class Mark:
+    """weight: price of the cross entropy between what is drawn and a map of the boxes."""
+
+    weight: float = number(1.0, 0.0)
+
+
+RegionSettings = Keep | Invert | Fill | Mark
 Regions = dict[str, dict[str, RegionSettings]]
 
 
@@ -107,6 +114,15 @@ def invert_loss(scene: Scene, name: str, settings: Invert) -> Tensor:
 def fill_loss(scene: Scene, name: str, settings: Fill) -> Tensor:
     """Equation (3), k = 0, against the target: the boxes become thumbnails of themselves."""
     return losses.region_loss(scene.target, scene.x_hat, scene.boxes[name], k=0)
+
+
+@objective("mark", Mark)
+def mark_loss(scene: Scene, name: str, settings: Mark) -> Tensor:
+    """The reconstruction becomes a map, white in the boxes and black elsewhere: not a picture.
+
+    For a network that is set beside another, which it then whitens there (side_by_side.py).
+    """
+    return losses.map_loss(scene.x_hat, scene.boxes[name], scene.known)
 
 
 def default_regions() -> Regions:

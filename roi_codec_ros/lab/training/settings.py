@@ -73,6 +73,11 @@ def _value(hint: Any, limits: Mapping[str, Any], value: Any, key: str) -> Any:
         if not isinstance(value, Mapping):
             raise UsageError(f"expected names with their settings as {key}, found {value!r}")
         return dict(value)
+    if typing.get_origin(hint) is tuple:
+        whole = isinstance(value, list) and all(type(item) is int for item in value)
+        if not whole:
+            raise UsageError(f"expected a list of whole numbers as {key}, found {value!r}")
+        return tuple(value)
     kind = next(a for a in allowed if a is not type(None))
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)

@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor, nn
 
+from roi_codec_ros.codec.presets import get_preset
 from roi_codec_ros.lab.training import losses
 from roi_codec_ros.lab.training.config import TrainingConfig
 from roi_codec_ros.lab.training.features import Distances
 from roi_codec_ros.lab.training.losses import Boxes
+from roi_codec_ros.lab.training.normalized import NormalizedCodec
 from roi_codec_ros.lab.training.objectives import (
     OBJECTIVES,
     Regions,
@@ -19,18 +21,37 @@ from roi_codec_ros.lab.training.objectives import (
     hidden_classes,
     known_pixels,
 )
+from roi_codec_ros.lab.training.teaching import Seen, Teacher
 from roi_codec_ros.lab.training.trainable import TrainableCodec
 
 DetectorTerm = Callable[[Tensor, Tensor, Tensor], Distances]
 
 
+def trainable_codec(config: TrainingConfig, taught: Sequence[Seen] = ()) -> TrainableCodec:
+    """The network that a configuration trains. taught: a teacher's layers."""
+    settings = config.normalized
+    if not settings.analysis:
+        return TrainableCodec(config.preset)
+    preset = get_preset(config.preset)
+    return NormalizedCodec(preset, settings.analysis, settings.synthesis, taught)
+
+
 class CodecLoss(nn.Module):
     """A codec, and the loss of a batch as its ``forward``."""
 
-    def __init__(self, config: TrainingConfig, detector: DetectorTerm | None = None) -> None:
-        """``detector(x, target, x_hat)`` gives what the detector's weights price."""
+    def __init__(
+        self,
+        config: TrainingConfig,
+        detector: DetectorTerm | None = None,
+        teacher: Teacher | None = None,
+    ) -> None:
+        """``detector(x, target, x_hat)`` gives what the detector's weights price.
+
+        teacher: whose features a normalized network foretells.
+        """
         super().__init__()
-        self.codec = TrainableCodec(config.preset)
+        self.codec = trainable_codec(config, teacher.layers if teacher else ())
+        self._teacher = [teacher]
         self._reduced = config.precision == "bf16"
         self._detector = [detector]  # in a list: not one of this module's own networks
 
@@ -67,6 +88,11 @@ class CodecLoss(nn.Module):
             loss = loss + config.feature_weight * distances.features
             loss = loss + config.detection_weight * distances.detections
             figures |= {"features": distances.features, "detections": distances.detections}
+        teacher = self._teacher[0]
+        if teacher is not None:
+            assert isinstance(self.codec, NormalizedCodec)
+            figures["teaching"] = self.codec.teaching_loss(y, teacher(x))
+            loss = loss + config.normalized.teaching_weight * figures["teaching"]
         figures = {"loss": loss, **figures}
         loss = loss + self.codec.bottleneck.loss()  # moves the quantiles only
         return loss, {name: value.detach() for name, value in figures.items()}

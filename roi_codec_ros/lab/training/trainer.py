@@ -15,6 +15,7 @@ from roi_codec_ros.lab.training.config import TrainingConfig
 from roi_codec_ros.lab.training.data import Batch, CropSampler
 from roi_codec_ros.lab.training.engine import start_engine
 from roi_codec_ros.lab.training.step import CodecLoss, DetectorTerm
+from roi_codec_ros.lab.training.teaching import Teacher
 from roi_codec_ros.lab.training.trainable import TrainableCodec
 from roi_codec_ros.lab.training.training_run import TrainingRun
 
@@ -37,18 +38,20 @@ class Trainer(TrainingRun[Batch]):
         detector_distance: DetectorTerm | None = None,
         about: Mapping[str, Any] | None = None,
         engine: Any = None,
+        teacher: Teacher | None = None,
     ) -> None:
         """``detector_distance(x, target, x_hat)`` gives what the detector's weights price.
 
         about: what else the model card shall say of the training, such as its data. engine: of
         :func:`~.engine.start_engine`, started on ``device`` unless given.
+        teacher: whose features a normalized network foretells.
         """
         super().__init__(config, config.preset, sampler, checkpoint, about)
         self._engine = engine if engine is not None else start_engine(device)
         self._processes, self._rank = self._engine.world_size, self._engine.global_rank
         self.leads = self._rank == 0
         torch.manual_seed(config.seed)
-        losses = CodecLoss(config, detector_distance)
+        losses = CodecLoss(config, detector_distance, teacher)
         losses.to(memory_format=torch.channels_last)
         optimizers = _make_optimizers(losses.codec, config)
         self._loss, *self._steppers = self._engine.setup(losses, *optimizers.values())
