@@ -52,9 +52,11 @@ class NormalizedCodec(TrainableCodec):
         latents = analysis_widths[-1]
         super().__init__(preset.name, latents)
         self._preset = preset
-        self.analysis = _stack([3, *analysis_widths], nn.Conv2d, inverse=False)
-        self.synthesis = _stack([latents, *synthesis_widths, 1], nn.ConvTranspose2d, inverse=True)
-        nn.init.constant_(self.analysis[-1].weight, _LATENT_SPREAD)
+        self.analysis = _stack([3, *analysis_widths], inverse=False)
+        self.synthesis = _stack([latents, *synthesis_widths, 1], inverse=True)
+        of_latent = self.analysis[-1]
+        assert isinstance(of_latent, nn.BatchNorm2d)
+        nn.init.constant_(of_latent.weight, _LATENT_SPREAD)
         hidden = [
             *(Seen(n, 2 << i, early=True) for i, n in enumerate(analysis_widths[:-1])),
             Seen(latents, preset.stride, early=False),
@@ -75,7 +77,7 @@ class NormalizedCodec(TrainableCodec):
         """As of `TrainableCodec`."""
         self._analysed = []
         with torch.autocast(x.device.type, torch.bfloat16, enabled=reduced_precision):
-            for layer in self.analysis:
+            for layer in _layers(self.analysis):
                 x = layer(x)
                 if isinstance(layer, SimplifiedGDN):
                     self._analysed.append(x)
@@ -89,23 +91,29 @@ class NormalizedCodec(TrainableCodec):
     def decoded(self, y_hat: Tensor, reduced_precision: bool) -> Tensor:
         """The drawing, float32 [B, 3, H, W], not clipped to [0, 1]; all colours are the same."""
         with torch.autocast(y_hat.device.type, torch.bfloat16, enabled=reduced_precision):
-            self._first = self.synthesis[:_FIRST_LAYER](y_hat)
-            drawn = self.synthesis[_FIRST_LAYER:](self._first)
-        return torch.as_tensor(drawn.float()).expand(-1, 3, -1, -1)
+            for index, layer in enumerate(_layers(self.synthesis), start=1):
+                y_hat = layer(y_hat)
+                if index == _FIRST_LAYER:
+                    self._first = y_hat
+        return y_hat.float().expand(-1, 3, -1, -1)
 
     @torch.no_grad()
     def folded(self) -> dict[str, Tensor]:
         """The state of a `TrainableCodec` of the preset that computes the same."""
         whole = TrainableCodec(self._preset.name)
         for part in ("analysis", "synthesis"):
-            layers = list(getattr(self, part))
-            target = iter(getattr(whole, part))
-            for layer, after in zip(layers, [*layers[1:], None], strict=True):
-                if isinstance(layer, SimplifiedGDN):
-                    _put_norm(layer, next(target))
-                elif not isinstance(layer, nn.BatchNorm2d):
-                    norm = after if isinstance(after, nn.BatchNorm2d) else None
-                    _put_convolution(layer, norm, next(target))
+            layers = _layers(getattr(self, part))
+            for target in _layers(getattr(whole, part)):
+                layer = layers.pop(0)
+                if isinstance(target, SimplifiedGDN):
+                    assert isinstance(layer, SimplifiedGDN)
+                    _put_norm(layer, target)
+                    continue
+                assert isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)
+                assert isinstance(target, nn.Conv2d | nn.ConvTranspose2d)
+                norm = layers.pop(0) if layers else None
+                assert isinstance(norm, nn.BatchNorm2d | None)
+                _put_convolution(layer, norm, target)
         state = whole.state_dict()
         for key, value in self.state_dict().items():
             if key.startswith("bottleneck.") and value.shape == state[key].shape:
@@ -115,23 +123,33 @@ class NormalizedCodec(TrainableCodec):
         return state
 
 
-def _stack(
-    widths: Sequence[int], kind: type[nn.Conv2d] | type[nn.ConvTranspose2d], inverse: bool
-) -> nn.Sequential:
+def _layers(network: nn.Module) -> list[nn.Module]:
+    return list(network.children())
+
+
+def _stack(widths: Sequence[int], inverse: bool) -> nn.Sequential:
+    """Convolutions from each width to the next, batch-normalized, and a norm between two; of a
+    synthesis the last is not normalized.
+    """
     layers: list[nn.Module] = []
     for index, (before, after) in enumerate(itertools.pairwise(widths)):
         last = index == len(widths) - 2
-        more = {"output_padding": 1} if inverse else {}
-        layer = kind(before, after, 5, stride=2, padding=2, **more)
+        layer = (
+            nn.ConvTranspose2d(before, after, 5, stride=2, padding=2, output_padding=1)
+            if inverse
+            else nn.Conv2d(before, after, 5, stride=2, padding=2)
+        )
         seen = before * (25 / 4 if inverse else 25)  # values that one output depends on
         nn.init.normal_(layer.weight, std=seen**-0.5)
+        assert layer.bias is not None
         nn.init.zeros_(layer.bias)
         layers.append(layer)
         if not (inverse and last):
             layers.append(nn.BatchNorm2d(after, momentum=_FOLLOWS))
         if not last:
-            layers.append(SimplifiedGDN(after, inverse))
-            _bend(layers[-1])
+            norm = SimplifiedGDN(after, inverse)
+            _bend(norm)
+            layers.append(norm)
     return nn.Sequential(*layers)
 
 
@@ -159,7 +177,9 @@ def _put_convolution(
 ) -> None:
     outwards = 1 if isinstance(layer, nn.ConvTranspose2d) else 0
     weight, bias = layer.weight, layer.bias
+    assert bias is not None and whole.bias is not None
     if norm is not None:
+        assert norm.running_mean is not None and norm.running_var is not None
         scale = norm.weight / (norm.running_var + norm.eps).sqrt()
         weight = weight * scale.reshape([-1 if d == outwards else 1 for d in range(4)])
         bias = (bias - norm.running_mean) * scale + norm.bias

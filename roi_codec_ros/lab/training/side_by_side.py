@@ -46,13 +46,13 @@ def side_by_side(parts: Sequence[Part], preset: Preset) -> dict[str, Tensor]:
     first = 0
     for width, (_, weights) in zip(widths, parts, strict=True):
         for key, value in wide.items():
-            part = weights[key]
-            if value.shape != part.shape:
-                pairs = zip(value.shape, part.shape, strict=True)
+            own = weights[key]
+            if value.shape != own.shape:
+                pairs = zip(value.shape, own.shape, strict=True)
                 places = [slice(first, first + width) if n != m else slice(None) for n, m in pairs]
-                value[tuple(places)] = part
+                value[tuple(places)] = own
             elif key.endswith(".bias"):
-                value += part  # of the image's colours
+                value += own  # of the image's colours
         first += width
     return wide
 
