@@ -207,10 +207,35 @@ def test_a_head_map_is_trained_and_set_beside_pictures(data: Path, tmp_path: Pat
     model = load_model(both / "paper-40-1.safetensors")
     origins = model.header["training"]["started_from"]["side_by_side"]
     assert [origin["preset"] for origin in origins] == ["paper-24-1", "paper-16-1"]
+    widened = [*paper, "--preset", "paper-48-1", "--out", str(tmp_path / "widened")]
+    widened += ["--learning-rate", "1e-12", "--init-from", str(both / "checkpoint.pt")]
+    assert main([*common, *widened]) == 0
     x = torch.rand(1, 3, 64, 64)
+    wider = averaged_codec(read_checkpoint(tmp_path / "widened" / "checkpoint.pt"))
     codecs = [averaged_codec(read_checkpoint(d / "checkpoint.pt")) for d in (both, pictures, maps)]
     sum_of_parts = drawn(codecs[1], x) + drawn(codecs[2], x)
     torch.testing.assert_close(drawn(codecs[0], x), sum_of_parts, rtol=0.02, atol=0.005)
+    torch.testing.assert_close(drawn(wider, x), drawn(codecs[0], x), rtol=0.02, atol=0.005)
+
+
+def test_a_head_map_goes_on_from_one_as_narrow(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ["train", "--data", str(data), "--threads", "1", "--batch-size", "2", "--steps", "1"]
+    common += ["--pictures-every", "0", "--set", "crops.size=64", "--config", str(heads_config())]
+    common += ["--preset", "paper-16-1", "--set=normalized.synthesis=[8, 4]"]
+    narrow = [*common, "--set=normalized.analysis=[4, 6, 8]", "--set=normalized.teaching_weight=0"]
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert main([*narrow, "--out", str(first)]) == 0
+    start = ["--init-from", str(first / "checkpoint.pt"), "--learning-rate", "1e-12"]
+    assert main([*narrow, "--out", str(second), *start]) == 0
+    states = [read_checkpoint(folder / "checkpoint.pt")["average"] for folder in (first, second)]
+    torch.testing.assert_close(states[1]["analysis.0.weight"], states[0]["analysis.0.weight"])
+
+    other = [*common, "--set=normalized.analysis=[4, 6, 9]", "--set=normalized.teaching_weight=0"]
+    assert main([*other, "--out", str(tmp_path / "third"), *start]) == 1
+    expected = "with normalized.analysis = [4, 6, 9], found [4, 6, 8] at"
+    assert expected in capsys.readouterr().err
 
 
 def heads_config() -> Path:
@@ -222,5 +247,5 @@ def test_teaching_needs_a_detector(
 ) -> None:
     words = ["train", "--config", str(heads_config()), "--data", str(data), "--steps", "1"]
     assert main([*words, "--out", str(tmp_path / "out")]) == 2
-    expected = "expected --feature-detector for normalized.teaching_weight = 0.3, found none"
+    expected = "expected --feature-detector for normalized.teaching_weight = 1, found none"
     assert expected in capsys.readouterr().err

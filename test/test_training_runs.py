@@ -381,7 +381,7 @@ def test_a_new_run_starts_from_a_model_or_a_checkpoint(data: Path, tmp_path: Pat
     sampler = CropSampler(read_annotations(data, "train"), config.crops)
 
     run = Trainer(config, sampler, tmp_path / "checkpoint.pt")
-    run.start_from(*initial_weights([file], "paper-128-2"))
+    run.start_from(*initial_weights([file], config))
     name = "synthesis.0.weight"
     expected = torch.tensor(model.tensors[name])
     torch.testing.assert_close(run.model.state_dict()[name], expected)
@@ -390,13 +390,13 @@ def test_a_new_run_starts_from_a_model_or_a_checkpoint(data: Path, tmp_path: Pat
     run.save()
 
     again = Trainer(config, sampler, tmp_path / "again.pt")
-    again.start_from(*initial_weights([tmp_path / "checkpoint.pt"], "paper-128-2"))
+    again.start_from(*initial_weights([tmp_path / "checkpoint.pt"], config))
     torch.testing.assert_close(again.average[name], expected)
     assert (again.step, again.about["started_from"]["steps"]) == (0, 0)
     with pytest.raises(
         RoiCodecError, match=r"expected a .* of preset 'paper-256-1'.*'paper-128-2'"
     ):
-        initial_weights([file], "paper-256-1")
+        initial_weights([file], replace(config, preset="paper-256-1"))
 
 
 def test_a_model_of_other_sizes_is_no_start(tmp_path: Path) -> None:
@@ -405,7 +405,7 @@ def test_a_model_of_other_sizes_is_no_start(tmp_path: Path) -> None:
     with pytest.raises(
         RoiCodecError, match=r"expected weights of the sizes of preset paper-128-2"
     ):
-        initial_weights([tmp_path / "narrower.safetensors"], "paper-128-2")
+        initial_weights([tmp_path / "narrower.safetensors"], TrainingConfig(preset="paper-128-2"))
 
 
 def test_a_checkpoint_of_the_format_before_is_read(data: Path, tmp_path: Path) -> None:

@@ -13,10 +13,11 @@ import torch
 from roi_codec_ros.codec.model_file import read_model
 from roi_codec_ros.codec.models import SUFFIX
 from roi_codec_ros.codec.networks import TOLD_OF_BLOCKS, inverse_of_blocks
-from roi_codec_ros.codec.presets import Preset, get_preset
+from roi_codec_ros.codec.presets import PAPER, Preset, get_preset
 from roi_codec_ros.common.errors import RoiCodecError, reason_of
 from roi_codec_ros.common.files import write_whole
 from roi_codec_ros.common.output_files import RunFolder
+from roi_codec_ros.lab.training.config import TrainingConfig
 from roi_codec_ros.lab.training.normalized import NormalizedCodec
 from roi_codec_ros.lab.training.side_by_side import side_by_side
 from roi_codec_ros.lab.training.trainable import TrainableCodec
@@ -103,17 +104,23 @@ def average_of(checkpoint: Mapping[str, Any]) -> dict[str, torch.Tensor]:
 
 
 def initial_weights(
-    paths: Sequence[Path], preset: str
+    paths: Sequence[Path], config: TrainingConfig
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """A codec's state to start a new run from, and its origin for the model card.
 
-    paths: checkpoints, whose averaged weights are taken, or model files. One must be of
-    ``preset``; several are set `side_by_side` in it. Raises RoiCodecError for others.
+    paths: checkpoints, whose averaged weights are taken, or model files. Where the configuration
+    is `normalized`, one checkpoint of a network as narrow. Else one of its preset, or one or
+    several networks of the paper that are narrower, which are set `side_by_side`. Raises
+    RoiCodecError for others.
     """
-    if len(paths) == 1:
-        weights, _, origin = _codec_weights(paths[0], preset)
+    preset = config.preset
+    if config.normalized.analysis:
+        return _normalized_weights(paths, config)
+    parts = [_codec_weights(path, preset) for path in paths]
+    if len(parts) == 1 and not _narrower(parts[0][1], preset):
+        weights, found, origin = parts[0]
+        _check_preset(found, preset, paths[0])
         return weights, origin
-    parts = [_codec_weights(path) for path in paths]
     weights = side_by_side(
         [(get_preset(name), part) for part, name, _ in parts], get_preset(preset)
     )
@@ -121,17 +128,52 @@ def initial_weights(
     return weights, {"side_by_side": origins}
 
 
-def _codec_weights(
-    path: Path, wanted: str | None = None
-) -> tuple[dict[str, torch.Tensor], str, dict[str, Any]]:
-    """Whole weights, preset and origin of a checkpoint or a model file.
+def _narrower(found: str, wanted: str) -> bool:
+    """Whether a preset is another's with fewer channels."""
+    narrow, wide = get_preset(found), get_preset(wanted)
+    return (
+        narrow.architecture == wide.architecture == PAPER
+        and narrow.options == wide.options
+        and narrow.latent_channels < wide.latent_channels
+    )
+
+
+def _normalized_weights(
+    paths: Sequence[Path], config: TrainingConfig
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Those of a checkpoint of the same normalized network; what foretells features only where
+    that goes on.
+    """
+    if len(paths) > 1 or is_model_file(paths[0]):
+        raise RoiCodecError(
+            "expected one checkpoint to start a normalized network from, found "
+            f"{', '.join(map(str, paths))}"
+        )
+    state = read_checkpoint(paths[0])
+    _check_preset(state["preset"], config.preset, paths[0])
+    found, wanted = state["config"].get("normalized") or {}, config.normalized
+    for part in ("analysis", "synthesis"):
+        if tuple(found.get(part, ())) != getattr(wanted, part):
+            raise RoiCodecError(
+                f"expected a checkpoint with normalized.{part} = {list(getattr(wanted, part))}, "
+                f"found {list(found.get(part, ()))} at {paths[0]}"
+            )
+    taught = wanted.teaching_weight > 0
+    weights = {
+        k: v for k, v in state["average"].items() if taught or not k.startswith("readouts.")
+    }
+    return weights, _origin(paths[0], state)
+
+
+def _codec_weights(path: Path, wanted: str) -> tuple[dict[str, torch.Tensor], str, dict[str, Any]]:
+    """Whole weights, preset and origin of a checkpoint or a model file, for a preset.
 
     A model file holds no densities of the entropy model, only tables: they begin anew, around the
-    file's latent means. Raises RoiCodecError where it is of any other preset than ``wanted``, or
-    of other sizes.
+    file's latent means. Raises RoiCodecError where it is not of its preset's sizes, or no network
+    of the paper.
     """
     weights, preset, origin = _weights_of_model(path) if is_model_file(path) else _averaged(path)
-    if wanted is not None:
+    if get_preset(preset).architecture != PAPER:
         _check_preset(preset, wanted, path)
     codec = TrainableCodec(preset)
     try:
@@ -197,9 +239,12 @@ def _told_of(weights: dict[str, torch.Tensor], coefficients: int) -> dict[str, t
 def _averaged(path: Path) -> tuple[dict[str, torch.Tensor], str, dict[str, Any]]:
     """Weights, preset and origin of a checkpoint."""
     state = read_checkpoint(path)
+    return average_of(state), state["preset"], _origin(path, state)
+
+
+def _origin(path: Path, state: Mapping[str, Any]) -> dict[str, Any]:
     minutes = round(state["elapsed_s"] / 60.0, 1)
-    origin = {"checkpoint": path.name, "steps": state["step"], "minutes": minutes}
-    return average_of(state), state["preset"], origin
+    return {"checkpoint": path.name, "steps": state["step"], "minutes": minutes}
 
 
 def _weights_of_model(path: Path) -> tuple[dict[str, torch.Tensor], str, dict[str, Any]]:

@@ -23,7 +23,11 @@ from roi_codec_ros.lab.training.block_batches import BlockBatches, constant_head
 from roi_codec_ros.lab.training.block_config import BlockTrainingConfig
 from roi_codec_ros.lab.training.block_freeze import freeze_blocks
 from roi_codec_ros.lab.training.block_trainer import BlockTrainer
-from roi_codec_ros.lab.training.checkpoints import initial_weights, run_folder, synthesis_weights
+from roi_codec_ros.lab.training.checkpoints import (
+    initial_weights,
+    run_folder,
+    synthesis_weights,
+)
 from roi_codec_ros.lab.training.config import TrainingConfig
 from roi_codec_ros.lab.training.data import CropSampler, check_apart, check_classes
 from roi_codec_ros.lab.training.engine import is_first_process, start_engine
@@ -128,7 +132,7 @@ def train_network(config: TrainingConfig, options: RunOptions, say: Say) -> Mode
         if options.resume:
             trainer.resume()
         elif options.init_from:
-            trainer.start_from(*initial_weights(options.init_from, config.preset))
+            trainer.start_from(*initial_weights(options.init_from, config))
         if trainer.leads and not options.resume:
             _clear(options.out, config.preset)
         _run_network(trainer, sampler, options)

@@ -59,7 +59,7 @@ class NormalizedSettings:
 
     analysis: tuple[int, ...] = ()
     synthesis: tuple[int, ...] = ()
-    teaching_weight: float = number(0.3, 0.0)
+    teaching_weight: float = number(1.0, 0.0)
 
 
 @dataclass(frozen=True)
