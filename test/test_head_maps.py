@@ -151,7 +151,6 @@ def test_hidden_layers_learn_what_a_detector_sees() -> None:
     hidden = [Seen(6, 4, early=True), Seen(5, 4, early=False)]
     readouts = Readouts(hidden, teacher.layers)
     layers = [torch.randn(2, 6, 16, 16), torch.randn(2, 5, 16, 16)]
-    nothing = torch.zeros(())
     with torch.no_grad():
         for readout in readouts:
             readout.weight.zero_()
@@ -248,4 +247,16 @@ def test_teaching_needs_a_detector(
     words = ["train", "--config", str(heads_config()), "--data", str(data), "--steps", "1"]
     assert main([*words, "--out", str(tmp_path / "out")]) == 2
     expected = "expected --feature-detector for normalized.teaching_weight = 1, found none"
+    assert expected in capsys.readouterr().err
+
+
+def test_teaching_needs_crops_that_the_detector_takes(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", "--config", str(heads_config()), "--data", str(data), "--steps", "1"]
+    words += ["--set", "crops.size=80", "--feature-detector", DETECTOR]
+    assert main([*words, "--out", str(tmp_path / "out")]) == 2
+    expected = (
+        "expected crops.size to be a multiple of 32 for normalized.teaching_weight, found 80"
+    )
     assert expected in capsys.readouterr().err

@@ -38,7 +38,7 @@ from roi_codec_ros.lab.training.objectives import hidden_classes
 from roi_codec_ros.lab.training.picture_strip import PictureStrip, write_strip
 from roi_codec_ros.lab.training.progress import LOG_NAME, ProgressLog, open_board
 from roi_codec_ros.lab.training.region_model import stored_arrays
-from roi_codec_ros.lab.training.teaching import Teacher
+from roi_codec_ros.lab.training.teaching import TAUGHT_STRIDE, Teacher
 from roi_codec_ros.lab.training.trainer import Trainer
 from roi_codec_ros.lab.training.training_run import StepReport
 from roi_codec_ros.regions.finder import open_regions
@@ -88,7 +88,7 @@ class RunOptions:
     def teacher(self, config: TrainingConfig, device: str) -> Teacher | None:
         """Whose features a normalized network foretells, if the configuration wants that.
 
-        Raises UsageError where it does and there is no detector.
+        Raises UsageError where it does and there is no detector, or crops don't suit it.
         """
         settings = config.normalized
         if not settings.analysis or settings.teaching_weight == 0:
@@ -97,6 +97,11 @@ class RunOptions:
             raise UsageError(
                 "expected --feature-detector for normalized.teaching_weight = "
                 f"{settings.teaching_weight:g}, found none"
+            )
+        if config.crops.size % TAUGHT_STRIDE:
+            raise UsageError(
+                f"expected crops.size to be a multiple of {TAUGHT_STRIDE} for "
+                f"normalized.teaching_weight, found {config.crops.size}"
             )
         return Teacher(self.detector, device)
 

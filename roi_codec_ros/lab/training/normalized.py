@@ -50,7 +50,7 @@ class NormalizedCodec(TrainableCodec):
                     f"found {list(widths)}"
                 )
         latents = analysis_widths[-1]
-        super().__init__(preset.name, latents)
+        super().__init__(f"paper-{latents}-{layers - 2}")  # for its entropy model
         self._preset = preset
         self.analysis = _stack([3, *analysis_widths], inverse=False)
         self.synthesis = _stack([latents, *synthesis_widths, 1], inverse=True)

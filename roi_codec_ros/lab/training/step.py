@@ -51,9 +51,9 @@ class CodecLoss(nn.Module):
         """
         super().__init__()
         self.codec = trainable_codec(config, teacher.layers if teacher else ())
-        self._teacher = [teacher]
         self._reduced = config.precision == "bf16"
-        self._detector = [detector]  # in a list: not one of this module's own networks
+        # In lists: not among this module's own networks.
+        self._detector, self._teacher = [detector], [teacher]
 
     def forward(
         self, x: Tensor, boxes: Mapping[str, Boxes], unknown: Boxes, config: TrainingConfig

@@ -13,14 +13,13 @@ from roi_codec_ros.codec.presets import get_preset
 class TrainableCodec(nn.Module):
     """Analysis, compressai's factorised entropy bottleneck, synthesis (paper, Fig. 3)."""
 
-    def __init__(self, preset_name: str, latent_channels: int | None = None) -> None:
-        """latent_channels: the preset's unless given."""
+    def __init__(self, preset_name: str) -> None:
         super().__init__()
         from compressai.entropy_models import EntropyBottleneck
 
         preset = get_preset(preset_name)
         self.analysis, self.synthesis = build_transforms(preset)
-        self.bottleneck = EntropyBottleneck(latent_channels or preset.latent_channels)
+        self.bottleneck = EntropyBottleneck(preset.latent_channels)
 
     def code(self, x: Tensor, reduced_precision: bool) -> Tensor:
         """The latent y before it is rounded, float32 [B, C, h, w]."""
