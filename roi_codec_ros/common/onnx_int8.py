@@ -5,7 +5,8 @@ Convolutions take uint8 activations, one scale and zero point for each, and int8
 scale for each output channel. Weights use 7 of their bits, -64 to 64: processors with AVX2 and
 without VNNI add two products in 16 bits, where 255 · 127 · 2 would be cut off and 255 · 64 · 2 is
 not, so that all processors compute the same sums. Weights of depthwise convolutions, which are
-computed in other ways and lose most, use all 8.
+computed in other ways and lose most, use all 8. In graphs of frames, weights are rounded together
+(`onnx_rounding`), and channels get similar ranges before (`onnx_equalise`).
 
 Of graphs of frames, on a camera, the last convolutions, which make the latent, stay in float32
 where their kernels are small (of our networks), since their errors go into the symbols as they
@@ -25,10 +26,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from roi_codec_ros.common.errors import RoiCodecError, reason_of
+from roi_codec_ros.common.onnx_equalise import equalised
+from roi_codec_ros.common.onnx_rounding import rounded_weights
 
 if TYPE_CHECKING:
     import onnx
 
+_STEPS = 64  # of weights of 7 bits
 _NEW_SHARE = 0.05  # of the newest image in the averaged ranges
 _ALL_BITS = {"axis": 0, "symmetric": True, "reduce_range": False}  # of int8, a channel's own scale
 _SMALL_KERNEL = 4  # places: 2 × 2. The paper's last convolution, 5 × 5, would cost a sixth
@@ -59,12 +63,10 @@ def quantise(
         RoiCodecError: there is no image, or onnxruntime's quantiser is not installed.
     """
     name = graph.graph.input[0].name
-    quantised = _quantised(
-        graph,
-        ({name: np.ascontiguousarray(image)} for image in images),
-        operators=operators,
-        in_float=_last_convolutions(graph) if keep_last else [],
-    )
+    inputs = [{name: np.ascontiguousarray(image)} for image in images]
+    in_float = _last_convolutions(graph) if keep_last else []
+    prepared = rounded_weights(equalised(graph, inputs), inputs, steps=_STEPS, in_float=in_float)
+    quantised = _quantised(prepared, inputs, operators=operators, in_float=in_float)
     _keep_pixels_as_they_are(quantised)
     return _like(quantised, graph)
 
