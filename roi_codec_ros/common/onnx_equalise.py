@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 
@@ -145,7 +145,7 @@ def _takers(graph: onnx.ModelProto) -> dict[str, list[Any]]:
     return takers
 
 
-def _is_convolution(node: Any) -> bool:
+def _is_convolution(node: Any) -> TypeGuard[onnx.NodeProto]:
     """Whether it is a convolution with a bias, in one group."""
     if node is None or node.op_type != "Conv" or len(node.input) != 3:
         return False

@@ -106,7 +106,8 @@ class _Inputs:
         """The inputs [N, C, H, W] of one of so many images."""
         top, left, bottom, right = self._pads
         padded = np.pad(values, ((0, 0), (0, 0), (top, bottom), (left, right)))
-        windows = np.lib.stride_tricks.sliding_window_view(padded, self._sides, axis=(2, 3))
+        whole = (1, 1, *self._sides)
+        windows = np.lib.stride_tricks.sliding_window_view(padded, whole)[..., 0, 0, :, :]
         windows = windows[:, :, :: self._strides[0], :: self._strides[1]]
         batch, _, height, width = windows.shape[:4]
         every = batch * height * width
