@@ -250,13 +250,22 @@ def test_teaching_needs_a_detector(
     assert expected in capsys.readouterr().err
 
 
-def test_teaching_needs_crops_that_the_detector_takes(
-    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("wanted_by", "options"),
+    [
+        ("normalized.teaching_weight", ["--config", str(heads_config())]),
+        ("--feature-detector", ["--preset", "paper-128-2", "--feature-weight", "1"]),
+    ],
+)
+def test_a_detector_needs_crops_that_it_takes(
+    wanted_by: str,
+    options: list[str],
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    words = ["train", "--config", str(heads_config()), "--data", str(data), "--steps", "1"]
+    words = ["train", *options, "--data", str(data), "--steps", "1"]
     words += ["--set", "crops.size=80", "--feature-detector", DETECTOR]
     assert main([*words, "--out", str(tmp_path / "out")]) == 2
-    expected = (
-        "expected crops.size to be a multiple of 32 for normalized.teaching_weight, found 80"
-    )
+    expected = f"expected crops.size to be a multiple of 32 for {wanted_by}, found 80"
     assert expected in capsys.readouterr().err

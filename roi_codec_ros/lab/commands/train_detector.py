@@ -28,12 +28,12 @@ from roi_codec_ros.commands.arguments import (
     positive,
     positive_real,
 )
+from roi_codec_ros.perception.detector_graph import STRIDES
 
 if TYPE_CHECKING:
     from roi_codec_ros.lab.training.detector_run import DetectorOptions, DetectorResult
 
 FAILURES_SHOWN = 20
-STRIDE_PX = 32
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -126,9 +126,9 @@ def run(args: argparse.Namespace) -> None:
         if not 0.0 <= (share := getattr(args, name)) <= 1.0:
             option = f"--{name.replace('_', '-')}"
             raise UsageError(f"expected a share of 0 to 1 for {option}, found {share:g}")
-    if args.crop_size % STRIDE_PX:
+    if args.crop_size % STRIDES[-1]:
         raise UsageError(
-            f"expected a multiple of {STRIDE_PX} for --crop-size, found {args.crop_size}"
+            f"expected a multiple of {STRIDES[-1]} for --crop-size, found {args.crop_size}"
         )
     options = DetectorOptions(
         codec=args.codec,

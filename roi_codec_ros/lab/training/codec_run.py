@@ -38,9 +38,10 @@ from roi_codec_ros.lab.training.objectives import hidden_classes
 from roi_codec_ros.lab.training.picture_strip import PictureStrip, write_strip
 from roi_codec_ros.lab.training.progress import LOG_NAME, ProgressLog, open_board
 from roi_codec_ros.lab.training.region_model import stored_arrays
-from roi_codec_ros.lab.training.teaching import TAUGHT_STRIDE, Teacher
+from roi_codec_ros.lab.training.teaching import Teacher
 from roi_codec_ros.lab.training.trainer import Trainer
 from roi_codec_ros.lab.training.training_run import StepReport
+from roi_codec_ros.perception.detector_graph import STRIDES
 from roi_codec_ros.regions.finder import open_regions
 
 CHECKPOINT, STRIP, BOARD = "checkpoint.pt", "strip.png", "tensorboard"  # in the run's folder
@@ -80,10 +81,16 @@ class RunOptions:
     def detector_distance(
         self, config: TrainingConfig | BlockTrainingConfig, device: str
     ) -> DetectorDistance | None:
-        """The loss of a detector's features, where there is a detector and it has a price."""
+        """The loss of a detector's features, where there is a detector and it has a price.
+
+        Raises UsageError where crops don't suit it.
+        """
         stages = getattr(config, "stages", ())
         priced = any(c.feature_weight or c.detection_weight for c in (config, *stages))
-        return DetectorDistance(self.detector, device) if self.detector and priced else None
+        if self.detector is None or not priced:
+            return None
+        _check_crops(config.crops.size, "--feature-detector")
+        return DetectorDistance(self.detector, device)
 
     def teacher(self, config: TrainingConfig, device: str) -> Teacher | None:
         """Whose features a normalized network foretells, if the configuration wants that.
@@ -98,12 +105,16 @@ class RunOptions:
                 "expected --feature-detector for normalized.teaching_weight = "
                 f"{settings.teaching_weight:g}, found none"
             )
-        if config.crops.size % TAUGHT_STRIDE:
-            raise UsageError(
-                f"expected crops.size to be a multiple of {TAUGHT_STRIDE} for "
-                f"normalized.teaching_weight, found {config.crops.size}"
-            )
+        _check_crops(config.crops.size, "normalized.teaching_weight")
         return Teacher(self.detector, device)
+
+
+def _check_crops(size: int, wanted_by: str) -> None:
+    """Check that a YOLOv8 takes images of this side. Raises UsageError."""
+    if size % STRIDES[-1]:
+        raise UsageError(
+            f"expected crops.size to be a multiple of {STRIDES[-1]} for {wanted_by}, found {size}"
+        )
 
 
 def train_network(config: TrainingConfig, options: RunOptions, say: Say) -> Model | None:

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from roi_codec_ros.common.devices import fast_bfloat16, settle, torch_device
+from roi_codec_ros.perception.detector_graph import STRIDES
 from roi_codec_ros.perception.person_detector import feature_pyramid
 
 # Layers of YOLOv8 that are foretold: of its backbone, strides 4 and 8; of what its detection head
 # is given, strides 8 and 16.
 _BACKBONE, _NECK = (2, 4), (15, 18)
-TAUGHT_STRIDE = 32  # of the detector: sides of its images are multiples of it
-_PROBE_PX = 2 * TAUGHT_STRIDE
+_PROBE_PX = 2 * STRIDES[-1]
 
 
 class Seen(NamedTuple):
@@ -36,8 +36,8 @@ class Seen(NamedTuple):
 class Teacher(nn.Module):
     """A frozen YOLOv8: images [B, 3, H, W] in [0, 1] to what it sees.
 
-    Sides are multiples of `TAUGHT_STRIDE`. Each layer's channels have mean 0 and variance 1 over a
-    batch. ``layers`` describes them.
+    Sides are multiples of its largest stride, 32. Each layer's channels have mean 0 and variance 1
+    over a batch. ``layers`` describes them.
     Raises RoiCodecError when ``weights`` is no YOLOv8 that ``ultralytics`` can load.
     """
 
