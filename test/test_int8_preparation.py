@@ -10,9 +10,11 @@ import cv2
 import numpy as np
 import pytest
 
-from roi_codec_ros.codec import Model, load_model
+from roi_codec_ros.codec import Model, load_model, untrained_model
 from roi_codec_ros.codec.onnx_graph import IMAGE, SYMBOLS, build_graph
+from roi_codec_ros.codec.presets import get_preset
 from roi_codec_ros.common.onnx_equalise import equalised
+from roi_codec_ros.common.onnx_int8 import quantise
 from roi_codec_ros.common.onnx_rounding import rounded_weights
 from roi_codec_ros.common.onnx_values import Weights, copy_of, values_inside
 
@@ -126,3 +128,26 @@ def test_weights_rounded_together_lose_less_than_each_rounded_to_the_nearest(
     together = error(rounded_weights(graph, calibration, steps=STEPS))
 
     assert 0 < together < 0.25 * error(to_nearest(graph))
+
+
+def steps_of_activations(graph: onnx.ModelProto) -> dict[str, float]:
+    """The scale of each value that becomes uint8."""
+    weights = Weights(graph)
+    nodes = [node for node in graph.graph.node if node.op_type == "QuantizeLinear"]
+    return {node.input[0]: float(weights[node.input[1]]) for node in nodes}
+
+
+def test_few_values_far_outside_do_not_make_all_steps_coarse(
+    calibration: list[dict[str, np.ndarray]],
+) -> None:
+    preset = replace(get_preset("paper-16-2"), coded_size=(128, 128))
+    model = untrained_model("paper-16-2", seed=1)
+    small = build_graph(Model.build("small", preset, model.tensors, model.tables, {}))
+    images = [given[IMAGE] for given in calibration]
+
+    cut, whole = (
+        steps_of_activations(quantise(small, images, cut_off=cut)) for cut in (True, False)
+    )
+
+    assert cut.keys() == whole.keys()
+    assert np.median([cut[name] / whole[name] for name in cut]) < 0.9

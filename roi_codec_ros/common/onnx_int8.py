@@ -28,11 +28,13 @@ import numpy as np
 from roi_codec_ros.common.errors import RoiCodecError, reason_of
 from roi_codec_ros.common.onnx_equalise import equalised
 from roi_codec_ros.common.onnx_rounding import rounded_weights
+from roi_codec_ros.common.onnx_values import values_inside
 
 if TYPE_CHECKING:
     import onnx
 
 _STEPS = 64  # of weights of 7 bits
+_OUTSIDE = 1e-4  # share of the values of an image that may be cut off at each end
 _NEW_SHARE = 0.05  # of the newest image in the averaged ranges
 _ALL_BITS = {"axis": 0, "symmetric": True, "reduce_range": False}  # of int8, a channel's own scale
 _SMALL_KERNEL = 4  # places: 2 × 2. The paper's last convolution, 5 × 5, would cost a sixth
@@ -49,6 +51,7 @@ def quantise(
     *,
     operators: Sequence[str] = ("Conv",),
     keep_last: bool = True,
+    cut_off: bool = True,
 ) -> onnx.ModelProto:
     """The int8 form of a float32 graph with one input, a frame; its metadata are kept.
 
@@ -58,6 +61,8 @@ def quantise(
             photographs of what the camera will see are enough.
         operators: which kinds of nodes are to compute in int8.
         keep_last: leave small convolutions that make the output in float32.
+        cut_off: let 1 of 10,000 values at each end be cut off, which makes the steps of all others
+            finer. Not for networks that find things, where rare large values tell.
 
     Raises:
         RoiCodecError: there is no image, or onnxruntime's quantiser is not installed.
@@ -66,7 +71,13 @@ def quantise(
     inputs = [{name: np.ascontiguousarray(image)} for image in images]
     in_float = _last_convolutions(graph) if keep_last else []
     prepared = rounded_weights(equalised(graph, inputs), inputs, steps=_STEPS, in_float=in_float)
-    quantised = _quantised(prepared, inputs, operators=operators, in_float=in_float)
+    quantised = _quantised(
+        prepared,
+        inputs,
+        operators=operators,
+        in_float=in_float,
+        ranges=_usual_ranges(prepared, inputs) if cut_off else {},
+    )
     _keep_pixels_as_they_are(quantised)
     return _like(quantised, graph)
 
@@ -111,8 +122,10 @@ def _quantised(
     *,
     operators: Sequence[str],
     in_float: Sequence[str],
+    ranges: Mapping[str, tuple[float, float]] | None = None,
     options: Mapping[str, object] | None = None,
 ) -> onnx.ModelProto:
+    """ranges: (smallest, largest) of values by name; of others what the inputs reach."""
     try:
         from onnxruntime import quantization
     except ImportError as error:
@@ -136,7 +149,8 @@ def _quantised(
                 nodes_to_exclude=list(in_float),
                 extra_options={
                     "TensorQuantOverrides": {
-                        name: [_ALL_BITS] for name in _depthwise_weights(graph)
+                        **{name: [_ALL_BITS] for name in _depthwise_weights(graph)},
+                        **_overrides(ranges or {}),
                     },
                     **(options or {}),
                 },
@@ -155,6 +169,32 @@ def _quantised(
         import onnx
 
         return onnx.load(result)
+
+
+def _usual_ranges(
+    graph: onnx.ModelProto, inputs: Iterable[Mapping[str, np.ndarray]]
+) -> dict[str, tuple[float, float]]:
+    """What convolutions take and give without the few values far outside, averaged over images."""
+    names = [n for node in graph.graph.node if node.op_type == "Conv" for n in _ends(node)]
+    found: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    for values in values_inside(graph, names, inputs):
+        for name, ends in found.items():
+            ends.append(np.quantile(values[name], (_OUTSIDE, 1 - _OUTSIDE), method="nearest"))
+    means = {name: np.mean(ends, axis=0) for name, ends in found.items()}
+    return {
+        name: (min(0.0, float(low)), max(0.0, float(high))) for name, (low, high) in means.items()
+    }
+
+
+def _ends(node: onnx.NodeProto) -> tuple[str, str]:
+    return node.input[0], node.output[0]
+
+
+def _overrides(ranges: Mapping[str, tuple[float, float]]) -> dict[str, list[dict[str, Any]]]:
+    return {
+        name: [{"rmin": np.float32(low), "rmax": np.float32(high)}]
+        for name, (low, high) in ranges.items()
+    }
 
 
 def _depthwise_weights(graph: onnx.ModelProto) -> list[str]:

@@ -44,7 +44,11 @@ def region_files(
     return {
         "regions": build_graph(arrays, metadata).SerializeToString(),
         "regions-int8": quantise(
-            wide, map(halved, images), operators=WHOLE_NETWORK, keep_last=False
+            wide,
+            map(halved, images),
+            operators=WHOLE_NETWORK,
+            keep_last=False,
+            cut_off=False,
         ).SerializeToString(),
     }
 
