@@ -10,7 +10,8 @@ computed in other ways and lose most, use all 8. In graphs of frames, weights ar
 
 Of graphs of frames, on a camera, the last convolutions, which make the latent, stay in float32
 where their kernels are small (of our networks), since their errors go into the symbols as they
-are: half of the symbols that differ would come from them. It is another function than the model's
+are: half of the symbols that differ would come from them. So do the sums that normalizations
+divide by. It is another function than the model's
 own: some symbols differ, and the decoder, which knows nothing of it, decodes what it is sent.
 """
 
@@ -60,7 +61,8 @@ def quantise(
         images: to calibrate on, uint8 [H, W, 3], RGB, of sizes that the graph takes. Some dozen
             photographs of what the camera will see are enough.
         operators: which kinds of nodes are to compute in int8.
-        keep_last: leave small convolutions that make the output in float32.
+        keep_last: leave small convolutions that make the output, and those that make what is
+            divided by, in float32.
         cut_off: let 1 of 10,000 values at each end be cut off, which makes the steps of all others
             finer. Not for networks that find things, where rare large values tell.
 
@@ -69,7 +71,7 @@ def quantise(
     """
     name = graph.graph.input[0].name
     inputs = [{name: np.ascontiguousarray(image)} for image in images]
-    in_float = _last_convolutions(graph) if keep_last else []
+    in_float = [*_last_convolutions(graph), *_divisors(graph)] if keep_last else []
     prepared = rounded_weights(equalised(graph, inputs), inputs, steps=_STEPS, in_float=in_float)
     quantised = _quantised(
         prepared,
@@ -202,6 +204,13 @@ def _depthwise_weights(graph: onnx.ModelProto) -> list[str]:
     depths = {item.name: item.dims[1] for item in graph.graph.initializer if len(item.dims) == 4}
     taken = [node.input[1] for node in graph.graph.node if node.op_type == "Conv"]
     return [name for name in dict.fromkeys(taken) if depths.get(name) == 1]
+
+
+def _divisors(graph: onnx.ModelProto) -> list[str]:
+    """The names of convolutions that make what is divided by."""
+    makers = {output: node for node in graph.graph.node for output in node.output}
+    divisors = [makers.get(node.input[1]) for node in graph.graph.node if node.op_type == "Div"]
+    return [node.name for node in divisors if node is not None and node.op_type == "Conv"]
 
 
 def _last_convolutions(graph: onnx.ModelProto) -> list[str]:
