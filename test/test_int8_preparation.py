@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from roi_codec_ros.codec import Model, load_model, untrained_model
+from roi_codec_ros.codec import Model, RoiCodecError, load_model, untrained_model
 from roi_codec_ros.codec.onnx_graph import IMAGE, SYMBOLS, build_graph
 from roi_codec_ros.codec.presets import get_preset
 from roi_codec_ros.common.onnx_equalise import equalised
@@ -131,6 +131,11 @@ def test_weights_rounded_together_lose_less_than_each_rounded_to_the_nearest(
     together = error(rounded_weights(graph, calibration, steps=STEPS))
 
     assert 0 < together < 0.25 * error(to_nearest(graph))
+
+
+def test_no_images_to_calibrate_on_is_an_error(graph: onnx.ModelProto) -> None:
+    with pytest.raises(RoiCodecError, match="expected images to calibrate on, found none"):
+        quantise(graph, [])
 
 
 def steps_of_activations(graph: onnx.ModelProto) -> dict[str, float]:

@@ -24,7 +24,13 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 
-from roi_codec_ros.common.onnx_values import Weights, copy_of, values_inside
+from roi_codec_ros.common.onnx_values import (
+    Weights,
+    copy_of,
+    in_one_group,
+    makers_of,
+    values_inside,
+)
 
 if TYPE_CHECKING:
     import onnx
@@ -104,7 +110,7 @@ def _multiply_output(graph: onnx.ModelProto, name: str, factors: np.ndarray) -> 
 
 def _normalizations(graph: onnx.ModelProto) -> list[_Normalization]:
     """Those of the graph between two convolutions, that nothing else takes values from."""
-    makers, takers = _makers(graph), _takers(graph)
+    makers, takers = makers_of(graph), _takers(graph)
     found = []
     for quotient in graph.graph.node:
         if quotient.op_type != "Div":
@@ -128,13 +134,9 @@ def _normalizations(graph: onnx.ModelProto) -> list[_Normalization]:
 
 def _rounded(graph: onnx.ModelProto) -> list[Any]:
     """The convolutions whose outputs are rounded, and nothing else."""
-    makers, takers = _makers(graph), _takers(graph)
+    makers, takers = makers_of(graph), _takers(graph)
     nodes = [makers.get(node.input[0]) for node in graph.graph.node if node.op_type == "Round"]
     return [n for n in nodes if _is_convolution(n) and len(takers[n.output[0]]) == 1]
-
-
-def _makers(graph: onnx.ModelProto) -> dict[str, Any]:
-    return {name: node for node in graph.graph.node for name in node.output}
 
 
 def _takers(graph: onnx.ModelProto) -> dict[str, list[Any]]:
@@ -147,9 +149,9 @@ def _takers(graph: onnx.ModelProto) -> dict[str, list[Any]]:
 
 def _is_convolution(node: Any) -> TypeGuard[onnx.NodeProto]:
     """Whether it is a convolution with a bias, in one group."""
-    if node is None or node.op_type != "Conv" or len(node.input) != 3:
-        return False
-    return all(item.i == 1 for item in node.attribute if item.name == "group")
+    return (
+        node is not None and node.op_type == "Conv" and len(node.input) == 3 and in_one_group(node)
+    )
 
 
 def _ranges(

@@ -11,8 +11,8 @@ computed in other ways and lose most, use all 8. In graphs of frames, weights ar
 Of graphs of frames, on a camera, the last convolutions, which make the latent, stay in float32
 where their kernels are small (of our networks), since their errors go into the symbols as they
 are: half of the symbols that differ would come from them. So do the sums that normalizations
-divide by. It is another function than the model's
-own: some symbols differ, and the decoder, which knows nothing of it, decodes what it is sent.
+divide by. It is another function than the model's own: some symbols differ, and the decoder, which
+knows nothing of it, decodes what it is sent.
 """
 
 from __future__ import annotations
@@ -29,11 +29,12 @@ import numpy as np
 from roi_codec_ros.common.errors import RoiCodecError, reason_of
 from roi_codec_ros.common.onnx_equalise import equalised
 from roi_codec_ros.common.onnx_rounding import rounded_weights
-from roi_codec_ros.common.onnx_values import values_inside
+from roi_codec_ros.common.onnx_values import makers_of, values_inside
 
 if TYPE_CHECKING:
     import onnx
 
+_NO_IMAGES = "expected images to calibrate on, found none"
 _STEPS = 64  # of weights of 7 bits
 _OUTSIDE = 1e-4  # share of the values of an image that may be cut off at each end
 _NEW_SHARE = 0.05  # of the newest image in the averaged ranges
@@ -71,6 +72,8 @@ def quantise(
     """
     name = graph.graph.input[0].name
     inputs = [{name: np.ascontiguousarray(image)} for image in images]
+    if not inputs:
+        raise RoiCodecError(_NO_IMAGES)
     in_float = [*_last_convolutions(graph), *_divisors(graph)] if keep_last else []
     prepared = rounded_weights(equalised(graph, inputs), inputs, steps=_STEPS, in_float=in_float)
     quantised = _quantised(
@@ -164,7 +167,7 @@ def _quantised(
             )
         except ValueError as error:
             if reader.count == 0:
-                raise RoiCodecError("expected images to calibrate on, found none") from error
+                raise RoiCodecError(_NO_IMAGES) from error
             raise
         finally:
             logger.setLevel(level)
@@ -208,7 +211,7 @@ def _depthwise_weights(graph: onnx.ModelProto) -> list[str]:
 
 def _divisors(graph: onnx.ModelProto) -> list[str]:
     """The names of convolutions that make what is divided by."""
-    makers = {output: node for node in graph.graph.node for output in node.output}
+    makers = makers_of(graph)
     divisors = [makers.get(node.input[1]) for node in graph.graph.node if node.op_type == "Div"]
     return [node.name for node in divisors if node is not None and node.op_type == "Conv"]
 
@@ -216,7 +219,7 @@ def _divisors(graph: onnx.ModelProto) -> list[str]:
 def _last_convolutions(graph: onnx.ModelProto) -> list[str]:
     """The names of small convolutions whose output comes to the latent through no other."""
     area = {item.name: math.prod(item.dims[2:]) for item in graph.graph.initializer}
-    makers = {output: node for node in graph.graph.node for output in node.output}
+    makers = makers_of(graph)
     names: list[str] = []
     seen: set[str] = set()
     waiting = [value.name for value in graph.graph.output]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from roi_codec_ros.common.onnx_values import Weights, copy_of, values_inside
+from roi_codec_ros.common.onnx_values import Weights, copy_of, in_one_group, values_inside
 
 if TYPE_CHECKING:
     import onnx
@@ -48,7 +48,7 @@ def rounded_weights(
     nodes = [
         node
         for node in result.graph.node
-        if node.op_type == "Conv" and node.name not in in_float and _in_one_group(node)
+        if node.op_type == "Conv" and node.name not in in_float and in_one_group(node)
     ]
     kernels = [weights[node.input[1]] for node in nodes]
     gathered = [_Inputs(node, kernel) for node, kernel in zip(nodes, kernels, strict=True)]
@@ -121,7 +121,3 @@ class _Inputs:
         mean = seen.mean(axis=0, dtype=np.float64)
         around = seen - mean.astype(np.float32)
         return mean, (around.T @ around).astype(np.float64) / len(seen)
-
-
-def _in_one_group(node: Any) -> bool:
-    return all(item.i == 1 for item in node.attribute if item.name == "group")

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -36,6 +36,16 @@ def copy_of(graph: onnx.ModelProto) -> onnx.ModelProto:
     copy = onnx.ModelProto()
     copy.CopyFrom(graph)
     return copy
+
+
+def makers_of(graph: onnx.ModelProto) -> dict[str, Any]:
+    """The node that computes each value, by the value's name."""
+    return {name: node for node in graph.graph.node for name in node.output}
+
+
+def in_one_group(node: Any) -> bool:
+    """Whether each output of a convolution sees all channels of its input."""
+    return all(item.i == 1 for item in node.attribute if item.name == "group")
 
 
 class Weights:
