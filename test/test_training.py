@@ -193,6 +193,24 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(
             torch.testing.assert_close(value, theirs[name], rtol=0, atol=0, msg=name)
 
 
+@pytest.mark.parametrize(("target", "rises"), [(0.5, True), (50.0, False)])
+def test_the_price_of_a_bit_is_led_to_a_target_and_goes_on_from_a_checkpoint(
+    photograph: Annotation, tmp_path: Path, target: float, rises: bool
+) -> None:
+    checkpoint = tmp_path / "checkpoint.pt"
+    first = trainer(photograph, checkpoint, minutes=None, steps=5, target_bpp=target)
+    prices: list[float] = []
+    first.run(lambda report: prices.append(report.figures["lambda_rate"]))
+    assert prices[0] == 0.04
+    assert prices == sorted(set(prices), reverse=not rises)
+
+    second = trainer(photograph, checkpoint, minutes=None, steps=6, target_bpp=target)
+    second.resume()
+    second.run(lambda report: prices.append(report.figures["lambda_rate"]))
+    assert len(prices) == 6
+    assert prices == sorted(set(prices), reverse=not rises)
+
+
 def test_a_checkpoint_of_another_preset_is_refused(photograph: Annotation, tmp_path: Path) -> None:
     checkpoint = tmp_path / "checkpoint.pt"
     trainer(photograph, checkpoint).save()

@@ -92,6 +92,14 @@ def test_stages_share_the_budget_and_know_the_classes_of_the_run() -> None:
             parse_config({"stages": stages})
 
 
+def test_a_target_of_bits_needs_a_price_to_start_with() -> None:
+    config = parse_config({"target_bpp": 0.3, "stages": [{"lambda_rate": 0.1}]})
+    assert (config.stage(0.5).target_bpp, config.stage(0.5).lambda_rate) == (0.3, 0.1)
+    for values in ({"lambda_rate": 0.0}, {"stages": [{"lambda_rate": 0.0}]}):
+        with pytest.raises(UsageError, match="lambda_rate above 0 for target_bpp"):
+            parse_config({"target_bpp": 0.3, **values})
+
+
 def test_a_plain_run_takes_the_presets_configuration() -> None:
     config = asked_blocks()
     shipped = read_mapping(preset_config("fast"))

@@ -73,6 +73,9 @@ class TrainingConfig:
             any the run is one stage. The learning rate follows one cosine over all of them.
         regions: by class of boxes, what shall become of it.
         lambda_rate, lambda_background: λ_r and λ_bg of equation (6).
+        target_bpp: bits per pixel, equation (1), that λ_r is led to while training: it starts at
+            ``lambda_rate``, rises while a step takes more and falls while one takes fewer; None
+            leaves it. A model's tables, which know the symbols around, take a third fewer.
         skip_unknown_heads: leave out of what is kept the places where a person's head should be
             but none is annotated; only where heads are to be hidden.
         feature_weight: price of the distance between a person detector's features on the
@@ -95,6 +98,7 @@ class TrainingConfig:
     regions: Regions = field(default_factory=default_regions)
     lambda_rate: float = number(0.04, 0.0)
     lambda_background: float = number(1.0, 0.0)
+    target_bpp: float | None = positive(None)
     skip_unknown_heads: bool = True
     feature_weight: float = number(0.0, 0.0)
     detection_weight: float = number(0.0, 0.0)
@@ -120,6 +124,9 @@ class TrainingConfig:
                 "blocks"
             )
         settle_budget(self)
+        rates = (self.lambda_rate, *(stage.lambda_rate for stage in self.stages))
+        if self.target_bpp is not None and 0.0 in rates:
+            raise UsageError("expected lambda_rate above 0 for target_bpp, found 0")
         for index, stage in enumerate(self.stages):
             others = set(stage.regions or ()) - set(self.regions)
             if others:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ from roi_codec_ros.lab.training.training_run import TrainingRun
 
 _SEEDS_PER_RUN = 1_000_003
 _SEEDS_PER_PROCESS = 7_919_000_011
+# How λ_r follows a target of bits: its logarithm moves by this share of the bits' distance, which
+# counts up to a limit, and so far from where it started.
+_FOLLOWS, _MOST_DISTANCE, _MOST_CHANGE = 0.01, 0.5, math.log(50.0)
 
 
 class Trainer(TrainingRun[Batch]):
@@ -71,6 +75,7 @@ class Trainer(TrainingRun[Batch]):
     def _train_step(self, batch: Batch, progress: float) -> dict[str, float]:
         self._loss.train()
         stage = self.config.stage(progress)
+        stage = replace(stage, lambda_rate=stage.lambda_rate * self.rate_price)
         self._set_learning_rate(progress)
         # Noise, as crops, depends on seed, step and process alone.
         torch.manual_seed(
@@ -94,7 +99,17 @@ class Trainer(TrainingRun[Batch]):
         for stepper in self._steppers:
             stepper.step()
         figures["psnr_db"] = -10.0 * math.log10(max(figures.pop("mse"), 1e-10))
+        if stage.target_bpp is not None:
+            figures["lambda_rate"] = stage.lambda_rate
+            self._follow(stage.target_bpp, self._mean_of_processes(figures["bpp"]))
         return figures
+
+    def _follow(self, target_bpp: float, bpp: float) -> None:
+        """Raise the price of a bit where a step took more than the target, lower it where less."""
+        distance = math.log(max(bpp, 1e-6) / target_bpp)
+        distance = min(max(distance, -_MOST_DISTANCE), _MOST_DISTANCE)
+        moved = math.log(self.rate_price) + _FOLLOWS * distance
+        self.rate_price = math.exp(min(max(moved, -_MOST_CHANGE), _MOST_CHANGE))
 
 
 def _make_optimizers(
