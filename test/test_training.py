@@ -201,14 +201,14 @@ def test_the_price_of_a_bit_is_led_to_a_target_and_goes_on_from_a_checkpoint(
     first = trainer(photograph, checkpoint, minutes=None, steps=5, target_bpp=target)
     prices: list[float] = []
     first.run(lambda report: prices.append(report.figures["lambda_rate"]))
-    assert prices[0] == 0.04
-    assert prices == sorted(set(prices), reverse=not rises)
+    assert prices[:2] == [0.04, 0.04]
+    assert prices[1:] == sorted(set(prices), reverse=not rises)
 
     second = trainer(photograph, checkpoint, minutes=None, steps=6, target_bpp=target)
     second.resume()
     second.run(lambda report: prices.append(report.figures["lambda_rate"]))
     assert len(prices) == 6
-    assert prices == sorted(set(prices), reverse=not rises)
+    assert prices[1:] == sorted(set(prices), reverse=not rises)
 
 
 def test_a_checkpoint_of_another_preset_is_refused(photograph: Annotation, tmp_path: Path) -> None:

@@ -23,8 +23,10 @@ from roi_codec_ros.lab.training.training_run import TrainingRun
 _SEEDS_PER_RUN = 1_000_003
 _SEEDS_PER_PROCESS = 7_919_000_011
 # How λ_r follows a target of bits: its logarithm moves by this share of the bits' distance, which
-# counts up to a limit, and so far from where it started.
+# counts up to a limit, and so far from where it started. At first the entropy model has yet to
+# learn what the network's latents are, and the bits say little.
 _FOLLOWS, _MOST_DISTANCE, _MOST_CHANGE = 0.01, 0.5, math.log(50.0)
+_FOLLOWS_FROM = 0.1  # of the budget
 
 
 class Trainer(TrainingRun[Batch]):
@@ -101,7 +103,9 @@ class Trainer(TrainingRun[Batch]):
         figures["psnr_db"] = -10.0 * math.log10(max(figures.pop("mse"), 1e-10))
         if stage.target_bpp is not None:
             figures["lambda_rate"] = stage.lambda_rate
-            self._follow(stage.target_bpp, self._mean_of_processes(figures["bpp"]))
+            bpp = self._mean_of_processes(figures["bpp"])
+            if progress >= _FOLLOWS_FROM:
+                self._follow(stage.target_bpp, bpp)
         return figures
 
     def _follow(self, target_bpp: float, bpp: float) -> None:
