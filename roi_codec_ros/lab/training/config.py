@@ -74,8 +74,9 @@ class TrainingConfig:
         regions: by class of boxes, what shall become of it.
         lambda_rate, lambda_background: λ_r and λ_bg of equation (6).
         target_bpp: bits per pixel, equation (1), that λ_r is led to while training: it starts at
-            ``lambda_rate`` and, after a tenth of the budget, rises while a step takes more and falls while one takes fewer; None
-            leaves it. A model's tables, which know the symbols around, take a third fewer.
+            ``lambda_rate`` and, after a tenth of the budget, rises while a step takes more and
+            falls while one takes fewer; None leaves it. A model's tables, which know the symbols
+            around, take a third fewer.
         skip_unknown_heads: leave out of what is kept the places where a person's head should be
             but none is annotated; only where heads are to be hidden.
         feature_weight: price of the distance between a person detector's features on the
