@@ -18,7 +18,7 @@ from roi_codec_ros.common.errors import RoiCodecError, reason_of
 from roi_codec_ros.common.files import write_whole
 from roi_codec_ros.common.output_files import RunFolder
 from roi_codec_ros.lab.training.config import TrainingConfig
-from roi_codec_ros.lab.training.normalized import NormalizedCodec
+from roi_codec_ros.lab.training.normalized import NormalizedCodec, codec_to_train
 from roi_codec_ros.lab.training.side_by_side import side_by_side
 from roi_codec_ros.lab.training.trainable import TrainableCodec
 
@@ -95,10 +95,10 @@ def average_of(checkpoint: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     """The averaged state of a checkpoint's `TrainableCodec`, folded where it is normalized."""
     average = {k: v.cpu() for k, v in checkpoint["average"].items()}
     settings = checkpoint["config"].get("normalized") or {}
-    if not settings.get("analysis"):
+    widths = settings.get("analysis", ()), settings.get("synthesis", ())
+    codec = codec_to_train(checkpoint["preset"], *widths)
+    if not isinstance(codec, NormalizedCodec):
         return average
-    preset = get_preset(checkpoint["preset"])
-    codec = NormalizedCodec(preset, settings["analysis"], settings["synthesis"])
     codec.load_state_dict({k: v for k, v in average.items() if not k.startswith("readouts.")})
     return codec.folded()
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from roi_codec_ros.codec.networks import SimplifiedGDN
-from roi_codec_ros.codec.presets import PAPER, Preset
+from roi_codec_ros.codec.presets import PAPER, Preset, get_preset
 from roi_codec_ros.common.errors import UsageError
 from roi_codec_ros.lab.training.teaching import Readouts, Seen
 from roi_codec_ros.lab.training.trainable import TrainableCodec
@@ -121,6 +121,18 @@ class NormalizedCodec(TrainableCodec):
             elif key.startswith("bottleneck."):
                 state[key][: len(value)] = value
         return state
+
+
+def codec_to_train(
+    preset_name: str,
+    analysis_widths: Sequence[int] = (),
+    synthesis_widths: Sequence[int] = (),
+    taught: Sequence[Seen] = (),
+) -> TrainableCodec:
+    """A preset's network, or, where widths are given, the narrower one of `NormalizedCodec`."""
+    if not analysis_widths:
+        return TrainableCodec(preset_name)
+    return NormalizedCodec(get_preset(preset_name), analysis_widths, synthesis_widths, taught)
 
 
 def _layers(network: nn.Module) -> list[nn.Module]:

@@ -3,16 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
 
-from roi_codec_ros.codec.presets import get_preset
 from roi_codec_ros.lab.training import losses
 from roi_codec_ros.lab.training.config import TrainingConfig
 from roi_codec_ros.lab.training.features import Distances
 from roi_codec_ros.lab.training.losses import Boxes
-from roi_codec_ros.lab.training.normalized import NormalizedCodec
+from roi_codec_ros.lab.training.normalized import NormalizedCodec, codec_to_train
 from roi_codec_ros.lab.training.objectives import (
     OBJECTIVES,
     Regions,
@@ -21,19 +20,9 @@ from roi_codec_ros.lab.training.objectives import (
     hidden_classes,
     known_pixels,
 )
-from roi_codec_ros.lab.training.teaching import Seen, Teacher
-from roi_codec_ros.lab.training.trainable import TrainableCodec
+from roi_codec_ros.lab.training.teaching import Teacher
 
 DetectorTerm = Callable[[Tensor, Tensor, Tensor], Distances]
-
-
-def trainable_codec(config: TrainingConfig, taught: Sequence[Seen] = ()) -> TrainableCodec:
-    """The network that a configuration trains. taught: a teacher's layers."""
-    settings = config.normalized
-    if not settings.analysis:
-        return TrainableCodec(config.preset)
-    preset = get_preset(config.preset)
-    return NormalizedCodec(preset, settings.analysis, settings.synthesis, taught)
 
 
 class CodecLoss(nn.Module):
@@ -50,7 +39,8 @@ class CodecLoss(nn.Module):
         teacher: whose features a normalized network foretells.
         """
         super().__init__()
-        self.codec = trainable_codec(config, teacher.layers if teacher else ())
+        widths = config.normalized.analysis, config.normalized.synthesis
+        self.codec = codec_to_train(config.preset, *widths, teacher.layers if teacher else ())
         self._reduced = config.precision == "bf16"
         # In lists: not among this module's own networks.
         self._detector, self._teacher = [detector], [teacher]
