@@ -25,7 +25,7 @@ _SEEDS_PER_PROCESS = 7_919_000_011
 # How λ_r follows a target of bits: its logarithm moves by this share of the bits' distance, which
 # counts up to a limit, and so far from where it started. At first the entropy model has yet to
 # learn what the network's latents are, and the bits say little.
-_FOLLOWS, _MOST_DISTANCE, _MOST_CHANGE = 0.01, 0.5, math.log(50.0)
+_FOLLOWS, _MOST_DISTANCE, _MOST_CHANGE = 0.01, 0.5, 50.0
 _FOLLOWS_FROM = 0.1  # of the budget
 
 
@@ -57,6 +57,7 @@ class Trainer(TrainingRun[Batch]):
         self._processes, self._rank = self._engine.world_size, self._engine.global_rank
         self.leads = self._rank == 0
         torch.manual_seed(config.seed)
+        self._rate_price = 1.0  # what λ_r is multiplied by to come to a target of bits
         losses = CodecLoss(config, detector_distance, teacher)
         losses.to(memory_format=torch.channels_last)
         optimizers = _make_optimizers(losses.codec, config)
@@ -77,7 +78,8 @@ class Trainer(TrainingRun[Batch]):
     def _train_step(self, batch: Batch, progress: float) -> dict[str, float]:
         self._loss.train()
         stage = self.config.stage(progress)
-        stage = replace(stage, lambda_rate=stage.lambda_rate * self.rate_price)
+        if stage.target_bpp is not None:
+            stage = replace(stage, lambda_rate=stage.lambda_rate * self._rate_price)
         self._set_learning_rate(progress)
         # Noise, as crops, depends on seed, step and process alone.
         torch.manual_seed(
@@ -103,17 +105,22 @@ class Trainer(TrainingRun[Batch]):
         figures["psnr_db"] = -10.0 * math.log10(max(figures.pop("mse"), 1e-10))
         if stage.target_bpp is not None:
             figures["lambda_rate"] = stage.lambda_rate
-            bpp = self._mean_of_processes(figures["bpp"])
             if progress >= _FOLLOWS_FROM:
-                self._follow(stage.target_bpp, bpp)
+                self._follow(stage.target_bpp, self._mean_of_processes(figures["bpp"]))
         return figures
 
     def _follow(self, target_bpp: float, bpp: float) -> None:
         """Raise the price of a bit where a step took more than the target, lower it where less."""
         distance = math.log(max(bpp, 1e-6) / target_bpp)
         distance = min(max(distance, -_MOST_DISTANCE), _MOST_DISTANCE)
-        moved = math.log(self.rate_price) + _FOLLOWS * distance
-        self.rate_price = math.exp(min(max(moved, -_MOST_CHANGE), _MOST_CHANGE))
+        moved = self._rate_price * math.exp(_FOLLOWS * distance)
+        self._rate_price = min(max(moved, 1.0 / _MOST_CHANGE), _MOST_CHANGE)
+
+    def _further_state(self) -> dict[str, Any]:
+        return {"rate_price": self._rate_price}
+
+    def _take(self, state: Mapping[str, Any]) -> None:
+        self._rate_price = state.get("rate_price", 1.0)
 
 
 def _make_optimizers(

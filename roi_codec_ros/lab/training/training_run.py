@@ -53,7 +53,6 @@ class TrainingRun(ABC, Generic[Drawn]):
     Attributes:
         step, elapsed_s: what was done so far, in this process and in those before.
         about: what else the model's card shall say, such as its data.
-        rate_price: what λ_r was multiplied by to come to a target of bits.
         average: an exponential moving average of the model's weights, which is what is kept.
     """
 
@@ -68,7 +67,7 @@ class TrainingRun(ABC, Generic[Drawn]):
         """kind: what checkpoints are of. sampler: draws batches, has a length: its photographs."""
         self.config, self.checkpoint = config, checkpoint
         self.about = dict(about or {})
-        self.step, self.elapsed_s, self.rate_price = 0, 0.0, 1.0
+        self.step, self.elapsed_s = 0, 0.0
         self.history = [{"from_step": 0, "config": asdict(config)}]
         self.leads = True
         self._kind, self._sampler = kind, sampler
@@ -138,7 +137,7 @@ class TrainingRun(ABC, Generic[Drawn]):
         self.average = state["average"]
         for name, optimizer in self._optimizers.items():
             optimizer.load_state_dict(state[name])
-        self.rate_price = state.get("rate_price", 1.0)
+        self._take(state)
 
     def start_from(self, weights: Mapping[str, Tensor], origin: Mapping[str, Any]) -> None:
         """Begin a new run at weights. Raises RoiCodecError for those of other sizes.
@@ -167,10 +166,17 @@ class TrainingRun(ABC, Generic[Drawn]):
             "elapsed_s": self.elapsed_s,
             "model": self.model.state_dict(),
             "average": self.average,
-            "rate_price": self.rate_price,
+            **self._further_state(),
             **{name: optimizer.state_dict() for name, optimizer in self._optimizers.items()},
         }
         write_checkpoint(self.checkpoint, state)
+
+    def _further_state(self) -> dict[str, Any]:
+        """What else a checkpoint of this kind of run holds, by names of its own."""
+        return {}
+
+    def _take(self, state: Mapping[str, Any]) -> None:
+        """Take over what `_further_state` gave, or, of an earlier version, did not yet give."""
 
     # ---------------------------------------------------------------------------------- the loop
 
